@@ -1,0 +1,50 @@
+"""What the daemon counts: plain integers, cheap enough for the hot path; `amqprouter.web.metrics` exports them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start. Every field says what one more of it means."""
+
+    received: int = 0
+    """A delivery came in from an ingress queue."""
+    redelivered: int = 0
+    """...and the broker marked it as delivered before."""
+    authenticated: int = 0
+    """A message's device proved who it is."""
+    throttled: int = 0
+    """A message had to wait for its device's rate."""
+    routed: int = 0
+    """A message was handed to its targets."""
+    settled: int = 0
+    """A source delivery was acknowledged."""
+    stored: int = 0
+    """A document is in the store."""
+    store_duplicates: int = 0
+    """...and had been there before."""
+    store_retries: int = 0
+    """A batch of writes failed and was sent again."""
+    published: int = 0
+    """A publish was confirmed by the broker."""
+    publish_retries: int = 0
+    """A publish was nacked, returned or left unconfirmed, and was sent again."""
+    events_published: int = 0
+    """An event is on the stream."""
+    events_delivered: int = 0
+    """An event was written to a subscriber."""
+    slow_subscribers: int = 0
+    """A subscriber was disconnected because its buffer was full."""
+    reconnects: int = 0
+    """A broker connection was opened again after a loss."""
+    reloads: int = 0
+    """SIGHUP took a new configuration into force."""
+    failed_reloads: int = 0
+    """SIGHUP met a bad configuration and kept the old."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Messages published to the rejected queue, by reason."""
+    dead_lettered: Counter[str] = field(default_factory=Counter)
+    """Messages published to the dead-letter queue, by reason."""

@@ -1,0 +1,45 @@
+"""One device message on its way through the daemon."""
+
+from __future__ import annotations
+
+from amqprouter.core.properties import Properties
+
+
+class Message:
+    """A device's message: who, about what, and the bytes as they came.
+
+    `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
+    `topic` is the dotted topic without the device id; `key`, the two together, is what events are filtered by.
+    `received_at` is seconds since 1970, by the gateway's clock.
+    """
+
+    __slots__ = ("body", "device", "exchange", "properties", "received_at", "redelivered", "routing_key", "topic")
+
+    def __init__(
+        self,
+        device: str,
+        topic: str,
+        body: bytes,
+        properties: Properties,
+        *,
+        exchange: bytes = b"",
+        routing_key: bytes = b"",
+        redelivered: bool = False,
+        received_at: float = 0.0,
+    ) -> None:
+        self.device = device
+        self.topic = topic
+        self.body = body
+        self.properties = properties
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.redelivered = redelivered
+        self.received_at = received_at
+
+    @property
+    def key(self) -> str:
+        """``<device>.<topic>``."""
+        return f"{self.device}.{self.topic}"
+
+    def __repr__(self) -> str:
+        return f"<Message {self.key} {len(self.body)} B>"

@@ -1,0 +1,232 @@
+"""Basic-class message properties, read lazily and changed by splicing.
+
+A `Properties` holds the bytes of a content header from its property flags on (AMQP 0-9-1, section 4.2.6.1), as the
+broker sent them. Nothing is decoded until asked for: one pass finds where each property begins, and only what is read
+gets decoded. `spliced` makes the bytes of a changed set; whatever it does not touch stays byte for byte as it came.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from functools import lru_cache
+
+from amqprouter.core import field_table
+from amqprouter.core.field_table import FieldValue
+
+NAMES = (
+    "content_type",
+    "content_encoding",
+    "headers",
+    "delivery_mode",
+    "priority",
+    "correlation_id",
+    "reply_to",
+    "expiration",
+    "message_id",
+    "timestamp",
+    "type",
+    "user_id",
+    "app_id",
+    "cluster_id",
+)
+"""In wire order; the first has flag bit 15."""
+
+_INDEX = {name: index for index, name in enumerate(NAMES)}
+_FLAG = {name: 1 << (15 - index) for index, name in enumerate(NAMES)}
+_HEADERS, _CONTENT_TYPE, _TIMESTAMP = _INDEX["headers"], _INDEX["content_type"], _INDEX["timestamp"]
+_SHORT, _LONG, _LONGLONG = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")
+
+# Kinds of encoding, for the scan: a short string, a table, one octet, eight octets.
+_STRING_KIND, _TABLE_KIND, _OCTET_KIND, _LONGLONG_KIND = range(4)
+_KIND = {"headers": _TABLE_KIND, "delivery_mode": _OCTET_KIND, "priority": _OCTET_KIND, "timestamp": _LONGLONG_KIND}
+
+
+@lru_cache(maxsize=1024)  # flag combinations in use are few; the bound only guards against a hostile sender
+def _layout(flags: int) -> tuple[tuple[int, int], ...]:
+    """The (property index, kind) pairs that these flags announce, in wire order."""
+    return tuple(
+        (index, _KIND.get(name, _STRING_KIND)) for index, name in enumerate(NAMES) if flags & 1 << (15 - index)
+    )
+
+
+class Properties:
+    """The properties of one message. Immutable.
+
+    Every reader raises `ValueError` when the bytes are malformed, and returns None for a property that is not there.
+    """
+
+    __slots__ = ("_headers", "_spans", "raw")
+
+    def __init__(self, raw: bytes = b"\x00\x00") -> None:
+        self.raw = raw
+        self._spans: dict[int, tuple[int, int]] | None = None
+        self._headers: dict[str, FieldValue] | None = None
+
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """Where each property's bytes lie in `raw`, by index into `NAMES`."""
+        spans = self._spans
+        if spans is not None:
+            return spans
+        raw = self.raw
+        try:
+            position = 2
+            spans = {}
+            flags = raw[0] << 8 | raw[1]
+            if flags & 3:
+                raise ValueError("unknown property flags")
+            for index, kind in _layout(flags):
+                start = position
+                if kind == _STRING_KIND:
+                    position += 1 + raw[position]
+                elif kind == _TABLE_KIND:
+                    position += 4 + _LONG.unpack_from(raw, position)[0]
+                else:
+                    position += 1 if kind == _OCTET_KIND else 8
+                spans[index] = (start, position)
+        except (IndexError, struct.error):
+            raise ValueError("truncated message properties") from None
+        if position != len(raw):
+            raise ValueError(f"message properties of {len(raw)} bytes, {position} announced")
+        self._spans = spans
+        return spans
+
+    def _string(self, index: int) -> bytes | None:
+        span = self.spans().get(index)
+        return None if span is None else self.raw[span[0] + 1 : span[1]]
+
+    def text(self, name: str) -> str | None:
+        """A short-string property such as ``message_id``; bytes that are not UTF-8 are escaped with a backslash."""
+        raw = self._string(_INDEX[name])
+        return None if raw is None else raw.decode("utf-8", "backslashreplace")
+
+    def raw_text(self, name: str) -> bytes | None:
+        """A short-string property as bytes."""
+        return self._string(_INDEX[name])
+
+    @property
+    def content_type(self) -> str | None:
+        return self.text("content_type")
+
+    @property
+    def message_id(self) -> str | None:
+        return self.text("message_id")
+
+    @property
+    def timestamp(self) -> int | None:
+        """The sender's clock, in seconds since 1970."""
+        span = self.spans().get(_TIMESTAMP)
+        return None if span is None else _LONGLONG.unpack_from(self.raw, span[0])[0]
+
+    @property
+    def headers(self) -> dict[str, FieldValue]:
+        """All headers, decoded; empty when there are none."""
+        if self._headers is None:
+            span = self.spans().get(_HEADERS)
+            self._headers = {} if span is None else field_table.decode(self.raw, span[0] + 4, span[1])
+        return self._headers
+
+    def header_count(self) -> int:
+        """How many headers there are, without decoding them."""
+        span = self.spans().get(_HEADERS)
+        return 0 if span is None else sum(1 for _ in field_table.entries(self.raw, span[0] + 4, span[1]))
+
+    def header(self, name: bytes) -> FieldValue:
+        """One header, without decoding the others."""
+        span = self.spans().get(_HEADERS)
+        if span is None or name not in self.raw:  # the substring search is far cheaper than the walk
+            return None
+        for entry_name, first, _ in field_table.entries(self.raw, span[0] + 4, span[1]):
+            if entry_name == name:
+                return field_table.decode_value(self.raw, first + 1 + len(name), span[1])[0]
+        return None
+
+    def spliced(self, drop: int, drop_headers: Collection[bytes], add_headers: bytes) -> bytes:
+        """The bytes of these properties, changed.
+
+        `drop` is a mask of flag bits (see `flag_mask`) of properties to leave out, `drop_headers` the names of headers
+        to leave out, and `add_headers` encoded table entries to append; a header that is added should be dropped too.
+        """
+        raw, spans = self.raw, self.spans()
+        flags = _SHORT.unpack_from(raw)[0]
+        kept_flags = flags & ~drop
+        pieces = [b""]
+        for index in spans:
+            if index > _HEADERS:
+                break
+            if index < _HEADERS and kept_flags & 1 << (15 - index):
+                start, end = spans[index]
+                pieces.append(raw[start:end])
+        table = add_headers
+        span = spans.get(_HEADERS)
+        if span is not None:
+            table = _kept_entries(raw, span[0] + 4, span[1], drop_headers) + add_headers
+        if table:
+            kept_flags |= _FLAG["headers"]
+            pieces.append(_LONG.pack(len(table)))
+            pieces.append(table)
+        else:
+            kept_flags &= ~_FLAG["headers"]
+        for index, (start, end) in spans.items():
+            if index > _HEADERS and kept_flags & 1 << (15 - index):
+                pieces.append(raw[start:end])
+        pieces[0] = _SHORT.pack(kept_flags)
+        return b"".join(pieces)
+
+
+def _kept_entries(raw: bytes, start: int, end: int, drop: Collection[bytes]) -> bytes:
+    """The table content ``raw[start:end]`` without the entries named in `drop`."""
+    content = raw[start:end]
+    if not any(name in content for name in drop):
+        return content
+    return b"".join(
+        raw[first:behind] for name, first, behind in field_table.entries(raw, start, end) if name not in drop
+    )
+
+
+def flag_mask(*names: str) -> int:
+    """The flag bits of the named properties, for `Properties.spliced`."""
+    mask = 0
+    for name in names:
+        mask |= _FLAG[name]
+    return mask
+
+
+def encode_properties(
+    *,
+    content_type: str = "",
+    headers: dict[str, FieldValue] | None = None,
+    delivery_mode: int = 2,
+    message_id: str = "",
+    correlation_id: str = "",
+    timestamp: int | None = None,
+    type: str = "",  # the AMQP property's own name
+    user_id: str = "",
+    app_id: str = "",
+) -> bytes:
+    """Properties of a new message; empty values are left out, and messages are persistent unless said otherwise.
+
+    :raises Unencodable: a header cannot be written.
+    :raises ValueError: a text is over 255 bytes.
+    """
+    values: dict[str, bytes] = {"delivery_mode": bytes((delivery_mode,))}
+    texts = {
+        "content_type": content_type,
+        "message_id": message_id,
+        "correlation_id": correlation_id,
+        "type": type,
+        "user_id": user_id,
+        "app_id": app_id,
+    }
+    for name, text in texts.items():
+        if text:
+            raw = text.encode()
+            if len(raw) > 255:
+                raise ValueError(f"{name} of {len(raw)} bytes; 255 is the most")
+            values[name] = bytes((len(raw),)) + raw
+    if headers:
+        values["headers"] = field_table.encode(headers)
+    if timestamp is not None:
+        values["timestamp"] = _LONGLONG.pack(timestamp)
+    flags = flag_mask(*values)
+    return _SHORT.pack(flags) + b"".join(values[name] for name in NAMES if name in values)

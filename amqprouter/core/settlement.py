@@ -1,0 +1,111 @@
+"""When a source delivery may be acknowledged: only after each of its targets has spoken.
+
+Theory of operation. Each consuming channel has one `AckLedger` for as long as it lives. A `Settlement` stands for one
+delivery: it counts the targets still to answer and, when the last has, hands itself to its `finish` callable — the
+pipeline's, which dead-letters what some target refused and then marks the delivery's tag in the ledger. At the end of
+a batch the ledger says which acks to write: one with `multiple` for the run of settled tags at the front, single ones
+for those behind a delivery that is still under way. A ledger is closed with its channel and then ignores everything,
+so an old tag is never acknowledged on a new channel (AMQP 0-9-1, 1.8.3.13: delivery tags are local to a channel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amqprouter.core.message import Message
+
+
+class AckLedger:
+    """The delivery tags of one channel: which are settled, and which acks that allows."""
+
+    __slots__ = ("_acked_beyond", "_closed", "_floor", "_settled", "_unacked")
+
+    def __init__(self) -> None:
+        self._floor = 0  # every tag up to this one is acknowledged
+        self._settled: set[int] = set()  # settled since the last `acks`
+        self._acked_beyond: set[int] = set()  # acknowledged singly, above the floor
+        self._unacked = 0
+        self._closed = False
+
+    @property
+    def unacked(self) -> int:
+        """Deliveries received and not yet acknowledged."""
+        return self._unacked
+
+    def received(self, count: int = 1) -> None:
+        """`count` more deliveries came in."""
+        self._unacked += count
+
+    def settle(self, tag: int) -> bool:
+        """The delivery with this tag may be acknowledged; False when the channel is gone."""
+        if self._closed:
+            return False
+        self._settled.add(tag)
+        return True
+
+    def acks(self) -> list[tuple[int, bool]]:
+        """The (delivery tag, multiple) pairs to write now, in order; they then count as written."""
+        settled = self._settled
+        if not settled:
+            return []
+        written: list[tuple[int, bool]] = []
+        self._unacked -= len(settled)
+        floor, beyond = self._floor, self._acked_beyond
+        last = 0
+        while True:
+            following = floor + 1
+            if following in settled:
+                settled.discard(following)
+                last = following
+            elif following in beyond:
+                beyond.discard(following)
+            else:
+                break
+            floor = following
+        if last:
+            # Not `floor`: a tag acked singly before is unknown to the broker by now, and naming it is a channel error.
+            written.append((last, True))
+        self._floor = floor
+        for tag in sorted(settled):
+            written.append((tag, False))
+            beyond.add(tag)
+        settled.clear()
+        return written
+
+    def close(self) -> None:
+        """The channel is gone: its tags mean nothing any more."""
+        self._closed = True
+        self._settled.clear()
+        self._acked_beyond.clear()
+        self._unacked = 0
+
+
+class Settlement:
+    """One delivery's outstanding answers. Each target answers exactly once, with `delivered` or `refused`."""
+
+    __slots__ = ("_finish", "_pending", "ledger", "message", "refusals", "tag")
+
+    def __init__(self, message: Message, tag: int, ledger: AckLedger, finish: Callable[[Settlement], None]) -> None:
+        self.message = message
+        self.tag = tag
+        self.ledger = ledger
+        self.refusals: list[str] = []
+        self._pending = 1
+        self._finish = finish
+
+    def expect(self, answers: int) -> None:
+        """Wait for this many answers before finishing; one when it is never called."""
+        self._pending = answers
+
+    def delivered(self) -> None:
+        """A target has the message for good."""
+        self._pending -= 1
+        if not self._pending:
+            self._finish(self)
+
+    def refused(self, reason: str) -> None:
+        """A target will never take the message."""
+        self.refusals.append(reason)
+        self._pending -= 1
+        if not self._pending:
+            self._finish(self)

@@ -1,0 +1,53 @@
+"""Every exception of amqprouter. Each docstring says what the operator should do about it."""
+
+from __future__ import annotations
+
+
+class AmqprouterError(Exception):
+    """Base of all of them; never raised itself."""
+
+
+class ConfigError(AmqprouterError):
+    """The configuration cannot be used: mend each problem named and try again; nothing was connected or changed.
+
+    `problems` holds one line for each: file, section, key, value, and what would be legal.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class AuthFileError(ConfigError):
+    """A password or ACL file cannot be used as a whole: mend the lines named; the last good one stays in force."""
+
+
+class CheckerUnavailable(AmqprouterError):
+    """A checker could not answer: look after its file or service. Messages are held and asked about again."""
+
+
+class ProtocolError(AmqprouterError):
+    """The peer broke AMQP framing: the connection is closed and opened again. If it recurs, look at what stands
+    between the daemon and the broker (a proxy, a port that is not AMQP)."""
+
+
+class TopologyClash(AmqprouterError):
+    """An exchange or queue exists on the broker with other properties: delete it, or change ``[topology]``.
+    The message names both sides."""
+
+
+class BrokerUnavailable(AmqprouterError):
+    """The broker refused or lost the connection: check its address, credentials and health; the daemon retries."""
+
+
+class Unencodable(AmqprouterError):
+    """A value cannot be written as AMQP: only the message that carries it is affected, and is dead-lettered."""
+
+
+class StoreUnavailable(AmqprouterError):
+    """The document store did not take a write, or did not say so in time: check its health; the write is retried
+    with the same ids, so nothing is stored twice."""
+
+
+class StoreMisconfigured(AmqprouterError):
+    """The document store cannot be used as configured (credentials, TLS, rights): mend ``[store]`` or the server."""

@@ -1,0 +1,107 @@
+"""The small interfaces between the pipeline and what users may replace: checkers, stores and targets.
+
+An adapter implements one of these; the pipeline knows nothing else of it. The fakes in `amqprouter.testing` pass the
+same contract tests as the real adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from twisted.cred.credentials import ICredentials
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from amqprouter.core.message import Message
+    from amqprouter.core.settlement import Settlement
+
+
+class IDeviceSecret(ICredentials):
+    """A device id and the secret that the device sent with a message."""
+
+    device_id: str = Attribute("the claimed device id")
+    secret: bytes = Attribute("the secret, as sent")
+
+
+class IUserPassword(ICredentials):
+    """A user's name and password, as sent to the web endpoint."""
+
+    username: str = Attribute("the claimed user name")
+    password: bytes = Attribute("the password, as sent")
+
+
+class IReloadable(Interface):
+    """Something that reads files which may change: SIGHUP asks it to read them again."""
+
+    def reload() -> None:
+        """Read again.
+
+        :raises ConfigError: the new content is bad; what was in force stays in force.
+        """
+
+
+class ITarget(Interface):
+    """Where a route sends messages."""
+
+    def deliver(message: Message, settlement: Settlement) -> None:
+        """Take the message. Returns at once and never raises.
+
+        Exactly once, now or later, the target calls ``settlement.delivered()`` (it is there for good) or
+        ``settlement.refused(reason)`` (it never will be). Passing trouble is the target's own to retry: until it
+        is over, the source delivery stays unacknowledged.
+        """
+
+    def flush() -> None:
+        """The end of one batch of `deliver` calls: write what was put together."""
+
+
+class WriteOutcome(Enum):
+    """What became of one document."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    """It was there already, equal: as good as stored."""
+    REFUSED = "refused"
+    """It can never be stored as it is."""
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """One document's outcome, with the reason where it was refused."""
+
+    outcome: WriteOutcome
+    reason: str = ""
+
+
+class IStore(Interface):
+    """A document store with idempotent writes."""
+
+    def connect() -> Deferred[None]:
+        """Connect and make the indexes; fires when the store can be written to.
+
+        :raises StoreMisconfigured: it will never work as configured.
+        :raises StoreUnavailable: not now.
+        """
+
+    def insert(collection: str, documents: Sequence[dict[str, object]]) -> Deferred[list[WriteResult]]:
+        """Store the documents, each with an ``_id`` of its own; one result for each, in order.
+
+        :raises StoreUnavailable: some or all may be stored, or none: call again with the same documents.
+        """
+
+    def close() -> Deferred[None]:
+        """Disconnect. Pending inserts fail with `StoreUnavailable`."""
+
+
+class IReadiness(Interface):
+    """A part that ``/readyz`` asks whether it can do its work."""
+
+    name: str = Attribute("what the part is called in the answer")
+
+    def problem() -> str:
+        """What is wrong, in a few words for the operator; empty when the part is ready."""

@@ -1,0 +1,234 @@
+"""What an operator may set, as frozen dataclasses: one class a section, one field an option.
+
+Pure data: `amqprouter.config` reads and validates the INI file into a `Settings`, `amqprouter.tap` wires the daemon
+from it. A field's default is the option's default; `etc/amqprouter.ini` names them all. Durations are seconds and
+sizes are bytes, everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """Section ``[broker]``: where RabbitMQ is, and how to talk to it."""
+
+    uri: str = "amqp://guest:guest@localhost:5672/%2F"
+    """An AMQP URI, with ``amqps`` for TLS."""
+    endpoint: str = ""
+    """A Twisted client endpoint string; when set it replaces the address part of `uri`."""
+    vhost: str = ""
+    """Replaces the virtual host of `uri` when set."""
+    username: str = ""
+    """Replaces the user name of `uri` when set."""
+    password_file: str = ""
+    """A file whose first line is the password; replaces the one in `uri`, and keeps it out of the config."""
+    heartbeat: int = 30
+    """Seconds; the broker may lower it. Three silent intervals end a connection."""
+    connect_timeout: float = 15.0
+    """Seconds from opening the socket until the connection is ready for use."""
+    reconnect_max: float = 30.0
+    """Seconds; the ceiling of the jittered back-off between attempts."""
+    tls_ca: str = ""
+    """PEM file of the authorities to trust with ``amqps``; the system's when empty."""
+    tls_certificate: str = ""
+    """PEM file of the client certificate, for brokers that ask for one."""
+    tls_key: str = ""
+    """PEM file of the client certificate's key."""
+    tls_server_name: str = ""
+    """The name that the broker's certificate must carry; the URI's host when empty."""
+
+
+@dataclass(frozen=True)
+class TopologySettings:
+    """Section ``[topology]``: the names that the daemon declares on the broker."""
+
+    prefix: str = "amqprouter"
+    """First word of every exchange and queue of the daemon's own."""
+    devices_exchange: str = "devices"
+    """Topic exchange that devices publish to, with keys ``<device id>.<topic words>``."""
+    queue_type: str = "quorum"
+    """``quorum`` (replicated, survives a node) or ``classic`` (one node, cheaper)."""
+
+
+@dataclass(frozen=True)
+class IngressSettings:
+    """Section ``[ingress]``: what is consumed, and how far ahead."""
+
+    shards: int = 4
+    """Number of consistent-hash shard queues behind the by-id exchange."""
+    prefetch: int = 512
+    """Unacknowledged deliveries for each queue."""
+    bind: tuple[str, ...] = ("*.*.#",)
+    """Topic patterns that bind the ingress queue to the devices exchange."""
+    queues: tuple[str, ...] = ()
+    """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
+
+
+@dataclass(frozen=True)
+class AuthSettings:
+    """Section ``[auth]``: how devices and users prove who they are."""
+
+    accept: tuple[str, ...] = ("user-id", "secret")
+    """Proofs that count for devices, tried in this order."""
+    device_checker: str = ""
+    """A strcred string for device secrets, such as ``file:/etc/amqprouter/devices.passwd``."""
+    user_checker: str = ""
+    """A strcred string for users of the event endpoint."""
+    secret_header: str = "x-device-secret"
+    """Message header that carries a device's secret; it is removed before anything is passed on."""
+    cache_size: int = 100_000
+    """Remembered answers."""
+    cache_seconds: float = 300.0
+    """Age at which a remembered yes is asked again."""
+    negative_cache_seconds: float = 10.0
+    """Age at which a remembered no is asked again."""
+
+
+@dataclass(frozen=True)
+class AclSettings:
+    """Section ``[acl]``: which topics a device may use and a user may see."""
+
+    devices: str = ""
+    """File of ``device pattern -> topic pattern`` lines; ``%d`` stands for the device's own id."""
+    users: str = ""
+    """File of ``user pattern -> event topic pattern`` lines; ``%u`` stands for the user's own name."""
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """Section ``[scheduler]``: how the devices take turns."""
+
+    rate: float = 100.0
+    """Messages per second that one device may send for long."""
+    burst: float = 200.0
+    """Messages that one device may send at once."""
+    max_waiting_per_device: int = 100
+    """Messages of one device that may wait for its rate; one more is refused."""
+    max_waiting: int = 1000
+    """Messages of all devices that may wait for their rates."""
+    max_in_flight: int = 4096
+    """Messages that may be under way to their targets at once; beyond it devices take turns."""
+    max_devices: int = 1_000_000
+    """Token buckets remembered; full ones are forgotten first, then the ones idle longest."""
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """A section ``[route NAME]``: one rule."""
+
+    name: str
+    targets: tuple[str, ...]
+    """``exchange:NAME[/ROUTING KEY]``, ``store:COLLECTION`` and ``events:``."""
+    device: str = "*"
+    """Glob over the device id."""
+    topic: str = "#"
+    """AMQP topic pattern over the topic without the device id."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """Header names and the text that each must equal."""
+    final: bool = False
+    """Whether later routes are skipped once this one matches."""
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Section ``[store]``: the document store."""
+
+    uri: str = "mongodb://localhost:27017/"
+    database: str = "amqprouter"
+    username: str = ""
+    """Replaces the user name of `uri` when set."""
+    password_file: str = ""
+    """A file whose first line is the password; replaces the one in `uri`."""
+    tls_ca: str = ""
+    """PEM file of the authorities to trust with ``tls=true`` in `uri`; the system's when empty."""
+    batch_size: int = 500
+    """Documents in one write."""
+    linger: float = 0.005
+    """Seconds that a batch which is not full waits for more."""
+    max_batches: int = 2
+    """Writes under way at once."""
+    write_concern: str = "majority"
+    """``majority`` or a number of members; 0 is refused, for it would lose messages."""
+    journal: bool = True
+    """Whether a write counts only when it is in the journal."""
+    timeout: float = 10.0
+    """Seconds before a write counts as unanswered and is sent again with the same ids."""
+    retention: float = 0.0
+    """Seconds that documents are kept (a TTL index); 0 keeps them for ever."""
+
+
+@dataclass(frozen=True)
+class EventsSettings:
+    """Section ``[events]``: the event stream and its subscribers."""
+
+    max_age: int = 86_400
+    """Seconds that the stream keeps events."""
+    max_bytes: int = 1_000_000_000
+    """Bytes that the stream keeps."""
+    window: int = 2000
+    """Recent events kept in memory for subscribers that resume."""
+    buffer_bytes: int = 262_144
+    """Bytes that may wait for one subscriber; one that reads slower is disconnected."""
+    heartbeat: float = 15.0
+    """Seconds between comments that keep a quiet connection open."""
+    max_subscribers: int = 5000
+    max_topics: int = 100
+    """Topic filters in one subscription."""
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """Section ``[http]``: the web endpoint (events, live page, health, metrics)."""
+
+    endpoint: str = "tcp:8080:interface=127.0.0.1"
+    """A Twisted server endpoint string; empty turns the web endpoint off."""
+    anonymous: bool = False
+    """Whether the page and the events need no login; the users' ACL then sees the user ``anonymous``."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of other sites whose scripts may subscribe."""
+    header_timeout: float = 15.0
+    """Seconds within which a whole request must have arrived."""
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """Section ``[logging]``."""
+
+    format: str = "text"
+    """``text`` or ``json`` (one object a line, named fields)."""
+    level: str = "info"
+    """``debug``, ``info``, ``warn``, ``error`` or ``critical``."""
+
+
+@dataclass(frozen=True)
+class LimitsSettings:
+    """Section ``[limits]``: what is too much."""
+
+    max_body_bytes: int = 1_048_576
+    """Bytes of a device message's body; a larger one is rejected."""
+    max_headers: int = 64
+    """Headers of a device message; one with more is rejected."""
+    max_attempts: int = 5
+    """Tries at a target that answers no before the message is dead-lettered."""
+    shutdown_deadline: float = 20.0
+    """Seconds that a stop may take to finish what is under way."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole configuration."""
+
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    topology: TopologySettings = field(default_factory=TopologySettings)
+    ingress: IngressSettings = field(default_factory=IngressSettings)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    acl: AclSettings = field(default_factory=AclSettings)
+    scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    routes: tuple[RouteSettings, ...] = ()
+    store: StoreSettings = field(default_factory=StoreSettings)
+    events: EventsSettings = field(default_factory=EventsSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
