@@ -1,0 +1,57 @@
+"""Topics, and the patterns that match them, as AMQP topic exchanges do.
+
+A topic is words separated by dots. In a pattern ``*`` stands for exactly one word and ``#`` for any number of words,
+none included (AMQP 0-9-1, section 3.1.3.3). Matching takes at most words × pattern words steps, whatever the pattern:
+patterns come from people, and a topic from anybody.
+"""
+
+from __future__ import annotations
+
+
+class TopicPattern:
+    """A compiled pattern. Raises `ValueError` for one that is empty or has an empty word."""
+
+    __slots__ = ("_has_hash", "_words", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        words = text.split(".")
+        if "" in words:
+            raise ValueError(f"topic pattern {text!r} has an empty word")
+        for word in words:
+            if word not in ("*", "#") and ("*" in word or "#" in word):
+                raise ValueError(f"topic pattern {text!r}: '*' and '#' stand for whole words, not parts of {word!r}")
+        self._words = tuple(words)
+        self._has_hash = "#" in words
+
+    def matches(self, topic: str) -> bool:
+        """Whether the pattern matches this dotted topic."""
+        pattern = self._words
+        if pattern == ("#",):
+            return True
+        words = topic.split(".") if topic else []
+        if not self._has_hash:
+            return len(words) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, words))
+        return _glob(pattern, words)
+
+    def __repr__(self) -> str:
+        return f"TopicPattern({self.text!r})"
+
+
+def _glob(pattern: tuple[str, ...], words: list[str]) -> bool:
+    """Match with ``#``: greedy, going back only to the latest ``#``, which is enough for patterns of this kind."""
+    position = at = 0
+    hash_at, resume = -1, 0
+    while at < len(words):
+        if position < len(pattern) and pattern[position] == "#":
+            hash_at, resume = position, at
+            position += 1
+        elif position < len(pattern) and pattern[position] in ("*", words[at]):
+            position += 1
+            at += 1
+        elif hash_at >= 0:
+            resume += 1
+            position, at = hash_at + 1, resume
+        else:
+            return False
+    return all(word == "#" for word in pattern[position:])

@@ -1,0 +1,38 @@
+"""Topic patterns match as RabbitMQ's topic exchanges do."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.core.topic import TopicPattern
+
+
+def by_regular_expression(pattern: str, topic: str) -> bool:
+    """An independent oracle: translate to a regular expression over ``word.`` repetitions."""
+    parts = {"*": r"[^.]+\.", "#": r"(?:[^.]+\.)*"}
+    expression = "".join(parts.get(word, re.escape(word) + r"\.") for word in pattern.split("."))
+    return re.fullmatch(expression, topic + "." if topic else "") is not None
+
+
+class TopicPatternTests(SynchronousTestCase):
+    def test_every_short_pattern_against_every_short_topic(self) -> None:
+        patterns = [".".join(p) for n in (1, 2, 3, 4) for p in itertools.product("ab*#", repeat=n)]
+        topics = [".".join(t) for n in (1, 2, 3, 4) for t in itertools.product("abc", repeat=n)]
+        for pattern in patterns:
+            compiled = TopicPattern(pattern)
+            for topic in ["", *topics]:
+                self.assertEqual(
+                    compiled.matches(topic), by_regular_expression(pattern, topic), f"{pattern} against {topic!r}"
+                )
+
+    def test_many_hashes_stay_cheap(self) -> None:
+        pattern = TopicPattern(".".join(["#", "a"] * 40 + ["z"]))
+        self.assertFalse(pattern.matches(".".join(["a"] * 2000)))
+
+    def test_bad_patterns_are_refused(self) -> None:
+        for text in ("", "a..b", ".a", "a.", "a*", "x.#y"):
+            with self.assertRaises(ValueError, msg=text):
+                TopicPattern(text)
