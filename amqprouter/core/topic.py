@@ -31,7 +31,7 @@ class TopicPattern:
             return True
         words = topic.split(".") if topic else []
         if not self._has_hash:
-            return len(words) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, words))
+            return len(words) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, words, strict=True))
         return _glob(pattern, words)
 
     def __repr__(self) -> str:
