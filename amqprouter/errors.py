@@ -51,3 +51,13 @@ class StoreUnavailable(AmqprouterError):
 
 class StoreMisconfigured(AmqprouterError):
     """The document store cannot be used as configured (credentials, TLS, rights): mend ``[store]`` or the server."""
+
+
+class BrokerRefused(AmqprouterError):
+    """The broker answered a command with an error and closed the channel or connection: the code and the text are the
+    broker's own (404: declare what is missing, 403: grant the right, 406: see the text)."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+        self.text = text

@@ -1,0 +1,405 @@
+"""One AMQP connection: txAMQP for the handshake, channels and rare methods, `core.wire` for everything in bulk.
+
+House rules. txAMQP's faults must not be inherited: methods are encoded by pamqp in the caller's stack, so that what
+cannot be encoded fails its caller and nobody else; received bytes go through `FrameReader`; a channel that the broker
+closed is forgotten, its waiters told, and its number used again; heartbeats are always on.
+
+Theory of operation. `dataReceived` slices all frames of a chunk, hands runs of deliveries to the sink of their channel
+as one list, and the rest to the channel it is for. Answers wake whoever awaits the method on that channel; what the
+broker says of its own accord (close, cancel, blocked) goes through `_Delegate` to the hooks of channel and connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from pamqp import commands, frame
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from txamqp.client import Closed, TwistedDelegate
+from txamqp.message import Message as TxMessage
+from txamqp.protocol import AMQChannel, AMQClient
+from txamqp.queue import Closed as QueueClosed
+
+from amqprouter import __version__
+from amqprouter.amqp.spec import command_for, load_spec
+from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
+from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
+
+PREFERRED_FRAME_MAX = 131_072
+"""Bytes; RabbitMQ's own default, and what is used when a broker names no limit of its own."""
+
+_CLOSED_METHODS = ("channel_close", "connection_close")
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """What a connection needs to open. `heartbeat` is in seconds; an empty password needs EXTERNAL authentication."""
+
+    username: str
+    password: str = field(repr=False)
+    vhost: str
+    heartbeat: int
+    name: str
+    """What operators see in ``rabbitmqctl list_connections name`` and the management page."""
+
+
+class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotations
+    """One channel. Rare methods are coroutines named ``<class>_<method>``, such as ``queue_declare``."""
+
+    client: Connection
+
+    def __init__(self, id: int, outgoing: object, client: Connection) -> None:
+        super().__init__(id, outgoing, client)
+        self.on_deliveries: Callable[[list[Delivery]], None] | None = None
+        self.on_confirm: Callable[[Confirm], None] | None = None
+        self.on_returned: Callable[[Returned], None] | None = None
+        self.on_cancelled: Callable[[str], None] | None = None
+        """Called with the consumer tag when the broker ends a consumer (its queue is gone)."""
+        self.on_closed: Callable[[Exception], None] | None = None
+        """Called once when the broker closes the channel or the connection ends; not when `shut` was called."""
+
+    async def invoke(self, method: Any, arguments: tuple[object, ...], content: object = None) -> Any:
+        """Send a method and wait for its answer; txAMQP's generated methods end here.
+
+        :raises BrokerRefused: the broker closed the channel or connection instead of answering.
+        :raises BrokerUnavailable: the connection was lost.
+        :raises ValueError: an argument is not legal.
+        """
+        if self.closed:
+            raise _error(self.reason)
+        self.client.send_command(self.id, command_for(method, arguments))
+        names = [f.name for f in method.fields]
+        if not method.responses or ("nowait" in names and arguments[names.index("nowait")]):
+            return None
+        try:
+            answer = (await self.responses.get()).payload
+        except QueueClosed:
+            raise _error(self.reason) from None
+        if answer.method not in method.responses:
+            raise ProtocolError(f"{method.name} on channel {self.id} was answered with {answer.method.name}")
+        return TxMessage(answer.method, answer.args)
+
+    def dispatch(self, tx_frame: Any, work: object) -> None:
+        """Take a method that arrived: an answer for who waits, or the broker's own word for the delegate."""
+        method = tx_frame.payload.method
+        if method.response:
+            self.responses.put(tx_frame)
+        else:
+            self.client.delegate.dispatch(self, TxMessage(method, tx_frame.payload.args))
+
+    def do_close(self, reason: object) -> None:
+        """The channel is over; `reason` is the broker's message, or the connection's end."""
+        if self.closed:
+            return
+        super().do_close(reason)
+        if self.on_closed is not None:
+            self.on_closed(_error(reason))
+
+    def write(self, data: bytes) -> None:
+        """Write frames of this channel."""
+        if not self.closed:
+            self.client.write(data)
+
+    async def shut(self) -> None:
+        """Close the channel from our side and give its number back."""
+        if self.closed:
+            return
+        self.on_closed = self.on_deliveries = None
+        with suppress(BrokerRefused, BrokerUnavailable):  # it is closed all the same
+            await self.channel_close(reply_code=200, reply_text="done")
+        self.client.forget_channel(self.id)
+
+
+def _error(reason: object) -> Exception:
+    """What ended a channel, as one of our exceptions."""
+    if isinstance(reason, Failure):
+        reason = reason.value
+    if isinstance(reason, TxMessage):
+        return BrokerRefused(reason.reply_code, reason.reply_text)
+    if isinstance(reason, Closed) and reason.args and reason.args[0] is not reason:
+        return _error(reason.args[0])
+    if isinstance(reason, (BrokerRefused, BrokerUnavailable)):
+        return reason
+    return BrokerUnavailable(f"the connection to the broker is closed: {reason}")
+
+
+class _Delegate(TwistedDelegate):  # type: ignore[misc]
+    """What the broker says of its own accord. Method names are txAMQP's: ``<class>_<method>``."""
+
+    client: Connection
+
+    def connection_start(self, channel: Channel, message: TxMessage) -> None:
+        self.client.start_ok(message)
+
+    def connection_tune(self, channel: Channel, message: TxMessage) -> None:
+        self.client.tune_ok(message)
+
+    def connection_blocked(self, channel: Channel, message: TxMessage) -> None:
+        self.client.set_blocked(message.reason or "no reason given")
+
+    def connection_unblocked(self, channel: Channel, message: TxMessage) -> None:
+        self.client.set_blocked("")
+
+    def connection_close(self, channel: Channel, message: TxMessage) -> None:
+        self.client.closed_by_broker(message)
+
+    def channel_close(self, channel: Channel, message: TxMessage) -> None:
+        self.client.send_command(channel.id, commands.Channel.CloseOk())
+        self.client.forget_channel(channel.id)
+        channel.do_close(message)
+
+    def channel_flow(self, channel: Channel, message: TxMessage) -> None:
+        # RabbitMQ never pauses publishers so (it blocks the socket); the answer is all that the protocol asks for.
+        self.client.send_command(channel.id, commands.Channel.FlowOk(active=message.active))
+
+    def basic_cancel(self, channel: Channel, message: TxMessage) -> None:
+        if channel.on_cancelled is not None:
+            channel.on_cancelled(message.consumer_tag)
+
+
+class Connection(AMQClient):  # type: ignore[misc]
+    """A connection to one broker. `open` completes the handshake; `disconnected` (txAMQP's event) fires at its end."""
+
+    log = Logger()
+    channelClass = Channel  # txAMQP's name
+
+    def __init__(self, handshake: Handshake, clock: IReactorTime) -> None:
+        super().__init__(_Delegate(), handshake.vhost, load_spec(), heartbeat=0, clock=clock)
+        self.handshake = handshake
+        self.blocked = ""
+        """The broker's reason for taking no publishes at present; empty when it takes them."""
+        self.on_blocked: Callable[[str], None] | None = None
+        self.frame_max = PREFERRED_FRAME_MAX
+        self.heartbeat = 0
+        self._reader = FrameReader(PREFERRED_FRAME_MAX)
+        self._channel_max = 0
+        self.end: Exception | None = None
+        """Why the connection ended, once it has."""
+        self._last_received = self._last_written = 0.0
+        self._heartbeats = LoopingCall(self._beat)
+        self._heartbeats.clock = clock
+        self.channels[0] = self.channelFactory(0, None, self)
+
+    # Opening and closing.
+
+    def connectionMade(self) -> None:
+        self._last_received = self.clock.seconds()
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)  # acks and confirms are small and must not wait for each other
+        self.write(b"AMQP\x00\x00\x09\x01")
+
+    async def open(self) -> None:
+        """Wait for the handshake and open the virtual host.
+
+        :raises BrokerRefused: credentials or virtual host are refused.
+        :raises BrokerUnavailable: the connection was lost meanwhile.
+        """
+        try:
+            await self.started.wait()
+        except Closed as error:
+            raise self.end or _error(error) from None
+        await self.channels[0].connection_open(virtual_host=self.vhost)
+
+    def start_ok(self, message: TxMessage) -> None:
+        """Answer connection.start: who we are, and what we can do."""
+        user, password = self.handshake.username, self.handshake.password
+        mechanism = "PLAIN" if user or password else "EXTERNAL"
+        offered = message.mechanisms.split()
+        if mechanism not in offered:
+            self.fail(BrokerUnavailable(f"the broker offers {', '.join(offered)} for authentication, not {mechanism}"))
+            return
+        properties: dict[str, Any] = {
+            "product": "amqprouter",
+            "version": __version__,
+            "platform": "Python",
+            "connection_name": self.handshake.name,
+            "capabilities": {
+                "authentication_failure_close": True,
+                "basic.nack": True,
+                "connection.blocked": True,
+                "consumer_cancel_notify": True,
+                "publisher_confirms": True,
+            },
+        }
+        response = f"\0{user}\0{password}" if mechanism == "PLAIN" else ""
+        self.send_command(
+            0, commands.Connection.StartOk(properties, mechanism=mechanism, response=response, locale="en_US")
+        )
+
+    def tune_ok(self, message: TxMessage) -> None:
+        """Settle the limits: the lower of both sides', where 0 stands for no limit."""
+        self.frame_max = min(message.frame_max or PREFERRED_FRAME_MAX, PREFERRED_FRAME_MAX)
+        self._reader.frame_max = self.frame_max
+        self._channel_max = message.channel_max or 0xFFFF
+        offers = [seconds for seconds in (message.heartbeat, self.handshake.heartbeat) if seconds]
+        self.heartbeat = min(offers, default=0)
+        self.send_command(0, commands.Connection.TuneOk(self._channel_max, self.frame_max, self.heartbeat))
+        if self.heartbeat:
+            self._heartbeats.start(self.heartbeat / 2, now=False)
+        self.started.fire()
+
+    def closed_by_broker(self, message: TxMessage) -> None:
+        """The broker sent connection.close."""
+        self.send_command(0, commands.Connection.CloseOk())
+        self.end = BrokerRefused(message.reply_code, message.reply_text)
+        self.do_close(message)
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once: nothing it says can be relied on any more."""
+        if self.end is None:
+            self.end = error
+        self.transport.abortConnection()
+
+    async def shut(self, within: float = 5.0) -> None:
+        """Close in good order; the socket is cut when the broker does not answer within this many seconds."""
+        if not self.closed and self.started._result is not None:
+            timer = self.clock.callLater(within, self.transport.abortConnection)
+            with suppress(BrokerRefused, BrokerUnavailable):  # it is closed all the same
+                await self.channels[0].connection_close(reply_code=200, reply_text="goodbye")
+            if timer.active():
+                timer.cancel()
+        self.transport.loseConnection()
+        await self.disconnected.wait()
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self._heartbeats.running:
+            self._heartbeats.stop()
+        if self.end is None:
+            self.end = BrokerUnavailable(f"the connection to the broker was lost: {reason.getErrorMessage()}")
+        self.closed = True
+        self.started.fail_if_not_fired(Closed(self.end))
+        for channel in list(self.channels.values()):
+            channel.do_close(self.end)
+        self.channels.clear()
+        self.disconnected.fire()
+
+    def _beat(self) -> None:
+        now = self.clock.seconds()
+        if now - self._last_received > 3 * self.heartbeat:
+            self.fail(BrokerUnavailable(f"no word from the broker for {now - self._last_received:.0f} s"))
+        elif now - self._last_written >= self.heartbeat / 2:
+            self.write(HEARTBEAT_FRAME)
+
+    def set_blocked(self, reason: str) -> None:
+        """The broker stopped (a resource alarm), or with no reason resumed, taking publishes."""
+        self.blocked = reason
+        if self.on_blocked is not None:
+            self.on_blocked(reason)
+
+    # Channels.
+
+    async def open_channel(self) -> Channel:
+        """Open a channel on the lowest free number.
+
+        :raises BrokerUnavailable: every number that the broker allows is in use, or the connection is lost.
+        """
+        if self.closed:
+            raise self.end or BrokerUnavailable("the connection to the broker is closed")
+        number = next((n for n in range(1, self._channel_max + 1) if n not in self.channels), None)
+        if number is None:
+            raise BrokerUnavailable(f"all {self._channel_max} channels of the connection are in use")
+        channel: Channel = self.channelFactory(number, None, self)
+        self.channels[number] = channel
+        await channel.channel_open()
+        return channel
+
+    def forget_channel(self, number: int) -> None:
+        """The channel was closed by either side: its number is free."""
+        self.channels.pop(number, None)
+        self._reader.forget_channel(number)
+
+    # Bytes.
+
+    def send_command(self, channel: int, command: Any) -> None:
+        """Write one method frame.
+
+        :raises ValueError: it cannot be encoded.
+        """
+        self.write(frame.marshal(command, channel))
+
+    def write(self, data: bytes) -> None:
+        """Write encoded frames."""
+        self._last_written = self.clock.seconds()
+        self.transport.write(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._last_received = self.clock.seconds()
+        try:
+            events = self._reader.feed(data)
+        except ProtocolError as error:
+            self.log.error("Broken AMQP from the broker: {error}; connecting again", error=str(error))
+            self.fail(error)
+            return
+        batch: list[Delivery] = []
+        try:
+            for event in events:
+                if type(event) is Delivery:
+                    if batch and batch[0].channel != event.channel:
+                        self._deliver(batch)
+                        batch = []
+                    batch.append(event)
+                    continue
+                if batch:  # what follows, such as a cancel, must not overtake them
+                    self._deliver(batch)
+                    batch = []
+                self._take(event)
+            if batch:
+                self._deliver(batch)
+        except Exception as error:
+            # Whatever it was, the state behind this chunk is unknown: unacknowledged messages come again.
+            self.log.failure("Cannot handle what the broker sent; connecting again")
+            self.fail(error)
+
+    def _deliver(self, batch: list[Delivery]) -> None:
+        channel = self.channels.get(batch[0].channel)
+        if channel is not None and channel.on_deliveries is not None:
+            channel.on_deliveries(batch)
+
+    def _take(self, event: Delivery | Returned | Confirm | MethodFrame) -> None:
+        channel = self.channels.get(event.channel)
+        if channel is None:
+            return  # closed here, and the broker had not heard of it yet
+        if type(event) is Confirm:
+            if channel.on_confirm is not None:
+                channel.on_confirm(event)
+        elif type(event) is Returned:
+            if channel.on_returned is not None:
+                channel.on_returned(event)
+        elif type(event) is MethodFrame:
+            channel.dispatch(_TxFrame(event), None)
+
+
+class _TxFrame:
+    """A method frame in the shape that txAMQP's channels pass around."""
+
+    def __init__(self, event: MethodFrame) -> None:
+        command: Any
+        _, self.channel, command = frame.unmarshal(event.frame)
+        method = load_spec().classes.byid[command.index >> 16].methods.byid[command.index & 0xFFFF]
+        self.payload = _TxPayload(method, tuple(value for _, value in command))
+
+
+@dataclass(slots=True)
+class _TxPayload:
+    method: Any
+    args: tuple[object, ...]
+
+
+class ConnectionFactory(Factory):
+    """Builds `Connection` protocols for an endpoint."""
+
+    noisy = False
+
+    def __init__(self, handshake: Callable[[], Handshake], clock: IReactorTime) -> None:
+        self._handshake = handshake
+        self._clock = clock
+
+    def buildProtocol(self, addr: object) -> Connection:
+        return Connection(self._handshake(), self._clock)
