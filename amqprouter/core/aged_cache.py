@@ -1,0 +1,57 @@
+"""A cache bounded by count and by age."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class AgedCache(Generic[K, V]):
+    """Remembers at most `size` values for less than `seconds` each; the one unused for longest makes room.
+
+    Reading does not make a value younger. When the clock goes back behind a value's time the value is forgotten: no
+    turning of the clock makes it last longer.
+    """
+
+    __slots__ = ("_entries", "_seconds", "_size")
+
+    def __init__(self, size: int, seconds: float) -> None:
+        self._size = size
+        self._seconds = seconds
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K, now: float) -> V | None:
+        """The value, or None when there is none or it is too old. `now` is in seconds, as in `put`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        since, value = entry
+        if 0 <= now - since < self._seconds:
+            self._entries.move_to_end(key)
+            return value
+        del self._entries[key]
+        return None
+
+    def put(self, key: K, value: V, now: float) -> None:
+        """Remember the value from now on."""
+        if self._size > 0 and self._seconds > 0:
+            self._entries[key] = (now, value)
+            self._entries.move_to_end(key)
+            if len(self._entries) > self._size:
+                self._entries.popitem(last=False)
+
+    def forget(self, chosen: Callable[[K], bool]) -> None:
+        """Forget every value whose key is chosen. Looks at all of them: for rare use."""
+        for key in [key for key in self._entries if chosen(key)]:
+            del self._entries[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
