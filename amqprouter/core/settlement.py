@@ -16,11 +16,15 @@ from amqprouter.core.message import Message
 
 
 class AckLedger:
-    """The delivery tags of one channel: which are settled, and which acks that allows."""
+    """The delivery tags of one channel: which are settled, and which acks that allows.
 
-    __slots__ = ("_acked_beyond", "_closed", "_floor", "_settled", "_unacked")
+    `write` is called with (delivery tag, multiple) pairs when `flush` finds some due.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_acked_beyond", "_closed", "_floor", "_settled", "_unacked", "_write")
+
+    def __init__(self, write: Callable[[list[tuple[int, bool]]], None] | None = None) -> None:
+        self._write = write
         self._floor = 0  # every tag up to this one is acknowledged
         self._settled: set[int] = set()  # settled since the last `acks`
         self._acked_beyond: set[int] = set()  # acknowledged singly, above the floor
@@ -71,6 +75,12 @@ class AckLedger:
             beyond.add(tag)
         settled.clear()
         return written
+
+    def flush(self) -> None:
+        """Hand the acks that are due, as `acks` gives them, to `write`."""
+        acks = self.acks()
+        if acks and self._write is not None:
+            self._write(acks)
 
     def close(self) -> None:
         """The channel is gone: its tags mean nothing any more."""

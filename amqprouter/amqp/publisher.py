@@ -1,0 +1,350 @@
+"""Publishing with confirms: what is handed over is republished until the broker says it has it, or that it never will.
+
+House rules. Publishes go over a connection of their own: a broker under a resource alarm stops reading from connections
+that publish, and acks must not be stuck behind that. Confirms are keyed on the channel's publish sequence, never on
+anything in the message. A receipt is answered exactly once.
+
+Theory of operation. `publish` encodes into a buffer and notes the message under the next sequence number; `flush`
+writes the buffer. An ack, single or `multiple`, answers receipts. A nack and a return (`mandatory`, no queue took it)
+mean "try again": the message waits for a growing delay and is `refused` after `max_attempts`, unless it must arrive. A
+confirm that stays out for `CONFIRM_TIMEOUT` condemns the connection. When the connection is lost, what was outstanding
+is kept in order and published first on the next one.
+
+The broker sends basic.return before the ack of the same message, but a return carries no sequence number. It carries
+the whole message, though, and messages that are equal in every byte can stand for each other: the first outstanding one
+that is equal and not yet marked as returned is the one.
+
+Some publishes make the broker close the channel, and with it the confirms of everybody else's. Where its error names an
+exchange (404, 403), the messages for that exchange are tried again later as above, and the others at once on a new
+channel. Where it names none, the publisher turns cautious: one message at a time, until the one that closes the channel
+is alone on it and is refused.
+
+Bounds: nothing is queued here that is not an unacknowledged delivery, so the consumers' prefetch is the bound.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.core.counters import Counters
+from amqprouter.core.wire import Confirm, Returned, encode_publish
+from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
+
+CONFIRM_TIMEOUT = 30.0
+"""Seconds. A quorum queue confirms in milliseconds, under a disk stall in seconds; longer means a lost path."""
+RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+"""Seconds before the second try of a nacked or returned message, doubling up to the maximum."""
+REOPEN_DELAY = 0.1
+"""Seconds before a channel that the broker closed is opened again: at most ten channels a second, whatever happens."""
+
+
+_CONNECTION_FORCED = 320  # an operator closed the connection, or the broker is stopping: nobody's message is to blame
+
+
+class Receipt(Protocol):
+    """Who wants to know what became of a publish."""
+
+    def delivered(self) -> None:
+        """The broker has it."""
+
+    def refused(self, reason: str) -> None:
+        """The broker never will."""
+
+
+class _Outgoing:
+    """One message on its way to the broker."""
+
+    __slots__ = (
+        "attempts",
+        "body",
+        "exchange",
+        "must_arrive",
+        "properties",
+        "receipt",
+        "returned",
+        "routing_key",
+        "since",
+    )
+
+    def __init__(
+        self, exchange: bytes, routing_key: bytes, properties: bytes, body: bytes, receipt: Receipt, must_arrive: bool
+    ) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.receipt = receipt
+        self.must_arrive = must_arrive
+        self.attempts = 0
+        self.returned = ""
+        self.since = 0.0
+
+    def equals(self, other: Returned) -> bool:
+        return (
+            self.routing_key == other.routing_key
+            and self.exchange == other.exchange
+            and self.properties == other.properties
+            and self.body == other.body
+        )
+
+
+class Publisher:
+    """Publishes over whichever connection `attach` was last called with."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        counters: Counters,
+        *,
+        max_attempts: int,
+        random: Callable[[], float],
+        timeout: float = CONFIRM_TIMEOUT,
+    ) -> None:
+        self._clock = clock
+        self._counters = counters
+        self._max_attempts = max_attempts
+        self._random = random
+        self._timeout = timeout
+        self._channel: Channel | None = None
+        self._frame_max = 0
+        self._sequence = 0
+        self._outstanding: OrderedDict[int, _Outgoing] = OrderedDict()
+        self._backlog: list[_Outgoing] = []  # waits for a connection
+        self._retrying = 0
+        self._buffer: list[bytes] = []
+        self._watch: Any = None
+        self._cautious = False
+
+    @property
+    def outstanding(self) -> int:
+        """Messages not yet answered for."""
+        return len(self._outstanding) + len(self._backlog) + self._retrying
+
+    async def attach(self, connection: Connection) -> None:
+        """Publish over this connection from now on, beginning with what an earlier one left unconfirmed.
+
+        :raises BrokerRefused: the broker has no publisher confirms. :raises BrokerUnavailable: the connection is lost.
+        """
+        channel = await connection.open_channel()
+        await channel.confirm_select()
+        channel.on_confirm = self._confirmed
+        channel.on_returned = self._returned
+        channel.on_closed = lambda error: self._detached(connection, channel, error)
+        self._channel, self._frame_max, self._sequence = channel, connection.frame_max, 0
+        self._sweep(connection)
+        self._send_backlog()
+
+    def _send_backlog(self) -> None:
+        """Publish what waited; while cautious, only the first of it."""
+        if self._cautious:
+            while self._backlog and not self._outstanding:
+                self._write(self._backlog.pop(0))
+            self._cautious = bool(self._backlog)
+        else:
+            backlog, self._backlog = self._backlog, []
+            for outgoing in backlog:
+                self._write(outgoing)
+        self.flush()
+
+    def publish(
+        self,
+        exchange: bytes,
+        routing_key: bytes,
+        properties: bytes,
+        body: bytes,
+        receipt: Receipt,
+        *,
+        must_arrive: bool = False,
+    ) -> None:
+        """Take a message; it is written at the next `flush`. `must_arrive` never gives up.
+
+        What cannot be encoded is refused at once, and only that.
+        """
+        self._send(_Outgoing(exchange, routing_key, properties, body, receipt, must_arrive))
+
+    def _send(self, outgoing: _Outgoing) -> None:
+        if self._channel is None or self._cautious:
+            self._backlog.append(outgoing)
+        else:
+            self._write(outgoing)
+
+    def _write(self, outgoing: _Outgoing) -> None:
+        channel = self._channel
+        assert channel is not None
+        try:
+            frames = encode_publish(
+                channel.id, outgoing.exchange, outgoing.routing_key, outgoing.properties, outgoing.body, self._frame_max
+            )
+        except Unencodable as error:
+            outgoing.receipt.refused(f"unencodable: {error}")
+            return
+        self._sequence += 1
+        outgoing.since = self._clock.seconds()
+        self._outstanding[self._sequence] = outgoing
+        self._buffer.append(frames)
+
+    def flush(self) -> None:
+        """Write what was put together."""
+        if self._buffer and self._channel is not None:
+            data, self._buffer = b"".join(self._buffer), []
+            self._channel.write(data)
+
+    async def send(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
+        """Publish one message and wait for its confirm.
+
+        :raises BrokerUnavailable: the broker refused it for good.
+        """
+        done = _Awaited()
+        self.publish(exchange.encode(), routing_key.encode(), properties, body, done)
+        self.flush()
+        await done.result
+
+    # What the broker answers.
+
+    def _confirmed(self, confirm: Confirm) -> None:
+        outstanding = self._outstanding
+        if confirm.multiple:
+            answered = []
+            while outstanding:
+                sequence, outgoing = next(iter(outstanding.items()))
+                if confirm.delivery_tag and sequence > confirm.delivery_tag:  # 0 stands for all (basic.ack, 1.8.3.13)
+                    break
+                del outstanding[sequence]
+                answered.append(outgoing)
+        else:
+            single = outstanding.pop(confirm.delivery_tag, None)
+            answered = [] if single is None else [single]
+        for outgoing in answered:
+            if outgoing.returned:
+                self._again(outgoing, outgoing.returned)
+            elif confirm.acked:
+                self._counters.published += 1
+                outgoing.receipt.delivered()
+            else:
+                self._again(outgoing, "nacked by the broker: the queue is full and rejects, or it failed to write")
+        if self._backlog:
+            self._send_backlog()
+
+    def _returned(self, returned: Returned) -> None:
+        for outgoing in self._outstanding.values():
+            if not outgoing.returned and outgoing.equals(returned):
+                outgoing.returned = f"unroutable: {returned.reply_text.decode(errors='replace')}"
+                return
+        self.log.warn(
+            "The broker returned a message that is not outstanding: exchange {exchange}, key {key}",
+            exchange=returned.exchange,
+            key=returned.routing_key,
+        )
+
+    def _again(self, outgoing: _Outgoing, reason: str) -> None:
+        outgoing.attempts += 1
+        outgoing.returned = ""
+        if outgoing.attempts >= self._max_attempts and not outgoing.must_arrive:
+            outgoing.receipt.refused(reason)
+            return
+        if outgoing.attempts == self._max_attempts:
+            self.log.error(
+                "Cannot publish to exchange {exchange} with key {key} after {attempts} tries: {reason}; trying on",
+                exchange=outgoing.exchange.decode(errors="replace"),
+                key=outgoing.routing_key.decode(errors="replace"),
+                attempts=outgoing.attempts,
+                reason=reason,
+            )
+        self._counters.publish_retries += 1
+        self._retrying += 1
+        delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(outgoing.attempts - 1, 16)) * (0.5 + self._random() / 2)
+        self._clock.callLater(delay, self._retry, outgoing)
+
+    def _retry(self, outgoing: _Outgoing) -> None:
+        self._retrying -= 1
+        self._send(outgoing)
+        self.flush()
+
+    # The channel's end, and confirms that never come.
+
+    def _detached(self, connection: Connection, channel: Channel, error: Exception) -> None:
+        if self._channel is not channel:
+            return
+        self._channel = None
+        self._buffer.clear()
+        outstanding, self._outstanding = self._outstanding, OrderedDict()
+        unconfirmed = list(outstanding.values())
+        for outgoing in unconfirmed:
+            outgoing.returned = ""
+        if isinstance(error, BrokerRefused):
+            unconfirmed = self._without_culprits(unconfirmed, error)
+        if unconfirmed:
+            self._counters.publish_retries += len(unconfirmed)
+            self._backlog[:0] = unconfirmed
+            self.log.warn(
+                "{count} publishes were unconfirmed when their channel ended ({reason}); they will be sent again",
+                count=len(unconfirmed),
+                reason=str(error),
+            )
+        if not connection.closed:  # the broker closed only the channel
+            self._clock.callLater(REOPEN_DELAY, self._reopen, connection)
+
+    def _without_culprits(self, unconfirmed: list[_Outgoing], error: BrokerRefused) -> list[_Outgoing]:
+        """Deal with the messages that made the broker close the channel; returns the innocent ones."""
+        named = {o.exchange for o in unconfirmed if f"exchange '{o.exchange.decode(errors='replace')}'" in error.text}
+        if named:
+            for outgoing in unconfirmed:
+                if outgoing.exchange in named:
+                    self._again(outgoing, str(error))
+            return [outgoing for outgoing in unconfirmed if outgoing.exchange not in named]
+        if error.code == _CONNECTION_FORCED:
+            return unconfirmed
+        if len(unconfirmed) == 1:
+            self._again(unconfirmed[0], str(error))
+            return []
+        self._cautious = bool(unconfirmed)
+        return unconfirmed
+
+    def _reopen(self, connection: Connection) -> None:
+        if not connection.closed and self._channel is None:
+            Deferred.fromCoroutine(self._attach_again(connection))
+
+    async def _attach_again(self, connection: Connection) -> None:
+        try:
+            await self.attach(connection)
+        except Exception as error:
+            connection.fail(error)
+
+    def _sweep(self, connection: Connection) -> None:
+        """Look for a confirm that is overdue, now and every quarter of the timeout while the connection lasts."""
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+        if connection.closed:
+            return
+        now = self._clock.seconds()
+        oldest = next(iter(self._outstanding.values()), None)
+        if oldest is not None and now - oldest.since > self._timeout and not connection.blocked:
+            connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
+            return
+        self._watch = self._clock.callLater(self._timeout / 4, self._sweep, connection)
+
+    def stop(self) -> None:
+        """No more watching; called once the connection is closed."""
+        if self._watch is not None and self._watch.active():
+            self._watch.cancel()
+
+
+class _Awaited:
+    """A receipt as a Deferred."""
+
+    def __init__(self) -> None:
+        self.result: Deferred[None] = Deferred()
+
+    def delivered(self) -> None:
+        self.result.callback(None)
+
+    def refused(self, reason: str) -> None:
+        self.result.errback(BrokerUnavailable(f"the broker did not take the message: {reason}"))

@@ -1,0 +1,137 @@
+"""What the daemon declares on the broker, at every connect: exchanges, queues and bindings.
+
+::
+
+    devices (topic) ──bind patterns──► <prefix>.ingress
+       └─ alternate exchange ────────► <prefix>.unrouted (fanout) ──► <prefix>.unrouted
+    devices.by-id (consistent hash) ─► <prefix>.shard.0 … <prefix>.shard.N-1
+    <prefix>.rejected (fanout) ──────► <prefix>.rejected
+    <prefix>.dead-letter (fanout) ───► <prefix>.dead-letters
+                                       <prefix>.events  (stream)
+
+Ingress and shard queues have a single active consumer, so that of several gateways one owns a queue, and with it the
+devices in it, at a time. The consistent-hash exchange hashes the whole routing key; device affinity needs the device id
+alone, hence a second exchange, to which devices publish with their id as the key and the topic in the ``type``
+property. Declaring is idempotent; what exists with other properties is reported, never changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.errors import BrokerRefused, TopologyClash
+from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
+
+_PRECONDITION_FAILED = 406
+_COMMAND_INVALID = 503
+_SEGMENT_BYTES = 50_000_000
+"""Bytes of a stream's segment file. Retention drops whole segments: RabbitMQ's 500 MB would round it up too far."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of everything the daemon declares."""
+
+    devices: str
+    by_id: str
+    ingress: str
+    shards: tuple[str, ...]
+    unrouted: str
+    rejected: str
+    dead_letter: str
+    dead_letters: str
+    events: str
+
+    @classmethod
+    def of(cls, topology: TopologySettings, ingress: IngressSettings) -> Names:
+        """The names that these settings lead to."""
+        prefix = topology.prefix
+        return cls(
+            devices=topology.devices_exchange,
+            by_id=f"{topology.devices_exchange}.by-id",
+            ingress=f"{prefix}.ingress",
+            shards=tuple(f"{prefix}.shard.{number}" for number in range(ingress.shards)),
+            unrouted=f"{prefix}.unrouted",
+            rejected=f"{prefix}.rejected",
+            dead_letter=f"{prefix}.dead-letter",
+            dead_letters=f"{prefix}.dead-letters",
+            events=f"{prefix}.events",
+        )
+
+
+class Topology:
+    """Declares one configuration's exchanges and queues, over any connection."""
+
+    def __init__(self, topology: TopologySettings, ingress: IngressSettings, events: EventsSettings) -> None:
+        self.names = Names.of(topology, ingress)
+        self._queue_type = topology.queue_type
+        self._bind = ingress.bind
+        self._events = events
+
+    async def declare(self, connection: Connection) -> None:
+        """Declare everything.
+
+        :raises TopologyClash: something exists with other properties.
+        :raises BrokerRefused: the broker does not let us (403: grant configure, write and read on these names).
+        """
+        names, channel = self.names, await connection.open_channel()
+        durable = {"x-queue-type": self._queue_type}
+        work = durable | {"x-single-active-consumer": True}
+        await self._exchange(channel, names.unrouted, "fanout")
+        await self._queue(channel, names.unrouted, durable, names.unrouted)
+        await self._exchange(channel, names.devices, "topic", {"alternate-exchange": names.unrouted})
+        await self._queue(channel, names.ingress, work)
+        for pattern in self._bind:
+            await channel.queue_bind(queue=names.ingress, exchange=names.devices, routing_key=pattern)
+        await self._exchange(channel, names.by_id, "x-consistent-hash")
+        for shard in names.shards:
+            # The key of such a binding is the queue's weight on the hash ring.
+            await self._queue(channel, shard, work, names.by_id, key="1")
+        await self._exchange(channel, names.rejected, "fanout")
+        await self._queue(channel, names.rejected, durable, names.rejected)
+        await self._exchange(channel, names.dead_letter, "fanout")
+        await self._queue(channel, names.dead_letters, durable, names.dead_letter)
+        await self._queue(
+            channel,
+            names.events,
+            {
+                "x-queue-type": "stream",
+                "x-max-age": f"{self._events.max_age}s",
+                "x-max-length-bytes": self._events.max_bytes,
+                "x-stream-max-segment-size-bytes": min(_SEGMENT_BYTES, self._events.max_bytes),
+            },
+        )
+        await channel.shut()
+
+    async def _exchange(self, channel: Channel, name: str, kind: str, arguments: dict[str, Any] | None = None) -> None:
+        what = f"exchange {name!r} as a durable {kind} exchange" + (f" with {arguments}" if arguments else "")
+        try:
+            await channel.exchange_declare(exchange=name, exchange_type=kind, durable=True, arguments=arguments or {})
+        except BrokerRefused as error:
+            if error.code == _COMMAND_INVALID and kind == "x-consistent-hash":
+                raise BrokerRefused(
+                    error.code, f"{error.text}; run: rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
+                ) from None
+            raise _explained(error, what) from None
+
+    async def _queue(
+        self, channel: Channel, name: str, arguments: dict[str, Any], exchange: str = "", key: str = ""
+    ) -> None:
+        try:
+            await channel.queue_declare(queue=name, durable=True, arguments=arguments)
+        except BrokerRefused as error:
+            raise _explained(error, f"queue {name!r} as a durable queue with {arguments}") from None
+        if exchange:
+            await channel.queue_bind(queue=name, exchange=exchange, routing_key=key)
+
+
+def _explained(error: BrokerRefused, wanted: str) -> Exception:
+    """A failed declaration, in words that name what was wanted and what the broker has."""
+    if error.code != _PRECONDITION_FAILED:
+        return error
+    return TopologyClash(
+        f"cannot declare {wanted}: it exists with other properties ({error.text}); "
+        "delete it on the broker, or choose other names in [topology]"
+    )

@@ -1,0 +1,78 @@
+"""What may be acknowledged, and how."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.settlement import AckLedger, Settlement
+
+
+class AckLedgerTests(SynchronousTestCase):
+    def test_a_run_is_acknowledged_with_one_multiple(self) -> None:
+        ledger = AckLedger()
+        ledger.received(5)
+        for tag in (2, 1, 3):
+            ledger.settle(tag)
+        self.assertEqual(ledger.acks(), [(3, True)])
+        self.assertEqual((ledger.acks(), ledger.unacked), ([], 2))
+
+    def test_what_is_beyond_a_gap_is_acknowledged_singly(self) -> None:
+        ledger = AckLedger()
+        ledger.received(4)
+        ledger.settle(2)
+        ledger.settle(4)
+        self.assertEqual(ledger.acks(), [(2, False), (4, False)])
+        ledger.settle(1)
+        # Not (2, True): the broker no longer knows tag 2, and would close the channel.
+        self.assertEqual(ledger.acks(), [(1, True)])
+        ledger.settle(3)
+        self.assertEqual((ledger.acks(), ledger.unacked), ([(3, True)], 0))
+
+    def test_a_closed_ledger_acknowledges_nothing(self) -> None:
+        written: list[list[tuple[int, bool]]] = []
+        ledger = AckLedger(written.append)
+        ledger.received(2)
+        ledger.settle(1)
+        ledger.close()
+        self.assertFalse(ledger.settle(2))
+        ledger.flush()
+        self.assertEqual((written, ledger.unacked), ([], 0))
+
+    @given(strategies.permutations(range(1, 30)), strategies.lists(strategies.integers(1, 8)))
+    def test_every_tag_once_and_only_when_settled(self, order: list[int], batches: list[int]) -> None:
+        """A model of the broker: an ack names an outstanding tag, and covers only settled ones."""
+        ledger = AckLedger()
+        ledger.received(len(order))
+        outstanding, settled = set(order), set()
+        remaining = list(order)
+        for size in [*batches, len(order)]:
+            for tag in remaining[:size]:
+                ledger.settle(tag)
+                settled.add(tag)
+            remaining = remaining[size:]
+            for tag, multiple in ledger.acks():
+                self.assertIn(tag, outstanding)
+                covered = {t for t in outstanding if t <= tag} if multiple else {tag}
+                self.assertLessEqual(covered, settled)
+                outstanding -= covered
+            self.assertEqual(outstanding, set(order) - settled)
+            self.assertEqual(ledger.unacked, len(outstanding))
+
+
+class SettlementTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.finished: list[Settlement] = []
+        message = Message("d", "t", b"", Properties())
+        self.settlement = Settlement(message, 1, AckLedger(), self.finished.append)
+
+    def test_it_finishes_with_the_last_answer(self) -> None:
+        self.settlement.expect(3)
+        self.settlement.delivered()
+        self.settlement.refused("full")
+        self.assertEqual(self.finished, [])
+        self.settlement.delivered()
+        self.assertEqual(self.finished, [self.settlement])
+        self.assertEqual(self.settlement.refusals, ["full"])
