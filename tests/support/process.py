@@ -76,9 +76,14 @@ class _Watcher(protocol.ProcessProtocol):
     """Tells everyone who waits when the process has ended, and keeps what it printed where that is piped to us."""
 
     def __init__(self) -> None:
+        self.pid = 0
         self.status: int | None = None
         self.output: dict[int, list[bytes]] = {1: [], 2: []}
         self._waiting: list[defer.Deferred[int]] = []
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.pid = int(self.transport.pid)  # while it has one: the process may be over when spawnProcess returns
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
         self.output[childFD].append(data)
@@ -117,7 +122,10 @@ class Child:
                 path=None if cwd is None else str(cwd),
                 childFDs={0: nothing.fileno(), 1: output.fileno(), 2: output.fileno()},
             )
-        self.pid = int(self._transport.pid)
+
+    @property
+    def pid(self) -> int:
+        return self._watcher.pid
 
     @property
     def running(self) -> bool:
