@@ -1,0 +1,74 @@
+"""What a device's properties look like once the daemon passes its message on.
+
+A device must not steer the broker through us (CC and BCC headers, expiration, priority, reply-to), claim a history that
+it does not have (x-death), or speak in our name (``x-amqprouter-…``); its secret ends here. ``user_id`` has to go since
+the broker compares it with the connection's user, which is now ours, and would close the channel. The rest, headers
+and properties alike, is passed on byte for byte.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from amqprouter.core import field_table
+from amqprouter.core.event import KEY_HEADER
+from amqprouter.core.field_table import FieldValue
+from amqprouter.core.message import Message
+from amqprouter.core.properties import encode_properties, flag_mask
+
+DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY = (
+    "x-amqprouter-device",
+    "x-amqprouter-reason",
+    "x-amqprouter-at",
+    "x-amqprouter-exchange",
+    "x-amqprouter-routing-key",
+)
+"""Headers that the daemon adds: the proven device; and on quarantined messages, what happened, when, and where the
+message had been published."""
+
+_DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
+_BROKER_HEADERS = ("CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
+_MAX_REASON = 1024
+"""Characters of a reason: a target's error text may quote anything."""
+
+
+class Outgoing:
+    """Makes outgoing properties; `secret_header` is the name of the header with the device's secret."""
+
+    def __init__(self, secret_header: str) -> None:
+        names = (*_BROKER_HEADERS, DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, "x-delivery-count", secret_header)
+        self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
+
+    def passed_on(self, message: Message) -> bytes:
+        """For a target: the device's properties, and who it is.
+
+        :raises ValueError: the properties are malformed.
+        """
+        entry = field_table.encode_entry(DEVICE, message.device)
+        return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entry)
+
+    def quarantined(self, message: Message, reason: str, at: float) -> bytes:
+        """For the rejected and dead-letter queues: as much of the device's properties as can be read, and the story."""
+        headers: dict[str, FieldValue] = {
+            REASON: reason[:_MAX_REASON],
+            AT: datetime.fromtimestamp(int(at), timezone.utc),
+            EXCHANGE: message.exchange.decode(errors="replace"),
+            ROUTING_KEY: message.routing_key.decode(errors="backslashreplace"),
+            DEVICE: message.device,
+        }
+        try:
+            entries = b"".join(field_table.encode_entry(name, value) for name, value in headers.items())
+            return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+        except ValueError:
+            return encode_properties(headers=headers)
+
+    @staticmethod
+    def story_only(message: Message, reason: str, at: float) -> bytes:
+        """For a message whose own properties cannot be sent again: the reason and the claimed device."""
+        return encode_properties(
+            headers={
+                REASON: reason[:_MAX_REASON],
+                AT: datetime.fromtimestamp(int(at), timezone.utc),
+                DEVICE: message.device,
+            }
+        )

@@ -1,0 +1,388 @@
+"""A message's way through the daemon: authenticate → authorise → schedule → route → settle.
+
+House rules. The pipeline knows interfaces only, never what stands behind them. Whatever happens to a message it ends in
+exactly one of three ways: settled (every target has it), rejected (its device may not send it, or not so fast) or
+dead-lettered (it cannot be delivered). Only then is its source delivery acknowledged; until then it is the broker's,
+and comes again after a crash. One bad message never stops the others.
+
+Theory of operation. `receive` takes a batch of deliveries and walks each as far as it goes without waiting, which for a
+known device under its rate is all the way to its targets. Three things can hold a message up: its credential must be
+checked (it and whatever its device sends meanwhile wait in `_held`, so that the device's order stays), it must wait for
+its turn (the scheduler keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline
+again. At the end of each batch and each wake, `flush` lets the scheduler's next messages go, has every target write
+what it put together, and writes the acks that have become due.
+
+Bounds: everything held anywhere is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.device_id import valid_device_id
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.rules import RuleSet
+from amqprouter.core.scheduler import Decision, Scheduler
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.target import Target
+from amqprouter.core.wire import Delivery
+from amqprouter.errors import CheckerUnavailable
+from amqprouter.interfaces import IAuthenticator, ITarget, IVerdict
+from amqprouter.settings import LimitsSettings
+
+RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
+"""Seconds between questions to a checker that cannot answer, doubling up to the maximum."""
+MAX_ROUTING_KEY = 255
+"""Bytes: a routing key is a short string (AMQP 0-9-1, section 4.2.5.3). A topic from the `type` property can exceed it
+together with the device id."""
+_MAX_BOUND = 4096
+"""Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
+
+
+class Quarantine(Protocol):
+    """Where messages go that do not reach their targets. Both methods answer `settlement` with ``delivered``."""
+
+    def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
+        """The device may not send this."""
+
+    def dead_letter(self, message: Message, reason: str, settlement: Settlement) -> None:
+        """This cannot be delivered."""
+
+    def flush(self) -> None:
+        """The end of a batch."""
+
+
+class Allows(Protocol):
+    """An access control list."""
+
+    def allows(self, who: str, topic: str) -> bool:
+        """Whether `who` may use this topic."""
+
+
+class Pipeline:
+    """The stages, wired. `clock` provides ``seconds`` and ``callLater``; `wall_clock` is seconds since 1970."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        wall_clock: Any,
+        *,
+        authenticator: IAuthenticator,
+        acl: Allows,
+        scheduler: Scheduler[Settlement],
+        rules: RuleSet,
+        targets: Mapping[Target, ITarget],
+        quarantine: Quarantine,
+        by_id_exchange: str,
+        limits: LimitsSettings,
+        counters: Counters,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._authenticator = authenticator
+        self._acl = acl
+        self._scheduler = scheduler
+        self._targets = dict(targets)
+        self._quarantine = quarantine
+        self._by_id_exchange = by_id_exchange.encode()
+        self._limits = limits
+        self._counters = counters
+        self._held: dict[str, deque[Settlement]] = {}
+        self._dirty: set[AckLedger] = set()
+        self._quarantining = 0
+        self._soon_call: Any = None
+        self._due_call: Any = None
+        self._due_at = 0.0
+        self._pauses: set[Any] = set()
+        self._stopping = False
+        self._idle: list[Deferred[None]] = []
+        self.use_rules(rules)
+
+    def use_rules(self, rules: RuleSet) -> None:
+        """Route by these rules from now on. Every target that they name must be among the pipeline's."""
+        unknown = [target for target in rules.targets if target not in self._targets]
+        if unknown:
+            raise ValueError(f"no adapter for target {unknown[0]}")
+        self._rules = rules
+        # By identity: the rules give equal answers as the same tuple, and hashing one costs more than sending to it.
+        # The tuple is kept along, so that its id cannot become another's.
+        self._bound: dict[int, tuple[tuple[Target, ...], tuple[ITarget, ...]]] = {}
+
+    # In.
+
+    def receive(self, deliveries: list[Delivery], ledger: AckLedger) -> None:
+        """Take a batch from a consuming channel; `ledger` is that channel's."""
+        if self._stopping:
+            return  # unacknowledged, they go back to their queue with the channel
+        now, received_at = self._clock.seconds(), self._wall_clock()
+        counters = self._counters
+        counters.received += len(deliveries)
+        for delivery in deliveries:
+            if delivery.redelivered:
+                counters.redelivered += 1
+            message = self._message(delivery, received_at)
+            settlement = Settlement(message, delivery.delivery_tag, ledger, self._finish)
+            self._guarded(settlement, now)
+        self.flush()
+
+    def _message(self, delivery: Delivery, received_at: float) -> Message:
+        properties = Properties(delivery.properties)
+        device, _, topic = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")
+        if delivery.exchange == self._by_id_exchange:
+            # The whole key is the id: one with a dot in it is refused below, not taken for a shorter one.
+            device = f"{device}.{topic}" if topic else device
+            topic = ""
+        return Message(
+            device,
+            topic,
+            delivery.body,
+            properties,
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            redelivered=delivery.redelivered,
+            received_at=received_at,
+        )
+
+    def _guarded(self, settlement: Settlement, now: float) -> None:
+        """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""
+        try:
+            self._admit(settlement, now)
+        except ValueError as error:
+            self.log.info("A message with malformed properties: {error}", error=str(error))
+            self._reject(settlement, "malformed-properties")
+        except Exception:
+            self.log.failure("Cannot handle a message of {device}: this is a bug", device=settlement.message.device)
+            self._dead_letter(settlement, "internal-error")
+
+    def _admit(self, settlement: Settlement, now: float) -> None:
+        message = settlement.message
+        if message.exchange == self._by_id_exchange and not message.topic:
+            message.topic = message.properties.text("type") or ""
+            message.routing_key = message.key.encode()
+        held = self._held.get(message.device)
+        if held is not None:
+            held.append(settlement)
+            return
+        refusal = self._refusal(message)
+        if refusal:
+            self._reject(settlement, refusal)
+            return
+        verdict = self._authenticator.check(message, now)
+        if verdict is None:
+            self._held[message.device] = deque((settlement,))
+            Deferred.fromCoroutine(self._ask(message.device))
+        else:
+            self._judge(settlement, verdict, now)
+
+    def _refusal(self, message: Message) -> str:
+        """Why a message is not even looked at further; empty when nothing speaks against it."""
+        if not valid_device_id(message.device):
+            return "bad-device-id"
+        if not message.topic:
+            return "no-topic"
+        if len(message.routing_key) > MAX_ROUTING_KEY:
+            return "topic-too-long"
+        if len(message.body) > self._limits.max_body_bytes:
+            return "body-too-large"
+        if message.properties.header_count() > self._limits.max_headers:
+            return "too-many-headers"
+        return ""
+
+    # Authentication and authorisation.
+
+    async def _ask(self, device: str) -> None:
+        """Have a device's held messages checked, one after the other; more may join while it waits."""
+        held = self._held[device]
+        delay = RETRY_CHECKER_FIRST
+        while held and not self._stopping:
+            settlement = held[0]
+            try:
+                now = self._clock.seconds()
+                verdict = self._authenticator.check(settlement.message, now)
+                if verdict is None:
+                    verdict = await self._authenticator.ask(settlement.message, now)
+            except CheckerUnavailable as error:
+                self.log.error(
+                    "Cannot authenticate {device}: {error}; asking again in {delay} s",
+                    device=device,
+                    error=str(error),
+                    delay=delay,
+                )
+                await self._pause(delay)
+                delay = min(delay * 2, RETRY_CHECKER_MAX)
+                continue
+            except Exception:
+                self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
+                held.popleft()
+                self._dead_letter(settlement, "internal-error")
+                continue
+            held.popleft()
+            refusal = self._refusal(settlement.message)
+            if refusal:
+                self._reject(settlement, refusal)
+            else:
+                self._judge(settlement, verdict, self._clock.seconds())
+        del self._held[device]
+        self.wake()
+
+    async def _pause(self, delay: float) -> None:
+        pause: Deferred[None] = Deferred()
+        call = self._clock.callLater(delay, pause.callback, None)
+        self._pauses.add(call)
+        await pause
+        self._pauses.discard(call)
+
+    def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
+        message = settlement.message
+        if not verdict.allowed:
+            self._reject(settlement, verdict.reason)
+            return
+        self._counters.authenticated += 1
+        if not self._acl.allows(message.device, message.topic):
+            self._reject(settlement, "not-authorised")
+            return
+        decision = self._scheduler.offer(message.device, settlement, now)
+        if decision is Decision.RUN:
+            self._route(settlement)
+        elif decision is Decision.THROTTLED:
+            self._counters.throttled += 1
+        elif decision is Decision.REFUSED:
+            self._reject(settlement, "rate-limited")
+
+    # Out.
+
+    def _route(self, settlement: Settlement) -> None:
+        """Hand a message, which counts as in flight, to its targets. Never raises."""
+        message = settlement.message
+        try:
+            answer = self._rules.match(message)
+        except ValueError:
+            settlement.refused("malformed-properties")
+            return
+        if not answer:
+            settlement.refused("no-route")
+            return
+        bound = self._bound.get(id(answer))
+        targets = self._bind(answer) if bound is None else bound[1]
+        self._counters.routed += 1
+        settlement.expect(len(targets))
+        for target in targets:
+            try:
+                target.deliver(message, settlement)
+            except Exception:
+                self.log.failure("A target failed on a message of {device}: this is a bug", device=message.device)
+                settlement.refused("internal-error")
+
+    def _bind(self, answer: tuple[Target, ...]) -> tuple[ITarget, ...]:
+        targets = tuple(self._targets[target] for target in answer)
+        if len(self._bound) >= _MAX_BOUND:
+            self._bound.clear()
+        self._bound[id(answer)] = (answer, targets)
+        return targets
+
+    def _finish(self, settlement: Settlement) -> None:
+        """Every target has answered."""
+        self._scheduler.finished()
+        if settlement.refusals:
+            self._dead_letter(settlement, "; ".join(settlement.refusals))
+        else:
+            self._settle(settlement)
+
+    def _reject(self, settlement: Settlement, reason: str) -> None:
+        self._quarantining += 1
+        counted = Settlement(settlement.message, settlement.tag, settlement.ledger, lambda s: self._rejected(s, reason))
+        self._quarantine.reject(settlement.message, reason, counted)
+
+    def _rejected(self, settlement: Settlement, reason: str) -> None:
+        self._quarantining -= 1
+        self._counters.rejected[reason] += 1
+        self._settle(settlement)
+
+    def _dead_letter(self, settlement: Settlement, reason: str) -> None:
+        self._quarantining += 1
+        label = reason.partition(":")[0]  # what follows a colon differs from message to message
+        counted = Settlement(
+            settlement.message, settlement.tag, settlement.ledger, lambda s: self._dead_lettered(s, label)
+        )
+        self._quarantine.dead_letter(settlement.message, reason, counted)
+
+    def _dead_lettered(self, settlement: Settlement, reason: str) -> None:
+        self._quarantining -= 1
+        self._counters.dead_lettered[reason] += 1
+        self._settle(settlement)
+
+    def _settle(self, settlement: Settlement) -> None:
+        ledger = settlement.ledger
+        if ledger.settle(settlement.tag):
+            self._counters.settled += 1
+            self._dirty.add(ledger)
+        self.wake()
+
+    # Turns of the crank.
+
+    def wake(self) -> None:
+        """Flush in the reactor's next turn: something was answered."""
+        if self._soon_call is None:
+            self._soon_call = self._clock.callLater(0, self._woken)
+
+    def _woken(self) -> None:
+        self._soon_call = None
+        self.flush()
+
+    def _flush_at(self, due: float) -> None:
+        """Flush when the scheduler has something by the passing of time."""
+        call = self._due_call
+        if call is not None and call.active():
+            if self._due_at <= due:
+                return
+            call.cancel()
+        self._due_at = due
+        self._due_call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.flush)
+
+    def flush(self) -> None:
+        """Let the next messages go, have what was put together written, and write the acks that are due."""
+        scheduler = self._scheduler
+        if scheduler.waiting and not self._stopping:
+            for settlement in scheduler.take(self._clock.seconds()):
+                self._route(settlement)
+            due = scheduler.due()
+            if due is not None:
+                self._flush_at(due)
+        for target in self._targets.values():
+            target.flush()
+        self._quarantine.flush()
+        dirty, self._dirty = self._dirty, set()
+        for ledger in dirty:
+            ledger.flush()
+        if self._idle and not self.under_way:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    # The end.
+
+    @property
+    def under_way(self) -> int:
+        """Messages handed to targets or to quarantine and not yet answered for."""
+        return self._scheduler.in_flight + self._quarantining
+
+    def drain(self) -> Deferred[None]:
+        """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
+        self._stopping = True
+        self._scheduler.withdraw()
+        for call in (*self._pauses, self._due_call):
+            if call is not None and call.active():
+                call.cancel()
+        done: Deferred[None] = Deferred()
+        self._idle.append(done)
+        self.wake()
+        return done
