@@ -6,10 +6,10 @@ same contract tests as the real adapters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from amqprouter.core.message import Message
     from amqprouter.core.settlement import Settlement
+
+T = TypeVar("T")
 
 
 class IDeviceSecret(ICredentials):
@@ -43,6 +45,19 @@ class IReloadable(Interface):
 
         :raises ConfigError: the new content is bad; what was in force stays in force.
         """
+
+
+class RunInThread(Protocol):
+    """Runs `work` outside the reactor's thread; fires in it, with what `work` returned or raised."""
+
+    def __call__(self, work: Callable[[], T], /) -> Deferred[T]: ...
+
+
+class IUsesThreads(Interface):
+    """A checker with work too slow for the reactor's thread: it is given a place to run it."""
+
+    def use_threads(run_in_thread: RunInThread) -> None:
+        """Run slow work by this from now on."""
 
 
 class ITarget(Interface):
