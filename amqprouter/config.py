@@ -1,0 +1,111 @@
+"""The configuration: an INI file in, `Settings` out, or every problem at once.
+
+    file ──config_file──► sections of text ──config_options──► values ──config_checks──► Settings
+                          (encoding, syntax)  (one table: key → kind)  (options that clash)
+
+Nothing is connected to or changed, so a running daemon can load a new file and keep the old settings if it is bad.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from amqprouter.config_checks import check_together
+from amqprouter.config_file import Problems, Sections, read_sections
+from amqprouter.config_options import ROUTE, SECTIONS
+from amqprouter.config_values import CheckerCheck, ListOf, Pairs, Surroundings, Value
+from amqprouter.errors import ConfigError
+from amqprouter.settings import RouteSettings, Settings
+
+_ROUTE_HEADER = re.compile(r"route(\s.*)?", re.DOTALL)
+_INLINE_COMMENT = re.compile(r"\s[;#]\s*\w")
+
+
+def load(path: str, *, check_checker: CheckerCheck | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and validate a configuration file. Files that it names are looked at; nothing else is touched.
+
+    :param check_checker: called with each strcred string and the credentials interface that its checker must take;
+        raises `ValueError` or `ConfigError` when there is no such checker. Without it checkers are not looked up.
+    :param environ: the environment for ``${NAME}`` in paths; the process's own when None.
+    :raises ConfigError: with a line for each problem: file, section, key, value and what would be legal.
+    """
+    problems = Problems(path)
+    sections = read_sections(path, problems)
+    folder = Path(path).absolute().parent
+    reader = _Reader(problems, Surroundings(folder, os.environ if environ is None else environ, check_checker))
+    settings = reader.settings(sections)
+    settings = check_together(settings, sections, problems)
+    problems.check()
+    return settings
+
+
+class _Reader:
+    """Turns sections of text into settings; what has a problem keeps its default."""
+
+    def __init__(self, problems: Problems, surroundings: Surroundings) -> None:
+        self._problems = problems
+        self._surroundings = surroundings
+
+    def settings(self, sections: Sections) -> Settings:
+        """All sections."""
+        settings = Settings()
+        routes: dict[str, RouteSettings | None] = {}
+        for header, texts in sections.items():
+            if header in SECTIONS:
+                values = self._values(header, texts, SECTIONS[header])
+                section = dataclasses.replace(getattr(settings, header), **values)
+                settings = dataclasses.replace(settings, **{header: section})
+            elif _ROUTE_HEADER.fullmatch(header):
+                name = " ".join(header.split()[1:])
+                if name in routes:
+                    self._problems.in_section(header, "another route has this name; routes need names of their own")
+                routes[name] = self._route(header, name, texts)
+            else:
+                self._problems.in_section(header, f"unknown section{_nearest(header, [*SECTIONS, 'route NAME'])}")
+        return dataclasses.replace(settings, routes=tuple(route for route in routes.values() if route is not None))
+
+    def _route(self, header: str, name: str, texts: dict[str, str]) -> RouteSettings | None:
+        if not name:
+            self._problems.in_section(header, "a route needs a name: [route NAME]")
+        values = self._values(header, texts, ROUTE)
+        if "targets" not in texts:
+            self._problems.in_option(header, "targets", None, "missing; a route goes somewhere", ROUTE["targets"].legal)
+        return RouteSettings(name=name, **values) if "targets" in values else None
+
+    def _values(self, header: str, texts: dict[str, str], kinds: dict[str, Value]) -> dict[str, Any]:
+        values = {}
+        for key, text in texts.items():
+            kind = kinds.get(key)
+            if kind is None:
+                # Its value is not repeated: it may be a password, under a name that we do not know.
+                self._problems.in_section(header, f"unknown key {key!r}{_nearest(key, kinds)}{_elsewhere(key, header)}")
+                continue
+            try:
+                values[key] = self._value(kind, text)
+            except (ValueError, ConfigError) as error:
+                self._problems.in_option(header, key, kind.shown(text), str(error), kind.legal)
+        return values
+
+    def _value(self, kind: Value, text: str) -> Any:
+        if "\n" in text and not isinstance(kind, (ListOf, Pairs)):
+            raise ValueError("there is a second line; a line that begins with a space continues the one above")
+        if _INLINE_COMMENT.search(text):
+            raise ValueError("a comment needs a line of its own")
+        return kind.read(text, self._surroundings)
+
+
+def _nearest(name: str, legal: Iterable[str]) -> str:
+    legal = list(legal)
+    near = difflib.get_close_matches(name, legal, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; legal: {', '.join(legal)}"
+
+
+def _elsewhere(key: str, header: str) -> str:
+    homes = [f"[{section}]" for section, kinds in SECTIONS.items() if key in kinds and section != header]
+    return f" ({' and '.join(homes)} has one of this name)" if homes else ""

@@ -1,0 +1,131 @@
+"""What must hold between options: each is legal by itself, but together they could not work.
+
+A check is silent when an option that it looks at already has a problem: the value at hand is then only a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from amqprouter.config_file import Problems, Sections
+from amqprouter.config_options import MIN_HEARTBEAT, WHY_HEARTBEAT
+from amqprouter.config_paths import pair_matches
+from amqprouter.core.target import Target
+from amqprouter.core.uri import masked, parse_amqp_uri
+from amqprouter.settings import RouteSettings, Settings
+
+
+def check_together(settings: Settings, sections: Sections, problems: Problems) -> Settings:
+    """Check all; returns the settings, with what the broker's URI says put in its options.
+
+    :param sections: the texts as written, to tell an option that is set from one that is not.
+    """
+    _check_tls(settings, problems)
+    _check_cycles(settings, problems)
+    _check_window(settings, problems)
+    _check_proofs(settings, problems)
+    return _with_uri_options(settings, sections.get("broker", {}), problems)
+
+
+def _with_uri_options(settings: Settings, texts: dict[str, str], problems: Problems) -> Settings:
+    """The heartbeat and time-out of the broker's URI become those of ``[broker]``, unless both say something."""
+    if problems.concern(("broker", "uri")):
+        return settings
+    broker = settings.broker
+    uri = parse_amqp_uri(broker.uri)
+    shown = masked(broker.uri)
+    if uri.heartbeat is not None and uri.heartbeat < MIN_HEARTBEAT:
+        problem = f"its heartbeat is {uri.heartbeat}: {WHY_HEARTBEAT}"
+        problems.in_option("broker", "uri", shown, problem, f"{MIN_HEARTBEAT} seconds or more")
+    for key, value in {"heartbeat": uri.heartbeat, "connect_timeout": uri.connect_timeout}.items():
+        if value is None or problems.concern(("broker", key)):
+            continue
+        if key in texts and getattr(broker, key) != value:
+            problems.in_option("broker", key, texts[key], f"the URI says {value:g}", "one of the two, in seconds")
+        broker = dataclasses.replace(broker, **{key: value})  # type: ignore[arg-type]
+    return dataclasses.replace(settings, broker=broker)
+
+
+def _check_tls(settings: Settings, problems: Problems) -> None:
+    broker = settings.broker
+    if problems.concern(("broker", "uri"), ("broker", "endpoint")):
+        return
+    unused = "" if parse_amqp_uri(broker.uri).tls else "the URI is amqp://, without TLS; make it amqps://"
+    unused = "endpoint is set, and says itself how to use TLS (tls:HOST:PORT…)" if broker.endpoint else unused
+    for key in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):
+        if unused and getattr(broker, key):
+            problems.in_option("broker", key, getattr(broker, key), f"would not be used: {unused}")
+    if problems.concern(("broker", "tls_certificate"), ("broker", "tls_key")):
+        return
+    if bool(broker.tls_certificate) != bool(broker.tls_key):
+        missing = "tls_key" if broker.tls_certificate else "tls_certificate"
+        problems.in_option("broker", missing, None, "missing; a certificate and its key go together")
+    elif broker.tls_certificate and not pair_matches(broker.tls_certificate, broker.tls_key):
+        problems.in_option(
+            "broker", "tls_key", broker.tls_key, f"is not the key of the certificate in {broker.tls_certificate}"
+        )
+
+
+def _check_cycles(settings: Settings, problems: Problems) -> None:
+    """Nothing that the daemon writes may come back to it as a device's message."""
+    if problems.concern(("topology", "prefix"), ("topology", "devices_exchange")):
+        return
+    for route in settings.routes:
+        for text in route.targets:
+            name = Target.parse(text).name if text.startswith("exchange:") else ""
+            if _is_own(name, settings):
+                _cycle(route, text, settings, problems)
+    for queue in settings.ingress.queues:
+        if queue.startswith(f"{settings.topology.prefix}."):
+            problems.in_option(
+                "ingress",
+                "queues",
+                ", ".join(settings.ingress.queues),
+                f"{queue!r} is a queue of the daemon's own, which it consumes or fills by itself",
+                f"queues that do not begin with {settings.topology.prefix!r} and a dot",
+            )
+
+
+def _is_own(exchange: str, settings: Settings) -> bool:
+    """Whether the daemon declares this exchange, or may in a later version: it feeds queues of the daemon's own."""
+    topology = settings.topology
+    ingress = topology.devices_exchange, f"{topology.devices_exchange}.by-id"
+    return exchange in ingress or exchange.startswith(f"{topology.prefix}.")
+
+
+def _cycle(route: RouteSettings, target: str, settings: Settings, problems: Problems) -> None:
+    topology = settings.topology
+    problems.in_option(
+        f"route {route.name}",
+        "targets",
+        ", ".join(route.targets),
+        f"a routing cycle: {target!r} is an exchange of the daemon's own, from which messages come back to it",
+        f"exchanges other than {topology.devices_exchange!r} and those beginning with {topology.prefix!r} and a dot",
+    )
+
+
+def _check_window(settings: Settings, problems: Problems) -> None:
+    """Waiting messages are unacknowledged: could they fill the prefetch window, no device would get through."""
+    scheduler, ingress = settings.scheduler, settings.ingress
+    looked_at = ("scheduler", "max_waiting"), ("ingress", "prefetch"), ("ingress", "shards"), ("ingress", "queues")
+    if problems.concern(*looked_at):
+        return
+    queues = 1 + ingress.shards + len(ingress.queues)
+    window = ingress.prefetch * queues
+    if scheduler.max_waiting >= window:
+        problems.in_option(
+            "scheduler",
+            "max_waiting",
+            str(scheduler.max_waiting),
+            f"messages that wait for their rate could fill the whole prefetch window, which is {window} "
+            f"([ingress] prefetch {ingress.prefetch} × {queues} queues), and all devices would stall",
+            f"less than {window}, or a larger prefetch",
+        )
+
+
+def _check_proofs(settings: Settings, problems: Problems) -> None:
+    auth = settings.auth
+    if problems.concern(("auth", "accept"), ("auth", "device_checker")):
+        return
+    if auth.accept == ("secret",) and not auth.device_checker:
+        problems.in_option("auth", "device_checker", None, "missing; only secrets count, and nothing checks them")

@@ -1,0 +1,170 @@
+"""Every option there is: section → key → kind. The dataclasses of `amqprouter.settings` say what each means.
+
+This table is the only list: the reader, the nearest-name hints and the checks of ``etc/amqprouter.ini`` all use it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from amqprouter.config_addresses import BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
+from amqprouter.config_paths import FilePath, check_certificates, check_key, check_password
+from amqprouter.config_values import (
+    Boolean,
+    Checker,
+    Choice,
+    Duration,
+    Integer,
+    ListOf,
+    Number,
+    OrEmpty,
+    Pairs,
+    Size,
+    Text,
+    Value,
+    matching,
+)
+from amqprouter.core import target
+from amqprouter.core.device_pattern import DevicePattern
+from amqprouter.core.topic import TopicPattern
+from amqprouter.interfaces import IDeviceSecret, IUserPassword
+
+MIN_HEARTBEAT = 5
+"""Seconds: below, false alarms are likely, says https://www.rabbitmq.com/docs/heartbeats ("Values Too Low")."""
+WHY_HEARTBEAT = (
+    "a pause of a second or two would pass for a dead peer, and 0 would turn off what notices a broker that is gone "
+    "without a word"
+)
+_UNLIMITED = "0 would mean no limit: the broker would send all it has, however much memory that takes"
+_LARGEST_MESSAGE = 512 * 2**20
+"""Bytes: the most that RabbitMQ lets ``max_message_size`` be."""
+
+
+def _device_pattern(text: str) -> None:
+    DevicePattern(text)
+    if re.search(r"[.#/\\\s]", text):
+        raise ValueError("no device id has '.', '#', '/', a backslash or white space in it, so this would match none")
+
+
+def _write_concern(text: str) -> None:
+    if text == "0":
+        raise ValueError("nobody would say whether a write took place, so messages could be lost")
+    # https://www.mongodb.com/docs/manual/reference/limits/: a replica set has at most 50 members.
+    if text != "majority" and not (re.fullmatch("[1-9][0-9]?", text) and int(text) <= 50):
+        raise ValueError("neither a number of members nor 'majority'")
+
+
+TOPIC_PATTERN = Text(
+    "a topic pattern: words with dots between them, '*' for one word, '#' for any number", TopicPattern
+)
+DEVICE_PATTERN = Text("a glob over device ids: *, ?, [abc], [!abc]", _device_pattern)
+TARGET = Text("", target.Target.parse, longest=600)  # its own errors name the legal forms
+NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
+PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
+AUTHORITIES = OrEmpty(FilePath("a PEM file of authorities", check=check_certificates), "the system's authorities")
+
+SECTIONS: dict[str, dict[str, Value]] = {
+    "broker": {
+        "uri": BrokerUri(),
+        "endpoint": OrEmpty(ClientEndpoint(), "the URI's host and port"),
+        "vhost": OrEmpty(NAME, "the URI's"),
+        "username": OrEmpty(NAME, "the URI's"),
+        "password_file": PASSWORD_FILE,
+        "heartbeat": Duration(MIN_HEARTBEAT, most=65_535, whole=True, why=WHY_HEARTBEAT),  # 16 bits in connection.tune
+        "connect_timeout": Duration(0, above=True, most=3600),
+        "reconnect_max": Duration(1, most=3600),
+        "tls_ca": AUTHORITIES,
+        "tls_certificate": OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none"),
+        "tls_key": OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none"),
+        "tls_server_name": OrEmpty(matching(r"[^\s\x00-\x1f\x7f]+", "a host name"), "the URI's host"),
+    },
+    "topology": {
+        "prefix": matching(
+            r"(?!amq\.)[A-Za-z0-9_:-]([A-Za-z0-9._:-]{0,98}[A-Za-z0-9_:-])?",
+            "1 to 100 of the characters A-Z a-z 0-9 _ : - and dots between them, not beginning with the broker's amq.",
+        ),
+        # 249, because the exchange for sharding is called <devices_exchange>.by-id.
+        "devices_exchange": matching(r"[A-Za-z0-9._:-]+", "1 to 249 of the characters A-Z a-z 0-9 . _ : -", 249),
+        "queue_type": Choice(("quorum", "classic")),
+    },
+    "ingress": {
+        # A queue each, with its replicas: many more shards than gateways gain nothing.
+        "shards": Integer(1, 1024),
+        "prefetch": Integer(1, 65_535, why=_UNLIMITED),  # 16 bits in basic.qos
+        "bind": ListOf(TOPIC_PATTERN),
+        "queues": ListOf(NAME),
+    },
+    "auth": {
+        "accept": ListOf(Choice(("user-id", "secret")), least=1),
+        "device_checker": OrEmpty(Checker(IDeviceSecret), "no device secret is accepted"),
+        "user_checker": OrEmpty(Checker(IUserPassword), "no user can log in"),
+        "secret_header": NAME,
+        "cache_size": Integer(0, 10_000_000),
+        "cache_seconds": Duration(0),
+        "negative_cache_seconds": Duration(0),
+    },
+    "acl": {
+        "devices": OrEmpty(FilePath("the devices' ACL file"), "a device may use every topic under its own id"),
+        "users": OrEmpty(FilePath("the users' ACL file"), "no user sees anything"),
+    },
+    "scheduler": {
+        "rate": Number(0, above=True),
+        "burst": Number(1),  # with less than one, no message would ever have its turn
+        "max_waiting_per_device": Integer(0, 10_000_000),
+        "max_waiting": Integer(0, 10_000_000),
+        "max_in_flight": Integer(1, 10_000_000),
+        "max_devices": Integer(1, 100_000_000),
+    },
+    "store": {
+        "uri": StoreUri(),
+        # https://www.mongodb.com/docs/manual/reference/limits/, "Naming Restrictions".
+        "database": matching(
+            r"[^/\\. \"$*<>:|?\x00-\x1f]+", 'a name of at most 63 bytes without / \\ . " $ * < > : | ?', 63
+        ),
+        "username": OrEmpty(NAME, "the URI's"),
+        "password_file": PASSWORD_FILE,
+        "tls_ca": AUTHORITIES,
+        "batch_size": Integer(1, 100_000),  # MongoDB's maxWriteBatchSize
+        "linger": Duration(0, most=60),
+        "max_batches": Integer(1, 100),
+        "write_concern": Text("majority, or a number of members from 1 to 50", _write_concern),
+        "journal": Boolean(),
+        "timeout": Duration(0, above=True, most=3600),
+        "retention": Duration(0),
+    },
+    "events": {
+        "max_age": Duration(1, whole=True),
+        "max_bytes": Size(1_000_000),
+        "window": Integer(0, 10_000_000),
+        "buffer_bytes": Size(4096),
+        "heartbeat": Duration(1, most=3600),
+        "max_subscribers": Integer(0, 1_000_000),
+        "max_topics": Integer(1, 10_000),
+    },
+    "http": {
+        "endpoint": OrEmpty(ServerEndpoint(), "no web endpoint"),
+        "anonymous": Boolean(),
+        "allowed_origins": ListOf(Origin()),
+        "header_timeout": Duration(0, above=True, most=3600),
+    },
+    "logging": {
+        "format": Choice(("text", "json")),
+        "level": Choice(("debug", "info", "warn", "error", "critical")),
+    },
+    "limits": {
+        "max_body_bytes": Size(1, _LARGEST_MESSAGE),
+        "max_headers": Integer(0, 10_000),
+        "max_attempts": Integer(1, 1000),
+        "shutdown_deadline": Duration(0, above=True, most=3600),
+    },
+}
+"""The sections that there is one of each, named as the fields of `amqprouter.settings.Settings`."""
+
+ROUTE: dict[str, Value] = {
+    "targets": ListOf(TARGET, least=1),
+    "device": DEVICE_PATTERN,
+    "topic": TOPIC_PATTERN,
+    "headers": Pairs(),
+    "final": Boolean(),
+}
+"""The options of each section ``[route NAME]``."""

@@ -1,0 +1,152 @@
+"""Options that are paths: where they start, and what must be true of the files."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from tests.support.config import ConfigTestCase
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey, passphrase: bytes = b"") -> bytes:
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+def certificate_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + timedelta(days=36_500))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+class PlaceTests(ConfigTestCase):
+    def test_relative_paths_start_at_the_configuration(self) -> None:
+        path = self.file("devices.acl", "")
+        self.assertEqual(self.load("[acl]\ndevices = devices.acl\n").acl.devices, path)
+        self.assertEqual(self.load(f"[acl]\ndevices = {path}\n").acl.devices, path)
+
+    def test_environment_variables_are_put_in(self) -> None:
+        path = self.file("devices", "")
+        self.environ["CREDENTIALS_DIRECTORY"] = str(self.folder)
+        settings = self.load("[acl]\ndevices = ${CREDENTIALS_DIRECTORY}/devices\n")
+        self.assertEqual(settings.acl.devices, path)
+
+    def test_a_variable_that_is_not_set(self) -> None:
+        problem = self.problem("[broker]\npassword_file = ${CREDENTIALS_DIRECTORY}/broker\n")
+        self.assertIn("CREDENTIALS_DIRECTORY is not set; systemd sets it for a service with LoadCredential=", problem)
+        self.assertIn("variable FOLDER is not set;", self.problem("[acl]\nusers = ${FOLDER}/users\n"))
+
+    def test_other_options_do_not_look_at_the_environment(self) -> None:
+        self.environ["NAME"] = "bob"
+        self.assertEqual(self.load("[broker]\nusername = ${NAME}\n").broker.username, "${NAME}")
+
+    def test_files_that_cannot_be_used(self) -> None:
+        for text, reason in {
+            "nowhere": f"{self.folder}/nowhere: No such file or directory",
+            ".": "is not a regular file",
+            "daemon.ini/x": "Not a directory",
+        }.items():
+            problem = self.problem(f"[acl]\ndevices = {text}\n")
+            self.assertIn(f"[acl] devices = {text}: ", problem)
+            self.assertIn(reason, problem)
+
+
+class SecretTests(ConfigTestCase):
+    content = "[broker]\npassword_file = password\n"
+
+    def test_only_the_owner_may_have_access(self) -> None:
+        for mode in (0o600, 0o400):
+            path = self.file("password", "hunter2\n", mode)
+            self.assertEqual(self.load(self.content).broker.password_file, path)
+        for mode in (0o640, 0o604, 0o620, 0o644):
+            self.file("password", "hunter2\n", mode)
+            problem = self.problem(self.content)
+            self.assertIn(f"(mode {mode:04o}); run: chmod 600 {self.folder}/password", problem)
+            self.assertNotIn("hunter2", problem)
+
+    def test_systemd_credentials_may_show_a_group_bit(self) -> None:
+        """It is the mask of an access list there, not a right of the group."""
+        self.environ["CREDENTIALS_DIRECTORY"] = str(self.folder) + "/"
+        self.file("password", "hunter2", 0o440)
+        self.load("[broker]\npassword_file = ${CREDENTIALS_DIRECTORY}/password\n")
+        self.environ["CREDENTIALS_DIRECTORY"] = str(self.folder / "elsewhere")
+        self.assertIn("mode 0440", self.problem(self.content))
+
+    def test_the_first_line_must_be_a_password(self) -> None:
+        for content, reason in (
+            (b"", "empty"),
+            (b"\nhunter2\n", "empty"),
+            (b"\r\n", "empty"),
+            (b"hunter\xff2\n", "not UTF-8"),
+            (b"hunter\x002\n", "NUL"),
+            (b"\xef\xbb\xbfhunter2\n", "byte-order mark"),
+            (b"hunter2" * 200_000, "over 1048576 bytes"),
+        ):
+            self.file("password", content)
+            for section in ("broker", "store"):
+                problem = self.problem(f"[{section}]\npassword_file = password\n")
+                self.assertIn(reason, problem)
+                self.assertNotIn("hunter", problem)
+
+
+class TlsTests(ConfigTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.file("key.pem", key_pem(self.key))
+        self.file("certificate.pem", certificate_pem(self.key), 0o644)
+
+    def options(self, *lines: str, uri: str = "amqps://h") -> str:
+        return "\n".join(("[broker]", f"uri = {uri}", *lines, ""))
+
+    def test_a_certificate_and_its_key(self) -> None:
+        broker = self.load(self.options("tls_certificate = certificate.pem", "tls_key = key.pem")).broker
+        self.assertEqual(broker.tls_key, str(self.folder / "key.pem"))
+        self.load(self.options("tls_ca = certificate.pem", "tls_server_name = rabbit.example"))
+
+    def test_one_without_the_other(self) -> None:
+        for given, missing in (
+            ("tls_certificate = certificate.pem", "tls_key: missing"),
+            ("tls_key = key.pem", "tls_certificate: missing"),
+        ):
+            self.assertIn(missing, self.problem(self.options(given)))
+
+    def test_a_certificate_and_another_key(self) -> None:
+        self.file("key.pem", key_pem(ec.generate_private_key(ec.SECP256R1())))
+        problem = self.problem(self.options("tls_certificate = certificate.pem", "tls_key = key.pem"))
+        self.assertIn("tls_key", problem)
+        self.assertIn(f"is not the key of the certificate in {self.folder}/certificate.pem", problem)
+
+    def test_broken_files(self) -> None:
+        self.file("broken.pem", "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n")
+        self.file("encrypted.pem", key_pem(self.key, b"hunter2"))
+        self.file("open.pem", key_pem(self.key), 0o644)
+        for line, reason in {
+            "tls_ca = broken.pem": "no PEM certificate",
+            "tls_ca = key.pem": "no PEM certificate",
+            "tls_certificate = key.pem": "no PEM certificate",
+            "tls_key = certificate.pem": "mode 0644",
+            "tls_key = broken.pem": "no PEM private key",
+            "tls_key = encrypted.pem": "the key is encrypted",
+            "tls_key = open.pem": "mode 0644",
+        }.items():
+            self.assertIn(reason, self.problem(self.options(line)))
+
+    def test_tls_options_without_tls(self) -> None:
+        for options, reason in (
+            (self.options("tls_ca = certificate.pem", uri="amqp://h"), "make it amqps://"),
+            (self.options("tls_server_name = rabbit", uri="amqp://h"), "make it amqps://"),
+            (self.options("tls_ca = certificate.pem", "endpoint = tcp:h:5671"), "endpoint is set"),
+        ):
+            self.assertIn(reason, self.problem(options))
