@@ -53,6 +53,15 @@ class StoreMisconfigured(AmqprouterError):
     """The document store cannot be used as configured (credentials, TLS, rights): mend ``[store]`` or the server."""
 
 
+class Unstorable(AmqprouterError):
+    """A message cannot become a document, now or later: it is dead-lettered with `reason`, one of the words that
+    docs/storage.rst explains; mend the device that sends such messages."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
 class BrokerRefused(AmqprouterError):
     """The broker answered a command with an error and closed the channel or connection: the code and the text are the
     broker's own (404: declare what is missing, 403: grant the right, 406: see the text)."""

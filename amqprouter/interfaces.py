@@ -6,10 +6,10 @@ same contract tests as the real adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
@@ -103,7 +103,7 @@ class IStore(Interface):
         :raises StoreUnavailable: not now.
         """
 
-    def insert(collection: str, documents: Sequence[dict[str, object]]) -> Deferred[list[WriteResult]]:
+    def insert(collection: str, documents: Sequence[Mapping[str, object]]) -> Deferred[list[WriteResult]]:
         """Store the documents, each with an ``_id`` of its own; one result for each, in order.
 
         :raises StoreUnavailable: some or all may be stored, or none: call again with the same documents.
@@ -120,3 +120,26 @@ class IReadiness(Interface):
 
     def problem() -> str:
         """What is wrong, in a few words for the operator; empty when the part is ready."""
+
+
+class IVerdict(Interface):
+    """An authenticator's answer."""
+
+    allowed: bool = Attribute("whether the device is who it claims to be")
+    reason: str = Attribute("why not, as a word fit for a header and a metric; empty when allowed")
+
+
+class IAuthenticator(Interface):
+    """Decides whether a message comes from the device that it claims to come from."""
+
+    def check(message: Message, now: float) -> IVerdict | None:
+        """The answer where it is known without waiting; None where somebody must be asked. `now` is monotonic seconds.
+
+        :raises ValueError: the message's properties are malformed.
+        """
+
+    def ask(message: Message, now: float) -> Deferred[Any]:
+        """Ask who must be asked; fires with an `IVerdict`.
+
+        :raises CheckerUnavailable: no answer at present; ask again later.
+        """

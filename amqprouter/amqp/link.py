@@ -48,13 +48,14 @@ class BrokerLink(Service):
         purpose: str,
         prepare: Prepare,
         *,
+        clock: Any,
         counters: Counters,
         random: Callable[[], float],
     ) -> None:
         self.name = f"broker-{purpose}"
         self.connection: Connection | None = None
         """The connection while it is up and prepared."""
-        self._reactor = reactor
+        self._clock = clock
         self._settings = settings
         self._purpose = purpose
         self._prepare_owner = prepare
@@ -64,12 +65,12 @@ class BrokerLink(Service):
         self._up_since = 0.0
         self._was_up = False
         self._problem = "not connected yet"
-        factory = ConnectionFactory(lambda: handshake_for(settings, purpose), reactor)
+        factory = ConnectionFactory(lambda: handshake_for(settings, purpose), clock)
         self._client = ClientService(
             _FreshEndpoint(reactor, settings),
             factory,
             retryPolicy=self._delay,
-            clock=reactor,
+            clock=clock,
             prepareConnection=self._prepare,
         )
 
@@ -105,7 +106,7 @@ class BrokerLink(Service):
     async def _open(self, connection: Connection) -> None:
         limit = self._settings.connect_timeout
         late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
-        timer = self._reactor.callLater(limit, connection.fail, late)
+        timer = self._clock.callLater(limit, connection.fail, late)
         try:
             await connection.open()
             await self._prepare_owner(connection)
@@ -116,7 +117,7 @@ class BrokerLink(Service):
         finally:
             if timer.active():
                 timer.cancel()
-        self._up_since = self._reactor.seconds()
+        self._up_since = self._clock.seconds()
         self.connection, self._problem = connection, ""
         if self._was_up:
             self._counters.reconnects += 1
@@ -134,7 +135,7 @@ class BrokerLink(Service):
     def _lost(self, _: object, connection: Connection) -> None:
         self.connection = None
         self._problem = str(connection.end)
-        if self._reactor.seconds() - self._up_since >= STABLE:
+        if self._clock.seconds() - self._up_since >= STABLE:
             self._attempt = 0
         if self.running:
             self.log.warn(

@@ -6,7 +6,6 @@ but its memory, and a bucket that has not been looked at for burst / rate second
 
 from __future__ import annotations
 
-
 _WHOLE = 1.0 - 1e-9
 """A token, less what floating-point arithmetic may lose between `due` and the `take` at that moment."""
 

@@ -1,0 +1,79 @@
+"""Taking a changed configuration into force without a restart.
+
+What can change while messages flow is taken over: routes (to targets that are wired already), rates, ACLs, password
+files. Anything else needs a restart, and the log says so. A bad file changes nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+from twisted.logger import Logger
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.rules import RuleSet
+from amqprouter.core.scheduler import Scheduler
+from amqprouter.core.settlement import Settlement
+from amqprouter.errors import ConfigError
+from amqprouter.interfaces import IReloadable
+from amqprouter.pipeline import Pipeline
+from amqprouter.settings import Settings
+
+_LIVE = {"routes", "scheduler"}
+
+
+class Reloader:
+    """Reads the configuration again, with `load`, and the files of `parts`."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        settings: Settings,
+        pipeline: Pipeline,
+        scheduler: Scheduler[Settlement],
+        parts: Sequence[IReloadable],
+        counters: Counters,
+    ) -> None:
+        self._load = load
+        self._settings = settings
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._parts = parts
+        self._counters = counters
+
+    def reload(self) -> bool:
+        """Read everything again; whether all of it is in force now. Never raises."""
+        try:
+            settings = self._load()
+            rules = RuleSet(settings.routes)
+            self._pipeline.use_rules(rules)
+        except ConfigError as error:
+            return self._kept(error.problems)
+        except ValueError as error:
+            return self._kept([f"{error}; a target that is new needs a restart"])
+        self._scheduler.configure(settings.scheduler)
+        problems: list[str] = []
+        for part in self._parts:
+            try:
+                part.reload()
+            except ConfigError as error:
+                problems.extend(error.problems)
+        for section in fields(settings):
+            if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name):
+                self.log.warn("[{section}] has changed; that needs a restart", section=section.name)
+        if problems:
+            return self._kept(problems)
+        self._counters.reloads += 1
+        self.log.info("The configuration was read again and is in force")
+        self._pipeline.wake()
+        return True
+
+    def _kept(self, problems: Sequence[str]) -> bool:
+        self._counters.failed_reloads += 1
+        for problem in problems:
+            self.log.error("Not reloaded: {problem}", problem=problem)
+        self.log.error("{count} problems in the new configuration: the old one stays in force", count=len(problems))
+        return False

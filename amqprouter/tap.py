@@ -1,0 +1,281 @@
+"""The twistd plugin's options, and the composition root: everything is built and wired here, and only here."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from twisted.application import strports
+from twisted.application.service import Service
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.python import usage
+from zope.interface.interface import InterfaceClass
+
+from amqprouter import __version__, config
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.event_reader import EventReader
+from amqprouter.amqp.ingress import Ingress
+from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.quarantine import BrokerQuarantine
+from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
+from amqprouter.amqp.topology import Topology
+from amqprouter.auth.acl_file import device_acl, user_acl
+from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.checkers import find_checker_factory, make_checker
+from amqprouter.auth.threads import HashingThreads
+from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.clock import SteadyClock
+from amqprouter.core.counters import Counters
+from amqprouter.core.rules import RuleSet
+from amqprouter.core.scheduler import Scheduler
+from amqprouter.core.settlement import Settlement
+from amqprouter.core.target import Target
+from amqprouter.errors import ConfigError
+from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
+from amqprouter.lifecycle import Daemon
+from amqprouter.logs import make_observer
+from amqprouter.pipeline import Pipeline
+from amqprouter.reloader import Reloader
+from amqprouter.settings import Settings
+from amqprouter.storage.mongo import MongoStore
+from amqprouter.storage.target import StoreTarget
+from amqprouter.web.hub import Hub
+from amqprouter.web.metrics import Gauge
+from amqprouter.web.site import make_site
+
+TOP_DEVICES = 50
+"""Devices in ``/status``: what fits on a screen or two; the rest is for /metrics."""
+
+
+class Options(usage.Options):
+    """``twistd amqprouter``."""
+
+    synopsis = "[options]"
+    longdesc = "Routes device messages from RabbitMQ to MongoDB, exchanges and subscribers."
+    optParameters = [["config", "c", "/etc/amqprouter/amqprouter.ini", "The configuration file."]]  # noqa: RUF012
+    optFlags = [["check", None, "Validate the configuration, connect to nothing, and exit."]]  # noqa: RUF012
+
+    settings: Settings
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"amqprouter {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration.
+
+        :raises SystemExit: with ``--check``, or when the configuration is bad.
+        """
+        path = self["config"]
+        try:
+            self.settings = load_settings(path)
+        except ConfigError as error:
+            count = len(error.problems)
+            raise SystemExit(
+                "\n".join(error.problems) + f"\namqprouter: {count} problem{'s' if count > 1 else ''} in {path}"
+            ) from None
+        if self["check"]:
+            print(f"{path}: OK")
+            raise SystemExit(0)
+
+
+def load_settings(path: str) -> Settings:
+    """The configuration, validated as far as it goes without connecting to anything: checkers and files included.
+
+    :raises ConfigError: every problem at once.
+    """
+    settings = config.load(path, check_checker=find_checker_factory)
+    problems: list[str] = []
+    for make in (
+        lambda: device_acl(settings.acl.devices),
+        lambda: user_acl(settings.acl.users),
+        lambda: _checker(settings.auth.device_checker, IDeviceSecret),
+        lambda: _checker(settings.auth.user_checker, IUserPassword),
+    ):
+        try:
+            make()
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def makeService(options: Options) -> Daemon:
+    """Called by twistd."""
+    from twisted.internet import reactor  # noqa: PLC0415  # twistd chooses the reactor after this module is imported
+
+    twistd: dict[str, Any] = options.parent or {}
+    logfile, daemonized = twistd.get("logfile") or "", not twistd.get("nodaemon", True)
+    return build(
+        options.settings,
+        reactor,
+        load=partial(load_settings, options["config"]),
+        observer=partial(make_observer, options.settings.logging, logfile, daemonized),
+    )
+
+
+def build(
+    settings: Settings,
+    reactor: Any,
+    *,
+    load: Callable[[], Settings],
+    observer: Callable[[], Any] | None = None,
+    randomness: random.Random | None = None,
+    wall_clock: Callable[[], float] = time.time,
+) -> Daemon:
+    """Build and wire the daemon. `load` reads the configuration again for a reload.
+
+    :raises ConfigError: a file that the settings name is bad.
+    """
+    randomness = randomness or random.Random()  # jitter and ids, no secrets
+    clock = SteadyClock(reactor)
+    counters = Counters()
+    hashing = HashingThreads(reactor)
+
+    topology = Topology(settings.topology, settings.ingress, settings.events)
+    outgoing = Outgoing(settings.auth.secret_header)
+    publisher = Publisher(clock, counters, max_attempts=settings.limits.max_attempts, random=randomness.random)
+
+    rules = RuleSet(settings.routes)
+    collections = [target.name for target in rules.targets if target.kind == "store"]
+    store = MongoStore(settings.store, collections, reactor)
+    targets: dict[Target, ITarget] = {}
+    for target in rules.targets:
+        if target.kind == "exchange":
+            targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
+        elif target.kind == "events":
+            targets[target] = EventsTarget(publisher, topology.names.events, counters)
+        else:
+            targets[target] = StoreTarget(
+                store, target.name, settings.store, clock, counters, randomness, [settings.auth.secret_header]
+            )
+
+    authenticator = Authenticator(
+        settings.auth.accept,
+        _checker(settings.auth.device_checker, IDeviceSecret, hashing),
+        settings.auth.secret_header,
+        cache_size=settings.auth.cache_size,
+        cache_seconds=settings.auth.cache_seconds,
+        negative_cache_seconds=settings.auth.negative_cache_seconds,
+    )
+    users = UserAuthenticator(
+        _checker(settings.auth.user_checker, IUserPassword, hashing),
+        cache_size=settings.auth.cache_size,
+        cache_seconds=settings.auth.cache_seconds,
+        negative_cache_seconds=settings.auth.negative_cache_seconds,
+    )
+    devices_acl, users_acl = device_acl(settings.acl.devices), user_acl(settings.acl.users)
+    scheduler: Scheduler[Settlement] = Scheduler(settings.scheduler)
+    pipeline = Pipeline(
+        clock,
+        wall_clock,
+        authenticator=authenticator,
+        acl=devices_acl,
+        scheduler=scheduler,
+        rules=rules,
+        targets=targets,
+        quarantine=BrokerQuarantine(publisher, topology.names, outgoing, wall_clock),
+        by_id_exchange=topology.names.by_id,
+        limits=settings.limits,
+        counters=counters,
+    )
+    ingress = Ingress(clock, topology, settings.ingress.queues, settings.ingress.prefetch, pipeline.receive)
+    hub = Hub(settings.events, counters, users_acl.allows)
+    reader = EventReader(topology.names.events, hub.publish, wall_clock)
+
+    def link(purpose: str, attach: Callable[[Connection], Awaitable[None]]) -> BrokerLink:
+        async def prepare(connection: Connection) -> None:
+            await topology.declare(connection)
+            await attach(connection)
+
+        return BrokerLink(
+            reactor, settings.broker, purpose, prepare, clock=clock, counters=counters, random=randomness.random
+        )
+
+    consume, publish = link("consume", ingress.attach), link("publish", publisher.attach)
+    events = link("events", reader.attach)
+    readiness: list[IReadiness] = [consume, publish, events, ingress, store]
+    readiness.extend(target for target in targets.values() if isinstance(target, StoreTarget))
+
+    reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
+    reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters)
+    return Daemon(
+        reactor,
+        ingress=ingress,
+        pipeline=pipeline,
+        publisher=publisher,
+        consume=consume,
+        publish=publish,
+        events=events,
+        hub=hub,
+        store=store,
+        hashing=hashing,
+        web=_web(
+            settings, reactor, clock, hub, counters, users, users_acl.allows, readiness, ingress, scheduler, randomness
+        ),
+        reloader=reloader,
+        shutdown_deadline=settings.limits.shutdown_deadline,
+        observer=observer,
+    )
+
+
+def _checker(
+    description: str, interface: InterfaceClass, hashing: HashingThreads | None = None
+) -> ICredentialsChecker | None:
+    if not description:
+        return None
+    return make_checker(description, interface, None if hashing is None else hashing.run)
+
+
+def _web(
+    settings: Settings,
+    reactor: Any,
+    clock: SteadyClock,
+    hub: Hub,
+    counters: Counters,
+    users: UserAuthenticator,
+    may_see: Callable[[str, str], bool],
+    readiness: list[IReadiness],
+    ingress: Ingress,
+    scheduler: Scheduler[Settlement],
+    randomness: random.Random,
+) -> Service | None:
+    """The web endpoint, or None where it is turned off."""
+    if not settings.http.endpoint:
+        return None
+
+    async def authenticate(username: str, password: bytes) -> bool:
+        return (await users.authenticate(username, password, clock.seconds())).allowed
+
+    def top_devices(user: str) -> list[dict[str, object]]:
+        return [
+            {"device": name, "passed": passed, "waiting": waiting, "refused": refused}
+            for name, passed, waiting, refused in scheduler.top(TOP_DEVICES)
+            if may_see(user, f"{name}.status")
+        ]
+
+    site = make_site(
+        http=settings.http,
+        events=settings.events,
+        hub=hub,
+        counters=counters,
+        authenticate=authenticate,
+        readiness=readiness,
+        gauges=[
+            Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
+            Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
+            Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
+            Gauge("known_devices", "Devices with a token bucket in memory.", lambda: scheduler.known_devices),
+        ],
+        top_devices=top_devices,
+        reactor=reactor,
+        random=randomness.random,
+    )
+    return strports.service(settings.http.endpoint, site, reactor=reactor)
