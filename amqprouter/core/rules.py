@@ -10,16 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from amqprouter.core.device_pattern import DevicePattern
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.target import Target
 from amqprouter.core.topic import TopicPattern
-
-if TYPE_CHECKING:
-    from amqprouter.settings import RouteSettings
 
 MAX_REMEMBERED = 65_536
 """Pairs of device and topic. Topics come from devices, so without a bound one of them could fill the memory with
@@ -28,12 +25,29 @@ through the rules for each pair still in use, and none of the bookkeeping on eve
 would take."""
 
 
+class Route(Protocol):
+    """What a rule is made of; `amqprouter.settings.RouteSettings` says what each part means."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def final(self) -> bool: ...
+
+
 class Rule:
     """One route, compiled. Raises `ValueError` for bad patterns and targets."""
 
     __slots__ = ("_device", "_headers", "_topic", "final", "has_conditions", "name", "targets")
 
-    def __init__(self, route: RouteSettings) -> None:
+    def __init__(self, route: Route) -> None:
         self.name = route.name
         self.targets = tuple(Target.parse(text) for text in route.targets)
         self.final = route.final
@@ -64,7 +78,7 @@ class _Answer:
 class RuleSet:
     """All routes. Raises `ValueError` where a `Rule` does."""
 
-    def __init__(self, routes: Iterable[RouteSettings]) -> None:
+    def __init__(self, routes: Iterable[Route]) -> None:
         self._rules = tuple(Rule(route) for route in routes)
         self._remembered: dict[tuple[str, str], _Answer] = {}
 
