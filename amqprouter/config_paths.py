@@ -7,7 +7,6 @@ the sake of systemd's ``${CREDENTIALS_DIRECTORY}``; no other kind of option look
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from amqprouter.config_values import Kind, Surroundings
+from amqprouter.config_values import Kind, Surroundings, located
 
 _LARGEST = 1 << 20
 """Bytes. Keys, certificates and password files are far smaller; the system's whole list of authorities is 0.2 MB."""
@@ -38,7 +37,7 @@ class FilePath(Kind):
         return f"the path of {self.what}{who}"
 
     def read(self, text: str, surroundings: Surroundings) -> str:
-        path = surroundings.folder / _expanded(text, surroundings)
+        path = located(text, surroundings)
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -58,17 +57,6 @@ class FilePath(Kind):
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
         return str(path)
-
-
-def _expanded(text: str, surroundings: Surroundings) -> str:
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        if not surroundings.environ.get(name):
-            hint = "; systemd sets it for a service with LoadCredential=" if name == "CREDENTIALS_DIRECTORY" else ""
-            raise ValueError(f"the environment variable {name} is not set{hint}")
-        return surroundings.environ[name]
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def _is_credential(path: Path, surroundings: Surroundings) -> bool:

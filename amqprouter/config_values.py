@@ -289,9 +289,28 @@ class Pairs(Kind):
         return tuple(pairs.items())
 
 
+def located(text: str, surroundings: Surroundings) -> Path:
+    """A path as the configuration writes it: beside the file, with ``${NAME}`` taken from the environment.
+
+    :raises ValueError: the variable is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if not surroundings.environ.get(name):
+            hint = "; systemd sets it for a service with LoadCredential=" if name == "CREDENTIALS_DIRECTORY" else ""
+            raise ValueError(f"the environment variable {name} is not set{hint}")
+        return surroundings.environ[name]
+
+    return surroundings.folder / re.sub(r"\$\{(\w+)\}", value, text)
+
+
 @dataclass(frozen=True)
 class Checker(Kind):
-    """A strcred string, checked by the function that the composition root passes in."""
+    """A strcred string, checked by the function that the composition root passes in.
+
+    The path of a ``file:`` is made absolute, like those of options that name a file; other arguments are the plugins'.
+    """
 
     interface: InterfaceClass
     legal: str = "a strcred string NAME:ARGUMENTS, such as file:/etc/amqprouter/devices.passwd"
@@ -299,6 +318,9 @@ class Checker(Kind):
     def read(self, text: str, surroundings: Surroundings) -> str:
         if not re.match(r"[^\s:]", text):
             raise ValueError("it begins with no checker's name")
+        name, _, argument = text.partition(":")
+        if name == "file":
+            text = f"file:{located(argument, surroundings)}"
         if surroundings.check_checker is not None:
             surroundings.check_checker(text, self.interface)
         return text
