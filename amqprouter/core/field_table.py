@@ -76,6 +76,32 @@ def entries(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int
         yield name, first, position
 
 
+def find(data: bytes, start: int, end: int, name: bytes) -> int:
+    """The offset of the type letter of the first entry with this name in the table ``data[start:end]``, or -1.
+
+    :raises ValueError: the table is malformed before that entry.
+    """
+    position, length = start, len(name)
+    while position < end:
+        size = data[position]
+        value = position + 1 + size
+        if value >= end:
+            raise ValueError(f"truncated entry at offset {position}")
+        if size == length and data.startswith(name, position + 1):
+            return value
+        position = _skip_value(data, value, end)
+    return -1
+
+
+def string_bytes(data: bytes, position: int, end: int) -> bytes:
+    """The bytes of the string or binary value whose type letter is at `position`; empty for a value of another type.
+
+    :raises ValueError: the value is malformed.
+    """
+    behind = _skip_value(data, position, end)
+    return data[position + 5 : behind] if data[position] in (_STRING, _BYTES) else b""
+
+
 def decode_value(data: bytes, position: int, end: int, depth: int = 0) -> tuple[FieldValue, int]:
     """Decode the value whose type letter is at `position`; returns it and the offset behind it.
 

@@ -141,6 +141,14 @@ class Properties:
                 return field_table.decode_value(self.raw, first + 1 + len(name), span[1])[0]
         return None
 
+    def raw_header(self, name: bytes) -> bytes | None:
+        """One string or binary header as bytes; empty when it is of another type."""
+        span = self.spans().get(_HEADERS)
+        if span is None or name not in self.raw:
+            return None
+        position = field_table.find(self.raw, span[0] + 4, span[1], name)
+        return None if position < 0 else field_table.string_bytes(self.raw, position, span[1])
+
     def spliced(self, drop: int, drop_headers: Collection[bytes], add_headers: bytes) -> bytes:
         """The bytes of these properties, changed.
 
