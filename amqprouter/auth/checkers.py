@@ -1,0 +1,58 @@
+"""Finding credentials checkers: strcred strings such as ``file:/etc/amqprouter/devices.passwd``, from plugins.
+
+strcred's own look-up takes the first plugin of a name. Twisted brings a ``file:`` checker for other credentials, so
+here the plugin must also say that it takes the credentials in question.
+"""
+
+from __future__ import annotations
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import ICheckerFactory, StrcredException, findCheckerFactories
+from zope.interface.interface import InterfaceClass
+
+from amqprouter.errors import ConfigError
+from amqprouter.interfaces import IDeviceSecret, IUserPassword, IUsesThreads, RunInThread
+
+_CALLED: dict[InterfaceClass, str] = {IDeviceSecret: "devices' secrets", IUserPassword: "users' passwords"}
+
+
+def checker_factories(interface: InterfaceClass) -> list[ICheckerFactory]:
+    """Every installed checker that takes these credentials, by name: the ones that an operator may choose from."""
+    factories = [factory for factory in findCheckerFactories() if interface in factory.credentialInterfaces]
+    return sorted(factories, key=lambda factory: str(factory.authType))
+
+
+def find_checker_factory(description: str, interface: InterfaceClass) -> ICheckerFactory:
+    """The plugin that a strcred string names, among those for these credentials.
+
+    :raises ConfigError: there is none, or more than one.
+    """
+    name = description.partition(":")[0]
+    called = _CALLED.get(interface, interface.__name__)
+    factories = checker_factories(interface)
+    fitting = [factory for factory in factories if factory.authType == name]
+    if not fitting:
+        legal = ", ".join(f"{factory.authType}:{factory.argStringFormat}" for factory in factories)
+        raise ConfigError([f"no checker {name!r} for {called} is installed; legal: {legal or 'none is'}"])
+    if len(fitting) > 1:
+        # Which of them would decide who gets in must not depend on the order of a directory.
+        where = ", ".join(sorted(f"{type(factory).__module__}.{type(factory).__name__}" for factory in fitting))
+        raise ConfigError([f"{len(fitting)} checkers {name!r} for {called} are installed; remove all but one: {where}"])
+    return fitting[0]
+
+
+def make_checker(
+    description: str, interface: InterfaceClass, run_in_thread: RunInThread | None = None
+) -> ICredentialsChecker:
+    """The checker that a strcred string describes, for these credentials; slow work runs by `run_in_thread`.
+
+    :raises ConfigError: there is no such checker, or it cannot be made of this.
+    """
+    factory = find_checker_factory(description, interface)
+    try:
+        checker: ICredentialsChecker = factory.generateChecker(description.partition(":")[2])
+    except (StrcredException, ValueError, OSError) as error:
+        raise ConfigError([f"checker {factory.authType!r}: {error}"]) from error
+    if run_in_thread is not None and IUsesThreads.providedBy(checker):
+        checker.use_threads(run_in_thread)
+    return checker
