@@ -1,0 +1,132 @@
+"""What checkers said, remembered; and what they are being asked.
+
+Theory of operation. A question is a key: the kind of proof, the name that is claimed, and a digest of the credential
+under a key made at the start of the process, so that no memory dump shows secrets and nobody can compute collisions.
+A remembered yes and a remembered no live in caches of their own: a flood of wrong secrets cannot push out the fleet's
+good ones. A question that is being asked already is not asked again; all who ask meanwhile get the one answer. What
+`flush` or `forget` meets on its way is still handed to those who wait for it, but not remembered, and whoever asks
+after it asks anew.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from hashlib import blake2b
+
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
+
+from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, Verdict
+from amqprouter.core.aged_cache import AgedCache
+from amqprouter.errors import CheckerUnavailable
+
+MAX_WAITING = 4096
+"""Askers that may wait for answers: as many as messages may be under way (``[scheduler] max_in_flight``). One more
+fails with `CheckerUnavailable`, and so comes back later."""
+
+
+Question = tuple[str, str, bytes]
+"""What an answer is remembered for: kind of proof, claimed name, digest of the credential. A bare tuple, for one is
+made for every message that carries a secret."""
+
+
+class _Asked:
+    """A question on its way to the checker, and who waits for its answer."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Verdict]] = []
+
+
+class Answers:
+    """The answers of one checker.
+
+    :param size: remembered yeses; noes are a tenth of that, and at least one.
+    :param seconds: age at which a yes is asked again.
+    :param negative_seconds: age at which a no is asked again.
+    """
+
+    def __init__(
+        self, size: int, seconds: float, negative_seconds: float, max_waiting: int = MAX_WAITING, key: bytes = b""
+    ) -> None:
+        self._yes: AgedCache[Question, Verdict] = AgedCache(size, seconds)
+        self._no: AgedCache[Question, Verdict] = AgedCache(max(size // 10, min(size, 1)), negative_seconds)
+        self._asked: dict[Question, _Asked] = {}
+        self._waiting = 0
+        self._max_waiting = max_waiting
+        # Copying a keyed hash is cheaper than making one, and this is done for every message.
+        self._fresh_digest = blake2b(key=key or os.urandom(32), digest_size=16).copy
+
+    def question(self, proof: str, name: str, credential: bytes) -> Question:
+        """The key for a claim to a name and the credential that came with it."""
+        digest = self._fresh_digest()
+        digest.update(credential)
+        return proof, name, digest.digest()
+
+    def get(self, question: Question, now: float) -> Verdict | None:
+        """The remembered answer, if there is one."""
+        return self._yes.get(question, now) or self._no.get(question, now)
+
+    def ask(self, question: Question, checker: Callable[[], object], now: float) -> Deferred[Verdict]:
+        """The checker's answer, remembered from `now` on; `checker` is called unless this is being asked already.
+
+        It returns, or its Deferred fires with, the name that was proved.
+
+        :raises CheckerUnavailable: (by the Deferred) the checker could not say, or too many are waiting.
+        """
+        if self._waiting >= self._max_waiting:
+            return fail(CheckerUnavailable(f"{self._waiting} messages or log-ins wait for a checker's answer already"))
+        answer: Deferred[Verdict] = Deferred()
+        self._waiting += 1
+        asked = self._asked.get(question)
+        if asked is not None:
+            asked.waiting.append(answer)
+            return answer
+        self._asked[question] = asked = _Asked()
+        asked.waiting.append(answer)
+        maybeDeferred(checker).addCallbacks(
+            self._proved, self._not_proved, callbackArgs=(question,), errbackArgs=(question,)
+        ).addBoth(self._answered, question, asked, now)
+        return answer
+
+    def flush(self) -> None:
+        """Forget everything, as after a reload."""
+        self._yes.clear()
+        self._no.clear()
+        self._asked = {}
+
+    def forget(self, name: str) -> None:
+        """Forget what is known of one name. Looks at every remembered answer: for an operator's command."""
+        self._yes.forget(lambda question: question[1] == name)
+        self._no.forget(lambda question: question[1] == name)
+        self._asked = {question: asked for question, asked in self._asked.items() if question[1] != name}
+
+    @staticmethod
+    def _proved(proved: object, question: Question) -> Verdict:
+        proof, name, _ = question
+        if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
+            return Verdict(True, checker=proof)
+        return Verdict(False, IDENTITY_MISMATCH, proof)
+
+    @staticmethod
+    def _not_proved(failure: Failure, question: Question) -> Verdict:
+        proof, _, _ = question
+        error = failure.value
+        if isinstance(error, UnauthorizedLogin):
+            return Verdict(False, BAD_SECRET, proof)
+        if isinstance(error, CheckerUnavailable):
+            raise error
+        # The text of a stranger's error may quote the credential: only its kind goes into messages and logs.
+        raise CheckerUnavailable(f"the checker for {proof!r} failed with {type(error).__name__}") from error
+
+    def _answered(self, result: Verdict | Failure, question: Question, asked: _Asked, now: float) -> None:
+        if self._asked.get(question) is asked:  # neither flushed nor forgotten meanwhile
+            del self._asked[question]
+            if isinstance(result, Verdict):
+                (self._yes if result.allowed else self._no).put(question, result, now)
+        self._waiting -= len(asked.waiting)
+        for answer in asked.waiting:
+            answer.callback(result)

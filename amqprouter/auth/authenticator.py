@@ -1,0 +1,96 @@
+"""Whether a message's device is who it claims to be: from the message, from memory, or by asking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from amqprouter.auth.answers import Answers
+from amqprouter.auth.proofs import ABSENT, Proof, make_proofs
+from amqprouter.auth.verdict import Verdict
+from amqprouter.core.message import Message
+from amqprouter.interfaces import IAuthenticator, IReloadable
+
+
+@implementer(IAuthenticator, IReloadable)
+class Authenticator:
+    """Tries the proofs of `accept` in order; the first that knows decides, and when none does the device is denied.
+
+    :param checker: who knows the devices' secrets; without one, secrets prove nothing.
+    :param secret_header: the message header that carries a secret.
+    :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
+    :raises ConfigError: a name in `accept` is not one of `proofs.KINDS`.
+    """
+
+    def __init__(
+        self,
+        accept: Sequence[str],
+        checker: ICredentialsChecker | None,
+        secret_header: str,
+        *,
+        cache_size: int,
+        cache_seconds: float,
+        negative_cache_seconds: float,
+    ) -> None:
+        self._proofs = make_proofs(accept, checker, secret_header)
+        self._checker = checker
+        self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
+
+    def check(self, message: Message, now: float) -> Verdict | None:
+        """The verdict if it can be had at once, None when `ask` must be called. `now` is in seconds.
+
+        :raises ValueError: the message's properties are malformed.
+        """
+        said = self._examine(message)
+        if isinstance(said, Verdict):
+            return said
+        proof, credential = said
+        return self._answers.get(self._answers.question(proof.name, message.device, credential), now)
+
+    def ask(self, message: Message, now: float) -> Deferred[Verdict]:
+        """The verdict, from the checker unless it is known by now.
+
+        :raises ValueError: the message's properties are malformed.
+        :raises CheckerUnavailable: (by the Deferred) nobody could say: ask again later, and let nothing pass till then.
+        """
+        said = self._examine(message)
+        if isinstance(said, Verdict):
+            return succeed(said)
+        proof, credential = said
+        device = message.device
+        question = self._answers.question(proof.name, device, credential)
+        known = self._answers.get(question, now)
+        return succeed(known) if known else self._answers.ask(question, lambda: proof.ask(device, credential), now)
+
+    def flush(self) -> None:
+        """Forget every remembered answer."""
+        self._answers.flush()
+
+    def forget(self, device: str) -> None:
+        """Forget every remembered answer about one device."""
+        self._answers.forget(device)
+
+    def reload(self) -> None:
+        """Have the checker read its files again, then forget what it said.
+
+        :raises ConfigError: the new files are bad; those in force stay, and so does what is remembered.
+        """
+        if IReloadable.providedBy(self._checker):
+            self._checker.reload()
+        self.flush()
+
+    def _examine(self, message: Message) -> Verdict | tuple[Proof, bytes]:
+        """The verdict, or the proof that must ask and the credential to ask about."""
+        doubt = ABSENT
+        for proof in self._proofs:
+            said = proof.examine(message)
+            if isinstance(said, Verdict):
+                return said
+            if isinstance(said, bytes):
+                return proof, said
+            if doubt is ABSENT:  # the first that saw something has the best reason
+                doubt = said
+        return Verdict(False, doubt.reason)

@@ -1,0 +1,33 @@
+"""What became of a proof of identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zope.interface import implementer
+
+from amqprouter.interfaces import IVerdict
+
+
+@implementer(IVerdict)
+@dataclass(frozen=True)
+class Verdict:
+    """Whether somebody is who they claim to be.
+
+    `reason` is empty when allowed and one of the words below when not: it becomes the reason of a rejected message and
+    a label of a metric, so it never holds anything that a device sent. `checker` names the proof that decided.
+    """
+
+    allowed: bool
+    reason: str = ""
+    checker: str = ""
+
+
+NO_CREDENTIAL = "no-credential"
+"""Nothing in the message was a proof of an accepted kind."""
+NO_CHECKER = "no-checker"
+"""There was a secret, but no checker is configured that could judge it."""
+IDENTITY_MISMATCH = "identity-mismatch"
+"""Somebody else was proved than the one claimed."""
+BAD_SECRET = "bad-secret"
+"""The secret is wrong, empty or overlong, or nobody has this name."""

@@ -1,0 +1,262 @@
+"""Devices and users prove who they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.auth.verdict import Verdict
+from amqprouter.core.field_table import FieldValue
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.errors import CheckerUnavailable, ConfigError
+from amqprouter.interfaces import IAuthenticator, IReloadable, IVerdict
+from amqprouter.testing_auth import MemoryChecker
+
+HEADER = "x-device-secret"
+BY_USER_ID = Verdict(True, checker="user-id")
+BY_SECRET = Verdict(True, checker="secret")
+BAD_SECRET = Verdict(False, "bad-secret", "secret")
+
+
+def message(device: str = "dev1", *, user_id: str = "", secret: FieldValue = None) -> Message:
+    headers: dict[str, FieldValue] = {"other": 1}
+    if secret is not None:
+        headers[HEADER] = secret
+    return Message(device, "up", b"{}", Properties(encode_properties(user_id=user_id, headers=headers)))
+
+
+class DeviceTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.checker = MemoryChecker({"dev1": b"sesame", "dev2": b"\xff\0"})
+        self.authenticator = self.make()
+
+    def make(self, accept: Sequence[str] = ("user-id", "secret"), checker: bool = True) -> Authenticator:
+        return Authenticator(
+            accept,
+            self.checker if checker else None,
+            HEADER,
+            cache_size=100,
+            cache_seconds=300.0,
+            negative_cache_seconds=10.0,
+        )
+
+    def ask(self, message: Message, now: float = 0.0) -> Verdict:
+        return self.successResultOf(self.authenticator.ask(message, now))
+
+
+class AuthenticatorTests(DeviceTestCase):
+    def test_the_interfaces(self) -> None:
+        verifyObject(IAuthenticator, self.authenticator)
+        verifyObject(IReloadable, self.authenticator)
+        verifyObject(IVerdict, BY_SECRET)
+
+    def test_the_brokers_word_is_enough(self) -> None:
+        self.assertEqual(self.authenticator.check(message(user_id="dev1"), 0.0), BY_USER_ID)
+        self.assertEqual(self.ask(message(user_id="dev1")), BY_USER_ID)
+        self.assertEqual(self.checker.asked, [])
+
+    def test_the_brokers_word_for_somebody_else_proves_nothing(self) -> None:
+        self.assertEqual(self.authenticator.check(message(user_id="dev2"), 0.0), Verdict(False, "identity-mismatch"))
+        with_secret = message(user_id="backend", secret="sesame")
+        self.assertIsNone(self.authenticator.check(with_secret, 0.0))
+        self.assertEqual(self.ask(with_secret), BY_SECRET)
+
+    def test_near_misses_of_the_claimed_id(self) -> None:
+        for user_id in ("dev", "dev11", "DEV1", " dev1", "dev1\0"):
+            verdict = self.authenticator.check(message(user_id=user_id), 0.0)
+            self.assertEqual(verdict, Verdict(False, "identity-mismatch"))
+
+    def test_ids_are_compared_as_bytes(self) -> None:
+        good = message("é", user_id="é")
+        self.assertEqual(self.authenticator.check(good, 0.0), BY_USER_ID)
+        raw = encode_properties(user_id="\\xff").replace(b"\\xff", b"\xff\xff\xff\xff")
+        self.assertFalse(self.authenticator.check(Message("\\xff" * 4, "up", b"", Properties(raw)), 0.0).allowed)  # type: ignore[union-attr]
+
+    def test_an_empty_user_id_is_none(self) -> None:
+        raw = (1 << 4).to_bytes(2, "big") + b"\0"
+        self.assertEqual(Properties(raw).raw_text("user_id"), b"")
+        for device in ("", "dev1"):
+            verdict = self.authenticator.check(Message(device, "up", b"", Properties(raw)), 0.0)
+            self.assertEqual(verdict, Verdict(False, "no-credential"))
+
+    def test_a_secret_is_asked_about_and_then_remembered(self) -> None:
+        for device, secret in (("dev1", "sesame"), ("dev2", b"\xff\0")):
+            with_secret = message(device, secret=secret)
+            self.assertIsNone(self.authenticator.check(with_secret, 100.0))
+            self.assertEqual(self.ask(with_secret, 100.0), BY_SECRET)
+            self.assertEqual(self.authenticator.check(with_secret, 101.0), BY_SECRET)
+            self.assertEqual(self.ask(with_secret, 101.0), BY_SECRET)
+            self.assertIsNone(self.authenticator.check(with_secret, 400.0))
+        self.assertEqual(self.checker.asked, ["dev1", "dev2"])
+
+    def test_a_wrong_secret_is_denied_and_remembered_for_less(self) -> None:
+        wrong = message(secret="simsalabim")
+        self.assertEqual(self.ask(wrong, 100.0), BAD_SECRET)
+        self.assertEqual(self.authenticator.check(wrong, 109.0), BAD_SECRET)
+        self.assertIsNone(self.authenticator.check(wrong, 110.0))
+        self.assertEqual(self.ask(message("nobody", secret="sesame")), BAD_SECRET)
+
+    def test_a_remembered_yes_is_for_that_device_and_secret_only(self) -> None:
+        self.assertEqual(self.ask(message(secret="sesame")), BY_SECRET)
+        self.assertIsNone(self.authenticator.check(message("dev2", secret="sesame"), 0.0))
+        self.assertIsNone(self.authenticator.check(message(secret="sesam"), 0.0))
+        self.assertEqual(self.authenticator.check(message(), 0.0), Verdict(False, "no-credential"))
+
+    def test_secrets_that_are_none_are_wrong_without_asking(self) -> None:
+        values: list[FieldValue] = ["", b"", 17, True, {"a": 1}, ["sesame"], "x" * 1025, b"x" * 1025]
+        for value in values:
+            self.assertEqual(self.authenticator.check(message(secret=value), 0.0), BAD_SECRET)
+        self.assertEqual(self.checker.asked, [])
+        self.assertIsNone(self.authenticator.check(message(secret="x" * 1024), 0.0))
+
+    def test_no_credential(self) -> None:
+        for nothing in (message(), Message("dev1", "up", b"", Properties())):
+            self.assertEqual(self.authenticator.check(nothing, 0.0), Verdict(False, "no-credential"))
+            self.assertEqual(self.ask(nothing), Verdict(False, "no-credential"))
+
+    def test_without_a_checker_secrets_prove_nothing(self) -> None:
+        self.authenticator = self.make(checker=False)
+        self.authenticator.reload()
+        self.assertEqual(self.authenticator.check(message(secret="sesame"), 0.0), Verdict(False, "no-checker"))
+        self.assertEqual(
+            self.authenticator.check(message(user_id="dev2", secret="sesame"), 0.0),
+            Verdict(False, "identity-mismatch"),
+        )
+        self.assertEqual(self.authenticator.check(message(user_id="dev1"), 0.0), BY_USER_ID)
+
+    def test_only_what_is_accepted_counts(self) -> None:
+        self.authenticator = self.make(["secret"])
+        self.assertEqual(self.authenticator.check(message(user_id="dev1"), 0.0), Verdict(False, "no-credential"))
+        self.authenticator = self.make(["user-id"])
+        self.assertEqual(self.authenticator.check(message(secret="sesame"), 0.0), Verdict(False, "no-credential"))
+        self.authenticator = self.make([])
+        self.assertEqual(self.authenticator.check(message(user_id="dev1"), 0.0), Verdict(False, "no-credential"))
+
+    def test_the_order_counts(self) -> None:
+        both = message(user_id="dev1", secret="wrong")
+        self.assertEqual(self.authenticator.check(both, 0.0), BY_USER_ID)
+        self.authenticator = self.make(["secret", "user-id"])
+        self.assertIsNone(self.authenticator.check(both, 0.0))
+        self.assertEqual(self.ask(both), BAD_SECRET)  # a wrong secret is a no, not a don't know
+
+    def test_an_unknown_proof_names_the_legal_ones(self) -> None:
+        error = self.assertRaises(ConfigError, self.make, ["secret", "password", "jtw"])
+        self.assertEqual(
+            error.problems,
+            [
+                "no proof is called 'password'; legal: user-id, secret",
+                "no proof is called 'jtw'; legal: user-id, secret",
+            ],
+        )
+
+    def test_malformed_properties_are_for_the_caller_to_see(self) -> None:
+        for raw in (b"\xff", b"\x20\x00\0\0\0\5", b"\x20\x00\0\0\0\x11\x0fx-device-secret!"):
+            malformed = Message("dev1", "up", b"", Properties(raw))
+            self.assertRaises(ValueError, self.authenticator.check, malformed, 0.0)
+            self.assertRaises(ValueError, self.authenticator.ask, malformed, 0.0)
+
+    def test_an_unavailable_checker_is_no_verdict(self) -> None:
+        self.checker.unavailable = True
+        with_secret = message(secret="sesame")
+        self.failureResultOf(self.authenticator.ask(with_secret, 0.0), CheckerUnavailable)
+        self.assertIsNone(self.authenticator.check(with_secret, 0.0))
+        self.checker.unavailable = False
+        self.assertEqual(self.ask(with_secret), BY_SECRET)
+
+    def test_what_is_remembered_outlives_the_checker(self) -> None:
+        self.ask(message(secret="sesame"))
+        self.checker.unavailable = True
+        self.assertEqual(self.authenticator.check(message(secret="sesame"), 1.0), BY_SECRET)
+
+    def test_a_slow_checker_is_asked_once(self) -> None:
+        self.checker.slow = True
+        answers: list[Deferred[Verdict]] = [self.authenticator.ask(message(secret="sesame"), 0.0) for _ in range(3)]
+        self.assertEqual(self.checker.asked, ["dev1"])
+        self.checker.release()
+        self.assertEqual([self.successResultOf(answer) for answer in answers], [BY_SECRET] * 3)
+
+    def test_forget_one_and_flush_all(self) -> None:
+        good, other = message(secret="sesame"), message("dev2", secret=b"\xff\0")
+        self.ask(good)
+        self.ask(other)
+        self.authenticator.forget("dev1")
+        self.assertIsNone(self.authenticator.check(good, 0.0))
+        self.assertEqual(self.authenticator.check(other, 0.0), BY_SECRET)
+        self.authenticator.flush()
+        self.assertIsNone(self.authenticator.check(other, 0.0))
+
+    def test_a_reload_reaches_the_checker_and_forgets(self) -> None:
+        good = message(secret="sesame")
+        self.ask(good)
+        self.checker.secrets["dev1"] = b"changed"
+        self.authenticator.reload()
+        self.assertEqual(self.checker.reloads, 1)
+        self.assertEqual(self.ask(good), BAD_SECRET)
+
+    def test_a_failed_reload_keeps_what_is_remembered(self) -> None:
+        good = message(secret="sesame")
+        self.ask(good)
+
+        def fail() -> None:
+            raise ConfigError(["bad"])
+
+        self.patch(self.checker, "reload", fail)
+        self.assertRaises(ConfigError, self.authenticator.reload)
+        self.assertEqual(self.authenticator.check(good, 1.0), BY_SECRET)
+
+
+class UserAuthenticatorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.checker = MemoryChecker({"alice": b"sesame"})
+        self.authenticator = self.make(self.checker)
+
+    def make(self, checker: MemoryChecker | None) -> UserAuthenticator:
+        return UserAuthenticator(checker, cache_size=100, cache_seconds=300.0, negative_cache_seconds=10.0)
+
+    def ask(self, username: str, password: bytes, now: float = 0.0) -> Verdict:
+        answer = Deferred.fromCoroutine(self.authenticator.authenticate(username, password, now))
+        return self.successResultOf(answer)
+
+    def test_yes_and_no_are_remembered(self) -> None:
+        verifyObject(IReloadable, self.authenticator)
+        for _ in range(3):
+            self.assertEqual(self.ask("alice", b"sesame"), Verdict(True, checker="password"))
+            self.assertEqual(self.ask("alice", b"wrong"), Verdict(False, "bad-secret", "password"))
+            self.assertEqual(self.ask("bob", b"sesame"), Verdict(False, "bad-secret", "password"))
+        self.assertEqual(self.checker.asked, ["alice", "alice", "bob"])
+        self.ask("alice", b"wrong", 10.0)
+        self.ask("alice", b"sesame", 10.0)
+        self.assertEqual(self.checker.asked[3:], ["alice"])
+
+    def test_what_is_no_password_is_not_asked_about(self) -> None:
+        for name, password, reason in (
+            ("", b"x", "no-credential"),
+            ("alice", b"", "bad-secret"),
+            ("alice", b"x" * 1025, "bad-secret"),
+        ):
+            self.assertEqual(self.ask(name, password), Verdict(False, reason, "password"))
+        self.assertEqual(self.checker.asked, [])
+
+    def test_without_a_checker_nobody_gets_in(self) -> None:
+        self.authenticator = self.make(None)
+        self.assertEqual(self.ask("alice", b"sesame"), Verdict(False, "no-checker", "password"))
+
+    def test_unavailable(self) -> None:
+        self.checker.unavailable = True
+        answer = Deferred.fromCoroutine(self.authenticator.authenticate("alice", b"sesame", 0.0))
+        self.failureResultOf(answer, CheckerUnavailable)
+
+    def test_forget_flush_and_reload(self) -> None:
+        for forget in (lambda: self.authenticator.forget("alice"), self.authenticator.flush, self.authenticator.reload):
+            self.ask("alice", b"sesame")
+            self.checker.asked.clear()
+            forget()
+            self.ask("alice", b"sesame")
+            self.assertEqual(self.checker.asked, ["alice"])
+        self.assertEqual(self.checker.reloads, 1)
