@@ -1,7 +1,7 @@
 """Kinds of option values that are paths, and what must be true of the files behind them.
 
 A relative path starts at the configuration file's folder. ``${NAME}`` in a path stands for an environment variable, for
-the sake of systemd's ``${CREDENTIALS_DIRECTORY}``; no other kind of option looks at the environment.
+the sake of systemd's ``${CREDENTIALS_DIRECTORY}``; besides paths, only those of ``file:`` checkers look at it.
 """
 
 from __future__ import annotations

@@ -320,6 +320,8 @@ class Checker(Kind):
             raise ValueError("it begins with no checker's name")
         name, _, argument = text.partition(":")
         if name == "file":
+            if not argument:
+                raise ValueError("it names no file")
             text = f"file:{located(argument, surroundings)}"
         if surroundings.check_checker is not None:
             surroundings.check_checker(text, self.interface)

@@ -95,6 +95,8 @@ BAD: tuple[tuple[str, str, str, str], ...] = (
     ("auth", "device_checker", "ldap:dc=plant", "no such checker for IDeviceSecret; legal: file:PATH"),
     ("auth", "user_checker", "ldap:dc=plant", "no such checker for IUserPassword; legal: file:PATH"),
     ("auth", "user_checker", ":x", "no checker's name"),
+    ("auth", "user_checker", "file:", "names no file"),
+    ("auth", "user_checker", "file:${CREDENTIALS_DIRECTORY}/users", "CREDENTIALS_DIRECTORY is not set"),
     ("auth", "cache_size", "-1", "less than 0"),
     ("scheduler", "rate", "0", "must be more than 0"),
     ("scheduler", "rate", "-5", "less than 0"),
