@@ -1,0 +1,123 @@
+"""``amqprouter check``: whether a configuration can be used, and with ``--connect`` whether what it names answers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from amqprouter.cli.outcome import DONE, FAILED, complain, run_in_reactor
+from amqprouter.errors import AmqprouterError, ConfigError
+
+if TYPE_CHECKING:
+    from amqprouter.settings import Settings
+
+DESCRIPTION = """\
+Validate a configuration, with the password files and access lists that it names, and print every problem.
+
+Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
+to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
+
+examples:
+  amqprouter check -c /etc/amqprouter/amqprouter.ini
+  amqprouter check -c /etc/amqprouter/amqprouter.ini --connect"""
+
+Say = Callable[[str], None]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="the configuration")
+    parser.add_argument("--connect", action="store_true", help="try the broker and the document store too")
+
+
+def run(options: argparse.Namespace) -> int:
+    from amqprouter.tap import load_settings  # noqa: PLC0415
+
+    try:
+        settings = load_settings(options.config)
+    except ConfigError as error:
+        complain(str(error))
+        count = len(error.problems)
+        complain(f"{count} problem{'s' if count > 1 else ''} in {options.config}")
+        return FAILED
+    print(f"configuration: {options.config} is good")
+    if not options.connect:
+        return DONE
+    return run_in_reactor(lambda reactor: check_servers(reactor, settings))
+
+
+async def check_servers(reactor: Any, settings: Settings, say: Say = print) -> int:
+    """Try the broker and the store, one after the other, and say what each answers; the exit status."""
+    stages = {"broker": _check_broker, "store": _check_store}
+    status = DONE
+    for name, check in stages.items():
+        try:
+            await check(reactor, settings, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+        except AmqprouterError as error:
+            say(f"{name}: FAILED: {error}")
+            status = FAILED
+    return status
+
+
+async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
+    from amqprouter.amqp.topology import Names  # noqa: PLC0415
+    from amqprouter.cli.broker import connect  # noqa: PLC0415
+    from amqprouter.core.uri import masked  # noqa: PLC0415
+
+    broker = settings.broker
+    where = broker.endpoint or masked(broker.uri)
+    connection = await connect(reactor, broker, "check")
+    say(f"{where} answers, and lets {connection.handshake.username!r} into {connection.handshake.vhost!r}")
+    try:
+        channel = await connection.open_channel()
+        await channel.confirm_select()
+        say(f"a channel with publisher confirms opens; heartbeat {connection.heartbeat} s")
+        await channel.shut()
+        names = Names.of(settings.topology, settings.ingress)
+        queues = (names.ingress, *names.shards, names.rejected, names.dead_letters, names.unrouted, names.events)
+        missing = await _missing(connection, (*queues, *settings.ingress.queues))
+        own = set(settings.ingress.queues).intersection(missing)
+        if own:
+            say(f"FAILED: no queue {', '.join(sorted(own))}: declare it, or take it out of [ingress] queues")
+        declared = len(queues) - len(set(queues).intersection(missing))
+        say(f"{declared} of the daemon's {len(queues)} queues are there; it declares what is missing when it starts")
+    finally:
+        await connection.shut()
+
+
+async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
+    """The queues that do not exist. Asking for one that is missing ends the channel, so each has one of its own."""
+    from amqprouter.errors import BrokerRefused  # noqa: PLC0415
+
+    missing = []
+    for queue in queues:
+        channel = await connection.open_channel()
+        try:
+            await channel.queue_declare(queue=queue, passive=True)
+        except BrokerRefused as error:
+            if error.code != 404:
+                raise
+            missing.append(queue)
+        else:
+            await channel.shut()
+    return missing
+
+
+async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
+    from amqprouter.core.rules import RuleSet  # noqa: PLC0415
+    from amqprouter.storage.mongo import MongoStore  # noqa: PLC0415
+    from amqprouter.storage.mongo_address import read_address  # noqa: PLC0415
+
+    collections = [target.name for target in RuleSet(settings.routes).targets if target.kind == "store"]
+    if not collections:
+        say("no route goes to it; not tried")
+        return
+    store = MongoStore(settings.store, collections, reactor)
+    connecting: Awaitable[None] = store.connect()
+    try:
+        await connecting
+        where = read_address(settings.store).uri
+        names = ", ".join(sorted(set(collections)))
+        say(f"{where} answers; database {settings.store.database!r} has the indexes of {names}")
+    finally:
+        await store.close()
