@@ -48,8 +48,7 @@ def encode_event_body(message: Message) -> bytes:
         envelope["sent_at"] = text
     envelope["message_id"] = properties.message_id
     envelope["content_type"] = content_type
-    head = json.dumps(envelope, separators=(",", ":"))
-    return head[:-1].encode() + b',"body":' + _json_body(message.body, content_type) + b"}"
+    return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message.body, content_type) + b"}"
 
 
 def _iso(seconds: float) -> str | None:
@@ -65,6 +64,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")  # Python's parser takes NaN and Infinity; browsers' do not
 
 
+# Made once: `json.dumps` and `json.loads` make theirs anew for every call that has options.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
 def _json_body(body: bytes, content_type: str | None) -> bytes:
     try:
         text = body.decode()
@@ -72,10 +76,10 @@ def _json_body(body: bytes, content_type: str | None) -> bytes:
         return b'{"base64":"' + base64.b64encode(body) + b'"}'
     if content_type is None or not content_type.startswith("text/"):
         try:
-            json.loads(text, parse_constant=_refuse_constant)
+            _decode(text)
         except (ValueError, RecursionError):
             pass
         else:
             # JSON has raw line ends only between its tokens, where a space means the same.
             return body.replace(b"\r", b" ").replace(b"\n", b" ")
-    return json.dumps(text).encode()
+    return _encode(text).encode()
