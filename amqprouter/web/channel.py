@@ -1,0 +1,66 @@
+"""The HTTP/1.1 channel, with what twisted.web leaves open shut.
+
+- A request must have arrived whole within an absolute time. `HTTPChannel` starts its timeout again at every byte, so a
+  client that sends one now and then holds its connection for ever; here nothing starts it again, and it runs from the
+  connection, or the end of the previous response, to the last byte of the request.
+- No request may have a body: nothing here takes one. It is refused from its headers, before any of it is stored.
+- A producer that registers while the transport is blocked is told so; `HTTPChannel` tells only the ones that were
+  registered before, and the newcomer would write without a bound.
+
+HTTP/2 is never spoken: `amqprouter.web.site.RouterSite` offers only HTTP/1.1, and makes this channel without the
+wrapper that would switch over.
+"""
+
+from __future__ import annotations
+
+import json
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.web.http import NOT_ALLOWED, REQUEST_ENTITY_TOO_LARGE, REQUEST_URI_TOO_LONG, RESPONSES, HTTPChannel
+
+_REQUEST_HEADER_FIELDS_TOO_LARGE = 431  # RFC 6585; twisted.web has no name for it
+
+
+class GuardedChannel(HTTPChannel):
+    """One client connection. Its attribute `timeOut`, set by the site, is the time limit for a request in seconds."""
+
+    def resetTimeout(self) -> None:
+        """Called for every piece of data: the time limit is absolute, so do nothing."""
+
+    def allHeadersReceived(self) -> None:
+        """The headers are complete: go on only if no body follows."""
+        if self.length == 0:
+            super().allHeadersReceived()
+        elif self._command in (b"GET", b"HEAD"):
+            self._refuse(REQUEST_ENTITY_TOO_LARGE, "requests must not have a body")
+        else:
+            self._refuse(NOT_ALLOWED, "only GET and HEAD are served here")
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """A line is longer than `MAX_LENGTH`: the first is the URL's, others are headers."""
+        if self._receivedHeaderSize == 0:
+            self._refuse(REQUEST_URI_TOO_LONG, "the URL is too long")
+        else:
+            self._refuse(_REQUEST_HEADER_FIELDS_TOO_LARGE, "a header is too long")
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        """Pass back-pressure on to `producer`, from now on and from before."""
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport:
+            producer.pauseProducing()
+
+    def _refuse(self, status: int, problem: str) -> None:
+        body = json.dumps({"error": problem}).encode()
+        allow = b"Allow: GET, HEAD\r\n" if status == NOT_ALLOWED else b""
+        reason = RESPONSES.get(status, b"Request Header Fields Too Large")
+        assert self.transport is not None
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n%b\r\n%b"
+            % (status, reason, len(body), allow, body)
+        )
+        self.dataReceived = _ignore  # type: ignore[method-assign]
+        self.loseConnection()
+
+
+def _ignore(data: bytes) -> None:
+    """What a refused client still sends means nothing."""

@@ -1,0 +1,105 @@
+"""What all resources share: how they answer, and who they answer to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web import http
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from amqprouter.errors import CheckerUnavailable
+from amqprouter.web.login import Login
+from amqprouter.web.request import RouterRequest
+
+JSON = b"application/json"
+
+
+def reply(request: RouterRequest, body: bytes, content_type: bytes, status: int = http.OK) -> int:
+    """Answer with this body and be done; returns what `Resource.render` must return."""
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    request.write(body)  # which leaves the body out for HEAD
+    request.finish()
+    return NOT_DONE_YET
+
+
+def reply_json(request: RouterRequest, value: object, status: int = http.OK) -> int:
+    """Answer with a JSON document that nobody may cache."""
+    request.setHeader(b"Cache-Control", b"no-store")
+    return reply(request, json.dumps(value).encode(), JSON, status)
+
+
+def reply_error(request: RouterRequest, status: int, problem: str) -> int:
+    """Answer with ``{"error": problem}``."""
+    return reply_json(request, {"error": problem}, status)
+
+
+class Leaf(Resource):
+    """A resource at one path. Subclasses answer in `respond`."""
+
+    isLeaf = True
+    methods: Iterable[bytes] = (b"GET", b"HEAD")
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def render(self, request: RouterRequest) -> int:
+        """Called by twisted.web."""
+        if request.method not in self.methods:
+            request.setHeader(b"Allow", b", ".join(self.methods))
+            return reply_error(request, http.NOT_ALLOWED, "method not allowed")
+        return self.respond(request)
+
+    def respond(self, request: RouterRequest) -> int:
+        """Answer a request of a method that is in `methods`; returns what `reply` does."""
+        raise NotImplementedError
+
+
+class Missing(Leaf):
+    """What is not there."""
+
+    def render(self, request: RouterRequest) -> int:
+        """Whatever the method."""
+        return reply_error(request, http.NOT_FOUND, "not found")
+
+
+class MemberLeaf(Leaf):
+    """A leaf for users only. Subclasses answer in `respond_to`."""
+
+    _log = Logger()
+
+    def __init__(self, login: Login) -> None:
+        super().__init__()
+        self._login = login
+
+    def respond(self, request: RouterRequest) -> int:
+        """Find out who asks, then answer."""
+        Deferred.fromCoroutine(self._admit(request)).addErrback(request.processingFailed)
+        return NOT_DONE_YET
+
+    async def _admit(self, request: RouterRequest) -> None:
+        try:
+            user = await self._login.user(request)
+        except CheckerUnavailable as error:
+            self._log.error("nobody can log in: the checker of users does not answer: {error}", error=str(error))
+            if not request.gone:
+                reply_error(request, http.SERVICE_UNAVAILABLE, "logins cannot be checked now, try again later")
+            return
+        if request.gone:
+            return
+        if user is None:
+            # One answer for everything that is wrong, so that it tells nothing about which names exist.
+            request.setHeader(b"WWW-Authenticate", b'Basic realm="amqprouter", charset="UTF-8"')
+            reply_error(request, http.UNAUTHORIZED, "login needed")
+            return
+        request.member = user
+        self.respond_to(request, user)
+
+    def respond_to(self, request: RouterRequest, user: str) -> None:
+        """Answer `user`."""
+        raise NotImplementedError

@@ -1,0 +1,53 @@
+"""Who a request comes from: HTTP Basic (RFC 7617), or nobody in particular."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+
+from twisted.web.iweb import IRequest
+
+Authenticate = Callable[[str, bytes], Awaitable[bool]]
+"""(user name, password) → whether they belong together.
+
+:raises CheckerUnavailable: nobody can tell at the moment.
+"""
+
+ANONYMOUS = "anonymous"
+"""The user whom requests without a login come from, where these are allowed."""
+
+
+class Login:
+    """Finds the user of a request; `anonymous` allows requests without a login."""
+
+    def __init__(self, authenticate: Authenticate, *, anonymous: bool) -> None:
+        self._authenticate = authenticate
+        self._anonymous = anonymous
+
+    async def user(self, request: IRequest) -> str | None:
+        """The name of the user, or None where there must be a login and there is no good one.
+
+        A bad login is never taken as none: who meant to log in should not see an anonymous view without a word.
+
+        :raises CheckerUnavailable: the password cannot be checked now.
+        """
+        header = request.getHeader(b"Authorization")
+        if header is None:
+            return ANONYMOUS if self._anonymous else None
+        pair = _parse_basic(header)
+        if pair is None:
+            return None
+        username, password = pair
+        return username if await self._authenticate(username, password) else None
+
+
+def _parse_basic(header: bytes) -> tuple[str, bytes] | None:
+    scheme, _, encoded = header.partition(b" ")
+    if scheme.lower() != b"basic":
+        return None
+    try:
+        name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        username = name.decode()
+    except ValueError:
+        return None
+    return (username, password) if colon and username else None

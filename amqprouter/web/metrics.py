@@ -1,0 +1,88 @@
+"""``/metrics``: the daemon's counters and gauges for Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from typing import NamedTuple
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from amqprouter.core.counters import Counters
+from amqprouter.web.leaf import Leaf, reply
+from amqprouter.web.request import RouterRequest
+
+PREFIX = "amqprouter_"
+
+HELP = {
+    "received": "Deliveries from the ingress queues.",
+    "redelivered": "Deliveries that the broker had made before.",
+    "authenticated": "Messages whose device proved who it is.",
+    "throttled": "Messages that had to wait for their device's rate.",
+    "routed": "Messages handed to their targets.",
+    "settled": "Source deliveries acknowledged.",
+    "stored": "Documents in the store.",
+    "store_duplicates": "Documents that were in the store already.",
+    "store_retries": "Batches of writes that failed and were sent again.",
+    "published": "Publishes confirmed by the broker.",
+    "publish_retries": "Publishes nacked, returned or left unconfirmed, and sent again.",
+    "events_published": "Events put on the stream.",
+    "events_delivered": "Events written to subscribers.",
+    "slow_subscribers": "Subscribers disconnected because they read too slowly.",
+    "reconnects": "Broker connections opened again after a loss.",
+    "reloads": "Reloads that took a new configuration into force.",
+    "failed_reloads": "Reloads that met a bad configuration and kept the old.",
+    "rejected": "Messages published to the rejected queue.",
+    "dead_lettered": "Messages published to the dead-letter queue.",
+}
+"""What each field of `Counters` counts. A test holds the two together."""
+
+
+class Gauge(NamedTuple):
+    """A figure that goes up and down, read whenever it is asked for; it appears as ``amqprouter_<name>``."""
+
+    name: str
+    help: str
+    read: Callable[[], float]
+
+
+class RouterCollector(Collector):
+    """Reads the counters and gauges when Prometheus asks, so that the hot path pays for plain integers only."""
+
+    def __init__(self, counters: Counters, gauges: Sequence[Gauge]) -> None:
+        self._counters = counters
+        self._gauges = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric with its value now."""
+        for field in fields(self._counters):
+            value = getattr(self._counters, field.name)
+            name, text = PREFIX + field.name, HELP.get(field.name, field.name)
+            if isinstance(value, Counter):
+                family = CounterMetricFamily(name, text, labels=["reason"])
+                for reason, count in sorted(value.items()):
+                    family.add_metric([reason], count)
+                yield family
+            else:
+                yield CounterMetricFamily(name, text, value)
+        for gauge in self._gauges:
+            yield GaugeMetricFamily(PREFIX + gauge.name, gauge.help, gauge.read())
+
+
+class MetricsLeaf(Leaf):
+    """The Prometheus text format, with the process's own figures beside the daemon's."""
+
+    def __init__(self, counters: Counters, gauges: Sequence[Gauge]) -> None:
+        super().__init__()
+        self._registry = CollectorRegistry()
+        self._registry.register(RouterCollector(counters, gauges))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def respond(self, request: RouterRequest) -> int:
+        """All metrics."""
+        request.setHeader(b"Cache-Control", b"no-store")
+        return reply(request, generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())

@@ -1,0 +1,84 @@
+"""A request to the site: safe defaults in every response, one line in the log, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+from twisted.web import http
+from twisted.web.server import Request
+
+_HEADERS = {
+    b"Server": b"amqprouter",
+    b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"Cross-Origin-Resource-Policy": b"same-origin",
+    b"Referrer-Policy": b"no-referrer",
+    b"X-Content-Type-Options": b"nosniff",
+    b"X-Frame-Options": b"DENY",
+}
+"""In every response; a resource may replace them."""
+
+_POLLED = (b"/healthz", b"/readyz", b"/metrics", b"/status")
+"""Asked for every few seconds by machines: their log lines are for debugging only."""
+
+
+class RouterRequest(Request):
+    """A request, from its headers to its line in the log."""
+
+    _log = Logger()
+    defaultContentType = b"text/plain; charset=utf-8"
+
+    member = ""
+    """The user's name, once known."""
+    gone = False
+    """Whether the client has disconnected: there is nobody left to answer."""
+    _started = 0.0
+
+    def prepare(self, now: float) -> None:
+        """Set the headers that every response has; `now` is when the request was complete, in seconds."""
+        self._started = now
+        for name, value in _HEADERS.items():
+            self.setHeader(name, value)
+
+    def abort(self) -> None:
+        """Break the connection off, unsent data and all."""
+        self.transport.abortConnection()  # type: ignore[union-attr]  # TCP and TLS have it, the interface does not
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone before the end of the response."""
+        self.gone = True
+        if self.startedWriting and self.site is not None:
+            self.site.log(self)
+        super().connectionLost(reason)
+
+    def log_line(self, now: float) -> None:
+        """Write the access log's line. It has no query, no headers and no body: they may hold secrets."""
+        level = LogLevel.debug if self.path in _POLLED and self.code < http.BAD_REQUEST else LogLevel.info
+        self._log.emit(
+            level,
+            "{peer} {member} {method} {path} {status} {bytes_sent} B {seconds:.3f} s",
+            peer=getattr(self.getClientAddress(), "host", "-"),
+            member=self.member or "-",
+            method=self.method.decode("ascii", "replace"),  # twisted.web lets only printable ASCII through
+            path=self.path.decode("ascii", "replace")[:200],
+            status=self.code,
+            bytes_sent=self.sentLength,
+            seconds=now - self._started,
+        )
+
+    def processingFailed(self, reason: Failure) -> Failure | None:
+        """Something broke: the log gets the traceback, the client gets none."""
+        self._log.failure("a request to {path!r} failed", failure=reason, path=self.path)
+        if self.gone or self.finished:
+            return None
+        if self.startedWriting:
+            self.abort()
+            return None
+        body = json.dumps({"error": "internal error"}).encode()
+        self.setResponseCode(http.INTERNAL_SERVER_ERROR)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+        return None

@@ -1,0 +1,129 @@
+"""The web endpoint put together: routes, limits, heartbeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+
+from amqprouter.core.counters import Counters
+from amqprouter.interfaces import IReadiness
+from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.channel import GuardedChannel
+from amqprouter.web.health import HealthLeaf, ReadyLeaf
+from amqprouter.web.hub import Hub
+from amqprouter.web.leaf import Leaf, Missing
+from amqprouter.web.login import Authenticate, Login
+from amqprouter.web.metrics import Gauge, MetricsLeaf
+from amqprouter.web.page import FileLeaf, PageLeaf
+from amqprouter.web.request import RouterRequest
+from amqprouter.web.sse_resource import EventsLeaf
+from amqprouter.web.status import StatusLeaf, TopDevices
+
+
+class RouterSite(Site):
+    """A flat table of paths. Heartbeats run while the site listens."""
+
+    _log = Logger()
+    protocol = GuardedChannel  # type: ignore[assignment]  # without the wrapper that would switch to HTTP/2
+    displayTracebacks = False
+
+    def __init__(
+        self,
+        routes: Mapping[bytes, Leaf],
+        hub: Hub,
+        *,
+        header_timeout: float,
+        heartbeat: float,
+        reactor: IReactorTime,
+    ) -> None:
+        self._missing = Missing()
+        super().__init__(
+            self._missing,
+            requestFactory=RouterRequest,
+            parsePOSTFormSubmission=False,
+            timeout=header_timeout,
+            reactor=reactor,
+        )
+        self._routes = routes
+        self._heartbeat = heartbeat
+        self._heartbeats = LoopingCall(hub.heartbeat)
+        self._heartbeats.clock = reactor
+
+    def getResourceFor(self, request: RouterRequest) -> IResource:
+        """The leaf for the path as it was sent; there are no other ways to write one."""
+        request.prepare(self.reactor.seconds())
+        return self._routes.get(request.path, self._missing)
+
+    def log(self, request: RouterRequest) -> None:  # type: ignore[override]  # no other requests are made here
+        """A request is done: write its line to the daemon's log, not to a file of its own."""
+        request.log_line(self.reactor.seconds())
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/1.1 only: twisted.web would offer HTTP/2 as soon as the package h2 happens to be there."""
+        return [b"http/1.1"]
+
+    def startFactory(self) -> None:
+        """Called when listening begins."""
+        super().startFactory()
+        self._heartbeats.start(self._heartbeat, now=False).addErrback(
+            lambda failure: self._log.failure("heartbeats have stopped", failure=failure)
+        )
+
+    def stopFactory(self) -> None:
+        """Called when listening is over."""
+        if self._heartbeats.running:
+            self._heartbeats.stop()
+        super().stopFactory()
+
+
+def make_site(
+    *,
+    http: HttpSettings,
+    events: EventsSettings,
+    hub: Hub,
+    counters: Counters,
+    authenticate: Authenticate,
+    readiness: Sequence[IReadiness],
+    gauges: Sequence[Gauge],
+    top_devices: TopDevices,
+    reactor: IReactorTime,
+    random: Callable[[], float],
+) -> RouterSite:
+    """The site of one gateway. Listen with it, and call `Hub.close` before the end.
+
+    `random` gives numbers in [0, 1). The hub's own gauges are added to `gauges`.
+    """
+    login = Login(authenticate, anonymous=http.anonymous)
+    all_gauges = (*gauges, *hub_gauges(hub))
+    routes: dict[bytes, Leaf] = {
+        b"/": PageLeaf(login),
+        b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
+        b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
+        b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
+        b"/events": EventsLeaf(login, hub, events, http.allowed_origins, random),
+        b"/status": StatusLeaf(login, counters, all_gauges, readiness, top_devices, reactor),
+        b"/metrics": MetricsLeaf(counters, all_gauges),
+        b"/healthz": HealthLeaf(),
+        b"/readyz": ReadyLeaf(readiness),
+    }
+    return RouterSite(routes, hub, header_timeout=http.header_timeout, heartbeat=events.heartbeat, reactor=reactor)
+
+
+def hub_gauges(hub: Hub) -> tuple[Gauge, ...]:
+    """What the hub holds."""
+    return (
+        Gauge("subscribers", "Subscribers connected now.", lambda: len(hub.subscribers)),
+        Gauge(
+            "subscriber_buffer_bytes",
+            "Bytes that wait for slow subscribers.",
+            lambda: sum(subscriber.buffered for subscriber in hub.subscribers),
+        ),
+        Gauge(
+            "event_window_bytes", "Bytes of recent events kept for subscribers that resume.", lambda: hub.window_bytes
+        ),
+    )

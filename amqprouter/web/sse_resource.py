@@ -1,0 +1,175 @@
+"""``/events``: the hub's events as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.web import http
+from zope.interface import implementer
+
+from amqprouter.core import sse
+from amqprouter.core.topic import TopicPattern
+from amqprouter.settings import EventsSettings
+from amqprouter.web.hub import Hub
+from amqprouter.web.leaf import MemberLeaf, reply, reply_error
+from amqprouter.web.login import Login
+from amqprouter.web.request import RouterRequest
+from amqprouter.web.subscriber import Subscriber
+
+RETRY_SECONDS = 2.0
+"""Least wait before a client connects again; each is told its own, up to twice this, so that a restart of the daemon
+does not bring them all back at once."""
+
+CLOSING_RETRY_SECONDS = 10.0
+"""The same for a shutdown, which takes longer than a hiccup."""
+
+MAX_PATTERN = 1024
+"""Characters of one topic pattern; routing keys have at most 255 bytes (AMQP 0-9-1, section 4.2.5.3)."""
+
+
+class EventsLeaf(MemberLeaf):
+    """``GET /events?topic=PATTERN&topic=…``; ``#`` when no topic is given."""
+
+    methods = (b"GET", b"HEAD", b"OPTIONS")
+
+    def __init__(
+        self,
+        login: Login,
+        hub: Hub,
+        settings: EventsSettings,
+        allowed_origins: Collection[str],
+        random: Callable[[], float],
+    ) -> None:
+        super().__init__(login)
+        self._hub = hub
+        self._settings = settings
+        self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
+        self._random = random
+
+    def respond(self, request: RouterRequest) -> int:
+        """Say which other sites may read the answer, then give it."""
+        self._allow_origin(request)
+        if request.method == b"OPTIONS":
+            request.setHeader(b"Allow", b", ".join(self.methods))
+            return reply(request, b"", b"text/plain", http.NO_CONTENT)
+        return super().respond(request)
+
+    def respond_to(self, request: RouterRequest, user: str) -> None:
+        """Begin the stream, or say why not."""
+        texts = request.args.get(b"topic", [b"#"])
+        if len(texts) > self._settings.max_topics:
+            reply_error(request, http.BAD_REQUEST, f"{len(texts)} topics; {self._settings.max_topics} are the most")
+            return
+        try:
+            patterns = [_parse_pattern(text) for text in texts]
+        except ValueError as error:
+            reply_error(request, http.BAD_REQUEST, str(error))
+            return
+        if self._hub.closed or self._hub.full:
+            request.setHeader(b"Retry-After", b"10")
+            problem = "shutting down" if self._hub.closed else "too many subscribers"
+            reply_error(request, http.SERVICE_UNAVAILABLE, problem)
+            return
+        request.setHeader(b"Content-Type", b"text/event-stream")
+        request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
+        request.setHeader(b"X-Accel-Buffering", b"no")  # else nginx would hold events back until its buffer is full
+        if request.method == b"HEAD":
+            request.write(b"")
+            request.finish()
+            return
+        EventStream(request, self._random).begin(self._hub, user, patterns, _last_event_id(request))
+
+    def _allow_origin(self, request: RouterRequest) -> None:
+        if not self._allowed_origins:
+            return
+        request.setHeader(b"Vary", b"Origin")
+        origin = request.getHeader(b"Origin")
+        if origin in self._allowed_origins:
+            request.setHeader(b"Access-Control-Allow-Origin", origin)
+            request.setHeader(b"Access-Control-Allow-Credentials", b"true")
+            if request.method == b"OPTIONS":
+                request.setHeader(b"Access-Control-Allow-Methods", b"GET, HEAD")
+                request.setHeader(b"Access-Control-Allow-Headers", b"authorization, cache-control, last-event-id")
+                request.setHeader(b"Access-Control-Max-Age", b"600")
+
+
+def _parse_pattern(raw: bytes) -> TopicPattern:
+    if len(raw) > MAX_PATTERN:
+        raise ValueError(f"a topic pattern of {len(raw)} bytes; {MAX_PATTERN} are the most")
+    try:
+        return TopicPattern(raw.decode())
+    except UnicodeDecodeError:
+        raise ValueError("a topic pattern is not UTF-8") from None
+
+
+def _last_event_id(request: RouterRequest) -> str:
+    """The header's, which a reconnecting browser sends, or else the query's, for clients that cannot set headers."""
+    raw = request.getHeader(b"Last-Event-ID")
+    if raw is None:
+        raw = request.args.get(b"lastEventID", [b""])[-1]
+    return raw.decode("utf-8", "backslashreplace")
+
+
+@implementer(IPushProducer)
+class EventStream:
+    """One connection: the hub's sink on one side, the transport's producer on the other."""
+
+    _log = Logger()
+
+    def __init__(self, request: RouterRequest, random: Callable[[], float]) -> None:
+        self._request = request
+        self._random = random
+        self._subscriber: Subscriber | None = None
+
+    def begin(self, hub: Hub, user: str, patterns: Collection[TopicPattern], last_event_id: str) -> None:
+        """Subscribe, and write until the transport says stop."""
+        request = self._request
+        subscriber = self._subscriber = hub.subscribe(user, patterns, self, last_event_id)
+        request.notifyFinish().addBoth(lambda _: subscriber.close())
+        request.registerProducer(self, True)
+        # The first bytes make the browser say "open" at once, and open the buffers of what stands between.
+        request.write(b":\n" + self._retry(RETRY_SECONDS))
+        subscriber.start()
+
+    def _retry(self, least: float) -> bytes:
+        return sse.retry(least * (1 + self._random()))
+
+    # The hub's side.
+
+    def write(self, data: bytes) -> None:
+        """Send; the transport's buffer takes it, and says `pauseProducing` when that is full."""
+        self._request.write(data)
+
+    def cut(self) -> None:
+        """Too slow: what the transport still holds is not worth waiting for."""
+        self._log.info(
+            "{peer} reads events too slowly and is disconnected; it may resume",
+            peer=getattr(self._request.getClientAddress(), "host", "-"),
+            member=self._request.member,
+        )
+        self._request.abort()
+
+    def finish(self) -> None:
+        """The daemon stops: ask for some patience, and end the response."""
+        self._request.write(self._retry(CLOSING_RETRY_SECONDS))
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    # The transport's side.
+
+    def pauseProducing(self) -> None:
+        """The transport's buffer is full."""
+        if self._subscriber is not None:
+            self._subscriber.pause()
+
+    def resumeProducing(self) -> None:
+        """The transport's buffer is empty."""
+        if self._subscriber is not None:
+            self._subscriber.resume()
+
+    def stopProducing(self) -> None:
+        """The transport is gone."""
+        if self._subscriber is not None:
+            self._subscriber.close()

@@ -1,0 +1,165 @@
+"""A whole site over a fake clock and memory transports, and a hub's sink that remembers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.event import Event
+from amqprouter.interfaces import IReadiness
+from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.channel import GuardedChannel
+from amqprouter.web.hub import Hub
+from amqprouter.web.metrics import Gauge
+from amqprouter.web.site import make_site
+from amqprouter.web.subscriber import Subscriber
+
+ALICE = {"Authorization": "Basic " + base64.b64encode(b"alice:wonder").decode()}
+
+
+def event(offset: int, key: str = "dev1.up", data: bytes = b"{}") -> Event:
+    return Event(offset, key, data)
+
+
+class MemorySink:
+    """Remembers what was written; blocks its subscriber after `capacity` more writes."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.subscriber: Subscriber | None = None
+        self.capacity: int | None = None
+        self.state = "open"
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        if self.capacity is not None:
+            self.capacity -= 1
+            if self.capacity <= 0:
+                assert self.subscriber is not None
+                self.subscriber.pause()
+
+    def cut(self) -> None:
+        self.state = "cut"
+
+    def finish(self) -> None:
+        self.state = "finished"
+
+    def ids(self) -> list[str]:
+        """The ids of all events written, the type in front where there is one."""
+        found = []
+        for frame in self.written:
+            fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
+            found.append(" ".join(fields[name] for name in ("event", "id") if name in fields))
+        return found
+
+
+class Connection:
+    """A client's connection to the site."""
+
+    def __init__(self, site: Any) -> None:
+        self.transport = StringTransport()
+        self.channel: GuardedChannel = site.buildProtocol(None)
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.channel.dataReceived(data)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> None:
+        lines = [f"{method} {path} HTTP/1.1", "Host: test", *(f"{k}: {v}" for k, v in (headers or {}).items())]
+        self.send("\r\n".join([*lines, "", ""]).encode())
+
+    def take(self) -> bytes:
+        """What came back since the last call."""
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def lose(self) -> None:
+        self.channel.connectionLost(Failure(ConnectionLost()))
+
+
+class Response:
+    """One parsed response, with its body out of its chunks."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, _, self.body = raw.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        self.status = int(first.split()[1])
+        self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        if self.headers.get("transfer-encoding") == "chunked":
+            self.body = unchunk(self.body)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def unchunk(raw: bytes) -> bytes:
+    body = b""
+    while raw:
+        size, _, raw = raw.partition(b"\r\n")
+        length = int(size, 16)
+        body += raw[:length]
+        raw = raw[length + 2 :]
+    return body
+
+
+class World:
+    """A site with everything it needs; `passwords` may be changed, `checker_error` be raised instead."""
+
+    def __init__(
+        self,
+        events: EventsSettings | None = None,
+        http: HttpSettings | None = None,
+        readiness: tuple[IReadiness, ...] = (),
+    ) -> None:
+        self.clock = Clock()
+        self.counters = Counters()
+        self.passwords = {"alice": b"wonder"}
+        self.checker_error: Exception | None = None
+        self.hidden: set[tuple[str, str]] = set()
+        self.events = events or EventsSettings()
+        self.hub = Hub(self.events, self.counters, lambda user, key: (user, key) not in self.hidden)
+        self.site = make_site(
+            http=http or HttpSettings(),
+            events=self.events,
+            hub=self.hub,
+            counters=self.counters,
+            authenticate=self.authenticate,
+            readiness=readiness,
+            gauges=[Gauge("depth", "How deep.", lambda: 3)],
+            top_devices=lambda user: [{"device": f"of-{user}", "rate": 1.5}],
+            reactor=self.clock,
+            random=lambda: 0.5,
+        )
+        self.site.startFactory()
+
+    async def authenticate(self, username: str, password: bytes) -> bool:
+        if self.checker_error is not None:
+            raise self.checker_error
+        return self.passwords.get(username) == password
+
+    def connect(self) -> Connection:
+        return Connection(self.site)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Response:
+        connection = self.connect()
+        connection.get(path, headers, method)
+        return Response(connection.take())
+
+    def stream(self, path: str = "/events", headers: Mapping[str, str] | None = None) -> Connection:
+        """An open event stream as alice, its response's head taken off."""
+        connection = self.connect()
+        connection.get(path, {**ALICE, **(headers or {})})
+        response = Response(connection.take())
+        assert response.status == 200, (response.status, response.body)
+        assert response.body.startswith(b":\nretry: 3000\n\n"), response.body
+        self.first_body = response.body.removeprefix(b":\nretry: 3000\n\n")
+        return connection

@@ -1,0 +1,324 @@
+"""The hub: who gets what, in which order, and what becomes of those who do not keep up."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from amqprouter.core import sse
+from amqprouter.core.counters import Counters
+from amqprouter.core.topic import TopicPattern
+from amqprouter.interfaces import IReloadable
+from amqprouter.settings import EventsSettings
+from amqprouter.web.hub import WINDOW_BYTES, Hub
+from tests.unit.web.harness import MemorySink, event
+
+
+class HubTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.hidden: set[tuple[str, str]] = set()
+        self.asked = 0
+        self.make_hub()
+
+    def make_hub(
+        self,
+        *,
+        window: int = 10,
+        buffer_bytes: int = 100,
+        window_bytes: int = WINDOW_BYTES,
+        max_remembered: int = 100_000,
+    ) -> None:
+        self.counters = Counters()
+        settings = EventsSettings(window=window, buffer_bytes=buffer_bytes, max_subscribers=2)
+        self.hub = Hub(settings, self.counters, self.allows, window_bytes=window_bytes, max_remembered=max_remembered)
+
+    def allows(self, user: str, key: str) -> bool:
+        self.asked += 1
+        return (user, key) not in self.hidden
+
+    def subscribe(self, *patterns: str, user: str = "alice", last: str = "", capacity: int | None = None) -> MemorySink:
+        sink = MemorySink()
+        sink.capacity = capacity
+        sink.subscriber = self.hub.subscribe(user, [TopicPattern(text) for text in patterns or ("#",)], sink, last)
+        sink.subscriber.start()
+        return sink
+
+    def publish(self, *offsets: int, key: str = "dev1.up") -> None:
+        for offset in offsets:
+            self.hub.publish(event(offset, key))
+
+
+class MatchingTests(HubTestCase):
+    def test_interface(self) -> None:
+        verifyObject(IReloadable, self.hub)
+
+    def test_only_what_was_asked_for(self) -> None:
+        one, two = self.subscribe("dev1.#", "dev3.*"), self.subscribe("dev2.up")
+        for offset, key in enumerate(["dev1.up", "dev2.up", "dev2.down", "dev3.a", "dev3.a.b"]):
+            self.publish(offset, key=key)
+        self.assertEqual(one.ids(), ["0", "3"])
+        self.assertEqual(two.ids(), ["1"])
+        self.assertEqual(self.counters.events_delivered, 3)
+
+    def test_two_patterns_one_event(self) -> None:
+        sink = self.subscribe("dev1.#", "#")
+        self.publish(0)
+        self.assertEqual(sink.ids(), ["0"])
+
+    def test_only_what_is_allowed(self) -> None:
+        self.hidden.add(("bob", "dev1.up"))
+        alice, bob = self.subscribe(), self.subscribe(user="bob")
+        self.publish(0)
+        self.assertEqual(alice.ids(), ["0"])
+        self.assertEqual(bob.ids(), [])
+
+    def test_answers_are_remembered_until_reload(self) -> None:
+        sink = self.subscribe()
+        self.publish(0, 1, 2)
+        self.assertEqual(self.asked, 1)
+        self.hidden.add(("alice", "dev1.up"))
+        self.hub.reload()
+        self.publish(3)
+        self.hidden.clear()
+        self.hub.reload()
+        self.publish(4)
+        self.assertEqual(sink.ids(), ["0", "1", "2", "4"])
+
+    def test_only_newcomers_are_asked_about(self) -> None:
+        self.subscribe()
+        self.publish(0)
+        late = self.subscribe()
+        self.publish(1)
+        self.assertEqual(self.asked, 2)
+        self.assertEqual(late.ids(), ["1"])
+
+    def test_who_left_gets_nothing(self) -> None:
+        sink = self.subscribe()
+        self.publish(0)
+        assert sink.subscriber is not None
+        sink.subscriber.close()
+        sink.subscriber.close()
+        self.publish(1)
+        self.assertEqual(sink.ids(), ["0"])
+        self.assertEqual(len(self.hub.subscribers), 0)
+        self.assertEqual(self.hub.audience("dev1.up"), set())
+
+    def test_memory_of_answers_is_bounded(self) -> None:
+        self.make_hub(max_remembered=10)
+        sink = self.subscribe()
+        for offset in range(100):
+            self.publish(offset, key=f"dev{offset}.up")
+            self.assertLessEqual(len(self.hub._audiences), 11)
+        self.assertEqual(len(sink.ids()), 100)
+
+    def test_an_event_is_serialised_once(self) -> None:
+        one, two = self.subscribe(), self.subscribe()
+        self.publish(0)
+        self.assertIs(one.written[0], two.written[0])
+
+    def test_repeats_of_the_stream_are_ignored(self) -> None:
+        sink = self.subscribe()
+        self.publish(4, 5, 4, 5, 6)
+        self.assertEqual(sink.ids(), ["4", "5", "6"])
+
+    def test_full(self) -> None:
+        self.subscribe()
+        self.assertFalse(self.hub.full)
+        self.subscribe()
+        self.assertTrue(self.hub.full)
+
+    def test_close(self) -> None:
+        sinks = [self.subscribe(), self.subscribe()]
+        self.hub.close()
+        self.assertTrue(self.hub.closed)
+        self.assertEqual([sink.state for sink in sinks], ["finished", "finished"])
+        self.assertEqual(len(self.hub.subscribers), 0)
+
+
+class ResumeTests(HubTestCase):
+    def gap_of(self, sink: MemorySink) -> dict[str, object]:
+        data = next(line for line in sink.written[0].decode().splitlines() if line.startswith("data: "))
+        gap: dict[str, object] = json.loads(data[6:])
+        return gap
+
+    def test_without_an_id_only_news(self) -> None:
+        self.publish(0, 1)
+        sink = self.subscribe()
+        self.publish(2)
+        self.assertEqual(sink.ids(), ["2"])
+
+    def test_history_then_news(self) -> None:
+        self.publish(5, 6, 7, 8)
+        sink = self.subscribe(last="6")
+        self.publish(9)
+        self.assertEqual(sink.ids(), ["7", "8", "9"])
+
+    def test_up_to_date(self) -> None:
+        self.publish(5, 6)
+        sink = self.subscribe(last="6")
+        self.publish(7)
+        self.assertEqual(sink.ids(), ["7"])
+
+    def test_the_window_s_edge_is_no_gap(self) -> None:
+        self.publish(*range(100, 130))  # 120–129 are left
+        self.assertEqual(self.subscribe(last="119").ids(), [str(n) for n in range(120, 130)])
+
+    def test_beyond_the_window_s_edge(self) -> None:
+        self.publish(*range(100, 130))
+        sink = self.subscribe(last="118")
+        self.publish(130)
+        self.assertEqual(sink.ids(), ["gap 119", *(str(n) for n in range(120, 131))])
+        self.assertEqual(self.gap_of(sink), {"reason": "too old", "resumes_after": 119})
+
+    def test_holes_between_offsets(self) -> None:
+        self.publish(10, 20, 30)
+        self.assertEqual(self.subscribe(last="15").ids(), ["20", "30"])
+
+    def test_unknown_ids(self) -> None:
+        self.publish(5)
+        for last in ("6", "x", "-1", "99999999999999999999"):
+            sink = self.subscribe(last=last)
+            self.assertEqual(sink.ids(), ["gap 5"], last)
+            self.assertEqual(self.gap_of(sink), {"reason": "unknown id", "resumes_after": 5})
+
+    def test_an_id_before_anything_was_read(self) -> None:
+        sink = self.subscribe(last="6")
+        self.assertEqual(sink.ids(), ["gap"])
+        self.assertEqual(self.gap_of(sink), {"reason": "unknown id", "resumes_after": None})
+
+    def test_replay_is_filtered_and_permitted(self) -> None:
+        self.hidden.add(("alice", "dev2.up"))
+        for offset, key in enumerate(["dev0.up", "dev1.up", "dev2.up", "dev1.down", "dev1.up"]):
+            self.publish(offset, key=key)
+        self.assertEqual(self.subscribe("*.up", last="0").ids(), ["1", "4"])
+
+    def test_a_blocked_replay_waits_for_the_connection(self) -> None:
+        self.publish(0, 1, 2, 3)
+        sink = self.subscribe(last="0", capacity=1)
+        self.publish(4)
+        self.assertEqual(sink.ids(), ["1"])
+        for expected in (["1", "2"], ["1", "2", "3"], ["1", "2", "3", "4"]):
+            sink.capacity = 1
+            sink.subscriber.resume()  # type: ignore[union-attr]
+            self.assertEqual(sink.ids(), expected)
+        sink.capacity = None
+        sink.subscriber.resume()  # type: ignore[union-attr]
+        self.publish(5)
+        self.assertEqual(sink.ids(), ["1", "2", "3", "4", "5"])
+
+    def test_a_replay_larger_than_the_buffer_goes_through(self) -> None:
+        self.make_hub(window=50, buffer_bytes=1)
+        self.publish(*range(50))
+        sink = self.subscribe(last="0", capacity=1)
+        for _ in range(60):
+            sink.capacity = 1
+            sink.subscriber.resume()  # type: ignore[union-attr]
+        self.assertEqual(sink.ids(), [str(n) for n in range(1, 50)])
+        self.assertEqual(sink.state, "open")
+
+    def test_a_replay_overtaken_by_the_window_is_cut(self) -> None:
+        self.publish(0, 1, 2)
+        sink = self.subscribe(last="0", capacity=1)
+        self.publish(*range(3, 20))
+        self.assertEqual(sink.state, "cut")
+        self.assertEqual(self.counters.slow_subscribers, 1)
+        self.assertEqual(sink.ids(), ["1"])
+
+    def test_a_replay_overtaken_by_events_it_does_not_want_is_cut_when_it_reads(self) -> None:
+        self.publish(0, 1, 2)
+        sink = self.subscribe("dev1.#", last="0", capacity=1)
+        self.publish(*range(3, 20), key="other.up")
+        self.assertEqual(sink.state, "open")
+        sink.subscriber.resume()  # type: ignore[union-attr]
+        self.assertEqual(sink.state, "cut")
+        self.assertEqual(sink.ids(), ["1"])
+
+    def test_the_connection_may_block_before_the_start(self) -> None:
+        self.publish(0, 1)
+        sink = MemorySink()
+        subscriber = self.hub.subscribe("alice", [TopicPattern("#")], sink, "0")
+        subscriber.pause()
+        subscriber.start()
+        self.publish(2)
+        self.assertEqual(sink.written, [])
+        subscriber.resume()
+        self.assertEqual(sink.ids(), ["1", "2"])
+
+    @given(
+        st.lists(st.sampled_from(["wanted", "other", "block", "read one", "read all"]), max_size=80), st.integers(0, 9)
+    )
+    def test_whatever_happens_order_holds_and_nothing_is_skipped(self, steps: list[str], last: int) -> None:
+        """What it wants from behind its id on, in order: all of it, or all of it up to where it was cut."""
+        self.make_hub(window=8, buffer_bytes=60)
+        self.publish(*range(10))
+        wanted = [offset for offset in range(2, 10) if offset > last]  # 0 and 1 have left the window
+        sink = self.subscribe("dev1.#", last=str(last))
+        subscriber = sink.subscriber
+        assert subscriber is not None
+        for offset, step in enumerate(steps, start=10):
+            if step in ("wanted", "other"):
+                self.publish(offset, key="dev1.up" if step == "wanted" else "other.up")
+                wanted += [offset] if step == "wanted" else []
+            elif sink.state == "open" and step == "block":
+                subscriber.pause()
+            elif sink.state == "open":
+                sink.capacity = 1 if step == "read one" else None
+                subscriber.resume()
+        if sink.state == "open":
+            sink.capacity = None
+            subscriber.resume()
+        got = [int(text) for text in sink.ids() if not text.startswith("gap")]
+        self.assertEqual(got, wanted if sink.state == "open" else wanted[: len(got)])
+        self.assertEqual(sink.ids()[:1] == ["gap 1"], last < 1)
+
+
+class SlowReaderTests(HubTestCase):
+    FRAME = len(sse.encode(event(10)))
+
+    def test_a_blocked_subscriber_s_events_wait(self) -> None:
+        sink = self.subscribe(capacity=1)
+        self.publish(10, 11, 12)
+        assert sink.subscriber is not None
+        self.assertEqual(sink.ids(), ["10"])
+        self.assertEqual(sink.subscriber.buffered, 2 * self.FRAME)
+        sink.capacity = None
+        sink.subscriber.resume()
+        self.publish(13)
+        self.assertEqual(sink.ids(), ["10", "11", "12", "13"])
+        self.assertEqual(sink.subscriber.buffered, 0)
+
+    def test_the_buffer_s_last_byte_may_be_used_and_no_more(self) -> None:
+        self.make_hub(buffer_bytes=2 * self.FRAME)
+        slow, quick = self.subscribe(capacity=1), self.subscribe()
+        self.publish(10, 11, 12)
+        self.assertEqual(slow.state, "open")
+        self.publish(13)
+        self.assertEqual(slow.state, "cut")
+        self.assertEqual(quick.ids(), ["10", "11", "12", "13"])
+        self.assertEqual(self.counters.slow_subscribers, 1)
+        self.assertEqual(len(self.hub.subscribers), 1)
+        self.assertEqual(slow.subscriber.buffered, 0)  # type: ignore[union-attr]
+
+    def test_the_window_is_bounded_in_bytes(self) -> None:
+        self.make_hub(window=1000, window_bytes=3 * self.FRAME)
+        self.publish(*range(10, 20))
+        self.assertEqual(self.hub.window_bytes, 3 * self.FRAME)
+        self.assertEqual(self.subscribe(last="16").ids(), ["17", "18", "19"])
+
+    def test_one_event_larger_than_the_window(self) -> None:
+        self.make_hub(window_bytes=10)
+        sink = self.subscribe()
+        self.publish(10, 11)
+        self.assertEqual(sink.ids(), ["10", "11"])
+        self.assertEqual(self.hub.window_bytes, self.FRAME)
+
+    def test_heartbeats_go_where_nothing_waits(self) -> None:
+        free, blocked = self.subscribe(), self.subscribe(capacity=1)
+        self.publish(10)
+        self.hub.heartbeat()
+        self.assertEqual(free.written[-1], b":\n\n")
+        self.assertEqual(len(blocked.written), 1)
