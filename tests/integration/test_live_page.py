@@ -1,0 +1,138 @@
+"""The live page in headless Chromium, over a real connection, with a real EventSource."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from twisted.trial.unittest import TestCase
+
+from amqprouter.settings import EventsSettings
+from tests.support.browser import Browser, with_browser
+from tests.support.site import LiveSite, with_site
+
+ROWS = "return document.querySelectorAll('#events li').length >= arguments[0]"
+LIVE = "return document.querySelector('#link').textContent === 'live'"
+
+
+class LivePageTests(TestCase):
+    timeout = 120
+
+    @asynccontextmanager
+    async def page(self, events: EventsSettings | None = None) -> AsyncIterator[tuple[LiveSite, Browser]]:
+        """The page, open and connected."""
+        async with with_site(events) as site, with_browser(Path(self.mktemp())) as browser:
+            await browser.resize(1280, 800)
+            await browser.open(site.url)
+            await browser.until(LIVE, what="the page is connected")
+            yield site, browser
+
+    async def filter(self, browser: Browser, pattern: str) -> None:
+        await browser.run("document.querySelector('#pattern').value = arguments[0]", pattern)
+        await browser.run("document.querySelector('#filter').requestSubmit()")
+
+    async def test_events_arrive(self) -> None:
+        async with self.page() as (site, browser):
+            site.counters.received += 1000
+            site.counters.rejected["acl"] += 3
+            for number in range(150):
+                site.publish("meter-1", "up.power", json.dumps({"watts": number}).encode())
+            site.publish("meter-2", "up.door", b"open")
+            await browser.until(ROWS, 100, what="the list is full")
+            self.assertEqual(await browser.run("return document.querySelectorAll('#events li').length"), 100)
+            self.assertIn("meter-2 up.door", await browser.text("#events li:first-child"))
+            self.assertIn('{"watts":149}', await browser.text("#events li:nth-child(2)"))
+            await browser.until(
+                "return document.querySelectorAll('#devices tr').length === 2", what="both devices are in the table"
+            )
+            self.assertIn('{"watts":149}', await browser.text("#devices tr:first-child"))
+            await browser.until(
+                "return document.querySelector('#tiles').innerText.includes('3 in all, mostly acl')",
+                what="the figures are there",
+            )
+            self.assertIn("1,000 in all", await browser.text("#tiles"))
+            await browser.run("document.querySelector('#events summary').click()")
+            await browser.until("return document.querySelector('#events pre') !== null", what="the details are open")
+            self.assertIn('"body": "open"', await browser.text("#events pre"))
+            self.assertEqual(await browser.messages(), [])
+
+    async def test_what_devices_send_is_never_markup(self) -> None:
+        attack = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
+        async with self.page() as (site, browser):
+            for body in (
+                attack,
+                {"a": attack},
+                {"base64": attack},
+                [attack],
+                {"base64": {"textContent": attack}},
+                None,
+            ):
+                site.publish(attack, attack, json.dumps(body).encode())
+            await browser.until(ROWS, 6, what="all events are shown")
+            await browser.until("return document.querySelector('#devices tr') !== null", what="the device is shown")
+            await browser.run("document.querySelectorAll('#events summary').forEach((summary) => summary.click())")
+            self.assertIn(attack, await browser.text("#events"))
+            self.assertIn(attack, await browser.text("#devices button"))
+            self.assertEqual(await browser.run("return document.querySelectorAll('main img, main script').length"), 0)
+            self.assertIsNone(await browser.run("return window.hacked"))
+
+    async def test_filter_and_keyboard(self) -> None:
+        async with self.page() as (site, browser):
+            await self.filter(browser, "meter-2.#")
+            await browser.until(LIVE, what="the page is connected again")
+            site.publish("meter-1", "up", b"1")
+            site.publish("meter-2", "up", b"2")
+            await browser.until(ROWS, 1, what="the event is shown")
+            self.assertIn("meter-2", await browser.text("#events"))
+            self.assertNotIn("meter-1", await browser.text("#events"))
+            await self.filter(browser, "meter..2")
+            await browser.until(
+                "return document.querySelector('#problem').innerText.includes('not a topic pattern')",
+                what="the page says what is wrong",
+            )
+            await browser.until("return document.querySelector('#devices tr') !== null", what="the device is shown")
+            await browser.run("document.querySelector('#devices button').click()")
+            await browser.until(LIVE, what="a click on a device filters by it")
+            self.assertEqual(await browser.run("return document.querySelector('#pattern').value"), "meter-2.#")
+            press = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: arguments[0], bubbles: true}))"
+            await browser.run(press, "p")
+            site.publish("meter-2", "up", b"3")
+            await browser.until(
+                "return document.querySelector('#pause').textContent === 'Resume (1)'", what="the event waits"
+            )
+            await browser.run(press, "p")
+            await browser.until(ROWS, 1, what="the event is shown")
+            await browser.run(press, "/")
+            self.assertEqual(await browser.run("return document.activeElement.id"), "pattern")
+
+    async def test_after_a_broken_connection_it_resumes(self) -> None:
+        async with self.page(EventsSettings(window=5)) as (site, browser):
+            site.publish("meter-1", "up", b'"before"')
+            await browser.until(ROWS, 1, what="the first event is shown")
+            await self.break_connection(site)
+            site.publish("meter-1", "up", b'"meanwhile"')
+            await browser.until(ROWS, 2, what="the event of the meantime is shown")
+            self.assertIn("meanwhile", await browser.text("#events li:first-child"))
+
+            await self.break_connection(site)
+            for number in range(20):
+                site.publish("meter-1", "up", b"%d" % number)
+            await browser.until("return document.querySelector('#events .gap') !== null", what="the gap is told")
+            await browser.until(ROWS, 8, what="what is left of the meantime is shown")
+            self.assertEqual(await browser.run("return document.querySelectorAll('#events li').length"), 8)
+
+    async def break_connection(self, site: LiveSite) -> None:
+        [subscriber] = site.hub.subscribers
+        site.hub.cut(subscriber)
+
+    async def test_phone(self) -> None:
+        """Nothing needs scrolling sideways."""
+        async with self.page() as (site, browser):
+            await browser.resize(360, 740)
+            site.publish(
+                "a-device-with-a-rather-long-name", "and.a.topic.that.is.long.too", b'{"x": "%b"}' % (b"y" * 500)
+            )
+            await browser.until("return document.querySelector('#devices tr') !== null", what="the device is shown")
+            self.assertLessEqual(await browser.run("return document.documentElement.scrollWidth"), 360)

@@ -1,0 +1,67 @@
+"""A real site on a free port of the loopback interface, with a hub that the test feeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.event import Event, encode_event_body
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.hub import Hub
+from amqprouter.web.site import make_site
+from tests.support.process import reactor
+
+
+class LiveSite:
+    """Its user is ``alice`` with the password ``wonder``."""
+
+    def __init__(self, events: EventsSettings, http: HttpSettings) -> None:
+        self.counters = Counters()
+        self.hub = Hub(events, self.counters, lambda user, key: True)
+        self.offset = 0
+        self._site = make_site(
+            http=http,
+            events=events,
+            hub=self.hub,
+            counters=self.counters,
+            authenticate=self._authenticate,
+            readiness=[],
+            gauges=[],
+            top_devices=lambda user: [],
+            reactor=reactor,
+            random=lambda: 0.0,
+        )
+        self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
+        self.port: int = self._listener.getHost().port
+
+    async def _authenticate(self, username: str, password: bytes) -> bool:
+        return (username, password) == ("alice", b"wonder")
+
+    @property
+    def url(self) -> str:
+        """With the login in it."""
+        return f"http://alice:wonder@127.0.0.1:{self.port}/"
+
+    def publish(self, device: str, topic: str, body: bytes) -> None:
+        """Tell everybody that the device sent this just now."""
+        message = Message(device, topic, body, Properties(), received_at=time.time())
+        self.hub.publish(Event(self.offset, message.key, encode_event_body(message)))
+        self.offset += 1
+
+    async def close(self) -> None:
+        self.hub.close()
+        await self._listener.stopListening()
+
+
+@asynccontextmanager
+async def with_site(events: EventsSettings | None = None, http: HttpSettings | None = None) -> AsyncIterator[LiveSite]:
+    """``async with with_site() as site``."""
+    site = LiveSite(events or EventsSettings(), http or HttpSettings())
+    try:
+        yield site
+    finally:
+        await site.close()
