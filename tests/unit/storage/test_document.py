@@ -1,0 +1,234 @@
+"""A message's document: its id, its fields, and what cannot be one."""
+
+from __future__ import annotations
+
+import random
+import struct
+from datetime import datetime, timezone
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+from bson import CodecOptions, Decimal128, decode
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.errors import Unstorable
+from amqprouter.storage.document import DocumentMaker, promises_json
+
+AWARE: Any = CodecOptions(tz_aware=True)
+JSON = "application/json"
+RECEIVED = 1_700_000_000.123
+
+
+def message(
+    body: bytes = b"{}", *, device: str = "dev1", topic: str = "up.t", received_at: float = RECEIVED, **properties: Any
+) -> Message:
+    properties.setdefault("message_id", "m1")
+    raw = Properties(encode_properties(**properties))
+    return Message(device, topic, body, raw, received_at=received_at)
+
+
+class DocumentTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.maker = DocumentMaker(random.Random(1), {"x-device-secret"})
+
+    def document(self, message: Message) -> dict[str, Any]:
+        fields: dict[str, Any] = decode(self.maker.document(message).raw, AWARE)
+        return fields
+
+    def assertUnstorable(self, message: Message, reason: str) -> None:
+        with self.assertRaises(Unstorable) as caught:
+            self.maker.document(message)
+        self.assertEqual(caught.exception.reason, reason)
+
+
+class IdentityTests(DocumentTestCase):
+    def test_the_same_message_has_the_same_id(self) -> None:
+        first = self.document(message(b'{"a":1}', received_at=1.0))
+        again = self.document(message(b'{"a":1}', received_at=2.0))
+        self.assertEqual(first["_id"], again["_id"])
+        self.assertRegex(first["_id"], r"^[0-9a-f]{32}$")
+
+    def test_the_id_is_the_same_in_every_version(self) -> None:
+        """Written down, for documents already stored must still be recognised after an upgrade."""
+        expected = sha256(b"4 4 2 " + b"dev1" + b"up.t" + b"m1" + b"{}").hexdigest()[:32]
+        self.assertEqual(self.document(message(b"{}"))["_id"], expected)
+
+    @given(*[st.tuples(st.text(max_size=5), st.text(max_size=5), st.text("ab", min_size=1), st.binary(max_size=5))] * 2)
+    def test_equal_ids_mean_equal_content(self, one: Any, other: Any) -> None:
+        ids = [
+            self.maker.document(message(body, device=device, topic=topic, message_id=message_id))["_id"]
+            for device, topic, message_id, body in (one, other)
+        ]
+        self.assertEqual(ids[0] == ids[1], one == other)
+
+    def test_parts_do_not_run_into_one_another(self) -> None:
+        parts = [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd")]
+        ids = {self.maker.document(message(device=d, topic=t, message_id=m))["_id"] for d, t, m in parts}
+        self.assertEqual(len(ids), 3)
+
+    def test_without_a_message_id_every_document_is_another(self) -> None:
+        nameless = message(message_id="")
+        ids = {self.maker.document(nameless)["_id"] for _ in range(50)}
+        self.assertEqual(len(ids), 50)
+        self.assertNotIn("message_id", self.document(nameless))
+
+    def test_a_device_cannot_choose_the_id(self) -> None:
+        stored = self.document(message(b'{"_id":"mine"}', content_type=JSON, headers={"_id": "mine"}))
+        self.assertNotEqual(stored["_id"], "mine")
+        self.assertEqual(stored["body"], {"_id": "mine"})
+
+
+class FieldTests(DocumentTestCase):
+    def test_a_whole_document(self) -> None:
+        stored = self.document(
+            message(
+                b'{"t":21.5}', content_type=JSON, timestamp=1_600_000_000, headers={"fw": "1.2", "x-device-secret": "s"}
+            )
+        )
+        del stored["_id"]
+        self.assertEqual(
+            stored,
+            {
+                "device": "dev1",
+                "topic": "up.t",
+                "message_id": "m1",
+                "received_at": datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=timezone.utc),
+                "sent_at": datetime(2020, 9, 13, 12, 26, 40, tzinfo=timezone.utc),
+                "content_type": JSON,
+                "body": {"t": 21.5},
+                "headers": {"fw": "1.2"},
+            },
+        )
+
+    def test_no_field_for_what_is_not_there(self) -> None:
+        stored = self.document(message(b"x"))
+        self.assertEqual(set(stored), {"_id", "device", "topic", "message_id", "received_at", "body"})
+
+    def test_timestamps_out_of_range_stay_numbers(self) -> None:
+        for seconds, raw in ((1_700_000_000_000, 1_700_000_000_000), (2**64 - 1, Decimal128(str(2**64 - 1)))):
+            stored = self.document(message(timestamp=seconds))
+            self.assertNotIn("sent_at", stored)
+            self.assertEqual(stored["sent_at_raw"], raw)
+        self.assertEqual(self.document(message(timestamp=0))["sent_at"].year, 1970)
+
+    def test_headers_keep_their_types(self) -> None:
+        when = datetime(2024, 1, 2, tzinfo=timezone.utc)
+        headers: dict[str, Any] = {
+            "text": "é",
+            "flag": True,
+            "none": None,
+            "bytes": b"\x00\xff",
+            "when": when,
+            "list": [1, {"a.b": b"x"}],
+            "$table": {"deep": {"%2E": 1}},
+            "n\0ul": 1,
+            "min": -(2**63),
+        }
+        stored = self.document(message(headers={**headers, "decimal": Decimal("1.50"), "huge": 2**63, "real": 1.5}))
+        self.assertEqual(
+            stored["headers"],
+            {
+                "text": "é",
+                "flag": True,
+                "none": None,
+                "bytes": b"\x00\xff",
+                "when": when,
+                "list": [1, {"a%2Eb": b"x"}],
+                "%24table": {"deep": {"%252E": 1}},
+                "n%00ul": 1,
+                "min": -(2**63),
+                "decimal": Decimal128("1.50"),
+                "huge": Decimal128(str(2**63)),
+                "real": 1.5,
+            },
+        )
+
+    def test_what_brokers_add_is_left_out(self) -> None:
+        headers: dict[str, Any] = {"x-death": [{"count": 1}], "x-delivery-count": 3, "CC": ["a"], "BCC": ["b"]}
+        self.assertNotIn("headers", self.document(message(headers=headers)))
+
+    def test_malformed_properties(self) -> None:
+        raw = encode_properties(message_id="m", headers={"a": 1})
+        self.assertUnstorable(Message("d", "t", b"", Properties(raw[:-4])), "malformed-properties")
+        bad_table = struct.pack(">H", 1 << 13) + struct.pack(">I", 4) + b"\x01aZ\x00"
+        self.assertUnstorable(Message("d", "t", b"", Properties(bad_table)), "malformed-properties")
+
+
+class BodyTests(DocumentTestCase):
+    def body(self, raw: bytes, **properties: Any) -> Any:
+        return self.document(message(raw, **properties))["body"]
+
+    def test_which_types_promise_json(self) -> None:
+        for kind in (JSON, "Application/JSON; charset=utf-8", "application/vnd.acme+json", "application/geo+json ;x=y"):
+            self.assertTrue(promises_json(kind), kind)
+        for kind in ("", "text/plain", "application/jsonp", "application/json-seq", "text/json5"):
+            self.assertFalse(promises_json(kind), kind)
+
+    def test_json_of_every_kind(self) -> None:
+        for raw, value in (
+            (b"[1,2.5,null]", [1, 2.5, None]),
+            (b" 42 ", 42),
+            (b"true", True),
+            (b"null", None),
+            (b'"x"', "x"),
+            (b'{"a.b":{"$c":[]}}', {"a%2Eb": {"%24c": []}}),
+            (b"9223372036854775807", 2**63 - 1),
+            (b'"\\ud83d\\ude00"', "😀"),
+            (b'{"a":"\\u0000"}', {"a": "\0"}),
+        ):
+            self.assertEqual(self.body(raw, content_type=JSON), value)
+
+    def test_without_a_type_it_is_json_only_if_it_looks_and_reads_so(self) -> None:
+        self.assertEqual(self.body(b'{"a":1}'), {"a": 1})
+        self.assertEqual(self.body(b"[1]"), [1])
+        for raw in (
+            b"",
+            b"42",
+            b"{oops",
+            b'{"a":1,"a":2}',
+            b'["\\ud800"]',
+            b"[9223372036854775808]",
+            b"[" * 99 + b"]" * 99,
+        ):
+            self.assertEqual(self.body(raw), raw)
+
+    def test_other_types_are_binary(self) -> None:
+        for raw in (b'{"a":1}', b"", bytes(range(256)), "é".encode()):
+            self.assertEqual(self.body(raw, content_type="text/plain"), raw)
+
+    def test_a_packed_body_is_binary_whatever_its_type(self) -> None:
+        raw = struct.pack(">H", 1 << 15 | 1 << 14) + b"\x10application/json" + b"\x04gzip"
+        stored = self.document(Message("d", "t", b"\x1f\x8b", Properties(raw)))
+        self.assertEqual((stored["body"], stored["content_encoding"]), (b"\x1f\x8b", "gzip"))
+
+    def test_promised_json_that_cannot_be_stored(self) -> None:
+        for raw, reason in (
+            (b"", "bad-json"),
+            (b"{", "bad-json"),
+            (b'{"a":1,"a":2}', "bad-json"),
+            (b"[NaN]", "bad-json"),
+            (b'["\xff"]', "bad-json"),
+            (b'["\\ud800"]', "bad-text"),
+            (b'{"\\udfff":1}', "bad-text"),
+            (b"[9223372036854775808]", "integer-too-large"),
+            (b"-9223372036854775809", "integer-too-large"),
+            (b"[" * 65 + b"]" * 65, "json-too-deep"),
+            (b"[" + b"0," * 2_000_000 + b"0]", "document-too-large"),
+        ):
+            self.assertUnstorable(message(raw, content_type=JSON), reason)
+
+    def test_a_binary_body_too_large(self) -> None:
+        self.assertUnstorable(message(bytes(16 * 1024 * 1024)), "document-too-large")
+        self.assertEqual(len(self.body(bytes(16 * 1024 * 1024 - 1000))), 16 * 1024 * 1024 - 1000)
+
+    @given(st.binary(max_size=60), st.sampled_from(["", JSON, "text/plain"]))
+    def test_any_body_is_stored_or_refused(self, raw: bytes, content_type: str) -> None:
+        try:
+            self.document(message(raw, content_type=content_type))
+        except Unstorable:
+            self.assertEqual(content_type, JSON)
