@@ -1,0 +1,224 @@
+"""Messages into a collection: put together into batches, written, and written again until the store has them.
+
+Theory of operation. A message becomes a document at once, or is refused at once, alone. Documents wait in `_waiting`
+until they fill a batch or the oldest has lingered long enough (`_due`), and a write slot is free. A batch that fails
+keeps its place: it goes to `_failed`, by its number, and is sent again before anything newer, with the same documents
+and ids, after a pause that doubles from one failure to the next and is jittered, so that many gateways do not come
+back as one. While the store fails, one batch at a time tries; the first success opens all slots again.
+
+Bounds: every message here is an unacknowledged delivery, so the consumers' prefetch bounds their number, and the
+scheduler's ``max_in_flight`` does again; nothing here needs a limit of its own.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.settlement import Settlement
+from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
+from amqprouter.interfaces import IReadiness, IStore, ITarget, WriteOutcome, WriteResult
+from amqprouter.settings import StoreSettings
+from amqprouter.storage.document import DocumentMaker
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between attempts; the longest still lets writing resume within 10 s of the store's return."""
+
+
+@dataclass(order=True)
+class _Batch:
+    """Documents on their way to the store, and who waits for them."""
+
+    number: int
+    documents: list[Mapping[str, object]]
+    settlements: list[Settlement]
+
+
+@implementer(ITarget, IReadiness)
+class StoreTarget:
+    """One collection of a store.
+
+    `clock` provides ``callLater``; `randomness` jitters the pauses and gives ids to messages without a message id.
+    `hidden_headers` never get into documents: at least the one that carries a device's secret.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: IStore,
+        collection: str,
+        settings: StoreSettings,
+        clock: Any,
+        counters: Counters,
+        randomness: random.Random,
+        hidden_headers: Collection[str] = (),
+    ) -> None:
+        self.name = f"store:{collection}"
+        self._store = store
+        self._collection = collection
+        self._settings = settings
+        self._clock = clock
+        self._counters = counters
+        self._randomness = randomness
+        self._document = DocumentMaker(randomness, hidden_headers).document
+        self._waiting: deque[tuple[Mapping[str, object], Settlement]] = deque()
+        self._due = False
+        self._linger: Any = None
+        self._failed: list[_Batch] = []  # a heap
+        self._numbers = count()
+        self._writing = 0
+        self._pending = 0
+        self._failures = 0
+        self._problem = ""
+        self._pause: Any = None
+        self._starting = False
+        self._given_up = False
+        self._idle: list[Deferred[None]] = []
+
+    def deliver(self, message: Message, settlement: Settlement) -> None:
+        """See `ITarget`."""
+        try:
+            document = self._document(message)
+        except Unstorable as refusal:
+            settlement.refused(str(refusal))
+            return
+        self._pending += 1
+        waiting = self._waiting
+        waiting.append((document, settlement))
+        if len(waiting) >= self._settings.batch_size:
+            self._write()
+        elif self._linger is None and not self._due:
+            self._linger = self._clock.callLater(self._settings.linger, self._lingered)
+
+    def flush(self) -> None:
+        """See `ITarget`. A batch that is not full waits for more until the linger time is over, and is written then."""
+
+    @property
+    def pending(self) -> int:
+        """Messages taken and not yet answered for."""
+        return self._pending
+
+    def problem(self) -> str:
+        """See `IReadiness`."""
+        if self._problem or not IReadiness.providedBy(self._store):
+            return self._problem
+        problem: str = IReadiness(self._store).problem()
+        return problem
+
+    def stop(self) -> Deferred[None]:
+        """Write what waits; fires when nothing is pending. Cancelled, it gives up: what is pending stays unanswered,
+        and so unacknowledged, and comes again."""
+        done: Deferred[None] = Deferred(self._give_up)
+        self._idle.append(done)
+        self._lingered()
+        self._tell_idle()
+        return done
+
+    def _give_up(self, done: Deferred[None]) -> None:
+        self._idle.remove(done)
+        self._given_up = True
+        for call in (self._linger, self._pause):
+            if call is not None:
+                call.cancel()
+        self._linger = self._pause = None
+
+    def _lingered(self) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        self._linger = None
+        self._due = bool(self._waiting)
+        self._write()
+
+    def _write(self) -> None:
+        """Start as many writes as there is something to write for, and are allowed."""
+        if self._starting:
+            return  # a store that answers at once: the loop further up goes on
+        self._starting = True
+        while self._pause is None and not self._given_up:
+            if self._writing >= (1 if self._failures else self._settings.max_batches):
+                break
+            if self._failed:
+                self._start(heappop(self._failed))
+            elif self._due or len(self._waiting) >= self._settings.batch_size:
+                self._start(self._next_batch())
+            else:
+                break
+        self._starting = False
+
+    def _next_batch(self) -> _Batch:
+        waiting = self._waiting
+        taken = [waiting.popleft() for _ in range(min(len(waiting), self._settings.batch_size))]
+        if not waiting:
+            self._due = False
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
+        return _Batch(next(self._numbers), [document for document, _ in taken], [settled for _, settled in taken])
+
+    def _start(self, batch: _Batch) -> None:
+        self._writing += 1
+        writing = maybeDeferred(self._store.insert, self._collection, batch.documents)
+        writing.addCallbacks(self._written, self._not_written, callbackArgs=(batch,), errbackArgs=(batch,))
+        writing.addErrback(lambda failure: self._log.failure("this is a bug", failure))
+
+    def _written(self, results: list[WriteResult], batch: _Batch) -> None:
+        self._writing -= 1
+        if self._failures:
+            self._log.info(
+                "{target} takes writes again after {failures} failed attempts",
+                target=self.name,
+                failures=self._failures,
+            )
+            self._failures, self._problem = 0, ""
+        self._pending -= len(batch.settlements)
+        counters = self._counters
+        for result, settlement in zip(results, batch.settlements, strict=True):
+            if result.outcome is WriteOutcome.REFUSED:
+                settlement.refused(result.reason)
+                continue
+            counters.stored += 1
+            if result.outcome is WriteOutcome.DUPLICATE:
+                counters.store_duplicates += 1
+            settlement.delivered()
+        self._write()
+        self._tell_idle()
+
+    def _not_written(self, failure: Failure, batch: _Batch) -> None:
+        self._writing -= 1
+        self._counters.store_retries += 1
+        heappush(self._failed, batch)
+        if not failure.check(StoreUnavailable, StoreMisconfigured):
+            self._log.failure("{target}: this is a bug; the write is tried again", failure, target=self.name)
+        self._problem = failure.getErrorMessage()
+        if self._pause is not None or self._given_up:
+            return  # of two writes under way at once, the first to fail sets the pause
+        if not self._failures:
+            self._log.error(
+                "{target} cannot be written to, trying again: {problem}", target=self.name, problem=self._problem
+            )
+        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
+        self._failures += 1
+        self._pause = self._clock.callLater(longest * self._randomness.uniform(0.5, 1.0), self._try_again)
+
+    def _try_again(self) -> None:
+        self._pause = None
+        self._write()
+
+    def _tell_idle(self) -> None:
+        if self._pending == 0:
+            idle, self._idle = self._idle, []
+            for done in idle:
+                done.callback(None)

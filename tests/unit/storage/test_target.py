@@ -1,0 +1,310 @@
+"""Messages into a collection: batches, retries, and exactly one answer for each."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.errors import StoreMisconfigured
+from amqprouter.interfaces import IReadiness, ITarget
+from amqprouter.settings import StoreSettings
+from amqprouter.storage.memory import MemoryStore, Trouble
+from amqprouter.storage.target import LONGEST_PAUSE, StoreTarget
+
+SETTINGS = StoreSettings(batch_size=3, linger=0.005, max_batches=2)
+
+
+class Bench:
+    """A target over a store in memory, and the answers that messages got."""
+
+    def __init__(self, settings: StoreSettings = SETTINGS, store: MemoryStore | None = None) -> None:
+        self.clock = Clock()
+        self.counters = Counters()
+        self.store = MemoryStore() if store is None else store
+        self.target = StoreTarget(
+            self.store, "things", settings, self.clock, self.counters, random.Random(1), {"x-device-secret"}
+        )
+        self.answers: dict[int, str] = {}
+        self.sent = 0
+
+    def send(self, count: int = 1, body: bytes = b"{}", message_id: str = "", **properties: Any) -> None:
+        for _ in range(count):
+            self.sent += 1
+            raw = encode_properties(message_id=message_id or f"m{self.sent}", **properties)
+            message = Message("dev", "up", body, Properties(raw), received_at=1.0)
+            self.target.deliver(message, Settlement(message, self.sent, AckLedger(), self.answered))
+
+    def answered(self, settlement: Settlement) -> None:
+        assert settlement.tag not in self.answers, "answered twice"
+        self.answers[settlement.tag] = "; ".join(settlement.refusals) or "delivered"
+
+    @property
+    def stored(self) -> int:
+        return len(self.store.collections.get("things", {}))
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(ids) for _, ids in self.store.writes]
+
+
+class StoreTargetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench()
+
+    def test_interfaces(self) -> None:
+        verifyObject(ITarget, self.bench.target)
+        verifyObject(IReadiness, self.bench.target)
+        self.assertEqual(self.bench.target.name, "store:things")
+
+    def test_a_full_batch_is_written_at_once(self) -> None:
+        self.bench.send(2)
+        self.assertEqual(self.bench.store.writes, [])
+        self.bench.send(1)
+        self.assertEqual(self.bench.sizes, [3])
+        self.assertEqual(self.bench.answers, {1: "delivered", 2: "delivered", 3: "delivered"})
+
+    def test_a_batch_that_is_not_full_lingers(self) -> None:
+        self.bench.send(1)
+        self.bench.clock.advance(0.004)
+        self.bench.send(1)
+        self.bench.target.flush()
+        self.assertEqual(self.bench.store.writes, [])
+        self.bench.clock.advance(0.001)
+        self.assertEqual(self.bench.sizes, [2])
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+    def test_no_more_writes_at_once_than_allowed(self) -> None:
+        self.bench.store.trouble = Trouble.SILENT
+        self.bench.send(20)
+        self.bench.clock.advance(1)
+        self.assertEqual(self.bench.sizes, [3, 3])
+        self.assertEqual(self.bench.target.pending, 20)
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.store.answer_late()
+        self.assertEqual(self.bench.sizes, [3, 3, 3, 3, 3, 3, 2])
+        self.assertEqual(self.bench.target.pending, 0)
+        self.assertEqual(set(self.bench.answers.values()), {"delivered"})
+
+    def test_documents_are_written_in_order(self) -> None:
+        self.bench.store.trouble = Trouble.SILENT
+        self.bench.send(20)
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.store.answer_late()
+        self.bench.clock.advance(1)
+        held = self.bench.store.collections["things"]
+        written = [held[key]["message_id"] for _, ids in self.bench.store.writes for key in ids]
+        self.assertEqual(written, [f"m{n}" for n in range(1, 21)])
+
+    def test_what_cannot_be_stored_is_refused_at_once(self) -> None:
+        self.bench.send(1)
+        self.bench.send(1, b"{", content_type="application/json")
+        self.assertEqual(self.bench.answers, {2: "bad-json: JSONDecodeError"})
+        self.assertEqual(self.bench.target.pending, 1)
+
+    def test_what_the_store_refuses_is_refused_alone(self) -> None:
+        bench = Bench(store=MemoryStore(lambda document: "" if document["message_id"] == "m2" else "store-error-121"))
+        bench.send(3)
+        self.assertEqual(bench.answers, {1: "store-error-121", 2: "delivered", 3: "store-error-121"})
+        self.assertEqual((bench.counters.stored, bench.counters.store_duplicates), (1, 0))
+
+    def test_secrets_are_not_stored(self) -> None:
+        self.bench.send(3, headers={"x-device-secret": "hunter2", "fw": "1"})
+        (document, *_) = self.bench.store.collections["things"].values()
+        self.assertEqual(dict(document["headers"]), {"fw": "1"})  # type: ignore[call-overload]
+
+    def test_counters(self) -> None:
+        self.bench.send(2, message_id="same")
+        self.bench.send(1)
+        counters = self.bench.counters
+        self.assertEqual((counters.stored, counters.store_duplicates, counters.store_retries), (3, 1, 0))
+
+
+class TroubleTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench()
+
+    def test_lost_answers_lead_to_duplicates_never_to_doubles(self) -> None:
+        self.bench.store.trouble = Trouble.DEAF
+        self.bench.send(3)
+        self.assertEqual(self.bench.answers, {})
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.clock.advance(0.1)
+        self.assertEqual(set(self.bench.answers.values()), {"delivered"})
+        self.assertEqual(self.bench.stored, 3)
+        counters = self.bench.counters
+        self.assertEqual((counters.stored, counters.store_duplicates, counters.store_retries), (3, 3, 1))
+
+    def test_a_message_without_id_keeps_the_one_it_was_given(self) -> None:
+        self.bench.store.trouble = Trouble.DEAF
+        self.bench.sent = 2
+        raw = Properties(encode_properties())
+        message = Message("dev", "up", b"x", raw, received_at=1.0)
+        self.bench.target.deliver(message, Settlement(message, 1, AckLedger(), self.bench.answered))
+        self.bench.clock.advance(0.005)
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.clock.advance(0.1)
+        self.assertEqual((self.bench.stored, self.bench.counters.store_duplicates), (1, 1))
+
+    def test_one_batch_tries_while_the_store_fails(self) -> None:
+        self.bench.store.trouble = Trouble.UNAVAILABLE
+        self.bench.send(30)
+        for _ in range(40):
+            self.bench.clock.advance(1)
+        batches = {tuple(ids) for _, ids in self.bench.store.writes}
+        self.assertEqual(len(batches), 1)
+        self.assertEqual(self.bench.answers, {})
+        self.assertEqual(self.bench.target.pending, 30)
+
+    def test_pauses_grow_up_to_the_longest_and_are_jittered(self) -> None:
+        self.bench.store.trouble = Trouble.UNAVAILABLE
+        self.bench.send(3)
+        pauses = []
+        for _ in range(30):
+            (call,) = self.bench.clock.getDelayedCalls()
+            pauses.append(call.getTime() - self.bench.clock.seconds())
+            self.bench.clock.advance(pauses[-1])
+        self.assertTrue(0.05 <= pauses[0] <= 0.1)
+        self.assertTrue(all(LONGEST_PAUSE / 2 <= pause <= LONGEST_PAUSE for pause in pauses[8:]))
+        self.assertEqual(len(set(pauses)), len(pauses))
+
+    def test_the_store_comes_back(self) -> None:
+        """Fault 23: bounded while it is away, and resumed within 10 s."""
+        self.bench.store.trouble = Trouble.UNAVAILABLE
+        self.bench.send(30)
+        for _ in range(120):
+            self.bench.clock.advance(1)
+        self.bench.store.trouble = Trouble.NONE
+        for _ in range(10):
+            self.bench.clock.advance(1)
+        self.assertEqual((self.bench.stored, self.bench.target.pending), (30, 0))
+        held = self.bench.store.collections["things"].values()
+        self.assertEqual([document["message_id"] for document in held], [f"m{n}" for n in range(1, 31)])
+        self.assertEqual(self.bench.counters.store_duplicates, 0)
+
+    def test_two_writes_fail_and_go_again_in_order(self) -> None:
+        self.bench.store.trouble = Trouble.SILENT
+        self.bench.send(6)
+        self.bench.store.fail_late()
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.clock.advance(0.1)
+        held = self.bench.store.collections["things"].values()
+        self.assertEqual([document["message_id"] for document in held], [f"m{n}" for n in range(1, 7)])
+        self.assertEqual(self.bench.counters.store_retries, 2)
+
+    def test_readiness_says_what_is_wrong(self) -> None:
+        self.assertEqual(self.bench.target.problem(), "")
+        self.bench.store.trouble = Trouble.UNAVAILABLE
+        self.assertIn("unavailable", self.bench.target.problem())  # nothing was written yet: the store says so
+        self.bench.store.trouble = Trouble.DEAF
+        self.bench.send(3)
+        self.assertEqual(self.bench.target.problem(), "the answer was lost")
+        self.bench.store.trouble = Trouble.NONE
+        self.bench.clock.advance(0.1)
+        self.assertEqual(self.bench.target.problem(), "")
+
+    def test_a_misconfigured_store_is_retried_too(self) -> None:
+        store = MemoryStore()
+        broken = [True]
+        insert = store.insert
+
+        def sometimes(collection: str, documents: Any) -> Any:
+            if broken[0]:
+                raise StoreMisconfigured("wrong password")
+            return insert(collection, documents)
+
+        store.insert = sometimes  # type: ignore[method-assign]
+        bench = Bench(store=store)
+        bench.send(3)
+        self.assertEqual(bench.target.problem(), "wrong password")
+        broken[0] = False
+        bench.clock.advance(0.1)
+        self.assertEqual((bench.stored, bench.target.problem()), (3, ""))
+
+    def test_a_bug_in_the_store_is_logged_and_retried(self) -> None:
+        bench = Bench(store=MemoryStore(lambda document: 1 / 0))  # type: ignore[arg-type, return-value]
+        bench.send(3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((bench.target.pending, bench.answers), (3, {}))
+
+
+class StopTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.bench = Bench()
+
+    def test_nothing_pending(self) -> None:
+        self.successResultOf(self.bench.target.stop())
+
+    def test_what_waits_is_written(self) -> None:
+        self.bench.send(2)
+        self.successResultOf(self.bench.target.stop())
+        self.assertEqual(self.bench.stored, 2)
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
+
+    def test_it_waits_for_the_store(self) -> None:
+        self.bench.store.trouble = Trouble.UNAVAILABLE
+        self.bench.send(5)
+        stopped = self.bench.target.stop()
+        self.bench.clock.advance(3)
+        self.assertNoResult(stopped)
+        self.bench.store.trouble = Trouble.NONE
+        for _ in range(10):
+            self.bench.clock.advance(1)
+        self.successResultOf(stopped)
+        self.assertEqual(self.bench.stored, 5)
+
+    def test_giving_up(self) -> None:
+        for trouble in (Trouble.UNAVAILABLE, Trouble.SILENT):
+            bench = Bench()
+            bench.store.trouble = trouble
+            bench.send(8)
+            stopped = bench.target.stop()
+            stopped.addErrback(lambda _: None)
+            stopped.cancel()
+            self.successResultOf(bench.store.close())
+            self.assertEqual(bench.clock.getDelayedCalls(), [])
+            self.assertEqual(bench.answers, {})
+
+
+steps = st.lists(
+    st.one_of(
+        st.integers(1, 8),
+        st.sampled_from(list(Trouble)),
+        st.just("late"),
+        st.floats(0.001, 8, allow_nan=False),
+    ),
+    max_size=30,
+)
+
+
+class WhateverHappensTests(SynchronousTestCase):
+    @settings(deadline=None)
+    @given(steps, st.integers(1, 4), st.integers(1, 3))
+    def test_every_message_is_stored_once_and_answered_once(self, steps: list[Any], size: int, writes: int) -> None:
+        bench = Bench(StoreSettings(batch_size=size, linger=0.005, max_batches=writes))
+        for step in steps:
+            if isinstance(step, int):
+                bench.send(step)
+            elif isinstance(step, Trouble):
+                bench.store.trouble = step
+            elif step == "late":
+                bench.store.answer_late()
+            else:
+                bench.clock.advance(step)
+        bench.store.trouble = Trouble.NONE
+        bench.store.answer_late()
+        for _ in range(12):
+            bench.clock.advance(1)
+        self.assertEqual(bench.answers, dict.fromkeys(range(1, bench.sent + 1), "delivered"))
+        self.assertEqual((bench.stored, bench.target.pending), (bench.sent, 0))
+        self.assertEqual(bench.counters.stored, bench.sent)
+        self.assertEqual(bench.clock.getDelayedCalls(), [])
