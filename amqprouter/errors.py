@@ -70,3 +70,8 @@ class BrokerRefused(AmqprouterError):
         super().__init__(f"{code} {text}")
         self.code = code
         self.text = text
+
+
+class EventsRefused(AmqprouterError):
+    """The web endpoint does not give events to ``amqprouter tail``: check the address, the login and the topics; the
+    text is the endpoint's own."""

@@ -58,11 +58,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def _mortal(argv: Sequence[str]) -> list[str]:
-    """The command, under util-linux's setpriv: the kernel kills it when its parent dies, even by ``kill -9``."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise FileNotFoundError("setpriv is missing; Debian has it in the package util-linux")
-    return [setpriv, "--pdeathsig", "KILL", "--", *argv]
+    """The command, under util-linux's setpriv: the kernel kills it when its parent dies, even by ``kill -9``.
+
+    It gets a session of its own, so that a terminal's ^C reaches us alone, who then end it in order.
+    """
+    setpriv, setsid = shutil.which("setpriv"), shutil.which("setsid")
+    if setpriv is None or setsid is None:
+        raise FileNotFoundError("setpriv or setsid is missing; Debian has them in the package util-linux")
+    return [setpriv, "--pdeathsig", "KILL", "--", setsid, *argv]
 
 
 def _status(reason: Failure) -> int:
