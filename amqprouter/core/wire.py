@@ -201,7 +201,7 @@ class FrameReader:
             if (
                 kind == _HEADER
                 and header_channel == channel
-                and size >= _MIN_HEADER_SIZE
+                and _MIN_HEADER_SIZE <= size <= frame_max - FRAME_OVERHEAD
                 and behind <= end
                 and data[behind - 1] == FRAME_END
             ):
