@@ -36,6 +36,7 @@ _INTEGERS = {
 _LONG = struct.Struct(">I")
 _TIMESTAMP = struct.Struct(">Q")
 _DECIMAL = struct.Struct(">Bi")
+_DECIMAL_DIGITS = 10  # of the largest 32-bit number
 _BOOLEAN, _STRING, _TABLE, _ARRAY = ord("t"), ord("S"), ord("F"), ord("A")
 _BYTES, _VOID, _TIME, _EXACT = ord("x"), ord("V"), ord("T"), ord("D")
 
@@ -151,14 +152,14 @@ def decode_value(data: bytes, position: int, end: int, depth: int = 0) -> tuple[
 
 
 def decode(data: bytes, start: int, end: int, depth: int = 0) -> dict[str, FieldValue]:
-    """Decode the table whose content is ``data[start:end]``; of entries with one name the last counts.
+    """Decode the table whose content is ``data[start:end]``; of entries with one name the first counts, as for `find`.
 
     :raises ValueError: the table is malformed.
     """
     table: dict[str, FieldValue] = {}
     for name, first, _ in entries(data, start, end):
         value, _ = decode_value(data, first + 1 + len(name), end, depth)
-        table[name.decode("utf-8", "backslashreplace")] = value
+        table.setdefault(name.decode("utf-8", "backslashreplace"), value)
     return table
 
 
@@ -179,12 +180,12 @@ def encode_value(value: FieldValue, depth: int = 0) -> bytes:
         return b"S" + _LONG.pack(len(raw)) + raw
     if isinstance(value, int):
         return _encode_integer(value)
-    if isinstance(value, bytes):
+    if isinstance(value, (bytes, bytearray)):  # a bytearray would pass for a sequence of integers
         return b"x" + _LONG.pack(len(value)) + value
     if isinstance(value, float):
         return b"d" + _INTEGERS[ord("d")].pack(value)
     if isinstance(value, datetime):
-        return b"T" + _TIMESTAMP.pack(int(value.timestamp()))
+        return _encode_time(value)
     if isinstance(value, Decimal):
         return _encode_decimal(value)
     if depth >= MAX_DEPTH:
@@ -206,10 +207,19 @@ def _encode_integer(value: int) -> bytes:
     raise Unencodable(f"integer {value} needs more than 64 bits")
 
 
+def _encode_time(value: datetime) -> bytes:
+    try:
+        return b"T" + _TIMESTAMP.pack(int(value.timestamp()))
+    except (struct.error, OverflowError, ValueError):  # before 1970, or naive and out of its time zone's range
+        raise Unencodable(f"time {value} is not a number of seconds since 1970") from None
+
+
 def _encode_decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int):
         raise Unencodable(f"decimal {value} is not finite")
+    if len(digits) + max(exponent, 0) > _DECIMAL_DIGITS:  # before it is expanded: 1E+999999 is a short text
+        raise Unencodable(f"a decimal of {len(digits)} digits with exponent {exponent} does not fit an AMQP decimal")
     unscaled = int("".join(map(str, digits)) or "0") * 10 ** max(exponent, 0) * (-1 if sign else 1)
     try:
         return b"D" + _DECIMAL.pack(max(-exponent, 0), unscaled)
@@ -220,9 +230,12 @@ def _encode_decimal(value: Decimal) -> bytes:
 def encode_entry(name: str, value: FieldValue, depth: int = 0) -> bytes:
     """Encode one table entry.
 
-    :raises Unencodable: the name is over 255 bytes of UTF-8, or the value has no AMQP type.
+    :raises Unencodable: the name is no text or over 255 bytes of UTF-8, or the value has no AMQP type.
     """
-    raw = name.encode("utf-8", "surrogatepass")
+    try:
+        raw = name.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise Unencodable(f"header name {name!r} is not text that UTF-8 can hold") from None
     if len(raw) > 255:
         raise Unencodable(f"header name of {len(raw)} bytes; 255 is the most")
     return bytes((len(raw),)) + raw + encode_value(value, depth)
