@@ -63,7 +63,7 @@ class Allows(Protocol):
     """An access control list."""
 
     def allows(self, who: str, topic: str) -> bool:
-        """Whether `who` may use this topic."""
+        """Whether `who` may use this topic, a device's own id in front."""
 
 
 class Pipeline:
@@ -247,7 +247,7 @@ class Pipeline:
             self._reject(settlement, verdict.reason)
             return
         self._counters.authenticated += 1
-        if not self._acl.allows(message.device, message.topic):
+        if not self._acl.allows(message.device, message.key):
             self._reject(settlement, "not-authorised")
             return
         decision = self._scheduler.offer(message.device, settlement, now)

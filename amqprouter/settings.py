@@ -210,7 +210,7 @@ class LimitsSettings:
     """Bytes of a device message's body; a larger one is rejected."""
     max_headers: int = 64
     """Headers of a device message; one with more is rejected."""
-    max_attempts: int = 5
+    max_attempts: int = 8
     """Tries at a target that answers no before the message is dead-lettered."""
     shutdown_deadline: float = 20.0
     """Seconds that a stop may take to finish what is under way."""

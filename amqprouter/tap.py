@@ -190,17 +190,20 @@ def build(
     hub = Hub(settings.events, counters, users_acl.allows)
     reader = EventReader(topology.names.events, hub.publish, wall_clock)
 
-    def link(purpose: str, attach: Callable[[Connection], Awaitable[None]]) -> BrokerLink:
+    def link(
+        purpose: str, declare: Callable[[Connection], Awaitable[None]], attach: Callable[[Connection], Awaitable[None]]
+    ) -> BrokerLink:
         async def prepare(connection: Connection) -> None:
-            await topology.declare(connection)
+            await declare(connection)
             await attach(connection)
 
         return BrokerLink(
             reactor, settings.broker, purpose, prepare, clock=clock, counters=counters, random=randomness.random
         )
 
-    consume, publish = link("consume", ingress.attach), link("publish", publisher.attach)
-    events = link("events", reader.attach)
+    consume = link("consume", topology.declare, ingress.attach)
+    publish = link("publish", topology.declare, publisher.attach)
+    events = link("events", topology.declare_events, reader.attach)
     readiness: list[IReadiness] = [consume, publish, events, ingress, store]
     readiness.extend(target for target in targets.values() if isinstance(target, StoreTarget))
 

@@ -1,10 +1,14 @@
 """A long-lived connection to the broker: opened, prepared, kept, and opened again after any loss.
 
-Theory of operation. Twisted's `ClientService` holds the state machine; a link gives it what is AMQP's: the handshake,
-then the owner's `prepare` (topology, channels, consumers), all within one time limit. Only when `prepare` has succeeded
-does the link count as up. The delay before the next try is drawn from the whole interval up to an exponentially growing
-ceiling ("full jitter"), so that a fleet of gateways does not come back in step; the ceiling falls back to its start
-only once a connection has lasted a while, so that one which is refused right after its handshake is not retried hot.
+Theory of operation. Twisted's `ClientService` holds the state machine of connecting again. It knows nothing of a
+connection that ends while it is being prepared, so what it gets as its endpoint is a `_ReadyEndpoint`: one "connect"
+there is the socket, the handshake and the owner's `prepare` (topology, channels, consumers), within one time limit, and
+what fails on the way is closed before the attempt counts as failed. What the service then watches is a `_Presence`, a
+protocol that lives as long as the ready connection does.
+
+The delay before the next try is drawn from the whole interval up to an exponentially growing ceiling ("full jitter"),
+so that a fleet of gateways does not come back in step; the ceiling falls back to its start only once a connection has
+lasted a while, so that one which is refused right after its handshake is not retried hot.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ from typing import Any, cast
 
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -58,21 +63,17 @@ class BrokerLink(Service):
         self._clock = clock
         self._settings = settings
         self._purpose = purpose
-        self._prepare_owner = prepare
+        self._prepare = prepare
         self._counters = counters
         self._random = random
         self._attempt = 0
         self._up_since = 0.0
         self._was_up = False
         self._problem = "not connected yet"
-        factory = ConnectionFactory(lambda: handshake_for(settings, purpose), clock)
         self._client = ClientService(
-            _FreshEndpoint(reactor, settings),
-            factory,
-            retryPolicy=self._delay,
-            clock=clock,
-            prepareConnection=self._prepare,
+            _ReadyEndpoint(self._connect), Factory.forProtocol(_Presence), retryPolicy=self._delay, clock=clock
         )
+        self._reactor = reactor
 
     def problem(self) -> str:
         """Why the link is down, or the broker's reason for not taking publishes; empty when all is well."""
@@ -100,37 +101,49 @@ class BrokerLink(Service):
         self._attempt += 1
         return float(self._random() * ceiling)
 
-    def _prepare(self, protocol: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._open(protocol))
+    async def _connect(self) -> Connection:
+        """Connect and prepare; whatever goes wrong, nothing is left open.
 
-    async def _open(self, connection: Connection) -> None:
+        :raises Exception: whatever went wrong; it has been logged.
+        """
         limit = self._settings.connect_timeout
-        late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
-        timer = self._clock.callLater(limit, connection.fail, late)
+        connection: Connection | None = None
+        timer: Any = None
         try:
+            # Made anew for every attempt, so that renewed certificates and passwords count.
+            connection = await _connected(self._reactor, self._clock, self._settings, self._purpose)
+            late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
+            timer = self._clock.callLater(limit, connection.fail, late)
             await connection.open()
-            await self._prepare_owner(connection)
-        except Exception as error:
-            self._failed(connection.end or error)
-            connection.fail(error)
+            await self._prepare(connection)
+        except BaseException as error:  # a stop cancels the attempt
+            if connection is not None:
+                connection.fail(error if isinstance(error, Exception) else BrokerUnavailable("stopping"))
+                await connection.disconnected.wait()
+                self._failed(connection.end or error)
+            else:
+                self._failed(error)
             raise
         finally:
-            if timer.active():
+            if timer is not None and timer.active():
                 timer.cancel()
         self._up_since = self._clock.seconds()
         self.connection, self._problem = connection, ""
         if self._was_up:
             self._counters.reconnects += 1
         self._was_up = True
-        self.log.info("Connected to the broker to {purpose}", purpose=self._purpose)
+        self.log.info("Connected to the broker: {purpose}", purpose=self._purpose)
         connection.disconnected.wait().addCallback(self._lost, connection)
+        return connection
 
-    def _failed(self, error: Exception) -> None:
-        self._problem = f"{error}"
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, CancelledError):
+            return
+        self._problem = str(error) or type(error).__name__
         if isinstance(error, AmqprouterError):
-            self.log.error("Cannot use the broker to {purpose}: {error}", purpose=self._purpose, error=str(error))
+            self.log.error("Cannot use the broker ({purpose}): {error}", purpose=self._purpose, error=str(error))
         else:
-            self.log.failure("Cannot use the broker to {purpose}", Failure(error), purpose=self._purpose)
+            self.log.failure("Cannot use the broker ({purpose})", Failure(error), purpose=self._purpose)
 
     def _lost(self, _: object, connection: Connection) -> None:
         self.connection = None
@@ -139,29 +152,46 @@ class BrokerLink(Service):
             self._attempt = 0
         if self.running:
             self.log.warn(
-                "Lost the broker connection to {purpose}: {reason}", purpose=self._purpose, reason=str(connection.end)
+                "Lost the broker connection ({purpose}): {reason}", purpose=self._purpose, reason=str(connection.end)
             )
 
 
+class _Presence(Protocol):
+    """Stands for a ready connection with `ClientService`: made when it is ready, lost when it ends."""
+
+
 @implementer(IStreamClientEndpoint)
-class _FreshEndpoint:
-    """Makes the real endpoint anew for every attempt, so that renewed certificates count."""
+class _ReadyEndpoint:
+    """Connects by a coroutine that returns a connection ready for use."""
 
-    log = Logger()
-
-    def __init__(self, reactor: Any, settings: BrokerSettings) -> None:
-        self._reactor = reactor
-        self._settings = settings
+    def __init__(self, connect: Callable[[], Coroutine[Deferred[Any], Any, Connection]]) -> None:
+        self._connect = connect
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        async def connect() -> Any:
-            try:
-                return await endpoint_for(self._reactor, self._settings).connect(protocolFactory)
-            except Exception as error:
-                self.log.warn("Cannot reach the broker: {error}", error=str(error) or type(error).__name__)
-                raise
+        """Fires with a presence once the connection is ready."""
+        return Deferred.fromCoroutine(self._present(protocolFactory))
 
-        return Deferred.fromCoroutine(connect())
+    async def _present(self, factory: Any) -> Any:
+        connection = await self._connect()
+        presence = factory.buildProtocol(None)
+        presence.makeConnection(connection.transport)
+        connection.disconnected.wait().addCallback(lambda _: presence.connectionLost(Failure(connection.end)))
+        return presence
+
+
+async def _connected(reactor: Any, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:
+    """A socket to the broker with a `Connection` on it that is yet to be opened.
+
+    :raises BrokerUnavailable: it cannot be reached.
+    """
+    try:
+        factory = ConnectionFactory(lambda: handshake_for(settings, purpose), clock)
+        connection: Any = await endpoint_for(reactor, settings).connect(factory)
+    except CancelledError:
+        raise
+    except Exception as error:
+        raise BrokerUnavailable(f"cannot reach it: {str(error) or type(error).__name__}") from error
+    return cast(Connection, connection)
 
 
 async def connect_once(reactor: Any, settings: BrokerSettings, purpose: str) -> Connection:
@@ -169,10 +199,6 @@ async def connect_once(reactor: Any, settings: BrokerSettings, purpose: str) -> 
 
     :raises BrokerUnavailable: it cannot be reached. :raises BrokerRefused: it does not let us in.
     """
-    factory = ConnectionFactory(lambda: handshake_for(settings, purpose), reactor)
-    try:
-        connection: Any = await endpoint_for(reactor, settings).connect(factory)
-    except Exception as error:
-        raise BrokerUnavailable(f"cannot reach the broker: {error}") from error
+    connection = await _connected(reactor, reactor, settings, purpose)
     await connection.open()
-    return cast(Connection, connection)
+    return connection

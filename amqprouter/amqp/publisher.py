@@ -6,9 +6,10 @@ anything in the message. A receipt is answered exactly once.
 
 Theory of operation. `publish` encodes into a buffer and notes the message under the next sequence number; `flush`
 writes the buffer. An ack, single or `multiple`, answers receipts. A nack and a return (`mandatory`, no queue took it)
-mean "try again": the message waits for a growing delay and is `refused` after `max_attempts`, unless it must arrive. A
-confirm that stays out for `CONFIRM_TIMEOUT` condemns the connection. When the connection is lost, what was outstanding
-is kept in order and published first on the next one.
+mean "try again": the message waits for a growing delay and is `refused` after `max_attempts`, unless it must arrive. So
+does a confirm that stays out for `CONFIRM_TIMEOUT` while others come (RabbitMQ can lose one when a queue's leader
+changes); when none comes any more, the connection is condemned. When the connection is lost, what was outstanding is
+kept in order and published first on the next one.
 
 The broker sends basic.return before the ack of the same message, but a return carries no sequence number. It carries
 the whole message, though, and messages that are equal in every byte can stand for each other: the first outstanding one
@@ -36,8 +37,8 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.wire import Confirm, Returned, encode_publish
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
 
-CONFIRM_TIMEOUT = 30.0
-"""Seconds. A quorum queue confirms in milliseconds, under a disk stall in seconds; longer means a lost path."""
+CONFIRM_TIMEOUT = 15.0
+"""Seconds. A quorum queue confirms in milliseconds, under a disk stall in seconds; later than this it hardly will."""
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 """Seconds before the second try of a nacked or returned message, doubling up to the maximum."""
 REOPEN_DELAY = 0.1
@@ -121,6 +122,7 @@ class Publisher:
         self._retrying = 0
         self._buffer: list[bytes] = []
         self._watch: Any = None
+        self._last_confirm = 0.0
         self._cautious = False
 
     @property
@@ -211,6 +213,7 @@ class Publisher:
 
     def _confirmed(self, confirm: Confirm) -> None:
         outstanding = self._outstanding
+        self._last_confirm = self._clock.seconds()
         if confirm.multiple:
             answered = []
             while outstanding:
@@ -319,16 +322,19 @@ class Publisher:
             connection.fail(error)
 
     def _sweep(self, connection: Connection) -> None:
-        """Look for a confirm that is overdue, now and every quarter of the timeout while the connection lasts."""
+        """Look for overdue confirms, now and every quarter of the timeout while the connection lasts."""
         if self._watch is not None and self._watch.active():
             self._watch.cancel()
         if connection.closed:
             return
-        now = self._clock.seconds()
-        oldest = next(iter(self._outstanding.values()), None)
-        if oldest is not None and now - oldest.since > self._timeout and not connection.blocked:
-            connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
-            return
+        if not connection.blocked:  # a blocked broker reads no publishes: they wait in the socket
+            overdue_since = self._clock.seconds() - self._timeout
+            overdue = [sequence for sequence, outgoing in self._outstanding.items() if outgoing.since < overdue_since]
+            if overdue and self._last_confirm < overdue_since:
+                connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
+                return
+            for sequence in overdue:
+                self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s")
         self._watch = self._clock.callLater(self._timeout / 4, self._sweep, connection)
 
     def stop(self) -> None:

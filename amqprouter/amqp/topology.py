@@ -71,7 +71,7 @@ class Topology:
         self._events = events
 
     async def declare(self, connection: Connection) -> None:
-        """Declare everything.
+        """Declare everything but the event stream.
 
         :raises TopologyClash: something exists with other properties.
         :raises BrokerRefused: the broker does not let us (403: grant configure, write and read on these names).
@@ -93,9 +93,17 @@ class Topology:
         await self._queue(channel, names.rejected, durable, names.rejected)
         await self._exchange(channel, names.dead_letter, "fanout")
         await self._queue(channel, names.dead_letters, durable, names.dead_letter)
+        await channel.shut()
+
+    async def declare_events(self, connection: Connection) -> None:
+        """Declare the event stream. It is apart from the rest so that trouble with it leaves the rest working.
+
+        :raises TopologyClash: :raises BrokerRefused: as `declare`.
+        """
+        channel = await connection.open_channel()
         await self._queue(
             channel,
-            names.events,
+            self.names.events,
             {
                 "x-queue-type": "stream",
                 "x-max-age": f"{self._events.max_age}s",

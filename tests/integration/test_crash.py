@@ -1,0 +1,149 @@
+"""Nothing is lost and nothing is stored twice: the daemon is killed, the broker is killed, in mid-flow.
+
+The oracle is the publisher's ledger of confirmed message ids and body digests: after all is quiet each must be in the
+store exactly once with an equal body, and at the target exchange's queue at least once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.link import connect_once
+from amqprouter.core.properties import Properties
+from amqprouter.errors import AmqprouterError
+from amqprouter.settings import BrokerSettings
+from tests.support.gateway import Fleet, Gateway, drain_queue
+from tests.support.mongo import TestDatabase, mongo_for_tests
+from tests.support.process import reactor, until
+from tests.support.rabbitmq import PrivateRabbitMQ
+
+MESSAGES = 6000
+DEVICES = [f"dev{number}" for number in range(20)]
+ROUTE = {"targets": "store:readings, exchange:copies, events:"}
+
+
+class CrashTests(TestCase):
+    timeout = 240
+
+    def run_with(self, test: Any, **options: Any) -> Deferred[None]:
+        """Run ``test(gateway, fleet, broker, database)`` with a broker of its own."""
+
+        async def run() -> None:
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            with mongo_for_tests(folder / "mongo") as database:
+                async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
+                    gateway = Gateway(
+                        folder / "gateway", broker.uri, database.uri, database.name, route_all=ROUTE, **options
+                    )
+                    # One secret for all spares the test the hashing of twenty.
+                    gateway.devices(*DEVICES)
+                    await self.declare_copies(broker.uri)
+                    fleet = Fleet(broker.uri)
+                    try:
+                        await gateway.start()
+                        await fleet.connect()
+                        await test(gateway, fleet, broker, database)
+                    finally:
+                        await fleet.close()
+                        await gateway.stop()
+
+        return Deferred.fromCoroutine(run())
+
+    async def declare_copies(self, uri: str) -> None:
+        connection = await connect_once(reactor, BrokerSettings(uri=uri), "test")
+        channel = await connection.open_channel()
+        await channel.exchange_declare(exchange="copies", exchange_type="fanout", durable=True)
+        await channel.queue_declare(queue="copies", durable=True)
+        await channel.queue_bind(queue="copies", exchange="copies")
+        await connection.shut()
+
+    async def publish_slowly(self, fleet: Fleet, first: int = 0, last: int = MESSAGES) -> None:
+        """About 1,500 messages a second, so that whatever happens meanwhile happens in mid-flow."""
+        for start in range(first, last, 30):
+            for number in range(start, start + 30):
+                fleet.reading(DEVICES[number % len(DEVICES)], number)
+            fleet.flush()
+            await deferLater(reactor, 0.02)
+
+    async def check(self, gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
+        """Wait until all is quiet, then compare with the ledger."""
+
+        async def quiet() -> bool:
+            counts = await broker.list_queues()  # ready and unacknowledged
+            waiting = sum(count for name, count in counts.items() if name not in ("copies", EVENTS))
+            return waiting == 0 and database.count("readings") >= MESSAGES
+
+        await until(quiet, what="every queue is empty", timeout=60, child=gateway.running)
+        self.assertEqual(len(fleet.ledger.confirmed), MESSAGES)
+        documents = database.documents("readings")
+        times_stored = Counter(document["message_id"] for document in documents)
+        self.assertEqual(set(times_stored), set(fleet.ledger.confirmed), "lost, or never sent")
+        self.assertEqual(max(times_stored.values()), 1, "stored twice")
+        for document in documents:
+            body = json.dumps(document["body"]).encode()
+            self.assertEqual(fleet.ledger.digest(body), fleet.ledger.confirmed[document["message_id"]])
+        counts = await broker.list_queues()
+        copies = await drain_queue(broker.uri, "copies", counts["copies"])
+        digests = {Properties(d.properties).message_id: fleet.ledger.digest(d.body) for d in copies}
+        self.assertEqual(digests, fleet.ledger.confirmed)
+        self.assertEqual(counts["amqprouter.rejected"] + counts["amqprouter.dead-letters"], 0)
+
+    def test_the_daemon_killed_in_mid_flow(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
+            publishing = Deferred.fromCoroutine(self.publish_slowly(fleet))
+            for kill_at in (MESSAGES // 6, MESSAGES // 3, MESSAGES // 2):
+
+                async def enough(count: int = kill_at) -> bool:
+                    return database.count("readings") >= count
+
+                await until(enough, what=f"{kill_at} are stored", timeout=60, child=gateway.running)
+                await gateway.running.kill()
+                self.assertLess(len(fleet.ledger.confirmed), MESSAGES, "the kill came too late to mean anything")
+                await gateway.start()
+            await publishing
+            await fleet.all_confirmed()
+            await self.check(gateway, fleet, broker, database)
+            redelivered = await gateway.metric("redelivered_total")
+            self.assertGreater(redelivered, 0, "nothing was under way when it was killed")
+
+        return self.run_with(test)
+
+    def test_the_broker_restarted_and_then_killed_in_mid_flow(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
+            half = MESSAGES // 2
+            for first, outage in ((0, broker.restart), (half, lambda: self.crash(broker))):
+                publishing = Deferred.fromCoroutine(self.publish_slowly(fleet, first, first + half))
+                await gateway.metric_reaches("stored_total", first + half // 3)
+                self.assertLess(len(fleet.ledger.confirmed), first + half, "the outage came too late to mean anything")
+                await outage()
+                await until(lambda: self.reconnected(fleet), what="the fleet is back", timeout=30)
+                await until(gateway.is_ready, what="the gateway is back", timeout=15, child=gateway.running)
+                await publishing
+                await fleet.all_confirmed()
+            await self.check(gateway, fleet, broker, database)
+            self.assertGreaterEqual(await gateway.metric("reconnects_total"), 6)
+
+        return self.run_with(test, topology={"queue_type": "quorum"})
+
+    async def crash(self, broker: PrivateRabbitMQ) -> None:
+        await broker.kill()
+        await broker.start()
+
+    async def reconnected(self, fleet: Fleet) -> bool:
+        if not fleet.connected:
+            try:
+                await fleet.connect()
+            except AmqprouterError:
+                return False
+        return True
+
+
+EVENTS = "amqprouter.events"

@@ -1,0 +1,173 @@
+"""A message's whole way on real servers: broker, gateway process, store, quarantine, exchanges, subscribers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import treq
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.link import connect_once
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.wire import encode_publish
+from amqprouter.settings import BrokerSettings
+from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
+from tests.support.mongo import TestDatabase, mongo_for_tests
+from tests.support.process import reactor, until
+from tests.support.servers import Vhost, with_vhost
+
+
+class MessageWayTests(TestCase):
+    timeout = 90
+
+    def run_with(self, test: Any, **options: Any) -> Deferred[None]:
+        """Run ``test(gateway, fleet, vhost, database)`` around a started gateway."""
+
+        async def run() -> None:
+            with mongo_for_tests(Path(self.mktemp())) as database:
+                async with with_vhost() as vhost:
+                    gateway = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
+                    gateway.devices("dev1", "dev2")
+                    fleet = Fleet(vhost.uri)
+                    try:
+                        await gateway.start()
+                        await fleet.connect()
+                        await test(gateway, fleet, vhost, database)
+                    finally:
+                        await fleet.close()
+                        await gateway.stop()
+
+        return Deferred.fromCoroutine(run())
+
+    def test_good_messages_are_stored_and_bad_ones_kept_with_a_reason(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            good = fleet.send("dev1", "up.temp", b'{"celsius": 21.5}')
+            also_good = fleet.send("dev2", "up.raw", b"\x00\xff", content_type="application/octet-stream")
+            by_id = fleet.send("dev1", "", b"[1, 2]", exchange="devices.by-id", key="dev1", headers={})
+            expected = {
+                fleet.send("dev1", "up.temp", b"{}", secret="wrong"): "bad-secret",
+                fleet.send("dev1", "up.temp", b"{}", secret=None): "no-credential",
+                fleet.send("dev3", "up.temp", b"{}"): "bad-secret",
+                fleet.send("dev1", "down.temp", b"{}"): "not-authorised",
+                fleet.send("de v", "up.temp", b"{}"): "bad-device-id",
+                by_id: "no-topic",
+            }
+            bad_json = fleet.send("dev1", "up.temp", b'{"celsius": ')
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 9)
+            stored = {document["message_id"]: document for document in database.documents("readings")}
+            self.assertEqual(set(stored), {good, also_good})
+            self.assertEqual(stored[good]["body"], {"celsius": 21.5})
+            self.assertEqual((stored[good]["device"], stored[good]["topic"]), ("dev1", "up.temp"))
+            self.assertEqual(stored[also_good]["body"], b"\x00\xff")
+            self.assertNotIn(SECRET, repr(stored))
+            rejected = await drain_queue(vhost.uri, "amqprouter.rejected", len(expected))
+            self.assertEqual({Properties(d.properties).message_id: reason_of(d) for d in rejected}, expected)
+            self.assertNotIn(SECRET, repr([d.properties for d in rejected]))
+            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertEqual(Properties(dead.properties).message_id, bad_json)
+            self.assertIn("bad-json", str(reason_of(dead)))
+            unacked = await vhost.list_queues("messages_unacknowledged")
+            self.assertEqual(sum(unacked.values()), 0, unacked)
+
+        return self.run_with(test)
+
+    def test_the_by_id_exchange_takes_the_topic_from_the_type_property(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+            channel = await connection.open_channel()
+            await channel.queue_declare(queue="workers", durable=True)
+            await channel.exchange_declare(exchange="work", exchange_type="topic", durable=True)
+            await channel.queue_bind(queue="workers", exchange="work", routing_key="#")
+            properties = encode_properties(type="up.temp", headers={"x-device-secret": SECRET, "unit": "C"})
+            channel.write(encode_publish(channel.id, b"devices.by-id", b"dev1", properties, b"21", 4096))
+            (passed_on,) = await drain_queue(vhost.uri, "workers", 1)
+            await connection.shut()
+            self.assertEqual((passed_on.routing_key, passed_on.body), (b"dev1.up.temp", b"21"))
+            headers = Properties(passed_on.properties).headers
+            self.assertEqual(headers, {"unit": "C", "x-amqprouter-device": "dev1"})
+
+        return self.run_with(test, route_work={"targets": "exchange:work"})
+
+    def test_the_broker_validated_user_is_a_proof(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")  # as guest
+            channel = await connection.open_channel()
+            for device in (b"guest", b"dev1"):
+                properties = encode_properties(user_id="guest", message_id=device.decode())
+                channel.write(encode_publish(channel.id, b"devices", device + b".up.x", properties, b"1", 4096))
+            await gateway.metric_reaches("settled_total", 2)
+            await connection.shut()
+            self.assertEqual([d["message_id"] for d in database.documents("readings")], ["guest"])
+            (rejected,) = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
+            self.assertEqual(Properties(rejected.properties).message_id, "dev1")
+
+        return self.run_with(test)
+
+    def test_what_matches_no_binding_and_no_route_is_kept(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            unrouted = fleet.send("dev1", "", b"1", key="dev1")
+            no_route = fleet.send("dev1", "up.other", b"1")
+            await fleet.all_confirmed()
+            (first,) = await drain_queue(vhost.uri, "amqprouter.unrouted", 1)
+            (second,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertEqual(Properties(first.properties).message_id, unrouted)
+            self.assertEqual((Properties(second.properties).message_id, reason_of(second)), (no_route, "no-route"))
+
+        return self.run_with(test, route_temp={"topic": "up.temp", "targets": "store:readings"})
+
+    def test_a_device_over_its_rate_waits_and_is_then_refused(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            for number in range(60):
+                fleet.reading("dev1", number)
+            quiet = fleet.reading("dev2", 0)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 61)
+            refused = await drain_queue(vhost.uri, "amqprouter.rejected", 60 - 10 - 20)
+            self.assertEqual({reason_of(d) for d in refused}, {"rate-limited"})
+            stored = database.documents("readings")
+            self.assertEqual(len(stored), 10 + 20 + 1)
+            self.assertIn(quiet, {d["message_id"] for d in stored})
+            mine = [d["body"]["n"] for d in sorted(stored, key=lambda d: d["received_at"]) if d["device"] == "dev1"]
+            self.assertEqual(mine, list(range(30)))
+            self.assertEqual(await gateway.metric("throttled_total"), 20)
+
+        rates = {"rate": 20, "burst": 10, "max_waiting_per_device": 20, "max_waiting": 100}
+        return self.run_with(test, scheduler=rates)
+
+    def test_subscribers_get_the_events_that_they_may_see(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            seen: dict[str, bytes] = {"ann": b"", "bob": b""}
+            streams = []
+            for user in seen:
+                response = await treq.get(f"{gateway.url}/events", auth=(user, f"{user}'s"), persistent=False)
+                self.assertEqual(response.code, 200)
+
+                def collect(data: bytes, user: str = user) -> None:
+                    seen[user] += data
+
+                streams.append(treq.collect(response, collect))
+            refused = await treq.get(f"{gateway.url}/events", auth=("bob", "wrong"), persistent=False)
+            self.assertEqual((refused.code, await refused.content() != b""), (401, True))
+            fleet.send("dev1", "up.temp", b'{"n": 1}')
+            fleet.send("dev2", "up.temp", b'{"n": 2}')
+            fleet.send("dev1", "up.temp", b'{"n": 3}')
+            await fleet.all_confirmed()
+
+            async def arrived() -> bool:
+                return seen["ann"].count(b"data: ") == 3 and seen["bob"].count(b"data: ") == 2
+
+            await until(arrived, what="the events have arrived", timeout=20, child=gateway.running)
+            events = [json.loads(line[6:]) for line in seen["bob"].splitlines() if line.startswith(b"data: ")]
+            self.assertEqual([event["body"] for event in events], [{"n": 1}, {"n": 3}])
+            await gateway.stop()
+            for stream in streams:
+                await stream
+            # twistd ends itself by the signal once everything is closed, so that its parent knows.
+            self.assertEqual((gateway.running.status, "Stopped" in gateway.running.tail()), (-signal.SIGTERM, True))
+
+        return self.run_with(test)
