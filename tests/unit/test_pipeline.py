@@ -1,0 +1,360 @@
+"""The pipeline with memory all around it: each way that a message can go, and what is acknowledged when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.rules import RuleSet
+from amqprouter.core.scheduler import Scheduler
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.target import Target
+from amqprouter.core.wire import Delivery
+from amqprouter.errors import CheckerUnavailable
+from amqprouter.interfaces import IAuthenticator, ITarget, IVerdict
+from amqprouter.pipeline import Pipeline
+from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
+
+
+@implementer(IVerdict)
+@dataclass
+class Answer:
+    allowed: bool = True
+    reason: str = ""
+
+
+@implementer(IAuthenticator)
+class ScriptedAuthenticator:
+    """Knows some devices at once; others it is asked about, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Answer] = {}
+        self.asked: list[Deferred[Answer]] = []
+
+    def check(self, message: Message, now: float) -> Answer | None:
+        message.properties.spans()  # raises ValueError for malformed ones, as the real one does
+        return self.known.get(message.device)
+
+    def ask(self, message: Message, now: float) -> Deferred[Answer]:
+        answer: Deferred[Answer] = Deferred()
+        self.asked.append(answer)
+        return answer
+
+
+@implementer(ITarget)
+@dataclass
+class ManualTarget:
+    """Takes messages and answers when the test says so."""
+
+    taken: list[tuple[Message, Settlement]] = field(default_factory=list)
+    flushes: int = 0
+    broken: bool = False
+
+    def deliver(self, message: Message, settlement: Settlement) -> None:
+        if self.broken:
+            raise ZeroDivisionError
+        self.taken.append((message, settlement))
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [message.body for message, _ in self.taken]
+
+    def answer(self, count: int = 1) -> None:
+        for _, settlement in self.taken[:count]:
+            settlement.delivered()
+        del self.taken[:count]
+
+
+@dataclass
+class ManualQuarantine:
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    dead: list[tuple[str, str]] = field(default_factory=list)
+    waiting: list[Settlement] = field(default_factory=list)
+    at_once: bool = True
+
+    def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
+        self.rejected.append((message.body.decode(), reason))
+        self._keep(settlement)
+
+    def dead_letter(self, message: Message, reason: str, settlement: Settlement) -> None:
+        self.dead.append((message.body.decode(), reason))
+        self._keep(settlement)
+
+    def _keep(self, settlement: Settlement) -> None:
+        if self.at_once:
+            settlement.delivered()
+        else:
+            self.waiting.append(settlement)
+
+    def flush(self) -> None:
+        pass
+
+
+class OwnTopics:
+    """An ACL under which a device may use what lies under its own id, but for ``<id>.forbidden``."""
+
+    def allows(self, who: str, topic: str) -> bool:
+        return topic.startswith(f"{who}.") and not topic.endswith(".forbidden")
+
+
+class PipelineTestCase(SynchronousTestCase):
+    ROUTES: Sequence[RouteSettings] = (
+        RouteSettings("all", ("store:a",), topic="up.#"),
+        RouteSettings("both", ("events:",), topic="up.both"),
+    )
+    SCHEDULER = SchedulerSettings(rate=10, burst=5, max_waiting_per_device=3, max_waiting=10, max_in_flight=100)
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.authenticator = ScriptedAuthenticator()
+        self.authenticator.known = {name: Answer() for name in ("dev1", "dev2")}
+        self.store, self.events = ManualTarget(), ManualTarget()
+        self.quarantine = ManualQuarantine()
+        self.counters = Counters()
+        self.acks: list[tuple[int, bool]] = []
+        self.ledger = AckLedger(self.acks.extend)
+        self.tag = 0
+        self.use(self.SCHEDULER)
+
+    def use(self, scheduler: SchedulerSettings) -> None:
+        self.pipeline = Pipeline(
+            self.clock,
+            lambda: 1_800_000_000.0,
+            authenticator=self.authenticator,
+            acl=OwnTopics(),
+            scheduler=Scheduler(scheduler),
+            rules=RuleSet(self.ROUTES),
+            targets={Target.parse("store:a"): self.store, Target.parse("events:"): self.events},
+            quarantine=self.quarantine,
+            by_id_exchange="devices.by-id",
+            limits=LimitsSettings(max_body_bytes=100, max_headers=3),
+            counters=self.counters,
+        )
+
+    def delivery(self, key: str, body: str = "", properties: bytes = b"\0\0", exchange: str = "devices") -> Delivery:
+        self.tag += 1
+        return Delivery(1, b"c", self.tag, False, exchange.encode(), key.encode(), properties, body.encode())
+
+    def receive(self, *deliveries: Delivery) -> None:
+        self.ledger.received(len(deliveries))
+        self.pipeline.receive(list(deliveries), self.ledger)
+
+    def turn(self, seconds: float = 0) -> None:
+        self.clock.advance(seconds)
+
+
+class WayTests(PipelineTestCase):
+    def test_the_ack_waits_for_every_target(self) -> None:
+        self.receive(self.delivery("dev1.up.both", "x"))
+        self.store.answer()
+        self.turn()
+        self.assertEqual(self.acks, [])
+        self.events.answer()
+        self.turn()
+        self.assertEqual(self.acks, [(1, True)])
+        self.assertEqual((self.counters.routed, self.counters.settled), (1, 1))
+        self.assertEqual(self.pipeline.under_way, 0)
+
+    def test_a_batch_is_flushed_once_and_acknowledged_with_one_frame(self) -> None:
+        self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(5)])
+        self.assertEqual((len(self.store.taken), self.store.flushes), (5, 1))
+        self.store.answer(5)
+        self.turn()
+        self.assertEqual(self.acks, [(5, True)])
+
+    def test_what_a_target_refuses_is_dead_lettered_with_every_reason(self) -> None:
+        self.receive(self.delivery("dev1.up.both", "x"))
+        self.store.taken[0][1].refused("bad-json: line 1")
+        self.events.taken[0][1].refused("unroutable")
+        self.turn()
+        self.assertEqual(self.quarantine.dead, [("x", "bad-json: line 1; unroutable")])
+        self.assertEqual((self.acks, self.counters.dead_lettered["bad-json"]), ([(1, True)], 1))
+        self.assertEqual(self.pipeline.under_way, 0)
+
+    def test_no_route_is_a_dead_letter(self) -> None:
+        self.receive(self.delivery("dev1.down", "x"))
+        self.turn()
+        self.assertEqual((self.quarantine.dead, self.acks), ([("x", "no-route")], [(1, True)]))
+
+    def test_a_quarantined_message_is_acknowledged_only_once_it_is_there(self) -> None:
+        self.quarantine.at_once = False
+        self.receive(self.delivery("dev1.up.forbidden", "x"))
+        self.turn()
+        self.assertEqual((self.acks, self.counters.rejected), ([], {}))
+        self.assertEqual(self.pipeline.under_way, 1)
+        self.quarantine.waiting.pop().delivered()
+        self.turn()
+        self.assertEqual((self.acks, self.counters.rejected), ([(1, True)], {"not-authorised": 1}))
+
+    def test_the_by_id_exchange(self) -> None:
+        typed = encode_properties(type="up.x")
+        self.receive(
+            self.delivery("dev1", "good", typed, "devices.by-id"),
+            self.delivery("dev1.up.x", "dotted", typed, "devices.by-id"),
+            self.delivery("dev1", "untyped", exchange="devices.by-id"),
+            self.delivery("dev1", "long", encode_properties(type="up." + "x" * 250), "devices.by-id"),
+        )
+        ((message, _),) = self.store.taken
+        self.assertEqual((message.topic, message.routing_key), ("up.x", b"dev1.up.x"))
+        reasons = [("dotted", "bad-device-id"), ("untyped", "no-topic"), ("long", "topic-too-long")]
+        self.assertEqual(self.quarantine.rejected, reasons)
+
+    def test_a_closed_channel_is_not_written_to(self) -> None:
+        self.receive(self.delivery("dev1.up.x"))
+        self.ledger.close()
+        self.store.answer()
+        self.turn()
+        self.assertEqual((self.acks, self.counters.settled, self.pipeline.under_way), ([], 0, 0))
+
+
+class BadMessageTests(PipelineTestCase):
+    def test_each_is_rejected_with_its_reason_and_the_next_goes_on(self) -> None:
+        many = encode_properties(headers={f"h{n}": n for n in range(4)})
+        self.receive(
+            self.delivery("de#v.up.x", "id"),
+            self.delivery("dev1", "no topic"),
+            self.delivery("dev1.up.x", "b" * 101),
+            self.delivery("dev1.up.x", "headers", many),
+            self.delivery("dev1.up.x", "properties", b"\x20\x00\xff\xff\xff\xff"),
+            self.delivery("dev1.up.x", "good"),
+        )
+        self.assertEqual(
+            [reason for _, reason in self.quarantine.rejected],
+            ["bad-device-id", "no-topic", "body-too-large", "too-many-headers", "malformed-properties"],
+        )
+        self.assertEqual(self.store.bodies, [b"good"])
+
+    def test_a_routing_key_that_is_not_utf_8(self) -> None:
+        delivery = self.delivery("dev1.up.x", "x")
+        delivery.routing_key = b"dev\xff.up.x"
+        self.receive(delivery)
+        self.assertEqual(self.quarantine.rejected, [("x", "bad-device-id")])
+
+    def test_a_target_with_a_bug_costs_only_its_message(self) -> None:
+        self.store.broken = True
+        self.receive(self.delivery("dev1.up.both", "x"))
+        self.store.broken = False
+        self.events.answer()
+        self.receive(self.delivery("dev1.up.x", "y"))
+        self.turn()
+        self.assertEqual((self.quarantine.dead, self.store.bodies), ([("x", "internal-error")], [b"y"]))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.store.answer()
+        self.assertEqual(self.pipeline.under_way, 0)
+
+
+class AuthenticationTests(PipelineTestCase):
+    def test_a_denied_device_is_rejected_with_the_checkers_reason(self) -> None:
+        self.authenticator.known["dev1"] = Answer(False, "bad-secret")
+        self.receive(self.delivery("dev1.up.x", "x"))
+        self.assertEqual(self.quarantine.rejected, [("x", "bad-secret")])
+
+    def test_a_device_being_checked_keeps_its_order_and_holds_up_nobody(self) -> None:
+        self.receive(
+            self.delivery("new.up.x", "1"), self.delivery("dev1.up.x", "other"), self.delivery("new.up.x", "2")
+        )
+        self.assertEqual((self.store.bodies, len(self.authenticator.asked)), ([b"other"], 1))
+        self.authenticator.known["new"] = Answer()
+        self.authenticator.asked.pop().callback(Answer())
+        self.turn()
+        self.assertEqual(self.store.bodies, [b"other", b"1", b"2"])
+        self.receive(self.delivery("new.up.x", "3"))
+        self.assertEqual(self.store.bodies[-1], b"3")
+
+    def test_a_checker_that_cannot_answer_is_asked_again_later(self) -> None:
+        self.receive(self.delivery("new.up.x", "1"))
+        for pause in (0.5, 1.0, 2.0):
+            self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
+            self.turn(pause - 0.01)
+            self.assertEqual(self.authenticator.asked, [])
+            self.turn(0.02)
+            self.assertEqual(len(self.authenticator.asked), 1)
+        self.assertEqual((self.quarantine.rejected, self.acks), ([], []))
+        self.authenticator.asked.pop().callback(Answer())
+        self.assertEqual(self.store.bodies, [b"1"])
+
+    def test_a_checker_with_a_bug_dead_letters_the_message(self) -> None:
+        self.receive(self.delivery("new.up.x", "1"))
+        self.authenticator.asked.pop().errback(ZeroDivisionError())
+        self.assertEqual(self.quarantine.dead, [("1", "internal-error")])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SchedulingTests(PipelineTestCase):
+    def test_over_the_rate_waits_and_more_than_that_is_rejected(self) -> None:
+        self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(10)])
+        self.assertEqual(self.store.bodies, [b"0", b"1", b"2", b"3", b"4"])
+        self.assertEqual(self.quarantine.rejected, [("8", "rate-limited"), ("9", "rate-limited")])
+        self.assertEqual(self.counters.throttled, 3)
+        self.turn(0.11)
+        self.turn(0.1)
+        self.assertEqual(self.store.bodies[5:], [b"5", b"6"])
+        self.store.answer(7)
+        self.turn()
+        # Tags 1 to 7 are settled, 8 waits, 9 and 10 are in quarantine.
+        self.assertEqual(self.acks, [(9, False), (10, False), (7, True)])
+
+    def test_no_more_than_the_window_is_under_way_and_devices_take_turns(self) -> None:
+        self.use(replace(self.SCHEDULER, max_in_flight=2))
+        self.receive(*[self.delivery(f"dev{d}.up.x", f"{d}{n}") for d in (1, 2) for n in range(3)])
+        self.assertEqual(self.store.bodies, [b"10", b"11"])
+        order = []
+        for _ in range(4):
+            self.store.answer()
+            self.turn()
+            order.append(self.store.bodies[-1])
+        self.assertEqual(order, [b"12", b"20", b"21", b"22"])
+
+
+class DrainTests(PipelineTestCase):
+    def test_it_finishes_what_is_under_way_and_starts_nothing(self) -> None:
+        self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(7)])
+        drained = self.pipeline.drain()
+        self.turn()
+        self.assertNoResult(drained)
+        self.receive(self.delivery("dev2.up.x", "late"))
+        self.turn(10)
+        self.store.answer(5)
+        self.turn()
+        self.successResultOf(drained)
+        self.assertEqual((self.store.bodies, self.acks), ([], [(5, True)]))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_idle_pipeline_drains_at_once(self) -> None:
+        drained = self.pipeline.drain()
+        self.turn()
+        self.successResultOf(drained)
+
+
+class ReloadTests(PipelineTestCase):
+    def test_new_rules_count_from_the_next_message_on(self) -> None:
+        self.receive(self.delivery("dev1.up.x", "1"))
+        self.pipeline.use_rules(RuleSet([RouteSettings("new", ("events:",))]))
+        self.receive(self.delivery("dev1.up.x", "2"))
+        self.assertEqual((self.store.bodies, self.events.bodies), ([b"1"], [b"2"]))
+
+    def test_rules_with_a_target_that_is_not_wired_change_nothing(self) -> None:
+        with self.assertRaises(ValueError) as caught:
+            self.pipeline.use_rules(RuleSet([RouteSettings("new", ("store:b",))]))
+        self.assertIn("store:b", str(caught.exception))
+        self.receive(self.delivery("dev1.up.x", "1"))
+        self.assertEqual(self.store.bodies, [b"1"])
+
+    def test_malformed_headers_that_a_rule_asks_for(self) -> None:
+        self.pipeline.use_rules(RuleSet([RouteSettings("h", ("events:",), headers=(("a", "1"),))]))
+        malformed = Properties(encode_properties(headers={"a": 1})).raw.replace(b"I", b"?")
+        self.receive(self.delivery("dev1.up.x", "1", malformed))
+        self.turn()
+        self.assertEqual(self.quarantine.dead + self.quarantine.rejected, [("1", "malformed-properties")])
+        self.assertEqual(self.pipeline.under_way, 0)
