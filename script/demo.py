@@ -75,9 +75,10 @@ class Failed(Exception):
 
 @dataclass
 class Stop:
-    """Whether somebody asked for the end."""
+    """Whether somebody asked for the end, and whether it can come in order: with an account of what there was."""
 
     asked: bool = False
+    in_order: bool = False
 
 
 class Daemon:
@@ -94,6 +95,8 @@ class Daemon:
         try:
             response = await treq.get(f"{self.url}/readyz", persistent=False)
             await response.content()
+        except CancelledError:
+            raise
         except Exception:
             return False
         return bool(response.code == 200)
@@ -196,6 +199,7 @@ class Demo:
             arguments += ["--seconds", f"{self._seconds:g}"]
         fleet = self._amqprouter(folder / "fleet.log", "simulate", *arguments)
         stack.push_async_callback(fleet.stop)
+        self._stop.in_order = True
         with Screen(sys.stderr) as screen:
             while fleet.running and not self._stop.asked:
                 if not daemon.child.running:
@@ -271,10 +275,10 @@ def _closes(account: dict[str, int]) -> bool:
 
 
 def _handle_signals(reactor: Any, stop: Stop, running: Callable[[], Deferred[Any]]) -> None:
-    """The first signal asks for the end, the second cancels whatever goes on."""
+    """The first signal asks for the end, the second (or one during the start) cancels whatever goes on."""
 
     def signalled(number: int, _: object) -> None:
-        if stop.asked:
+        if stop.asked or not stop.in_order:
             reactor.callFromThread(running().cancel)
         else:
             stop.asked = True

@@ -58,10 +58,14 @@ async def connect(reactor: Any, settings: BrokerSettings, purpose: str) -> Conne
     from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004, PLC0415
 
     from amqprouter.amqp.link import connect_once  # noqa: PLC0415
+    from amqprouter.core.uri import masked  # noqa: PLC0415
     from amqprouter.errors import BrokerUnavailable  # noqa: PLC0415
 
     limit = settings.connect_timeout
+    where = f"the broker at {settings.endpoint or masked(settings.uri)}"
     try:
         return await Deferred.fromCoroutine(connect_once(reactor, settings, purpose)).addTimeout(limit, reactor)
     except TimeoutError:
-        raise BrokerUnavailable(f"the broker does not answer within {limit:g} s") from None
+        raise BrokerUnavailable(f"{where} does not answer within {limit:g} s") from None
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(f"{where}: {error}") from error
