@@ -50,7 +50,7 @@ class Daemon(Service):
         publish: BrokerLink,
         events: BrokerLink,
         hub: Hub,
-        store: IStore,
+        store: IStore | None,
         hashing: Service,
         web: Service | None,
         reloader: Reloader,
@@ -90,13 +90,14 @@ class Daemon(Service):
         for link in (self._publish, self._events, self._consume):
             link.startService()
         # A store that is down now is not the end: writes are retried, and /readyz says so.
-        Deferred.fromCoroutine(self._connect_store())
+        if self._store is not None:
+            Deferred.fromCoroutine(self._connect_store(self._store))
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._hung_up)
 
-    async def _connect_store(self) -> None:
+    async def _connect_store(self, store: IStore) -> None:
         try:
-            await self._store.connect()
+            await store.connect()
         except AmqprouterError as error:
             self.log.error("The document store is not usable: {error}; messages wait until it is", error=str(error))
 
@@ -126,7 +127,8 @@ class Daemon(Service):
         await self._step("the event connection", self._events.close)
         if self._web is not None:
             await self._step("the web endpoint", self._web.stopService)
-        await self._step("the document store", self._store.close)
+        if self._store is not None:
+            await self._step("the document store", self._store.close)
         await self._step("the hashing threads", self._hashing.stopService)
         self.log.info("Stopped")
 

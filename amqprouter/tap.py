@@ -35,7 +35,7 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
-from amqprouter.errors import ConfigError
+from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
@@ -43,6 +43,7 @@ from amqprouter.pipeline import Pipeline
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
+from amqprouter.storage.mongo_address import read_address
 from amqprouter.storage.target import StoreTarget
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
@@ -97,11 +98,14 @@ def load_settings(path: str) -> Settings:
         lambda: user_acl(settings.acl.users),
         lambda: _checker(settings.auth.device_checker, IDeviceSecret),
         lambda: _checker(settings.auth.user_checker, IUserPassword),
+        lambda: read_address(settings.store),
     ):
         try:
             make()
         except ConfigError as error:
             problems.extend(error.problems)
+        except StoreMisconfigured as error:
+            problems.append(f"{path}: {error}")
     if problems:
         raise ConfigError(problems)
     return settings
@@ -145,14 +149,14 @@ def build(
 
     rules = RuleSet(settings.routes)
     collections = [target.name for target in rules.targets if target.kind == "store"]
-    store = MongoStore(settings.store, collections, reactor)
+    store = MongoStore(settings.store, collections, reactor) if collections else None
     targets: dict[Target, ITarget] = {}
     for target in rules.targets:
         if target.kind == "exchange":
             targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
         elif target.kind == "events":
             targets[target] = EventsTarget(publisher, topology.names.events, counters)
-        else:
+        elif store is not None:
             targets[target] = StoreTarget(
                 store, target.name, settings.store, clock, counters, randomness, [settings.auth.secret_header]
             )
@@ -204,7 +208,9 @@ def build(
     consume = link("consume", topology.declare, ingress.attach)
     publish = link("publish", topology.declare, publisher.attach)
     events = link("events", topology.declare_events, reader.attach)
-    readiness: list[IReadiness] = [consume, publish, events, ingress, store]
+    readiness: list[IReadiness] = [consume, publish, events, ingress]
+    if store is not None:
+        readiness.append(store)
     readiness.extend(target for target in targets.values() if isinstance(target, StoreTarget))
 
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]

@@ -28,15 +28,20 @@ _OFFSET = b"x-stream-offset"
 
 
 class EventReader:
-    """Hands every event of the stream to `publish`, in order; `wall_clock` is seconds since 1970."""
+    """Hands every event of the stream to `publish`, in order; `wall_clock` is seconds since 1970.
+
+    `publish` is told, as its second argument, whether the event is live: not so while the reader catches up at its
+    first start, with events that were published before it.
+    """
 
     log = Logger()
 
-    def __init__(self, stream: str, publish: Callable[[Event], None], wall_clock: Callable[[], float]) -> None:
+    def __init__(self, stream: str, publish: Callable[[Event, bool], None], wall_clock: Callable[[], float]) -> None:
         self._stream = stream
         self._publish = publish
         self._wall_clock = wall_clock
         self._next: int | None = None
+        self._history_until = 0
 
     async def attach(self, connection: Connection) -> None:
         """Read over this connection from now on, going on where the last one ended.
@@ -53,22 +58,23 @@ class EventReader:
         if self._next is not None:
             start = self._next
         else:
-            start = datetime.fromtimestamp(int(self._wall_clock() - LOOK_BACK), timezone.utc)
+            self._history_until = int(self._wall_clock())
+            start = datetime.fromtimestamp(self._history_until - LOOK_BACK, timezone.utc)
         await channel.basic_consume(
             queue=self._stream, consumer_tag=f"amqprouter:{self._stream}", arguments={"x-stream-offset": start}
         )
 
     def _received(self, channel: Channel, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            event = self._event(delivery)
+            properties = Properties(delivery.properties)
+            event = self._event(delivery, properties)
             if event is not None and (self._next is None or event.offset >= self._next):
                 # A stream starts at the chunk that holds the offset asked for, hence the comparison.
                 self._next = event.offset + 1
-                self._publish(event)
+                self._publish(event, (properties.timestamp or 0) >= self._history_until)
         channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
 
-    def _event(self, delivery: Delivery) -> Event | None:
-        properties = Properties(delivery.properties)
+    def _event(self, delivery: Delivery, properties: Properties) -> Event | None:
         try:
             offset, key = properties.header(_OFFSET), properties.header(KEY_HEADER)
         except ValueError as error:

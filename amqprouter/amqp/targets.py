@@ -51,7 +51,9 @@ class EventsTarget:
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
-            properties = encode_properties(content_type="application/json", headers={_KEY: message.key})
+            properties = encode_properties(
+                content_type="application/json", headers={_KEY: message.key}, timestamp=int(message.received_at)
+            )
             body = encode_event_body(message)
         except (ValueError, Unencodable):
             settlement.refused("malformed-properties")

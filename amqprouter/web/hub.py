@@ -107,8 +107,11 @@ class Hub:
         """Whether another subscriber would be one too many."""
         return len(self._subscribers) >= self.settings.max_subscribers
 
-    def publish(self, event: Event) -> None:
-        """Pass an event on. One that is not newer than the latest is a repeat, from a stream read again: ignored."""
+    def publish(self, event: Event, live: bool = True) -> None:
+        """Pass an event on; one that is not `live` is only kept for those who resume.
+
+        One that is not newer than the latest is a repeat, from a stream read again: ignored.
+        """
         window = self._window
         if window and event.offset <= window[-1].offset:
             return
@@ -119,6 +122,8 @@ class Hub:
         while len(window) > 1 and (len(window) > self.settings.window or self.window_bytes > self._max_window_bytes):
             self.window_bytes -= len(window.popleft().frame)
             self._first += 1
+        if not live:
+            return
         audience = self.audience(event.key)
         gone = []
         for number in audience:

@@ -322,3 +322,13 @@ class SlowReaderTests(HubTestCase):
         self.hub.heartbeat()
         self.assertEqual(free.written[-1], b":\n\n")
         self.assertEqual(len(blocked.written), 1)
+
+
+class HistoryTests(HubTestCase):
+    def test_what_is_not_live_is_only_for_those_who_resume(self) -> None:
+        early = self.subscribe()
+        self.hub.publish(event(1, "dev1.up"), live=False)
+        self.hub.publish(event(2, "dev1.up"), live=False)
+        self.publish(3)
+        resumed = self.subscribe(last="1")
+        self.assertEqual((early.ids(), resumed.ids()), (["3"], ["2", "3"]))
