@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import treq
-from demo_screen import Screen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater, react
 
+from demo_screen import Screen
 from tests.support.fleet_ledger import Closed, close_ledger
 from tests.support.mongo import PrivateMongo
 from tests.support.process import Child, free_ports, run, until
