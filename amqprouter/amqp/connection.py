@@ -24,18 +24,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txamqp.client import Closed, TwistedDelegate
 from txamqp.message import Message as TxMessage
-from txamqp.protocol import AMQChannel, AMQClient
-from txamqp.queue import Closed as QueueClosed
+from txamqp.protocol import AMQClient
 
 from amqprouter import __version__
-from amqprouter.amqp.spec import command_for, load_spec
+from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
 from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 PREFERRED_FRAME_MAX = 131_072
 """Bytes; RabbitMQ's own default, and what is used when a broker names no limit of its own."""
-
-_CLOSED_METHODS = ("channel_close", "connection_close")
 
 
 @dataclass(frozen=True)
@@ -48,86 +45,6 @@ class Handshake:
     heartbeat: int
     name: str
     """What operators see in ``rabbitmqctl list_connections name`` and the management page."""
-
-
-class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotations
-    """One channel. Rare methods are coroutines named ``<class>_<method>``, such as ``queue_declare``."""
-
-    client: Connection
-
-    def __init__(self, id: int, outgoing: object, client: Connection) -> None:
-        super().__init__(id, outgoing, client)
-        self.on_deliveries: Callable[[list[Delivery]], None] | None = None
-        self.on_confirm: Callable[[Confirm], None] | None = None
-        self.on_returned: Callable[[Returned], None] | None = None
-        self.on_cancelled: Callable[[str], None] | None = None
-        """Called with the consumer tag when the broker ends a consumer (its queue is gone)."""
-        self.on_closed: Callable[[Exception], None] | None = None
-        """Called once when the broker closes the channel or the connection ends; not when `shut` was called."""
-
-    async def invoke(self, method: Any, arguments: tuple[object, ...], content: object = None) -> Any:
-        """Send a method and wait for its answer; txAMQP's generated methods end here.
-
-        :raises BrokerRefused: the broker closed the channel or connection instead of answering.
-        :raises BrokerUnavailable: the connection was lost.
-        :raises ValueError: an argument is not legal.
-        """
-        if self.closed:
-            raise _error(self.reason)
-        self.client.send_command(self.id, command_for(method, arguments))
-        names = [f.name for f in method.fields]
-        if not method.responses or ("nowait" in names and arguments[names.index("nowait")]):
-            return None
-        try:
-            answer = (await self.responses.get()).payload
-        except QueueClosed:
-            raise _error(self.reason) from None
-        if answer.method not in method.responses:
-            raise ProtocolError(f"{method.name} on channel {self.id} was answered with {answer.method.name}")
-        return TxMessage(answer.method, answer.args)
-
-    def dispatch(self, tx_frame: Any, work: object) -> None:
-        """Take a method that arrived: an answer for who waits, or the broker's own word for the delegate."""
-        method = tx_frame.payload.method
-        if method.response:
-            self.responses.put(tx_frame)
-        else:
-            self.client.delegate.dispatch(self, TxMessage(method, tx_frame.payload.args))
-
-    def do_close(self, reason: object) -> None:
-        """The channel is over; `reason` is the broker's message, or the connection's end."""
-        if self.closed:
-            return
-        super().do_close(reason)
-        if self.on_closed is not None:
-            self.on_closed(_error(reason))
-
-    def write(self, data: bytes) -> None:
-        """Write frames of this channel."""
-        if not self.closed:
-            self.client.write(data)
-
-    async def shut(self) -> None:
-        """Close the channel from our side and give its number back."""
-        if self.closed:
-            return
-        self.on_closed = self.on_deliveries = None
-        with suppress(BrokerRefused, BrokerUnavailable):  # it is closed all the same
-            await self.channel_close(reply_code=200, reply_text="done")
-        self.client.forget_channel(self.id)
-
-
-def _error(reason: object) -> Exception:
-    """What ended a channel, as one of our exceptions."""
-    if isinstance(reason, Failure):
-        reason = reason.value
-    if isinstance(reason, TxMessage):
-        return BrokerRefused(reason.reply_code, reason.reply_text)
-    if isinstance(reason, Closed) and reason.args and reason.args[0] is not reason:
-        return _error(reason.args[0])
-    if isinstance(reason, (BrokerRefused, BrokerUnavailable)):
-        return reason
-    return BrokerUnavailable(f"the connection to the broker is closed: {reason}")
 
 
 class _Delegate(TwistedDelegate):  # type: ignore[misc]
@@ -204,7 +121,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         try:
             await self.started.wait()
         except Closed as error:
-            raise self.end or _error(error) from None
+            raise self.end or error_of(error) from None
         await self.channels[0].connection_open(virtual_host=self.vhost)
 
     def start_ok(self, message: TxMessage) -> None:
@@ -249,6 +166,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         """The broker sent connection.close."""
         self.send_command(0, commands.Connection.CloseOk())
         self.end = BrokerRefused(message.reply_code, message.reply_text)
+        self.closed = True  # before the channels are told: their owners must not think of opening others
         self.do_close(message)
 
     def fail(self, error: Exception) -> None:
@@ -373,23 +291,7 @@ class Connection(AMQClient):  # type: ignore[misc]
             if channel.on_returned is not None:
                 channel.on_returned(event)
         elif type(event) is MethodFrame:
-            channel.dispatch(_TxFrame(event), None)
-
-
-class _TxFrame:
-    """A method frame in the shape that txAMQP's channels pass around."""
-
-    def __init__(self, event: MethodFrame) -> None:
-        command: Any
-        _, self.channel, command = frame.unmarshal(event.frame)
-        method = load_spec().classes.byid[command.index >> 16].methods.byid[command.index & 0xFFFF]
-        self.payload = _TxPayload(method, tuple(value for _, value in command))
-
-
-@dataclass(slots=True)
-class _TxPayload:
-    method: Any
-    args: tuple[object, ...]
+            channel.dispatch(TxFrame(event.channel, *decode_method(event.frame)), None)
 
 
 class ConnectionFactory(Factory):

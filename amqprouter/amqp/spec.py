@@ -8,20 +8,28 @@ carry content, and acks, are left out: `amqprouter.core.wire` is their path, and
 from __future__ import annotations
 
 import re
+import struct
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pamqp import commands
+from pamqp import commands, frame
+from pamqp.exceptions import UnmarshalingException
 from txamqp.spec import Class, Constant, Field, Method, Spec
 
 _WIRE_METHODS = {"publish", "deliver", "return", "get", "get-ok", "get-empty", "ack", "nack", "reject"}
 _FRAME_END = 206
+_CLOSES = {b"\x00\x0a\x00\x32": commands.Connection.Close, b"\x00\x14\x00\x28": commands.Channel.Close}
+_CLOSE_HEAD = struct.Struct(">HB")  # reply code, length of the reply text
+
+
+def _lenient(command: Any) -> Any:
+    """The command without pamqp's own rules: it takes but few characters in names, RabbitMQ all of UTF-8."""
+    return type(command.__name__, (command,), {"validate": lambda self: None})
+
+
 # Class id in the upper half of the index, method id in the lower. pamqp annotates the values as bare types.
-_COMMANDS: dict[int, Any] = dict(commands.INDEX_MAPPING)
-
-
-RESERVED = {"out_of_band": "0"}
-"""Fields that the protocol no longer uses and for which pamqp takes but one value."""
+_COMMANDS: dict[int, Any] = {index: _lenient(command) for index, command in commands.INDEX_MAPPING.items()}
 
 
 def _hyphenated(name: str) -> str:
@@ -58,11 +66,44 @@ def load_spec() -> Spec:
     return spec
 
 
-def command_for(method: Method, arguments: tuple[object, ...]) -> Any:
-    """The pamqp command of a txAMQP method with these arguments.
+def encode_method(method: Method, arguments: tuple[object, ...], channel: int) -> bytes:
+    """The frame of a txAMQP method with these arguments.
 
     :raises ValueError: an argument is not legal for its field.
     """
     command = _COMMANDS[method.klass.id << 16 | method.id]
-    values = dict(zip(command.__slots__, arguments, strict=True))
-    return command(**values | {name: RESERVED[name] for name in values.keys() & RESERVED.keys()})
+    try:
+        return frame.marshal(command(**dict(zip(command.__slots__, arguments, strict=True))), channel)
+    except (TypeError, OverflowError, struct.error) as error:
+        raise ValueError(f"{method.klass.name}.{method.name} with {arguments}: {error}") from error
+
+
+def decode_method(data: bytes) -> tuple[Method, tuple[object, ...]]:
+    """The txAMQP method in a whole frame, and its arguments.
+
+    :raises pamqp.exceptions.UnmarshalingException: it is malformed or unknown.
+    """
+    try:
+        command: Any = frame.unmarshal(data)[2]
+    except UnmarshalingException:
+        if data[7:11] not in _CLOSES:
+            raise
+        # RabbitMQ cuts its texts at 255 bytes, be it in the middle of a letter, which pamqp does not take.
+        code, length = _CLOSE_HEAD.unpack_from(data, 11)
+        command = _CLOSES[data[7:11]](code, data[14 : 14 + length].decode(errors="replace"), 0, 0)
+    method = load_spec().classes.byid[command.index >> 16].methods.byid[command.index & 0xFFFF]
+    return method, tuple(value for _, value in command)
+
+
+@dataclass(slots=True)
+class _TxPayload:
+    method: Method
+    args: tuple[object, ...]
+
+
+class TxFrame:
+    """A method that arrived, in the shape that txAMQP's channels pass around."""
+
+    def __init__(self, channel: int, method: Method, arguments: tuple[object, ...]) -> None:
+        self.channel = channel
+        self.payload = _TxPayload(method, arguments)
