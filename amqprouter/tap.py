@@ -10,11 +10,9 @@ from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import Service
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.python import usage
-from zope.interface.interface import InterfaceClass
 
-from amqprouter import __version__, config
+from amqprouter import __version__
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.ingress import Ingress
@@ -26,7 +24,6 @@ from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
 from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
-from amqprouter.auth.checkers import find_checker_factory, make_checker
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.clock import SteadyClock
@@ -35,15 +32,15 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
-from amqprouter.errors import ConfigError, StoreMisconfigured
+from amqprouter.errors import ConfigError
 from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
+from amqprouter.preflight import checker_for, load_settings
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
-from amqprouter.storage.mongo_address import read_address
 from amqprouter.storage.target import StoreTarget
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
@@ -84,31 +81,6 @@ class Options(usage.Options):
         if self["check"]:
             print(f"{path}: OK")
             raise SystemExit(0)
-
-
-def load_settings(path: str) -> Settings:
-    """The configuration, validated as far as it goes without connecting to anything: checkers and files included.
-
-    :raises ConfigError: every problem at once.
-    """
-    settings = config.load(path, check_checker=find_checker_factory)
-    problems: list[str] = []
-    for make in (
-        lambda: device_acl(settings.acl.devices),
-        lambda: user_acl(settings.acl.users),
-        lambda: _checker(settings.auth.device_checker, IDeviceSecret),
-        lambda: _checker(settings.auth.user_checker, IUserPassword),
-        lambda: read_address(settings.store),
-    ):
-        try:
-            make()
-        except ConfigError as error:
-            problems.extend(error.problems)
-        except StoreMisconfigured as error:
-            problems.append(f"{path}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    return settings
 
 
 def makeService(options: Options) -> Daemon:
@@ -163,14 +135,14 @@ def build(
 
     authenticator = Authenticator(
         settings.auth.accept,
-        _checker(settings.auth.device_checker, IDeviceSecret, hashing),
+        checker_for(settings.auth.device_checker, IDeviceSecret, hashing),
         settings.auth.secret_header,
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
     )
     users = UserAuthenticator(
-        _checker(settings.auth.user_checker, IUserPassword, hashing),
+        checker_for(settings.auth.user_checker, IUserPassword, hashing),
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
@@ -233,14 +205,6 @@ def build(
         shutdown_deadline=settings.limits.shutdown_deadline,
         observer=observer,
     )
-
-
-def _checker(
-    description: str, interface: InterfaceClass, hashing: HashingThreads | None = None
-) -> ICredentialsChecker | None:
-    if not description:
-        return None
-    return make_checker(description, interface, None if hashing is None else hashing.run)
 
 
 def _web(

@@ -27,6 +27,7 @@ from txamqp.message import Message as TxMessage
 from txamqp.protocol import AMQClient
 
 from amqprouter import __version__
+from amqprouter.amqp.channel import Channel, error_of
 from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
 from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError

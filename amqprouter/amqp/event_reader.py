@@ -13,7 +13,8 @@ from datetime import datetime, timezone
 
 from twisted.logger import Logger
 
-from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.core.event import KEY_HEADER, Event
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery, encode_ack

@@ -18,7 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery, encode_ack

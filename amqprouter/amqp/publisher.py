@@ -32,7 +32,8 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.core.counters import Counters
 from amqprouter.core.wire import Confirm, Returned, encode_publish
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable

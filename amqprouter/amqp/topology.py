@@ -20,7 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from amqprouter.amqp.connection import Channel, Connection
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.errors import BrokerRefused, TopologyClash
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from amqprouter.tap import load_settings  # noqa: PLC0415
+    from amqprouter.preflight import load_settings  # noqa: PLC0415
 
     try:
         settings = load_settings(options.config)

@@ -19,12 +19,33 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 from heapq import heappop, heappush, nlargest
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from amqprouter.core.token_bucket import TokenBucket
-from amqprouter.settings import SchedulerSettings
 
 Item = TypeVar("Item")
+
+
+class Limits(Protocol):
+    """Rates and bounds; ``[scheduler]`` of the configuration says what each means."""
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def burst(self) -> float: ...
+
+    @property
+    def max_waiting_per_device(self) -> int: ...
+
+    @property
+    def max_waiting(self) -> int: ...
+
+    @property
+    def max_in_flight(self) -> int: ...
+
+    @property
+    def max_devices(self) -> int: ...
 
 
 class Decision(Enum):
@@ -55,7 +76,7 @@ class _Device(Generic[Item]):
 class Scheduler(Generic[Item]):
     """Schedules items of any kind by the name of their device."""
 
-    def __init__(self, settings: SchedulerSettings) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._devices: dict[str, _Device[Item]] = {}
         self._ring: deque[_Device[Item]] = deque()
         self._heap: list[tuple[float, int, _Device[Item]]] = []
@@ -65,12 +86,12 @@ class Scheduler(Generic[Item]):
         """Messages that wait, for room or for their rate."""
         self.throttled_waiting = 0
         """Those of them that wait for their rate."""
-        self.configure(settings)
+        self.configure(limits)
 
-    def configure(self, settings: SchedulerSettings) -> None:
+    def configure(self, limits: Limits) -> None:
         """Use these rates and bounds from now on; what waits keeps waiting by the new rate."""
-        self._settings = settings
-        self._rate, self._burst, self._max_in_flight = settings.rate, settings.burst, settings.max_in_flight
+        self._limits = limits
+        self._rate, self._burst, self._max_in_flight = limits.rate, limits.burst, limits.max_in_flight
 
     def offer(self, name: str, item: Item, now: float) -> Decision:
         """A message of the device `name` has come."""
@@ -91,8 +112,8 @@ class Scheduler(Generic[Item]):
             self._enqueue(device, item)
             return Decision.WAIT
         waiting = device.waiting
-        if self.throttled_waiting >= self._settings.max_waiting or (
-            waiting and len(waiting) >= self._settings.max_waiting_per_device
+        if self.throttled_waiting >= self._limits.max_waiting or (
+            waiting and len(waiting) >= self._limits.max_waiting_per_device
         ):
             device.refused += 1
             return Decision.REFUSED
@@ -170,14 +191,14 @@ class Scheduler(Generic[Item]):
         heappush(self._heap, (device.bucket.due(self._rate), self._heap_order, device))
 
     def _add(self, name: str, now: float) -> _Device[Item]:
-        if len(self._devices) >= self._settings.max_devices:
+        if len(self._devices) >= self._limits.max_devices:
             self._forget(now)
         device = self._devices[name] = _Device(name, TokenBucket(self._burst, now))
         return device
 
     def _forget(self, now: float) -> None:
         """Make room, an eighth at least so that the walk is rare."""
-        room = max(1, self._settings.max_devices // 8)
+        room = max(1, self._limits.max_devices // 8)
         idle = [d for d in self._devices.values() if not d.waiting]
         full = [d for d in idle if d.bucket.is_full(self._rate, self._burst, now)]
         for device in full if len(full) >= room else idle[:room]:
