@@ -43,7 +43,7 @@ _NAMES = {
     Kind.MALFORMED: "garbler",
 }
 TOPIC, FORBIDDEN_TOPIC = "sensor.climate", "admin.firmware"
-ACL = "* -> %d.sensor.#, sensor.#"
+ACL = "* -> %d.sensor.#"
 """The line of the devices' access list that allows the one and not the other."""
 
 
