@@ -328,14 +328,17 @@ class Publisher:
             self._watch.cancel()
         if connection.closed:
             return
-        if not connection.blocked:  # a blocked broker reads no publishes: they wait in the socket
-            overdue_since = self._clock.seconds() - self._timeout
-            overdue = [sequence for sequence, outgoing in self._outstanding.items() if outgoing.since < overdue_since]
-            if overdue and self._last_confirm < overdue_since:
-                connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
-                return
-            for sequence in overdue:
-                self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s")
+        now = self._clock.seconds()
+        if connection.blocked:  # it reads no publishes: they wait in the socket, and have all their time once it does
+            for outgoing in self._outstanding.values():
+                outgoing.since = now
+        overdue_since = now - self._timeout
+        overdue = [sequence for sequence, outgoing in self._outstanding.items() if outgoing.since < overdue_since]
+        if overdue and self._last_confirm < overdue_since:
+            connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
+            return
+        for sequence in overdue:
+            self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s")
         self._watch = self._clock.callLater(self._timeout / 4, self._sweep, connection)
 
     def stop(self) -> None:
