@@ -16,6 +16,7 @@ from tests.support.fleet_ledger import read_ledger
 from tests.support.gateway import Gateway, drain_queue
 from tests.support.mongo import mongo_for_tests
 from tests.support.process import Child, CommandFailed, Finished, reactor, run, until
+from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.servers import Vhost, with_vhost
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +41,9 @@ class BrokerTests(TestCase):
             self.assertTrue(line.startswith("amqprouter: "), line)
         return finished.stderr
 
-    async def declared(self, vhost: Vhost, key: str = "#") -> None:
+    async def declared(self, broker: Vhost | PrivateRabbitMQ, key: str = "#") -> None:
         """A devices exchange, with a queue behind it for what matches `key`."""
-        connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+        connection = await connect_once(reactor, BrokerSettings(uri=broker.uri), "test")
         channel = await connection.open_channel()
         await channel.exchange_declare(exchange="devices", exchange_type="topic", durable=True)
         await channel.queue_declare(queue="sink", durable=True)
@@ -117,6 +118,30 @@ class BrokerTests(TestCase):
             summary = json.loads(log.read_text())
             self.assertEqual(summary["published"], (await vhost.list_queues())["sink"])
             self.assertEqual(summary["unconfirmed"], 0)
+
+    async def test_a_fleet_outlives_a_restart_of_the_broker(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        async with PrivateRabbitMQ(folder / "broker") as broker:
+            await self.declared(broker)
+            ledger, log = folder / "ledger", folder / "log"
+            command = [*COMMAND, "simulate", "--uri", broker.uri, "--rate", "20", "--ledger", str(ledger), "--json"]
+            fleet = Child(command, log=log, cwd=ROOT)
+
+            async def more() -> bool:
+                return ledger.exists() and len(read_ledger(ledger)) > before + 500
+
+            before = 0
+            await until(more, what="the fleet publishes", timeout=30, child=fleet)
+            await broker.restart()
+            before = len(read_ledger(ledger))
+            await until(more, what="the fleet publishes again", timeout=30, child=fleet)
+            fleet.signal("INT")
+            self.assertEqual(await fleet.wait(40), 130)
+            summary, entries = json.loads(log.read_text()), read_ledger(ledger)
+            self.assertEqual((summary["published"], summary["unconfirmed"], summary["nacked"]), (len(entries), 0, 0))
+            # What was unconfirmed at the restart may be there twice.
+            arrived = await drain_queue(broker.uri, "sink", (await broker.list_queues())["sink"])
+            self.assertLessEqual(set(entries), {Properties(delivery.properties).message_id for delivery in arrived})
 
     async def test_ctrl_c_is_quiet(self) -> None:
         log = Path(self.mktemp()).absolute()
