@@ -19,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from amqprouter.amqp.connection import Connection, Handshake
+from amqprouter.amqp.spec import encode_method, load_spec
 from amqprouter.core.properties import encode_properties
 from amqprouter.core.wire import encode_publish
 
@@ -238,7 +239,7 @@ class MemoryBroker:
         if command.passive and command.queue in self.missing_queues:
             self.close_channel(channel, 404, f"NOT_FOUND - no queue '{command.queue}' in vhost '/'")
         else:
-            self.send(channel, commands.Queue.DeclareOk(command.queue, 0, 0))
+            self.send_bytes(encode_method(_DECLARE_OK, (command.queue, 0, 0), channel))  # pamqp knows few names
 
     def _basic_consume(self, channel: int, command: Any) -> None:
         if command.consumer_tag in self.consumers:  # RabbitMQ ends the connection
@@ -263,4 +264,5 @@ class MemoryBroker:
         self.consumers = {tag: consumer for tag, consumer in self.consumers.items() if consumer[0] != channel}
 
 
+_DECLARE_OK = load_spec().classes.byname["queue"].methods.byname["declare-ok"]
 _EMPTY_PUBLISH = len(frame.marshal(commands.Basic.Publish(), 1))

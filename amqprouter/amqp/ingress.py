@@ -12,6 +12,7 @@ queue named in ``queues =`` that does not exist is the operator's: it is reporte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -55,7 +56,7 @@ class Ingress:
         self._ledger = AckLedger()
         self._consumers: dict[str, str] = {}  # consumer tag → queue
         self._missing: set[str] = set()
-        self._timers: set[Any] = set()
+        self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
         self._stopping = False
 
     @property
@@ -73,10 +74,13 @@ class Ingress:
 
         :raises BrokerRefused: the broker refuses a consumer. :raises BrokerUnavailable: the connection is lost.
         """
+        if self._stopping:
+            return
         self._connection = connection
         await self._open(connection)
 
     async def _open(self, connection: Connection) -> None:
+        self._forget_timers()  # a new channel consumes from everything anyway
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         missing = {queue for queue in self._explicit_queues if not await self._exists(connection, queue)}
         channel = await connection.open_channel()
@@ -107,9 +111,10 @@ class Ingress:
 
     async def _consume(self, channel: Channel, queue: str) -> None:
         # The tag is known before the first delivery can come, and tells an operator's listing what it is.
-        tag = f"amqprouter:{queue}"
-        self._consumers[tag] = queue
-        await channel.basic_consume(queue=queue, consumer_tag=tag)
+        tag = _tag(queue)
+        if tag not in self._consumers:  # a tag used twice would end the connection (530)
+            self._consumers[tag] = queue
+            await channel.basic_consume(queue=queue, consumer_tag=tag)
 
     def _deliver(self, deliveries: list[Delivery], ledger: AckLedger) -> None:
         ledger.received(len(deliveries))
@@ -163,13 +168,19 @@ class Ingress:
     def _later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
         """Run a coroutine function after a delay; what it cannot mend, a new connection will."""
 
-        def run() -> None:
-            self._timers.discard(timer)
-            if not self._stopping:
-                Deferred.fromCoroutine(self._guarded(action, arguments))
+        plan = action, arguments
 
-        timer = self._clock.callLater(delay, run)
-        self._timers.add(timer)
+        def run() -> None:
+            del self._timers[plan]
+            Deferred.fromCoroutine(self._guarded(action, arguments))
+
+        if plan not in self._timers:
+            self._timers[plan] = self._clock.callLater(delay, run)
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
 
     async def _guarded(self, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         connection = self._connection
@@ -183,9 +194,7 @@ class Ingress:
     async def stop(self) -> None:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        self._forget_timers()
         channel = self._channel
         if channel is not None:
             try:
@@ -193,3 +202,9 @@ class Ingress:
                     await channel.basic_cancel(consumer_tag=tag)
             except (BrokerRefused, BrokerUnavailable):
                 pass  # with the channel, the consumers are gone as well
+
+
+def _tag(queue: str) -> str:
+    """The consumer tag for a queue; names that would make it over 255 bytes are known by their hash."""
+    tag = f"amqprouter:{queue}"
+    return tag if len(tag.encode()) <= 255 else f"amqprouter:{sha256(queue.encode()).hexdigest()}"
