@@ -193,12 +193,16 @@ class Gateway:
     def devices(self, *names: str, secret: str = SECRET) -> None:
         self.passwords("devices.passwd", dict.fromkeys(names, secret))
 
+    def command(self, *options: str) -> list[str]:
+        """The command line that starts the daemon in the foreground."""
+        twistd = str(Path(sysconfig.get_path("scripts")) / "twistd")
+        config = str(self.folder / "config.ini")
+        return [sys.executable, twistd, "-n", "--pidfile=", "amqprouter", "-c", config, *options]
+
     async def start(self, *, ready: bool = True) -> None:
         """Start the daemon; with `ready`, return when it says that it is."""
-        twistd = Path(sysconfig.get_path("scripts")) / "twistd"
-        command = [sys.executable, str(twistd), "-n", "--pidfile=", "amqprouter", "-c", str(self.folder / "config.ini")]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        self.child = Child(command, log=self.folder / "daemon.log", env=environment, cwd=self.folder)
+        self.child = Child(self.command(), log=self.folder / "daemon.log", env=environment, cwd=self.folder)
         if ready:
             await until(self.is_ready, what="the gateway is ready", timeout=30, child=self.child)
 
