@@ -15,7 +15,6 @@ from typing import Any
 
 from pamqp import commands, frame, header, heartbeat
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from amqprouter.amqp.connection import Connection, Handshake
@@ -63,9 +62,12 @@ class _Transport:
 
 
 class MemoryBroker:
-    """One broker; `connect` to it as often as you like. Change its public attributes at will."""
+    """One broker; `connect` to it as often as you like. Change its public attributes at will.
 
-    def __init__(self, clock: Clock) -> None:
+    `clock` is a `twisted.internet.task.Clock`, or whatever has its `callLater`.
+    """
+
+    def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.frame_max = 131_072
         self.channel_max = 2047
@@ -86,7 +88,7 @@ class MemoryBroker:
         self.consumers: dict[str, tuple[int, str]] = {}
         """By tag: channel and queue of this connection's consumers."""
         self.heartbeats = 0
-        self.connection: Connection | None = None
+        self.connection: Any = None
         self._data = b""
         self._open: dict[int, Published] = {}
         self._missing = 0
@@ -98,11 +100,16 @@ class MemoryBroker:
 
     def connect(self, handshake: Handshake = HANDSHAKE) -> Connection:
         """A new connection, with the handshake done as far as connection.tune-ok; `Connection.open` does the rest."""
+        connection = Connection(handshake, self.clock)
+        self.accept(connection)
+        return connection
+
+    def accept(self, client: Any) -> None:
+        """Serve a client protocol that somebody else made, such as an endpoint."""
         self._data, self._open, self._sequences, self._tags, self.consumers = b"", {}, {}, {}, {}
         self._closing = set()
-        self.connection = connection = Connection(handshake, self.clock)
-        connection.makeConnection(_Transport(self))
-        return connection
+        self.connection = client
+        client.makeConnection(_Transport(self))
 
     def sent(self, name: str) -> list[Any]:
         """The methods of this pamqp name, such as ``Basic.Consume``, that came so far."""

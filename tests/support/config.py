@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.interface import InterfaceClass
 
 from amqprouter.config import load
-from amqprouter.config_values import CheckerCheck
+from amqprouter.config.values import CheckerCheck
 from amqprouter.errors import ConfigError
 from amqprouter.settings import Settings
 

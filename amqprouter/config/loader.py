@@ -1,6 +1,6 @@
 """The configuration: an INI file in, `Settings` out, or every problem at once.
 
-    file ──config_file──► sections of text ──config_options──► values ──config_checks──► Settings
+    an INI file ──file──► sections of text ──options──► values ──checks──► Settings
                           (encoding, syntax)  (one table: key → kind)  (options that clash)
 
 Nothing is connected to or changed, so a running daemon can load a new file and keep the old settings if it is bad.
@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from amqprouter.config_checks import check_together
-from amqprouter.config_file import Problems, Sections, read_sections
-from amqprouter.config_options import ROUTE, SECTIONS
-from amqprouter.config_values import CheckerCheck, ListOf, Pairs, Surroundings, Value
+from amqprouter.config.checks import check_together
+from amqprouter.config.file import Problems, Sections, read_sections
+from amqprouter.config.options import ROUTE, SECTIONS
+from amqprouter.config.values import CheckerCheck, ListOf, Pairs, Surroundings, Value
 from amqprouter.errors import ConfigError
 from amqprouter.settings import RouteSettings, Settings
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from zope.interface.interface import InterfaceClass
 
-from amqprouter.config_options import ROUTE, SECTIONS
+from amqprouter.config.options import ROUTE, SECTIONS
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.settings import RouteSettings, Settings
 from tests.support.config import ConfigTestCase, known_checkers

@@ -8,11 +8,11 @@ import re
 from pathlib import Path
 
 from amqprouter.config import load
-from amqprouter.config_options import ROUTE, SECTIONS
+from amqprouter.config.options import ROUTE, SECTIONS
 from amqprouter.settings import RouteSettings, Settings
 from tests.support.config import ConfigTestCase
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 EXAMPLE = CHECKOUT / "etc" / "amqprouter.ini"
 DOCUMENTATION = CHECKOUT / "docs" / "configuration.rst"
 ROUTES = (RouteSettings("everything", ("store:messages", "events:")),)

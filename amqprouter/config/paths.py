@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from amqprouter.config_values import Kind, Surroundings, located
+from amqprouter.config.values import Kind, Surroundings, located
 
 _LARGEST = 1 << 20
 """Bytes. Keys, certificates and password files are far smaller; the system's whole list of authorities is 0.2 MB."""

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.filepath import UnlistableError
 
-from amqprouter.config_values import Kind, Surroundings
+from amqprouter.config.values import Kind, Surroundings
 from amqprouter.core.uri import masked, parse_amqp_uri
 
 _OURS = {"w", "j", "journal", "wtimeout", "wtimeoutms"}

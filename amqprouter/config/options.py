@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from amqprouter.config_addresses import BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
-from amqprouter.config_paths import FilePath, check_certificates, check_key, check_password
-from amqprouter.config_values import (
+from amqprouter.config.addresses import BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
+from amqprouter.config.paths import FilePath, check_certificates, check_key, check_password
+from amqprouter.config.values import (
     Boolean,
     Checker,
     Choice,

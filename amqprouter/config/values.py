@@ -1,8 +1,8 @@
 """Kinds of option values: how each is read from text, and what is legal, in the operator's words.
 
 A kind reads the text of one option. It raises `ValueError` with the reason, which the caller completes with file,
-section, key, value and the kind's `legal`. Kinds of addresses are in `amqprouter.config_addresses`, those that look at
-files in `amqprouter.config_paths`.
+section, key, value and the kind's `legal`. Kinds of addresses are in `amqprouter.config.addresses`, those that look at
+files in `amqprouter.config.paths`.
 """
 
 from __future__ import annotations

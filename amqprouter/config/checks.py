@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from amqprouter.config_file import Problems, Sections
-from amqprouter.config_options import MIN_HEARTBEAT, WHY_HEARTBEAT
-from amqprouter.config_paths import pair_matches
+from amqprouter.config.file import Problems, Sections
+from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
+from amqprouter.config.paths import pair_matches
 from amqprouter.core.target import Target
 from amqprouter.core.uri import masked, parse_amqp_uri
 from amqprouter.settings import RouteSettings, Settings
