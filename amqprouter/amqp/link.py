@@ -116,9 +116,9 @@ class BrokerLink(Service):
             timer = self._clock.callLater(limit, connection.fail, late)
             await connection.open()
             await self._prepare(connection)
-        except BaseException as error:  # a stop cancels the attempt
+        except Exception as error:  # a stop cancels the attempt: a CancelledError
             if connection is not None:
-                connection.fail(error if isinstance(error, Exception) else BrokerUnavailable("stopping"))
+                connection.fail(BrokerUnavailable("stopping") if isinstance(error, CancelledError) else error)
                 await connection.disconnected.wait()
                 self._failed(connection.end or error)
             else:
@@ -136,7 +136,7 @@ class BrokerLink(Service):
         connection.disconnected.wait().addCallback(self._lost, connection)
         return connection
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         if isinstance(error, CancelledError):
             return
         self._problem = str(error) or type(error).__name__

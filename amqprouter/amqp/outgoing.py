@@ -29,7 +29,7 @@ message had been published."""
 _DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
 _BROKER_HEADERS = ("CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
 _MAX_REASON = 1024
-"""Characters of a reason: a target's error text may quote anything."""
+"""Bytes of a reason: a target's error text may quote anything, and the headers have to fit in a frame."""
 
 
 class Outgoing:
@@ -50,7 +50,7 @@ class Outgoing:
     def quarantined(self, message: Message, reason: str, at: float) -> bytes:
         """For the rejected and dead-letter queues: as much of the device's properties as can be read, and the story."""
         headers: dict[str, FieldValue] = {
-            REASON: reason[:_MAX_REASON],
+            REASON: _short(reason),
             AT: datetime.fromtimestamp(int(at), timezone.utc),
             EXCHANGE: message.exchange.decode(errors="replace"),
             ROUTING_KEY: message.routing_key.decode(errors="backslashreplace"),
@@ -67,8 +67,13 @@ class Outgoing:
         """For a message whose own properties cannot be sent again: the reason and the claimed device."""
         return encode_properties(
             headers={
-                REASON: reason[:_MAX_REASON],
+                REASON: _short(reason),
                 AT: datetime.fromtimestamp(int(at), timezone.utc),
                 DEVICE: message.device,
             }
         )
+
+
+def _short(reason: str) -> str:
+    """A reason that can be sent: cut, and what is no text (lone surrogates) escaped."""
+    return reason.encode("utf-8", "backslashreplace")[:_MAX_REASON].decode("utf-8", "ignore")

@@ -1,0 +1,242 @@
+"""A link: it comes back, ever slower and never in step with others, and says what is wrong meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from pamqp import commands
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.link import FIRST_DELAY, STABLE, BrokerLink, connect_once
+from amqprouter.core.counters import Counters
+from amqprouter.errors import BrokerRefused, BrokerUnavailable
+from amqprouter.settings import BrokerSettings
+from amqprouter.testing_amqp import MemoryBroker
+
+SETTINGS = BrokerSettings(endpoint="tcp:broker:5672", heartbeat=0, reconnect_max=10.0, connect_timeout=15.0)
+
+
+class LinkTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.broker = MemoryBroker(self.reactor)
+        self.broker.heartbeat = 0
+        self.counters = Counters()
+        self.chance = 1.0
+        self.prepared: list[Connection] = []
+        self.link = BrokerLink(
+            self.reactor,
+            SETTINGS,
+            "publish",
+            self.prepare,
+            clock=self.reactor,
+            counters=self.counters,
+            random=lambda: self.chance,
+        )
+
+    async def prepare(self, connection: Connection) -> None:
+        await connection.open_channel()
+        self.prepared.append(connection)
+
+    def attempt(self) -> Any:
+        """The factory of the connection attempt that is under way."""
+        (client,) = self.reactor.tcpClients
+        self.reactor.tcpClients.clear()
+        return client[2]
+
+    def refuse(self) -> None:
+        self.attempt().clientConnectionFailed(None, Failure(Refused()))
+
+    def accept(self) -> None:
+        self.broker.accept(self.attempt().buildProtocol(None))
+
+    def lose(self) -> None:
+        self.broker.hang_up(ConnectionError("reset by peer"))
+        self.reactor.advance(0)
+
+    def delay(self) -> float:
+        """How long it takes until the next attempt."""
+        waited = 0.0
+        while not self.reactor.tcpClients:
+            self.reactor.advance(0.125)
+            waited += 0.125
+            assert waited < 60
+        return waited
+
+
+class BackOffTests(LinkTestCase):
+    def test_the_ceiling_doubles(self) -> None:
+        self.link.startService()
+        delays = []
+        for _ in range(7):
+            self.refuse()
+            delays.append(self.delay())
+        self.assertEqual(delays, [FIRST_DELAY, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0])
+
+    def test_full_jitter(self) -> None:
+        """The delay is anything from nought to the ceiling."""
+        self.link.startService()
+        for self.chance, expected in ((0.0, 0.125), (0.5, 0.5), (0.25, 0.5), (1.0, 4.0)):
+            self.refuse()
+            self.assertEqual(self.delay(), expected)
+
+    def test_a_short_connection_does_not_reset_it(self) -> None:
+        self.link.startService()
+        delays = []
+        for _ in range(3):
+            self.accept()
+            self.reactor.advance(STABLE - 1)
+            self.lose()
+            delays.append(self.delay())
+        self.assertEqual(delays, [0.5, 1.0, 2.0])
+        self.accept()
+        self.reactor.advance(STABLE)
+        self.lose()
+        self.assertEqual(self.delay(), FIRST_DELAY)
+        self.assertEqual(self.counters.reconnects, 3)
+
+
+class ReadinessTests(LinkTestCase):
+    def test_the_story_of_a_link(self) -> None:
+        link = self.link
+        self.assertEqual((link.name, link.problem()), ("broker-publish", "not connected yet"))
+        link.startService()
+        self.refuse()
+        self.assertIn("refused", link.problem())
+        self.delay()
+        self.accept()
+        self.assertEqual(link.problem(), "")
+        self.assertIs(link.connection, self.prepared[0])
+        self.broker.send(0, commands.Connection.Blocked("low on disk"))
+        self.assertEqual(link.problem(), "the broker takes no publishes: low on disk")
+        self.broker.send(0, commands.Connection.Unblocked())
+        self.assertEqual(link.problem(), "")
+        self.broker.close(320, "CONNECTION_FORCED - shutdown")
+        self.reactor.advance(0)
+        self.assertEqual((link.connection, link.problem()), (None, "320 CONNECTION_FORCED - shutdown"))
+        self.delay()
+        self.accept()
+        self.lose()
+        self.assertIn("reset by peer", link.problem())
+
+    def test_login_refused(self) -> None:
+        self.broker.refuse_login = True
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(0)
+        self.assertIn("403 ACCESS_REFUSED - Login was refused", self.link.problem())
+        self.delay()
+
+    def test_not_ready_in_time(self) -> None:
+        """It counts from the socket to the end of the owner's preparations."""
+        self.broker.silent = True
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(SETTINGS.connect_timeout - 1)
+        self.assertEqual(self.reactor.tcpClients, [])
+        self.reactor.advance(1)
+        self.reactor.advance(0)
+        self.assertEqual(self.link.problem(), "the connection was not ready for use within 15 s")
+        self.broker.silent = False
+        self.delay()
+        self.accept()
+        self.assertEqual(self.link.problem(), "")
+        self.reactor.advance(60)
+        self.assertEqual(self.link.problem(), "")
+
+    def test_lost_while_preparing(self) -> None:
+        self.broker.silent = True
+        self.link.startService()
+        self.accept()
+        self.lose()
+        self.assertIn("reset by peer", self.link.problem())
+        self.delay()
+
+    def test_a_preparation_that_fails(self) -> None:
+        """The broker's words are what is told; the connection is not left half used."""
+        self.broker.refusals["Channel.Open"] = 504, "CHANNEL_ERROR - no more"
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(0)
+        self.assertEqual(self.link.problem(), "504 CHANNEL_ERROR - no more")
+        self.assertIsNone(self.link.connection)
+        self.assertIsNone(self.broker.connection)
+        self.delay()
+
+    def test_a_bug_in_a_preparation(self) -> None:
+        self.prepare = self.broken  # type: ignore[method-assign]
+        self.setUpLink()
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(0)
+        self.assertEqual(self.link.problem(), "division by zero")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.delay()
+
+    async def broken(self, connection: Connection) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    def setUpLink(self) -> None:
+        self.link = BrokerLink(
+            self.reactor,
+            SETTINGS,
+            "publish",
+            self.prepare,
+            clock=self.reactor,
+            counters=self.counters,
+            random=lambda: 1.0,
+        )
+
+
+class EndTests(LinkTestCase):
+    def run_until(self, coroutine: Coroutine[Deferred[Any], Any, Any]) -> Any:
+        running = Deferred.fromCoroutine(coroutine)
+        self.reactor.pump([0] * 5)
+        return self.successResultOf(running)
+
+    def test_close(self) -> None:
+        """In good order, and for good."""
+        self.link.startService()
+        self.accept()
+        self.run_until(self.link.close())
+        self.assertEqual(len(self.broker.sent("Connection.Close")), 1)
+        self.reactor.advance(60)
+        self.assertEqual((self.reactor.tcpClients, self.reactor.getDelayedCalls()), ([], []))
+
+    def test_close_between_attempts(self) -> None:
+        self.link.startService()
+        self.refuse()
+        self.run_until(self.link.close())
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_close_while_preparing(self) -> None:
+        self.broker.silent = True
+        self.link.startService()
+        self.accept()
+        self.run_until(self.link.close())
+        self.assertIsNone(self.broker.connection)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+
+class ConnectOnceTests(LinkTestCase):
+    def test_connects(self) -> None:
+        connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
+        self.accept()
+        self.assertEqual(self.successResultOf(connecting).end, None)
+        (start_ok,) = self.broker.sent("Connection.StartOk")
+        self.assertTrue(start_ok.client_properties["connection_name"].startswith("amqprouter check @ "))
+
+    def test_fails(self) -> None:
+        connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
+        self.refuse()
+        self.failureResultOf(connecting, BrokerUnavailable)
+        self.broker.refuse_login = True
+        connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
+        self.accept()
+        self.failureResultOf(connecting, BrokerRefused)

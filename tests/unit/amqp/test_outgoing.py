@@ -1,0 +1,138 @@
+"""What a device may not say through us is gone, and the rest is as it was, byte for byte."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from pamqp import commands, header
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.core import field_table
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+
+FORGED: dict[str, Any] = {
+    "CC": ["other"],
+    "BCC": ["other"],
+    "x-death": [{"count": 1}],
+    "x-first-death-queue": "q",
+    "x-first-death-reason": "expired",
+    "x-first-death-exchange": "e",
+    "x-delivery-count": 9,
+    "x-amqprouter-device": "somebody-else",
+    "x-amqprouter-reason": "none",
+    "x-amqprouter-at": 0,
+    "x-amqprouter-exchange": "e",
+    "x-amqprouter-routing-key": "k",
+    "x-amqprouter-key": "other.topic",
+    "x-secret": "s3cret",
+}
+
+
+def message(properties: bytes, device: str = "dev1", key: bytes = b"dev1.up") -> Message:
+    return Message(device, "up", b"body", Properties(properties), exchange=b"devices", routing_key=key)
+
+
+def everything() -> bytes:
+    """Every property, by pamqp."""
+    values = commands.Basic.Properties(
+        content_type="t",
+        content_encoding="e",
+        headers=FORGED | {"keep": 1.5, "x-deathly": "keep"},
+        delivery_mode=1,
+        priority=9,
+        correlation_id="c",
+        reply_to="r",
+        expiration="1000",
+        message_id="m",
+        timestamp=datetime(2020, 1, 1, tzinfo=timezone.utc),
+        message_type="y",
+        user_id="u",
+        app_id="a",
+    )
+    return bytes(header.ContentHeader(0, 0, values).marshal()[12:])
+
+
+class OutgoingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.outgoing = Outgoing("x-secret")
+
+    def test_passed_on(self) -> None:
+        raw = self.outgoing.passed_on(message(everything()))
+        properties = Properties(raw)
+        self.assertEqual(properties.headers, {"keep": 1.5, "x-deathly": "keep", "x-amqprouter-device": "dev1"})
+        kept = {name: properties.text(name) for name in ("content_type", "content_encoding", "correlation_id")}
+        self.assertEqual(kept, {"content_type": "t", "content_encoding": "e", "correlation_id": "c"})
+        self.assertEqual([properties.text(name) for name in ("message_id", "type", "app_id")], ["m", "y", "a"])
+        for name in ("reply_to", "expiration", "user_id", "cluster_id"):
+            self.assertIsNone(properties.text(name))
+        self.assertEqual(properties.timestamp, 1577836800)
+        self.assertNotIn(b"s3cret", raw)
+
+    def test_nothing_to_begin_with(self) -> None:
+        raw = self.outgoing.passed_on(message(b"\x00\x00"))
+        self.assertEqual(Properties(raw).headers, {"x-amqprouter-device": "dev1"})
+
+    def test_forged_twice(self) -> None:
+        """Every copy of a forged header goes."""
+        entry = field_table.encode_entry("x-amqprouter-device", "evil")
+        table = entry + entry
+        raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+        passed = Properties(self.outgoing.passed_on(message(raw)))
+        self.assertEqual((passed.header_count(), passed.headers), (1, {"x-amqprouter-device": "dev1"}))
+
+    def test_quarantined(self) -> None:
+        properties = Properties(self.outgoing.quarantined(message(everything()), "no-route", 1577836800.9))
+        self.assertEqual(
+            properties.headers,
+            {
+                "keep": 1.5,
+                "x-deathly": "keep",
+                "x-amqprouter-reason": "no-route",
+                "x-amqprouter-at": datetime(2020, 1, 1, tzinfo=timezone.utc),
+                "x-amqprouter-exchange": "devices",
+                "x-amqprouter-routing-key": "dev1.up",
+                "x-amqprouter-device": "dev1",
+            },
+        )
+        self.assertEqual(properties.message_id, "m")
+
+    def test_quarantined_with_malformed_properties(self) -> None:
+        """The story is told without them."""
+        properties = Properties(self.outgoing.quarantined(message(b"\x20\x00\xff"), "malformed-properties", 0))
+        self.assertEqual(properties.headers["x-amqprouter-reason"], "malformed-properties")
+        self.assertEqual(len(properties.headers), 5)
+
+    def test_words_that_amqp_has_no_room_for(self) -> None:
+        """Reasons quote others' errors: they are cut, and what is no text is escaped; the message must go somewhere."""
+        for made in (
+            self.outgoing.quarantined(message(b"\x00\x00"), "\ud800" + "€" * 100_000, 0),
+            self.outgoing.story_only(message(b"\x00\x00"), "\ud800" + "€" * 100_000, 0),
+        ):
+            reason = Properties(made).headers["x-amqprouter-reason"]
+            assert isinstance(reason, str)
+            self.assertTrue(reason.startswith("\\ud800€€"))
+            self.assertLessEqual(len(reason.encode()), 1024)
+
+    def test_keys_that_are_not_text(self) -> None:
+        odd = message(b"\x00\x00", key=b"dev1.\xff")
+        odd.exchange = b"\xff"
+        headers = Properties(self.outgoing.quarantined(odd, "r", 0)).headers
+        self.assertEqual(headers["x-amqprouter-routing-key"], "dev1.\\xff")
+        self.assertEqual(headers["x-amqprouter-exchange"], "\ufffd")
+
+    def test_story_only(self) -> None:
+        properties = Properties(self.outgoing.story_only(message(everything()), "why", 0))
+        self.assertEqual(set(properties.headers), {"x-amqprouter-reason", "x-amqprouter-at", "x-amqprouter-device"})
+        self.assertIsNone(properties.message_id)
+
+    def test_persistent_unless_the_device_said_otherwise(self) -> None:
+        raw = self.outgoing.passed_on(message(encode_properties(message_id="m")))
+        self.assertEqual(read_mode(raw), 2)
+
+
+def read_mode(raw: bytes) -> int:
+    start, _ = Properties(raw).spans()[3]
+    return raw[start]

@@ -1,0 +1,114 @@
+"""What is declared, and what the operator is told when it cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amqprouter.amqp.topology import Names, Topology
+from amqprouter.errors import BrokerRefused, TopologyClash
+from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
+from tests.unit.amqp.harness import BrokerTestCase
+
+
+def topology(prefix: str = "amqprouter", queue_type: str = "quorum", **events: Any) -> Topology:
+    return Topology(
+        TopologySettings(prefix=prefix, queue_type=queue_type),
+        IngressSettings(shards=2, bind=("*.up", "*.down.#")),
+        EventsSettings(**events),
+    )
+
+
+class TopologyTests(BrokerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection = self.connected()
+
+    def declare(self, declared: Topology) -> None:
+        self.run_now(declared.declare(self.connection))
+        self.run_now(declared.declare_events(self.connection))
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        return {one.queue: one.arguments for one in self.broker.sent("Queue.Declare")}
+
+    def test_names(self) -> None:
+        names = Names.of(TopologySettings(prefix="p", devices_exchange="d"), IngressSettings(shards=2))
+        self.assertEqual((names.devices, names.by_id, names.ingress), ("d", "d.by-id", "p.ingress"))
+        self.assertEqual(names.shards, ("p.shard.0", "p.shard.1"))
+
+    def test_everything(self) -> None:
+        self.declare(topology("p"))
+        exchanges = {one.exchange: one.exchange_type for one in self.broker.sent("Exchange.Declare")}
+        self.assertEqual(
+            exchanges,
+            {
+                "devices": "topic",
+                "devices.by-id": "x-consistent-hash",
+                "p.unrouted": "fanout",
+                "p.rejected": "fanout",
+                "p.dead-letter": "fanout",
+            },
+        )
+        work = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        plain = {"x-queue-type": "quorum"}
+        queues = self.queues()
+        events = queues.pop("p.events")
+        self.assertEqual(
+            queues,
+            {
+                "p.ingress": work,
+                "p.shard.0": work,
+                "p.shard.1": work,
+                "p.unrouted": plain,
+                "p.rejected": plain,
+                "p.dead-letters": plain,
+            },
+        )
+        self.assertEqual((events["x-queue-type"], events["x-max-age"]), ("stream", "86400s"))
+        bindings = {(one.queue, one.exchange, one.routing_key) for one in self.broker.sent("Queue.Bind")}
+        self.assertEqual(
+            bindings,
+            {
+                ("p.ingress", "devices", "*.up"),
+                ("p.ingress", "devices", "*.down.#"),
+                ("p.shard.0", "devices.by-id", "1"),
+                ("p.shard.1", "devices.by-id", "1"),
+                ("p.unrouted", "p.unrouted", ""),
+                ("p.rejected", "p.rejected", ""),
+                ("p.dead-letters", "p.dead-letter", ""),
+            },
+        )
+        for one in (*self.broker.sent("Exchange.Declare"), *self.broker.sent("Queue.Declare")):
+            self.assertEqual((one.durable, one.auto_delete, one.passive), (True, False, False))
+        devices = next(one for one in self.broker.sent("Exchange.Declare") if one.exchange == "devices")
+        self.assertEqual(devices.arguments, {"alternate-exchange": "p.unrouted"})
+        self.assertEqual(list(self.connection.channels), [0])
+
+    def test_a_small_stream_has_small_segments(self) -> None:
+        """Retention drops whole segments."""
+        self.declare(topology(max_bytes=1_000_000))
+        events = self.queues()["amqprouter.events"]
+        self.assertEqual((events["x-max-length-bytes"], events["x-stream-max-segment-size-bytes"]), (10**6, 10**6))
+
+    def test_a_clash(self) -> None:
+        """Both sides are named: what was wanted, and what the broker has."""
+        text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type': received 'quorum' but current is 'classic'"
+        self.broker.refusals["Queue.Declare"] = 406, text
+        error = str(self.failed(topology().declare(self.connection), TopologyClash))
+        for words in ("queue 'amqprouter.unrouted'", "'x-queue-type': 'quorum'", "current is 'classic'", "[topology]"):
+            self.assertIn(words, error)
+        self.broker.refusals = {"Exchange.Declare": (406, "inequivalent arg 'type'")}
+        error = str(self.failed(topology().declare(self.connection), TopologyClash))
+        self.assertIn("exchange 'amqprouter.unrouted' as a durable fanout exchange", error)
+
+    def test_no_right(self) -> None:
+        self.broker.refusals["Queue.Declare"] = 403, "ACCESS_REFUSED - access to queue refused"
+        error = self.failed(topology().declare(self.connection), BrokerRefused)
+        self.assertEqual(error.code, 403)
+
+    def test_no_plugin(self) -> None:
+        """The error says which command mends it."""
+        self.broker.refusals["Exchange.Declare"] = 503, "COMMAND_INVALID - unknown exchange type 'x-consistent-hash'"
+        declared = topology()
+        channel = self.channel(self.connection)
+        error = self.failed(declared._exchange(channel, "devices.by-id", "x-consistent-hash"), BrokerRefused)
+        self.assertIn("rabbitmq-plugins enable rabbitmq_consistent_hash_exchange", str(error))
