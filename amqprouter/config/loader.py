@@ -1,7 +1,9 @@
 """The configuration: an INI file in, `Settings` out, or every problem at once.
 
     an INI file ──file──► sections of text ──options──► values ──checks──► Settings
-                          (encoding, syntax)  (one table: key → kind)  (options that clash)
+
+`file` knows encodings and syntax, `options` is the one table from key to kind of value, `checks` are about options that
+clash.
 
 Nothing is connected to or changed, so a running daemon can load a new file and keep the old settings if it is bad.
 """
