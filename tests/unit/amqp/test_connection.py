@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pamqp import commands, frame
 
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, Connection, Handshake
@@ -262,6 +264,21 @@ class ReceivingTests(BrokerTestCase):
         self.turn()
         self.assertTrue(connection.closed)
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    @given(st.integers(0, 0xFFFF), st.sampled_from(sorted(commands.INDEX_MAPPING)), st.binary(max_size=60))
+    @settings(max_examples=200, deadline=None)
+    def test_odd_methods(self, channel: int, index: int, arguments: bytes) -> None:
+        """Whatever the broker may say, well-formed or not, nothing is raised into the reactor."""
+        self.setUp()
+        connection = self.connected()
+        self.channel(connection)
+        payload = index.to_bytes(4, "big") + arguments
+        for number in (channel, 0, 1):
+            self.broker.send_bytes(
+                b"\x01" + number.to_bytes(2, "big") + len(payload).to_bytes(4, "big") + payload + b"\xce"
+            )
+        self.turn()
+        self.flushLoggedErrors()
 
     def test_an_exception_in_a_sink(self) -> None:
         """The state behind it is unknown: a new connection gets the unacknowledged messages again."""
