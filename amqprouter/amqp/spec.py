@@ -85,8 +85,8 @@ def decode_method(data: bytes) -> tuple[Method, tuple[object, ...]]:
     """
     try:
         command: Any = frame.unmarshal(data)[2]
-    except UnmarshalingException:
-        if data[7:11] not in _CLOSES:
+    except (UnmarshalingException, UnicodeDecodeError):  # pamqp 3, for Python 3.10, lets the latter through
+        if data[7:11] not in _CLOSES or len(data) < 15:
             raise
         # RabbitMQ cuts its texts at 255 bytes, be it in the middle of a letter, which pamqp does not take.
         code, length = _CLOSE_HEAD.unpack_from(data, 11)

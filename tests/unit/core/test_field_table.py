@@ -44,7 +44,7 @@ VALUES = trees(SCALARS)
 PAMQP_VALUES = trees(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**63 - 1)
+    | st.integers(-(2**63), 2**63 - 1).filter(lambda number: not -128 <= number < 0)  # pamqp 3 fails on these
     | st.floats(width=32, allow_nan=False, allow_infinity=False)
     | st.text(max_size=20)
     | st.binary(max_size=20).map(bytearray)

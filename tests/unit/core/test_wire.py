@@ -37,7 +37,7 @@ PROPERTIES = st.builds(
     commands.Basic.Properties,
     content_type=st.sampled_from([None, "application/json"]),
     headers=st.none()
-    | st.dictionaries(st.text(max_size=31), st.text(max_size=20) | st.integers(-(2**31), 2**31 - 1), max_size=3),
+    | st.dictionaries(st.text(max_size=31), st.text(max_size=20) | st.integers(0, 2**31 - 1), max_size=3),
     message_id=st.none() | NAMES,
 )
 
