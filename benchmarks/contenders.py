@@ -1,0 +1,195 @@
+"""Who forwards messages in ``benchmarks.forward``: how each is started, where its CPU time is read, how it is ended."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from amqprouter.amqp.link import connect_once
+from amqprouter.auth.password_hash import Cost, hash_secret
+from amqprouter.core.properties import encode_properties
+from amqprouter.core.wire import encode_publish
+from amqprouter.settings import BrokerSettings
+from benchmarks.layout import DEVICES, QUEUES, TARGET_EXCHANGE
+from benchmarks.workbench import Workbench
+from tests.support.gateway import Gateway
+from tests.support.process import Child, reactor, run
+from tests.support.rabbitmq import PrivateRabbitMQ
+
+ROOT = Path(__file__).parents[1]
+PEERS = Path(__file__).parent / "peers"
+
+
+class Contender(Protocol):
+    """One way of forwarding."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Start it; its consumers may still be registering afterwards."""
+
+    @property
+    def pid(self) -> int | None:
+        """The forwarding process; None when that is the broker itself."""
+
+    async def stop(self) -> None:
+        """End it; what it has not acknowledged goes back to its queue."""
+
+    def story(self) -> str:
+        """The end of its log, for when something went wrong."""
+
+
+class Ours:
+    """The daemon as it is installed: every stage on, secrets checked, an ACL, a route."""
+
+    name = "amqprouter"
+
+    def __init__(self, folder: Path, bench: Workbench, prefetch: int, device_secrets: dict[str, str]) -> None:
+        self._bench = bench
+        self._secrets = device_secrets
+        self._gateway = Gateway(
+            folder,
+            bench.uri,
+            "mongodb://127.0.0.1:1",  # no route names the store
+            "none",
+            ingress={"queues": ", ".join(QUEUES), "prefetch": prefetch},
+            scheduler={"rate": 1_000_000, "burst": 1_000_000},
+            route_all={"targets": f"exchange:{TARGET_EXCHANGE}"},
+        )
+        lines = [f"{device}:{hash_secret(secret.encode(), Cost.RANDOM)}\n" for device, secret in device_secrets.items()]
+        self._gateway.file("devices.passwd", "".join(lines))
+
+    @property
+    def pid(self) -> int | None:
+        return self._gateway.running.pid
+
+    async def start(self) -> None:
+        """Start the daemon and have it check one message of each device, so that what is measured comes from its cache.
+
+        These go through the daemon's own ingress queue; the device queues are not touched.
+        """
+        await self._gateway.start(ready=False)
+        await self._bench.consumers_are(2)
+        connection = await connect_once(reactor, BrokerSettings(uri=self._bench.uri), "benchmark warm-up")
+        channel = await connection.open_channel()
+        for device, secret in self._secrets.items():
+            properties = encode_properties(headers={"x-device-secret": secret}, message_id="warm-up")
+            key = f"{device}.up.reading".encode()
+            channel.write(encode_publish(channel.id, b"devices", key, properties, b"{}", connection.frame_max))
+        await self._bench.arrived(len(DEVICES), patience=10)
+        await connection.shut()
+
+    async def stop(self) -> None:
+        await self._gateway.stop()
+
+    def story(self) -> str:
+        return self._gateway.running.tail()
+
+
+class Peer:
+    """A program that forwards and knows nothing else."""
+
+    def __init__(self, name: str, command: list[str], log: Path) -> None:
+        self.name = name
+        self._command = command
+        self._log = log
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int | None:
+        assert self._child is not None
+        return self._child.pid
+
+    async def start(self) -> None:
+        self._child = Child(self._command, log=self._log, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    async def stop(self) -> None:
+        if self._child is not None:
+            await self._child.kill()
+
+    def story(self) -> str:
+        return "" if self._child is None else self._child.tail()
+
+
+class Shovel:
+    """RabbitMQ's own: one dynamic shovel for each queue, inside the broker, without sockets."""
+
+    name = "Shovel"
+    pid = None
+
+    def __init__(self, broker: PrivateRabbitMQ, prefetch: int) -> None:
+        self._broker = broker
+        self._prefetch = prefetch
+
+    async def start(self) -> None:
+        queues = ",".join(f'<<"{queue}">>' for queue in QUEUES)
+        await self._broker.eval(
+            f'[ok = rabbit_runtime_parameters:set(<<"/">>, <<"shovel">>, Q, [{{<<"src-uri">>, <<"amqp://">>}},'
+            f' {{<<"src-queue">>, Q}}, {{<<"src-prefetch-count">>, {self._prefetch}}}, {{<<"dest-uri">>, <<"amqp://">>}},'
+            f' {{<<"dest-exchange">>, <<"{TARGET_EXCHANGE}">>}}, {{<<"ack-mode">>, <<"on-confirm">>}}], none)'
+            f" || Q <- [{queues}]], ok."
+        )
+
+    def story(self) -> str:
+        return "its log is the broker's"
+
+    async def stop(self) -> None:
+        queues = ",".join(f'<<"{queue}">>' for queue in QUEUES)
+        await self._broker.eval(
+            f'[rabbit_runtime_parameters:clear(<<"/">>, <<"shovel">>, Q, <<"benchmark">>) || Q <- [{queues}]], ok.'
+        )
+
+
+def device_secrets() -> dict[str, str]:
+    """A random secret for every device."""
+    return {device: secrets.token_urlsafe(24) for device in DEVICES}
+
+
+_LIBRARIES = {
+    "pika": ("pika", "pika_forward"),
+    "aio-pika": ("aio_pika", "aio_pika_forward"),
+    "py-amqp": ("amqp", "py_amqp_forward"),
+    "txAMQP": ("txamqp", "txamqp_forward"),
+}
+NAMES = ("amqprouter", "librabbitmq", "Shovel", *_LIBRARIES)
+
+
+async def contenders(
+    names: list[str],
+    folder: Path,
+    broker: PrivateRabbitMQ,
+    bench: Workbench,
+    prefetch: int,
+    known_secrets: dict[str, str],
+    say: Callable[[str], None],
+) -> list[Contender]:
+    """The named contenders, less those that cannot run here; `say` is told why."""
+    found: list[Contender] = []
+    for name in names:
+        log = folder / f"{name}.log"
+        if name == "amqprouter":
+            found.append(Ours(folder / "daemon", bench, prefetch, known_secrets))
+        elif name == "Shovel":
+            found.append(Shovel(broker, prefetch))
+        elif name == "librabbitmq":
+            program = folder / "librabbitmq_forward"
+            if shutil.which("gcc") is None or not Path("/usr/include/amqp.h").exists():
+                say("librabbitmq is left out: install gcc and librabbitmq-dev")
+                continue
+            source = str(PEERS / "librabbitmq_forward.c")
+            await run("gcc", "-O2", "-Wall", "-o", str(program), source, "-lrabbitmq")
+            found.append(Peer(name, [str(program), "127.0.0.1", str(broker.port), str(prefetch), *QUEUES], log))
+        else:
+            module, program_name = _LIBRARIES[name]
+            if find_spec(module) is None:
+                say(f"{name} is left out: pip install -e .[benchmark]")
+                continue
+            command = [sys.executable, "-m", f"benchmarks.peers.{program_name}", bench.uri, str(prefetch)]
+            found.append(Peer(name, command, log))
+    return found

@@ -1,0 +1,140 @@
+"""Forwarding rates: the whole daemon against bare forwarders. ``python -m benchmarks.forward --help``.
+
+One private broker, 100 device queues, 256-byte messages. Contenders take turns (every round begins with another one, so
+that nobody always has the broker fresh), and what they are compared by are medians of one run of this program: rates
+differ from machine to machine, ratios much less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from benchmarks.contenders import NAMES, Contender, contenders, device_secrets
+from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
+from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
+from tests.support.process import reactor
+from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
+
+OURS = "amqprouter"
+SETTLING = 0.1
+"""Seconds between the last message's arrival and reading CPU times: its confirm and its ack are still to come."""
+PAUSE = 0.5
+"""Seconds for the broker to finish what filling the queues started."""
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks.forward", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--messages", type=int, default=40_000, help="in each run (default 40000)")
+    parser.add_argument("--prefetch", type=int, default=64, help="of each of the 100 consumers (default 64)")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--mode", nargs="+", choices=("persistent", "transient"), default=["persistent", "transient"])
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    return parser.parse_args(argv)
+
+
+async def one_run(
+    contender: Contender, bench: Workbench, broker_pid: int, mode: str, number: int, options: Any, known: dict[str, str]
+) -> Run:
+    """Fill the queues, have them forwarded, and see that nothing was lost or left.
+
+    :raises Stalled: the contender did not forward everything, or did not acknowledge it.
+    """
+    count = options.messages
+    await bench.consumers_are(0)
+    await bench.purge()
+    await bench.close_gate()
+    await contender.start()
+    await bench.consumers_are(2)  # the gate, and the contender
+    await bench.purge()
+    await bench.fill(count, mode == "persistent", known)
+    await deferLater(reactor, PAUSE)
+    pid = contender.pid
+    cpu = 0.0 if pid is None else cpu_seconds(pid)
+    broker_cpu = cpu_seconds(broker_pid)
+    began = await bench.open_gate()
+    ended = await bench.arrived(count)
+    await deferLater(reactor, SETTLING)
+    run = Run(
+        contender.name,
+        mode,
+        number,
+        count,
+        ended - began,
+        None if pid is None else cpu_seconds(pid) - cpu,
+        cpu_seconds(broker_pid) - broker_cpu,
+        None if pid is None else peak_megabytes(pid),
+    )
+    await contender.stop()
+    await bench.consumers_are(0)
+    left, arrived = await bench.left_over(), await bench.at_target()
+    if left or arrived != count:
+        raise Stalled(f"{contender.name}: {arrived} of {count} messages at the target, {left} not acknowledged")
+    return run
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> list[Run]:
+    runs: list[Run] = []
+    known = device_secrets()
+    broker = PrivateRabbitMQ(folder / "rabbitmq", plugins=(CONSISTENT_HASH, "rabbitmq_shovel"))
+    async with broker, workbench(broker.uri) as bench:
+        field = await contenders(options.only, folder, broker, bench, options.prefetch, known, say)
+        for number in range(options.rounds):
+            for mode in options.mode:
+                for place in range(len(field)):
+                    contender = field[(place + number) % len(field)]
+                    try:
+                        run = await one_run(contender, bench, broker.pid, mode, number, options, known)
+                    except BaseException:
+                        say(f"{contender.name} failed; the end of its log:\n{contender.story()}")
+                        await contender.stop()
+                        raise
+                    runs.append(run)
+                    cpu = "" if run.cpu is None else f", {run.cpu / run.messages * 1e6:.1f} µs CPU each"
+                    rate = run.messages / run.seconds
+                    say(f"round {number + 1}, {mode}: {contender.name} {rate:,.0f} messages/s{cpu}")
+    return runs
+
+
+async def main(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        runs = await measure(options, Path(folder))
+    figures = summarise(runs)
+    print(figures_table(figures))
+    compared = ratios(figures, OURS)
+    if compared:
+        print(f"\n{ratios_table(compared)}")
+    if options.json is not None:
+        settings = {name: getattr(options, name) for name in ("rounds", "messages", "prefetch")}
+        options.json.write_text(json.dumps(as_json(runs, settings, OURS), indent=1) + "\n")
+
+
+def program(coroutine: Any) -> int:
+    """Run a coroutine under the reactor; the exit status."""
+    if missing:
+        say(missing)
+        return 1
+    failures: list[Any] = []
+    done = Deferred.fromCoroutine(coroutine)
+    done.addErrback(failures.append)
+    done.addBoth(lambda _: reactor.callWhenRunning(reactor.stop))
+    reactor.run()
+    for failure in failures:
+        failure.printTraceback(file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(program(main(arguments(sys.argv[1:]))))

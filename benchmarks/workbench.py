@@ -1,0 +1,220 @@
+"""The broker's side of a measurement: 100 filled device queues, a gate in front of them, and a target to count in.
+
+Theory of operation. How long a program takes to start must not count, and consumers must not begin one after another
+while others still register. So every device queue has a single active consumer, which at first is ours: the gate,
+holding one message of each queue. The measured program registers behind it. Closing the gate's channel puts the held
+messages back and makes the measured consumers active all at once; that is the start. The end is when the target queue
+holds everything, which we ask the broker for every few milliseconds: equal for whoever forwards, in whatever process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.link import connect_once
+from amqprouter.core.properties import encode_properties
+from amqprouter.core.wire import Confirm, Delivery, encode_publish
+from amqprouter.settings import BrokerSettings
+from benchmarks.layout import BODY_BYTES, DEVICES, QUEUES, SOURCE_EXCHANGE, TARGET_EXCHANGE, TARGET_QUEUE, queue_of
+from tests.support.process import reactor, until
+
+POLL_SECONDS = 0.004
+"""Between two looks at the target: under one percent of the shortest run, and a few hundred requests a second."""
+BLOCK = 20
+"""Messages of each device in one write while filling."""
+
+
+class Stalled(Exception):
+    """A measured program made no progress for a while."""
+
+
+class Workbench:
+    """Queues on one broker, and our own connections to it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+        self._gate: Channel | None = None
+        self._held: list[Delivery] = []
+
+    @property
+    def channel(self) -> Channel:
+        assert self._channel is not None, "not open"
+        return self._channel
+
+    async def open(self) -> None:
+        """Connect and declare everything."""
+        self._connection = await connect_once(reactor, BrokerSettings(uri=self.uri), "benchmark")
+        channel = self._channel = await self._connection.open_channel()
+        for exchange in (SOURCE_EXCHANGE, TARGET_EXCHANGE):
+            await channel.exchange_declare(exchange=exchange, exchange_type="topic", durable=True)
+        for device in DEVICES:
+            queue = queue_of(device)
+            await channel.queue_declare(queue=queue, durable=True, arguments={"x-single-active-consumer": True})
+            await channel.queue_bind(queue=queue, exchange=SOURCE_EXCHANGE, routing_key=f"{device}.up.#")
+        await channel.queue_declare(queue=TARGET_QUEUE, durable=True)
+        await channel.queue_bind(queue=TARGET_QUEUE, exchange=TARGET_EXCHANGE, routing_key="#")
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.shut()
+
+    async def fill(self, messages: int, persistent: bool, secrets: dict[str, str]) -> None:
+        """Publish this many messages, spread evenly over the devices, and wait until the broker has them."""
+        assert self._connection is not None
+        channel = await self._connection.open_channel()
+        await channel.confirm_select()
+        block = self._block(channel, persistent, secrets)
+        confirmed: set[int] = set()
+        floor = 0
+        done: Deferred[None] = Deferred()
+
+        def confirm(confirm: Confirm) -> None:
+            nonlocal floor
+            if confirm.multiple:
+                confirmed.difference_update(range(floor + 1, confirm.delivery_tag + 1))
+                floor = max(floor, confirm.delivery_tag)
+            else:
+                confirmed.add(confirm.delivery_tag)
+            if floor + len(confirmed) == messages and not done.called:
+                done.callback(None)
+
+        channel.on_confirm = confirm
+        for start in range(0, messages, len(block)):
+            channel.write(b"".join(block[: messages - start]))
+        await done
+        await channel.shut()
+
+    @staticmethod
+    def _block(channel: Channel, persistent: bool, secrets: dict[str, str]) -> list[bytes]:
+        """Encoded publishes of `BLOCK` messages of every device, as the devices' own libraries would send them."""
+        publishes = []
+        for number in range(BLOCK):
+            for device in DEVICES:
+                reading = {"seq": number, "celsius": 21.5, "pad": ""}
+                reading["pad"] = "x" * (BODY_BYTES - len(json.dumps(reading)))
+                properties = encode_properties(
+                    content_type="application/json",
+                    headers={"x-device-secret": secrets[device], "unit": "C"},
+                    delivery_mode=2 if persistent else 1,
+                    message_id=f"{device}-{number:08d}",
+                    timestamp=1_700_000_000 + number,
+                )
+                key = f"{device}.up.reading".encode()
+                body = json.dumps(reading).encode()
+                publishes.append(
+                    encode_publish(
+                        channel.id, SOURCE_EXCHANGE.encode(), key, properties, body, channel.client.frame_max
+                    )
+                )
+        return publishes
+
+    async def close_gate(self) -> None:
+        """Become every device queue's active consumer, which gets one message of each."""
+        assert self._connection is not None
+        gate = await self._connection.open_channel()
+        self._held.clear()
+        gate.on_deliveries = self._held.extend
+        await gate.basic_qos(prefetch_count=1)
+        for queue in QUEUES:
+            await gate.basic_consume(queue=queue, consumer_tag=f"gate-{queue}")
+        self._gate = gate
+
+    async def open_gate(self) -> float:
+        """Let the consumers behind us begin; the moment, on the monotonic clock."""
+        assert self._gate is not None
+        gate, self._gate = self._gate, None
+
+        async def all_held() -> bool:
+            return len(self._held) == len(QUEUES)
+
+        await until(all_held, what="the gate holds a message of every queue", timeout=20)
+        began = time.monotonic()
+        await gate.shut()
+        return began
+
+    async def consumers_are(self, count: int, timeout: float = 60.0) -> None:
+        """Wait until every device queue has this many consumers."""
+
+        async def so_many() -> bool:
+            for queue in QUEUES:
+                if (await self._look(queue)).consumer_count != count:
+                    return False
+            return True
+
+        await until(so_many, what=f"every queue has {count} consumers", timeout=timeout)
+
+    async def arrived(self, count: int, patience: float = 30.0) -> float:
+        """Wait until the target queue holds this many messages; the moment, on the monotonic clock.
+
+        :raises Stalled: fewer, and no more coming for `patience` seconds.
+        """
+        seen, since = 0, time.monotonic()
+        while True:
+            depth = int((await self._look(TARGET_QUEUE)).message_count)
+            now = time.monotonic()
+            if depth >= count:
+                return now
+            if depth > seen:
+                seen, since = depth, now
+            elif now - since > patience:
+                raise Stalled(f"{seen} of {count} messages arrived, and no more for {patience:g} s")
+            await deferLater(reactor, POLL_SECONDS)
+
+    async def left_over(self) -> int:
+        """Messages in the device queues: what a program did not acknowledge is there again once it is gone."""
+        left = 0
+        for queue in QUEUES:
+            left += int((await self._look(queue)).message_count)
+        return left
+
+    async def at_target(self) -> int:
+        return int((await self._look(TARGET_QUEUE)).message_count)
+
+    async def purge(self) -> None:
+        for queue in (TARGET_QUEUE, *QUEUES):
+            await self.channel.queue_purge(queue=queue)
+
+    async def _look(self, queue: str) -> Any:
+        return await self.channel.queue_declare(queue=queue, passive=True)
+
+
+@asynccontextmanager
+async def workbench(uri: str) -> AsyncIterator[Workbench]:
+    """``async with workbench(uri) as bench``: connected, with everything declared."""
+    bench = Workbench(uri)
+    try:
+        await bench.open()
+        yield bench
+    finally:
+        await bench.close()
+
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time that a process and all its threads have used, in steps of 10 ms (proc(5), ``stat``)."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()  # the name in front may hold anything
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def peak_megabytes(pid: int) -> float:
+    """The most memory that a process has had resident."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
