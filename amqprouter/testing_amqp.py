@@ -78,6 +78,8 @@ class MemoryBroker:
         """Whether publishes are acknowledged at once; else `ack` and `send_back` are the test's to call."""
         self.silent = False
         """Whether nothing is answered any more, as over a path that went dead."""
+        self.held: list[bytes] | None = None
+        """Set to a list, it takes what would be sent until `release`: answers that are still on their way."""
         self.missing_exchanges: set[str] = set()
         self.missing_queues: set[str] = set()
         self.refusals: dict[str, tuple[int, str]] = {}
@@ -121,8 +123,17 @@ class MemoryBroker:
 
     def send_bytes(self, data: bytes) -> None:
         """Send anything."""
-        if self.connection is not None:
+        if self.held is not None:
+            self.held.append(data)
+        elif self.connection is not None:
             self.connection.dataReceived(data)
+
+    def release(self) -> None:
+        """Send what was held back so far; what that leads to is held back again."""
+        held, self.held = self.held or [], []
+        for data in held:
+            if self.connection is not None:
+                self.connection.dataReceived(data)
 
     def deliver(self, queue: str, body: bytes = b"", **properties: Any) -> int:
         """Deliver a message to the consumer of this queue; returns its delivery tag. `properties` are of its header."""

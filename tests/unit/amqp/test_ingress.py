@@ -231,6 +231,21 @@ class ExplicitQueueTests(IngressTestCase):
         self.assertEqual(len(self.broker.sent("Basic.Consume")), 2)
         self.assertFalse(connection.closed)
 
+    def test_two_searches_at_once(self) -> None:
+        """However the broker's answers to two searches mix, no queue is consumed from twice."""
+        connection = self.attached()
+        self.broker.missing_queues = {"mine", "yours"}
+        self.broker.cancel("mine")
+        self.broker.cancel("yours")
+        self.pass_time(RECONSUME_DELAY)
+        self.broker.missing_queues.clear()
+        self.broker.held = []
+        for _ in range(30):
+            self.clock.advance(MISSING_QUEUE_DELAY / 10)
+            self.broker.release()
+        self.assertIsNone(connection.end)
+        self.assertEqual(self.queues(), [*OWN, "mine", "yours"])
+
     def test_no_right_to_read(self) -> None:
         """is not the same as missing: the operator is told by the link, in the broker's own words."""
         self.broker.refusals["Queue.Declare"] = 403, "ACCESS_REFUSED - access to queue 'mine' refused"
