@@ -17,15 +17,16 @@ that is equal and not yet marked as returned is the one.
 
 Some publishes make the broker close the channel, and with it the confirms of everybody else's. Where its error names an
 exchange (404, 403), the messages for that exchange are tried again later as above, and the others at once on a new
-channel. Where it names none, the publisher turns cautious: one message at a time, until the one that closes the channel
-is alone on it and is refused.
+channel. Where it names none, the publisher turns cautious: it lets only a window of messages out at once,
+halved each time that the channel is closed and doubled each time that all of it was confirmed, until the message that
+closes the channel is alone on it and is tried again later, as above.
 
 Bounds: nothing is queued here that is not an unacknowledged delivery, so the consumers' prefetch is the bound.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -119,12 +120,12 @@ class Publisher:
         self._frame_max = 0
         self._sequence = 0
         self._outstanding: OrderedDict[int, _Outgoing] = OrderedDict()
-        self._backlog: list[_Outgoing] = []  # waits for a connection
+        self._backlog: deque[_Outgoing] = deque()  # waits for a connection, or for room in the window
         self._retrying = 0
         self._buffer: list[bytes] = []
         self._watch: Any = None
         self._last_confirm = 0.0
-        self._cautious = False
+        self._window = 0  # while cautious, how many may be outstanding; 0 for any number
 
     @property
     def outstanding(self) -> int:
@@ -146,15 +147,12 @@ class Publisher:
         self._send_backlog()
 
     def _send_backlog(self) -> None:
-        """Publish what waited; while cautious, only the first of it."""
-        if self._cautious:
-            while self._backlog and not self._outstanding:
-                self._write(self._backlog.pop(0))
-            self._cautious = bool(self._backlog)
-        else:
-            backlog, self._backlog = self._backlog, []
-            for outgoing in backlog:
-                self._write(outgoing)
+        """Publish what waited; while cautious, a window of it."""
+        if not self._window or not self._outstanding:
+            while self._backlog and (not self._window or len(self._outstanding) < self._window):
+                self._write(self._backlog.popleft())
+            if not self._backlog:
+                self._window = 0
         self.flush()
 
     def publish(
@@ -174,7 +172,7 @@ class Publisher:
         self._send(_Outgoing(exchange, routing_key, properties, body, receipt, must_arrive))
 
     def _send(self, outgoing: _Outgoing) -> None:
-        if self._channel is None or self._cautious:
+        if self._channel is None or self._window:
             self._backlog.append(outgoing)
         else:
             self._write(outgoing)
@@ -234,7 +232,8 @@ class Publisher:
                 outgoing.receipt.delivered()
             else:
                 self._again(outgoing, "nacked by the broker: the queue is full and rejects, or it failed to write")
-        if self._backlog:
+        if self._backlog and not outstanding:
+            self._window *= 2
             self._send_backlog()
 
     def _returned(self, returned: Returned) -> None:
@@ -287,7 +286,7 @@ class Publisher:
             unconfirmed = self._without_culprits(unconfirmed, error)
         if unconfirmed:
             self._counters.publish_retries += len(unconfirmed)
-            self._backlog[:0] = unconfirmed
+            self._backlog.extendleft(reversed(unconfirmed))
             self.log.warn(
                 "{count} publishes were unconfirmed when their channel ended ({reason}); they will be sent again",
                 count=len(unconfirmed),
@@ -309,7 +308,7 @@ class Publisher:
         if len(unconfirmed) == 1:
             self._again(unconfirmed[0], str(error))
             return []
-        self._cautious = bool(unconfirmed)
+        self._window = len(unconfirmed) // 2
         return unconfirmed
 
     def _reopen(self, connection: Connection) -> None:
@@ -339,6 +338,8 @@ class Publisher:
             return
         for sequence in overdue:
             self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s")
+        if overdue:
+            self._send_backlog()  # a window that waited for them is free
         self._watch = self._clock.callLater(self._timeout / 4, self._sweep, connection)
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties
-from amqprouter.errors import AmqprouterError
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Fleet, Gateway, drain_queue
 from tests.support.mongo import TestDatabase, mongo_for_tests
@@ -26,6 +26,7 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 
 MESSAGES = 6000
 DEVICES = [f"dev{number}" for number in range(20)]
+EVENTS = "amqprouter.events"
 ROUTE = {"targets": "store:readings, exchange:copies, events:"}
 
 
@@ -65,10 +66,30 @@ class CrashTests(TestCase):
         await channel.queue_bind(queue="copies", exchange="copies")
         await connection.shut()
 
-    async def publish_slowly(self, fleet: Fleet, first: int = 0, last: int = MESSAGES) -> None:
-        """About 1,500 messages a second, so that whatever happens meanwhile happens in mid-flow."""
+    async def phases(
+        self, gateway: Gateway, fleet: Fleet, database: TestDatabase, outages: Sequence[Callable[[], Awaitable[None]]]
+    ) -> None:
+        """Publish `MESSAGES` in as many phases as there are outages; each strikes in the midst of its phase."""
+        size = MESSAGES // len(outages)
+        for number, outage in enumerate(outages):
+            first = number * size
+            publishing = Deferred.fromCoroutine(self.publish_slowly(fleet, first, first + size))
+
+            async def well_begun(count: int = first + size // 4) -> bool:
+                return database.count("readings") >= count
+
+            await until(well_begun, what="the phase is well begun", timeout=60, child=gateway.running)
+            self.assertLess(database.count("readings"), first + size, "the outage comes too late to mean anything")
+            await outage()
+            await until(fleet.reconnected, what="the fleet is connected", timeout=30)
+            await until(gateway.is_ready, what="the gateway is back", timeout=15, child=gateway.running)
+            await publishing
+            await fleet.all_confirmed()
+
+    async def publish_slowly(self, fleet: Fleet, first: int, last: int) -> None:
+        """At most 1,500 messages a second, so that the outage finds some to come."""
         for start in range(first, last, 30):
-            for number in range(start, start + 30):
+            for number in range(start, min(start + 30, last)):
                 fleet.reading(DEVICES[number % len(DEVICES)], number)
             fleet.flush()
             await deferLater(reactor, 0.02)
@@ -98,52 +119,23 @@ class CrashTests(TestCase):
 
     def test_the_daemon_killed_in_mid_flow(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
-            publishing = Deferred.fromCoroutine(self.publish_slowly(fleet))
-            for kill_at in (MESSAGES // 6, MESSAGES // 3, MESSAGES // 2):
-
-                async def enough(count: int = kill_at) -> bool:
-                    return database.count("readings") >= count
-
-                await until(enough, what=f"{kill_at} are stored", timeout=60, child=gateway.running)
+            async def kill() -> None:
                 await gateway.running.kill()
-                self.assertLess(len(fleet.ledger.confirmed), MESSAGES, "the kill came too late to mean anything")
                 await gateway.start()
-            await publishing
-            await fleet.all_confirmed()
+
+            await self.phases(gateway, fleet, database, [kill] * 3)
             await self.check(gateway, fleet, broker, database)
-            redelivered = await gateway.metric("redelivered_total")
-            self.assertGreater(redelivered, 0, "nothing was under way when it was killed")
 
         return self.run_with(test)
 
     def test_the_broker_restarted_and_then_killed_in_mid_flow(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
-            half = MESSAGES // 2
-            for first, outage in ((0, broker.restart), (half, lambda: self.crash(broker))):
-                publishing = Deferred.fromCoroutine(self.publish_slowly(fleet, first, first + half))
-                await gateway.metric_reaches("stored_total", first + half // 3)
-                self.assertLess(len(fleet.ledger.confirmed), first + half, "the outage came too late to mean anything")
-                await outage()
-                await until(lambda: self.reconnected(fleet), what="the fleet is back", timeout=30)
-                await until(gateway.is_ready, what="the gateway is back", timeout=15, child=gateway.running)
-                await publishing
-                await fleet.all_confirmed()
+            async def kill() -> None:
+                await broker.kill()
+                await broker.start()
+
+            await self.phases(gateway, fleet, database, [broker.restart, kill])
             await self.check(gateway, fleet, broker, database)
             self.assertGreaterEqual(await gateway.metric("reconnects_total"), 6)
 
         return self.run_with(test, topology={"queue_type": "quorum"})
-
-    async def crash(self, broker: PrivateRabbitMQ) -> None:
-        await broker.kill()
-        await broker.start()
-
-    async def reconnected(self, fleet: Fleet) -> bool:
-        if not fleet.connected:
-            try:
-                await fleet.connect()
-            except AmqprouterError:
-                return False
-        return True
-
-
-EVENTS = "amqprouter.events"

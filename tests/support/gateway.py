@@ -22,6 +22,7 @@ from amqprouter.auth.passwd_file import set_password
 from amqprouter.core.counters import Counters
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.errors import AmqprouterError
 from amqprouter.settings import BrokerSettings
 from tests.support.process import Child, free_ports, reactor, until
 
@@ -72,9 +73,14 @@ class Fleet:
             await self._connection.shut()
         self._publisher.stop()
 
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None and not self._connection.closed
+    async def reconnected(self) -> bool:
+        """Connect again if need be; whether there is a connection now."""
+        if self._connection is None or self._connection.closed:
+            try:
+                await self.connect()
+            except AmqprouterError:
+                return False
+        return True
 
     def send(
         self,
@@ -108,10 +114,12 @@ class Fleet:
         self._publisher.flush()
 
     async def all_confirmed(self, timeout: float = 60.0) -> None:
+        """Wait for every confirm, connecting again as often as it takes: a broker that has just been killed may close
+        a connection with 541 (internal error) while its queues are coming back."""
         self.flush()
 
         async def done() -> bool:
-            return len(self.ledger.confirmed) == self.sent
+            return await self.reconnected() and len(self.ledger.confirmed) == self.sent
 
         await until(done, what="every message is confirmed to the fleet", timeout=timeout)
 

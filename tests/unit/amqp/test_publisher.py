@@ -97,6 +97,18 @@ class ConfirmTests(PublisherTestCase):
         self.assertEqual((published.exchange, published.routing_key, published.body), ("ex", "key", b"body"))
         self.assertEqual((published.properties, published.mandatory), (encode_properties(message_id="7"), True))
 
+    def test_frames_are_no_larger_than_agreed(self) -> None:
+        """The broker in memory raises at one that is; the body arrives whole all the same."""
+        self.broker.frame_max = 4096
+        self.attached()
+        body = bytes(range(256)) * 64
+        self.publish(body)
+        self.assertEqual([published.body for published in self.broker.published], [body])
+        big = Answer()
+        self.publisher.publish(b"ex", b"key", encode_properties(headers={"a": "b" * 4096}), b"", big)
+        assert big.said is not None
+        self.assertIn("do not fit in a frame of 4096", big.said)
+
     def test_send(self) -> None:
         sending = self.start(self.publisher.send("ex", "key", PLAIN, b"body"))
         self.assertNoResult(sending)
@@ -348,27 +360,32 @@ class ChannelErrorTests(PublisherTestCase):
         self.assertEqual(one.said, "delivered")
 
     def test_an_error_that_names_nobody(self) -> None:
-        """One message at a time then, until the one that closes the channel is alone on it."""
-        broker = self.broker
-        broker.confirming = False
-        self.attached()
-        answers = self.publish(b"1", b"bad", b"2", b"3")
-
-        def judge() -> None:
-            for published in broker.published[:]:
-                broker.published.remove(published)
-                if published.body == b"bad":
-                    broker.close_channel(published.channel, 406, "PRECONDITION_FAILED - something")
-                    return
-                broker.ack(published.sequence)
-
-        judge()
-        for _ in range(100):
-            judge()
-            self.clock.advance(0.1)
-        self.assertEqual([answer.said for answer in answers[:1] + answers[2:]], ["delivered"] * 3)
-        self.assertEqual(answers[1].said, "refused: 406 PRECONDITION_FAILED - something")
-        self.assertEqual(self.publisher.outstanding, 0)
+        """Ever fewer messages at a time then, until the one that closes the channel is alone on it."""
+        for position in (0, 1, 150, 255):
+            self.setUp()
+            broker = self.broker
+            broker.confirming = False
+            self.attached()
+            bodies = [b"good"] * 256
+            bodies[position] = b"bad"
+            answers = self.publish(*bodies)
+            closings = turns = 0
+            while self.publisher.outstanding:
+                turns += 1
+                for published in broker.published[:]:
+                    broker.published.remove(published)
+                    if published.body == b"bad":
+                        broker.close_channel(published.channel, 406, "PRECONDITION_FAILED - something")
+                        broker.published.clear()
+                        closings += 1
+                        break
+                    broker.ack(published.sequence)
+                self.clock.advance(0.1)
+            refused = answers.pop(position)
+            self.assertEqual({answer.said for answer in answers}, {"delivered"})
+            self.assertEqual(refused.said, "refused: 406 PRECONDITION_FAILED - something")
+            self.assertLess(closings, 40)  # by halves; one by one would be a channel, or a round trip, for each
+            self.assertLess(turns, 100)
         broker.confirming = True
         self.assertEqual([answer.said for answer in self.publish(b"4", b"5")], ["delivered"] * 2)
 
