@@ -10,7 +10,7 @@ a table without building values, for splicing; unknown letters raise, because th
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -59,13 +59,14 @@ def _skip_value(data: bytes, position: int, end: int) -> int:
     return position + size
 
 
-def entries(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Walk the entries of the table whose content is ``data[start:end]`` (without its length).
+def entries(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
+    """The entries of the table whose content is ``data[start:end]`` (without its length).
 
-    Yields each entry's name and the offsets of its first byte and of the byte behind it.
+    For each, its name and the offsets of its first byte and of the byte behind it.
 
     :raises ValueError: the table is malformed.
     """
+    found = []
     position = start
     while position < end:
         first = position
@@ -73,8 +74,14 @@ def entries(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int
         if name_end >= end:
             raise ValueError(f"truncated entry at offset {position}")
         name = data[position + 1 : name_end]
-        position = _skip_value(data, name_end, end)
-        yield name, first, position
+        if data[name_end] == _STRING and name_end + 5 <= end:  # most are, and this is on the way of every message
+            position = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
+            if position > end:
+                raise ValueError(f"field at offset {name_end + 1} runs past its table")
+        else:
+            position = _skip_value(data, name_end, end)
+        found.append((name, first, position))
+    return found
 
 
 def find(data: bytes, start: int, end: int, name: bytes) -> int:

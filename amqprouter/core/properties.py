@@ -56,11 +56,12 @@ class Properties:
     Every reader raises `ValueError` when the bytes are malformed, and returns None for a property that is not there.
     """
 
-    __slots__ = ("_headers", "_spans", "raw")
+    __slots__ = ("_entries", "_headers", "_spans", "raw")
 
     def __init__(self, raw: bytes = b"\x00\x00") -> None:
         self.raw = raw
         self._spans: dict[int, tuple[int, int]] | None = None
+        self._entries: list[tuple[bytes, int, int]] | None = None
         self._headers: dict[str, FieldValue] | None = None
 
     def spans(self) -> dict[int, tuple[int, int]]:
@@ -126,28 +127,31 @@ class Properties:
             self._headers = {} if span is None else field_table.decode(self.raw, span[0] + 4, span[1])
         return self._headers
 
+    def entries(self) -> list[tuple[bytes, int, int]]:
+        """The headers as `field_table.entries` has them, by offsets into `raw`. Not to be changed."""
+        entries = self._entries
+        if entries is None:
+            span = self.spans().get(_HEADERS)
+            entries = self._entries = [] if span is None else field_table.entries(self.raw, span[0] + 4, span[1])
+        return entries
+
     def header_count(self) -> int:
         """How many headers there are, without decoding them."""
-        span = self.spans().get(_HEADERS)
-        return 0 if span is None else sum(1 for _ in field_table.entries(self.raw, span[0] + 4, span[1]))
+        return len(self.entries())
 
     def header(self, name: bytes) -> FieldValue:
         """One header, without decoding the others."""
-        span = self.spans().get(_HEADERS)
-        if span is None or name not in self.raw:  # the substring search is far cheaper than the walk
-            return None
-        for entry_name, first, _ in field_table.entries(self.raw, span[0] + 4, span[1]):
+        for entry_name, first, behind in self.entries():
             if entry_name == name:
-                return field_table.decode_value(self.raw, first + 1 + len(name), span[1])[0]
+                return field_table.decode_value(self.raw, first + 1 + len(name), behind)[0]
         return None
 
     def raw_header(self, name: bytes) -> bytes | None:
         """One string or binary header as bytes; empty when it is of another type."""
-        span = self.spans().get(_HEADERS)
-        if span is None or name not in self.raw:
-            return None
-        position = field_table.find(self.raw, span[0] + 4, span[1], name)
-        return None if position < 0 else field_table.string_bytes(self.raw, position, span[1])
+        for entry_name, first, behind in self.entries():
+            if entry_name == name:
+                return field_table.string_bytes(self.raw, first + 1 + len(name), behind)
+        return None
 
     def spliced(self, drop: int, drop_headers: Collection[bytes], add_headers: bytes) -> bytes:
         """The bytes of these properties, changed.
@@ -156,19 +160,18 @@ class Properties:
         to leave out, and `add_headers` encoded table entries to append; a header that is added should be dropped too.
         """
         raw, spans = self.raw, self.spans()
-        flags = _SHORT.unpack_from(raw)[0]
+        flags = raw[0] << 8 | raw[1]
+        kept = [raw[first:behind] for name, first, behind in self.entries() if name not in drop_headers]
+        kept.append(add_headers)
+        table = b"".join(kept)
+        span = spans.get(_HEADERS)
+        if span is not None and table and not flags & drop:  # the usual case: all but the headers stays in one piece
+            return b"".join((raw[: span[0]], _LONG.pack(len(table)), table, raw[span[1] :]))
         kept_flags = flags & ~drop
         pieces = [b""]
-        for index in spans:
-            if index > _HEADERS:
-                break
+        for index, (start, end) in spans.items():
             if index < _HEADERS and kept_flags & 1 << (15 - index):
-                start, end = spans[index]
                 pieces.append(raw[start:end])
-        table = add_headers
-        span = spans.get(_HEADERS)
-        if span is not None:
-            table = _kept_entries(raw, span[0] + 4, span[1], drop_headers) + add_headers
         if table:
             kept_flags |= _FLAG["headers"]
             pieces.append(_LONG.pack(len(table)))
@@ -180,16 +183,6 @@ class Properties:
                 pieces.append(raw[start:end])
         pieces[0] = _SHORT.pack(kept_flags)
         return b"".join(pieces)
-
-
-def _kept_entries(raw: bytes, start: int, end: int, drop: Collection[bytes]) -> bytes:
-    """The table content ``raw[start:end]`` without the entries named in `drop`."""
-    content = raw[start:end]
-    if not any(name in content for name in drop):
-        return content
-    return b"".join(
-        raw[first:behind] for name, first, behind in field_table.entries(raw, start, end) if name not in drop
-    )
 
 
 def flag_mask(*names: str) -> int:
