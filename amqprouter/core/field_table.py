@@ -59,10 +59,8 @@ def _skip_value(data: bytes, position: int, end: int) -> int:
     return position + size
 
 
-def entries(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
-    """The entries of the table whose content is ``data[start:end]`` (without its length).
-
-    For each, its name and the offsets of its first byte and of the byte behind it.
+def entries(data: bytes, start: int, end: int) -> list[bytes]:
+    """The entries, whole, of the table whose content is ``data[start:end]`` (without its length).
 
     :raises ValueError: the table is malformed.
     """
@@ -70,18 +68,22 @@ def entries(data: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
     position = start
     while position < end:
         first = position
-        name_end = position + 1 + data[position]
-        if name_end >= end:
+        value = position + 1 + data[position]
+        if value >= end:
             raise ValueError(f"truncated entry at offset {position}")
-        name = data[position + 1 : name_end]
-        if data[name_end] == _STRING and name_end + 5 <= end:  # most are, and this is on the way of every message
-            position = name_end + 5 + _LONG.unpack_from(data, name_end + 1)[0]
+        if data[value] == _STRING and value + 5 <= end:  # most are, and this is on the way of every message
+            position = value + 5 + _LONG.unpack_from(data, value + 1)[0]
             if position > end:
-                raise ValueError(f"field at offset {name_end + 1} runs past its table")
+                raise ValueError(f"field at offset {value + 1} runs past its table")
         else:
-            position = _skip_value(data, name_end, end)
-        found.append((name, first, position))
+            position = _skip_value(data, value, end)
+        found.append(data[first:position])
     return found
+
+
+def entry_name(entry: bytes) -> bytes:
+    """The name of one of `entries`."""
+    return entry[1 : 1 + entry[0]]
 
 
 def find(data: bytes, start: int, end: int, name: bytes) -> int:
@@ -164,9 +166,9 @@ def decode(data: bytes, start: int, end: int, depth: int = 0) -> dict[str, Field
     :raises ValueError: the table is malformed.
     """
     table: dict[str, FieldValue] = {}
-    for name, first, _ in entries(data, start, end):
-        value, _ = decode_value(data, first + 1 + len(name), end, depth)
-        table.setdefault(name.decode("utf-8", "backslashreplace"), value)
+    for entry in entries(data, start, end):
+        value, _ = decode_value(entry, 1 + entry[0], len(entry), depth)
+        table.setdefault(entry_name(entry).decode("utf-8", "backslashreplace"), value)
     return table
 
 

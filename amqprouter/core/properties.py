@@ -43,57 +43,73 @@ _KIND = {"headers": _TABLE_KIND, "delivery_mode": _OCTET_KIND, "priority": _OCTE
 
 
 @lru_cache(maxsize=1024)  # flag combinations in use are few; the bound only guards against a hostile sender
-def _layout(flags: int) -> tuple[tuple[int, int], ...]:
-    """The (property index, kind) pairs that these flags announce, in wire order."""
-    return tuple(
-        (index, _KIND.get(name, _STRING_KIND)) for index, name in enumerate(NAMES) if flags & 1 << (15 - index)
-    )
+def _layout(flags: int) -> tuple[tuple[int, ...], dict[int, int]]:
+    """What these flags announce: the kinds in wire order, and the place in that order of each property index."""
+    indices = [index for index in range(len(NAMES)) if flags & 1 << (15 - index)]
+    kinds = tuple(_KIND.get(NAMES[index], _STRING_KIND) for index in indices)
+    return kinds, {index: place for place, index in enumerate(indices)}
+
+
+_NO_PLACES: dict[int, int] = {}
 
 
 class Properties:
     """The properties of one message. Immutable.
 
     Every reader raises `ValueError` when the bytes are malformed, and returns None for a property that is not there.
+
+    Thousands of these are alive at a time, and the garbage collector visits each object that can refer to others: so
+    what a scan finds is kept in as few as can be, a list of numbers and a list of bytes.
     """
 
-    __slots__ = ("_entries", "_headers", "_spans", "raw")
+    __slots__ = ("_bounds", "_entries", "_headers", "_places", "raw")
 
     def __init__(self, raw: bytes = b"\x00\x00") -> None:
         self.raw = raw
-        self._spans: dict[int, tuple[int, int]] | None = None
-        self._entries: list[tuple[bytes, int, int]] | None = None
+        self._bounds: list[int] | None = None  # where each property begins, and the last one ends
+        self._places = _NO_PLACES  # index into `NAMES` → place in `_bounds`; shared, see `_layout`
+        self._entries: list[bytes] | None = None
         self._headers: dict[str, FieldValue] | None = None
 
-    def spans(self) -> dict[int, tuple[int, int]]:
-        """Where each property's bytes lie in `raw`, by index into `NAMES`."""
-        spans = self._spans
-        if spans is not None:
-            return spans
+    def _scan(self) -> list[int]:
+        bounds = self._bounds
+        if bounds is not None:
+            return bounds
         raw = self.raw
         try:
             position = 2
-            spans = {}
             flags = raw[0] << 8 | raw[1]
             if flags & 3:
                 raise ValueError("unknown property flags")
-            for index, kind in _layout(flags):
-                start = position
+            bounds = [2]
+            kinds, self._places = _layout(flags)
+            for kind in kinds:
                 if kind == _STRING_KIND:
                     position += 1 + raw[position]
                 elif kind == _TABLE_KIND:
                     position += 4 + _LONG.unpack_from(raw, position)[0]
                 else:
                     position += 1 if kind == _OCTET_KIND else 8
-                spans[index] = (start, position)
+                bounds.append(position)
         except (IndexError, struct.error):
             raise ValueError("truncated message properties") from None
         if position != len(raw):
             raise ValueError(f"message properties of {len(raw)} bytes, {position} announced")
-        self._spans = spans
-        return spans
+        self._bounds = bounds
+        return bounds
+
+    def _span(self, index: int) -> tuple[int, int] | None:
+        bounds = self._scan()
+        place = self._places.get(index)
+        return None if place is None else (bounds[place], bounds[place + 1])
+
+    def spans(self) -> dict[int, tuple[int, int]]:
+        """Where each property's bytes lie in `raw`, by index into `NAMES`."""
+        bounds = self._scan()
+        return {index: (bounds[place], bounds[place + 1]) for index, place in self._places.items()}
 
     def _string(self, index: int) -> bytes | None:
-        span = self.spans().get(index)
+        span = self._span(index)
         return None if span is None else self.raw[span[0] + 1 : span[1]]
 
     def text(self, name: str) -> str | None:
@@ -116,22 +132,22 @@ class Properties:
     @property
     def timestamp(self) -> int | None:
         """The sender's clock, in seconds since 1970."""
-        span = self.spans().get(_TIMESTAMP)
+        span = self._span(_TIMESTAMP)
         return None if span is None else _LONGLONG.unpack_from(self.raw, span[0])[0]
 
     @property
     def headers(self) -> dict[str, FieldValue]:
         """All headers, decoded; empty when there are none."""
         if self._headers is None:
-            span = self.spans().get(_HEADERS)
+            span = self._span(_HEADERS)
             self._headers = {} if span is None else field_table.decode(self.raw, span[0] + 4, span[1])
         return self._headers
 
-    def entries(self) -> list[tuple[bytes, int, int]]:
-        """The headers as `field_table.entries` has them, by offsets into `raw`. Not to be changed."""
+    def entries(self) -> list[bytes]:
+        """The encoded headers, as `field_table.entries` has them. Not to be changed."""
         entries = self._entries
         if entries is None:
-            span = self.spans().get(_HEADERS)
+            span = self._span(_HEADERS)
             entries = self._entries = [] if span is None else field_table.entries(self.raw, span[0] + 4, span[1])
         return entries
 
@@ -139,19 +155,22 @@ class Properties:
         """How many headers there are, without decoding them."""
         return len(self.entries())
 
+    def _entry(self, name: bytes) -> bytes | None:
+        start = bytes((len(name),)) + name
+        for entry in self.entries():
+            if entry.startswith(start):
+                return entry
+        return None
+
     def header(self, name: bytes) -> FieldValue:
         """One header, without decoding the others."""
-        for entry_name, first, behind in self.entries():
-            if entry_name == name:
-                return field_table.decode_value(self.raw, first + 1 + len(name), behind)[0]
-        return None
+        entry = self._entry(name)
+        return None if entry is None else field_table.decode_value(entry, 1 + len(name), len(entry))[0]
 
     def raw_header(self, name: bytes) -> bytes | None:
         """One string or binary header as bytes; empty when it is of another type."""
-        for entry_name, first, behind in self.entries():
-            if entry_name == name:
-                return field_table.string_bytes(self.raw, first + 1 + len(name), behind)
-        return None
+        entry = self._entry(name)
+        return None if entry is None else field_table.string_bytes(entry, 1 + len(name), len(entry))
 
     def spliced(self, drop: int, drop_headers: Collection[bytes], add_headers: bytes) -> bytes:
         """The bytes of these properties, changed.
@@ -159,14 +178,15 @@ class Properties:
         `drop` is a mask of flag bits (see `flag_mask`) of properties to leave out, `drop_headers` the names of headers
         to leave out, and `add_headers` encoded table entries to append; a header that is added should be dropped too.
         """
-        raw, spans = self.raw, self.spans()
-        flags = raw[0] << 8 | raw[1]
-        kept = [raw[first:behind] for name, first, behind in self.entries() if name not in drop_headers]
+        raw = self.raw
+        kept = [entry for entry in self.entries() if entry[1 : 1 + entry[0]] not in drop_headers]
         kept.append(add_headers)
         table = b"".join(kept)
-        span = spans.get(_HEADERS)
+        flags = raw[0] << 8 | raw[1]
+        span = self._span(_HEADERS)
         if span is not None and table and not flags & drop:  # the usual case: all but the headers stays in one piece
             return b"".join((raw[: span[0]], _LONG.pack(len(table)), table, raw[span[1] :]))
+        spans = self.spans()
         kept_flags = flags & ~drop
         pieces = [b""]
         for index, (start, end) in spans.items():

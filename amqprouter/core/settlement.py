@@ -93,15 +93,20 @@ class AckLedger:
 class Settlement:
     """One delivery's outstanding answers. Each target answers exactly once, with `delivered` or `refused`."""
 
-    __slots__ = ("_finish", "_pending", "ledger", "message", "refusals", "tag")
+    __slots__ = ("_finish", "_pending", "_refusals", "ledger", "message", "tag")
 
     def __init__(self, message: Message, tag: int, ledger: AckLedger, finish: Callable[[Settlement], None]) -> None:
         self.message = message
         self.tag = tag
         self.ledger = ledger
-        self.refusals: list[str] = []
+        self._refusals: list[str] | None = None  # made when needed: thousands of these are alive at a time
         self._pending = 1
         self._finish = finish
+
+    @property
+    def refusals(self) -> list[str]:
+        """The reasons of the targets that refused."""
+        return self._refusals or []
 
     def expect(self, answers: int) -> None:
         """Wait for this many answers before finishing; one when it is never called."""
@@ -115,7 +120,7 @@ class Settlement:
 
     def refused(self, reason: str) -> None:
         """A target will never take the message."""
-        self.refusals.append(reason)
+        self._refusals = [*self.refusals, reason]
         self._pending -= 1
         if not self._pending:
             self._finish(self)

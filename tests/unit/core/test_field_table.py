@@ -106,7 +106,7 @@ class DecodingTests(SynchronousTestCase):
                 self.assertEqual(field_table.decode_value(raw, 0, len(raw)), (meaning, len(raw)))
                 self.assertEqual(same(pamqp_decode.embedded_value(raw)[1]), meaning)
                 entry = b"\x04name" + raw
-                self.assertEqual(list(field_table.entries(entry, 0, len(entry))), [(b"name", 0, len(entry))])
+                self.assertEqual(field_table.entries(entry, 0, len(entry)), [entry])
                 self.assertEqual(field_table.decode(entry, 0, len(entry)), {"name": meaning})
                 self.assertEqual(field_table.find(entry, 0, len(entry), b"name"), 5)
 
@@ -165,7 +165,7 @@ class DecodingTests(SynchronousTestCase):
         """Whatever comes in, nothing but ValueError goes out, and nothing behind the end is looked at."""
         data = raw + bytes(beyond)
         try:
-            walked = [name for name, _, _ in field_table.entries(data, 0, len(raw))]
+            walked = [field_table.entry_name(entry) for entry in field_table.entries(data, 0, len(raw))]
         except ValueError:
             self.assertRaises(ValueError, field_table.decode, data, 0, len(raw))
             return
@@ -209,13 +209,15 @@ class EncodingTests(SynchronousTestCase):
     @settings(max_examples=100, deadline=None)
     def test_a_walk_agrees_with_decoding(self, table: dict[str, Any]) -> None:
         raw = content(field_table.encode(table))
-        walked = list(field_table.entries(raw, 0, len(raw)))
-        self.assertEqual([name.decode() for name, _, _ in walked], list(table))
-        self.assertEqual(b"".join(raw[first:behind] for _, first, behind in walked), raw)
-        for name, first, behind in walked:
+        walked = field_table.entries(raw, 0, len(raw))
+        names = [field_table.entry_name(entry) for entry in walked]
+        self.assertEqual([name.decode() for name in names], list(table))
+        self.assertEqual(b"".join(walked), raw)
+        for name, entry in zip(names, walked, strict=True):
             value = field_table.find(raw, 0, len(raw), name)
-            self.assertEqual(value, first + 1 + len(name))
-            self.assertEqual(field_table.decode_value(raw, value, len(raw)), (table[name.decode()], behind))
+            self.assertEqual(raw[value - 1 - len(name) : value - 1 - len(name) + len(entry)], entry)
+            decoded = field_table.decode_value(entry, 1 + len(name), len(entry))
+            self.assertEqual(decoded, (table[name.decode()], len(entry)))
 
     def test_integers_take_the_smallest_type(self) -> None:
         for value, letter in ((0, b"I"), (-(2**31), b"I"), (2**31, b"l"), (-(2**63), b"l"), (2**63, b"L")):
