@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from twisted.internet.task import deferLater
 from benchmarks.contenders import NAMES, Contender, contenders, device_secrets
 from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
 from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
-from tests.support.process import reactor
+from tests.support.process import Child, reactor
 from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
 
 OURS = "amqprouter"
@@ -41,8 +42,26 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prefetch", type=int, default=64, help="of each of the 100 consumers (default 64)")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--mode", nargs="+", choices=("persistent", "transient"), default=["persistent", "transient"])
+    parser.add_argument(
+        "--flame",
+        type=Path,
+        help="a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks",
+    )
     parser.add_argument("--json", type=Path, help="a file for all figures")
     return parser.parse_args(argv)
+
+
+class Profiler:
+    """py-spy, looking at a process 500 times a second. A profiled run is slower than others."""
+
+    def __init__(self, pid: int | None, output: Path) -> None:
+        kind = "flamegraph" if output.suffix == ".svg" else "raw"
+        command = ["py-spy", "record", "-p", str(pid), "-r", "500", "-f", kind, "-o", str(output.absolute())]
+        self._child = Child(command, log=Path(os.devnull))
+
+    async def stop(self) -> None:
+        self._child.signal("INT")
+        await self._child.wait(30)
 
 
 async def one_run(
@@ -62,11 +81,14 @@ async def one_run(
     await bench.fill(count, mode == "persistent", known)
     await deferLater(reactor, PAUSE)
     pid = contender.pid
+    profiler = Profiler(pid, options.flame) if options.flame is not None and contender.name == OURS else None
     cpu = 0.0 if pid is None else cpu_seconds(pid)
     broker_cpu = cpu_seconds(broker_pid)
     began = await bench.open_gate()
     ended = await bench.arrived(count)
     await deferLater(reactor, SETTLING)
+    if profiler is not None:
+        await profiler.stop()
     run = Run(
         contender.name,
         mode,

@@ -9,7 +9,6 @@ holds everything, which we ask the broker for every few milliseconds: equal for 
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -22,10 +21,10 @@ from twisted.internet.task import deferLater
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import Confirm, Delivery, encode_publish
+from amqprouter.core.wire import Confirm, Delivery
 from amqprouter.settings import BrokerSettings
-from benchmarks.layout import BODY_BYTES, DEVICES, QUEUES, SOURCE_EXCHANGE, TARGET_EXCHANGE, TARGET_QUEUE, queue_of
+from benchmarks.layout import DEVICES, QUEUES, SOURCE_EXCHANGE, TARGET_EXCHANGE, TARGET_QUEUE, queue_of
+from benchmarks.traffic import publishes
 from tests.support.process import reactor, until
 
 POLL_SECONDS = 0.004
@@ -75,7 +74,7 @@ class Workbench:
         assert self._connection is not None
         channel = await self._connection.open_channel()
         await channel.confirm_select()
-        block = self._block(channel, persistent, secrets)
+        block = publishes(channel.id, self._connection.frame_max, secrets, BLOCK, persistent)
         confirmed: set[int] = set()
         floor = 0
         done: Deferred[None] = Deferred()
@@ -95,30 +94,6 @@ class Workbench:
             channel.write(b"".join(block[: messages - start]))
         await done
         await channel.shut()
-
-    @staticmethod
-    def _block(channel: Channel, persistent: bool, secrets: dict[str, str]) -> list[bytes]:
-        """Encoded publishes of `BLOCK` messages of every device, as the devices' own libraries would send them."""
-        publishes = []
-        for number in range(BLOCK):
-            for device in DEVICES:
-                reading = {"seq": number, "celsius": 21.5, "pad": ""}
-                reading["pad"] = "x" * (BODY_BYTES - len(json.dumps(reading)))
-                properties = encode_properties(
-                    content_type="application/json",
-                    headers={"x-device-secret": secrets[device], "unit": "C"},
-                    delivery_mode=2 if persistent else 1,
-                    message_id=f"{device}-{number:08d}",
-                    timestamp=1_700_000_000 + number,
-                )
-                key = f"{device}.up.reading".encode()
-                body = json.dumps(reading).encode()
-                publishes.append(
-                    encode_publish(
-                        channel.id, SOURCE_EXCHANGE.encode(), key, properties, body, channel.client.frame_max
-                    )
-                )
-        return publishes
 
     async def close_gate(self) -> None:
         """Become every device queue's active consumer, which gets one message of each."""
