@@ -16,6 +16,8 @@ class BrokerSettings:
 
     uri: str = "amqp://guest:guest@localhost:5672/%2F"
     """An AMQP URI, with ``amqps`` for TLS."""
+    hosts: tuple[str, ...] = ()
+    """``HOST`` or ``HOST:PORT`` of the nodes of a cluster; replaces the host of `uri` when set."""
     endpoint: str = ""
     """A Twisted client endpoint string; when set it replaces the address part of `uri`."""
     vhost: str = ""
@@ -27,7 +29,7 @@ class BrokerSettings:
     heartbeat: int = 30
     """Seconds; the broker may lower it. Three silent intervals end a connection."""
     connect_timeout: float = 15.0
-    """Seconds from opening the socket until the connection is ready for use."""
+    """Seconds from opening the socket until the connection is ready for use; for each host."""
     reconnect_max: float = 30.0
     """Seconds; the ceiling of the jittered back-off between attempts."""
     tls_ca: str = ""
@@ -37,7 +39,7 @@ class BrokerSettings:
     tls_key: str = ""
     """PEM file of the client certificate's key."""
     tls_server_name: str = ""
-    """The name that the broker's certificate must carry; the URI's host when empty."""
+    """The name that the broker's certificate must carry; the host's own when empty."""
 
 
 @dataclass(frozen=True)

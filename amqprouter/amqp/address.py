@@ -1,57 +1,78 @@
-"""How to reach the broker: from ``[broker]`` settings to an endpoint and what the handshake needs."""
+"""How to reach the broker: from ``[broker]`` settings to addresses to try and what the handshake needs."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import crypto
-from twisted.internet import ssl
+from OpenSSL import SSL
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from amqprouter.amqp.connection import Handshake
-from amqprouter.core.uri import parse_amqp_uri
+from amqprouter.amqp.connection import Connection, Handshake
+from amqprouter.amqp.tls import BrokerTls, TlsFiles, told
+from amqprouter.core.uri import parse_amqp_uri, parse_host
+from amqprouter.errors import BrokerUnavailable, ProtocolError
 from amqprouter.settings import BrokerSettings
 
 
-def endpoint_for(reactor: Any, settings: BrokerSettings) -> IStreamClientEndpoint:
-    """The endpoint to connect to: ``endpoint`` as it stands, or the URI's host and port, with TLS for ``amqps``.
+@dataclass(frozen=True)
+class Address:
+    """One place where the broker may be reached, for one attempt."""
+
+    where: str
+    """In the operator's words."""
+    endpoint: IStreamClientEndpoint
+    tls: BrokerTls | None = None
+    """None without TLS, and where an endpoint string takes care of it."""
+
+    def explained(self, connection: Connection, problem: Exception) -> Exception:
+        """What to tell about a connection that ended: the problem, in better words where TLS or its lack explains."""
+        if connection.greeted or not isinstance(problem, (BrokerUnavailable, ProtocolError)):
+            return problem
+        if self.tls is not None and self.tls.distrust:
+            return BrokerUnavailable(f"TLS failed with {self.where}: {self.tls.distrust}")
+        if isinstance(problem.__cause__, SSL.Error):
+            return BrokerUnavailable(f"TLS failed with {self.where}: {told(problem.__cause__)}")
+        hint = "is it AMQP's port?" if self.tls else "does it take TLS at this port? then use amqps://"
+        return BrokerUnavailable(f"{self.where} says nothing that is AMQP ({hint}): {problem}")
+
+
+def addresses_for(reactor: Any, settings: BrokerSettings, random: Callable[[], float]) -> list[Address]:
+    """The addresses to try, in random order: ``endpoint`` as it stands, or the hosts, with TLS for ``amqps``.
 
     Certificates are read anew each time, so that renewed ones count from the next connection on.
 
+    :param random: a number from 0 up to 1.
     :raises OSError: a TLS file cannot be read.
-    :raises OpenSSL.crypto.Error: a TLS file holds no PEM of its kind.
+    :raises ValueError: a TLS file holds no PEM of its kind, or certificate and key are no pair.
     """
     if settings.endpoint:
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, settings.endpoint)
-        return endpoint
+        return [Address(settings.endpoint, clientFromString(reactor, settings.endpoint))]
     uri = parse_amqp_uri(settings.uri)
-    plain = HostnameEndpoint(reactor, uri.host, uri.port, timeout=settings.connect_timeout)
-    if not uri.tls:
-        return plain
-    trust: Any = ssl.platformTrust()
-    if settings.tls_ca:
-        blocks = Path(settings.tls_ca).read_bytes().split(b"-----END CERTIFICATE-----")
-        certificates = [
-            block + b"-----END CERTIFICATE-----" for block in blocks if b"-----BEGIN CERTIFICATE-----" in block
-        ]
-        trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(pem) for pem in certificates])
-    own = None
-    if settings.tls_certificate:
-        key = Path(settings.tls_key).read_bytes()
-        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, Path(settings.tls_certificate).read_bytes())
-        own = ssl.PrivateCertificate.fromCertificateAndKeyPair(
-            ssl.Certificate(certificate), ssl.KeyPair.load(key, crypto.FILETYPE_PEM)
-        )
-    options = ssl.optionsForClientTLS(settings.tls_server_name or uri.host, trustRoot=trust, clientCertificate=own)
-    return wrapClientTLS(options, plain)
+    hosts = [parse_host(text, uri.port) for text in settings.hosts] or [(uri.host, uri.port)]
+    hosts.sort(key=lambda _: random())  # a fleet spreads over the cluster, and so do the connections of one gateway
+    files = TlsFiles(settings) if uri.tls else None
+    addresses = []
+    for host, port in hosts:
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        endpoint = HostnameEndpoint(reactor, host, port, timeout=settings.connect_timeout)
+        if files is None:
+            addresses.append(Address(where, endpoint))
+        else:
+            tls = BrokerTls(files, settings.tls_server_name or host)
+            addresses.append(Address(where, wrapClientTLS(tls, endpoint), tls))
+    return addresses
 
 
 def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:
     """Credentials, virtual host and the connection's name. The password file is read anew each time.
+
+    Whoever has a client certificate and no password logs in by the certificate (EXTERNAL), which names the user.
 
     :raises OSError: the password file cannot be read.
     """
@@ -59,8 +80,9 @@ def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:
     password = uri.password
     if settings.password_file:
         password = Path(settings.password_file).read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
+    by_certificate = bool(settings.tls_certificate) and not password
     return Handshake(
-        username=settings.username or uri.username,
+        username="" if by_certificate else settings.username or uri.username,
         password=password,
         vhost=settings.vhost or uri.vhost,
         heartbeat=uri.heartbeat if uri.heartbeat is not None else settings.heartbeat,

@@ -96,6 +96,8 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.on_blocked: Callable[[str], None] | None = None
         self.frame_max = PREFERRED_FRAME_MAX
         self.heartbeat = 0
+        self.greeted = False
+        """Whether the broker has begun the handshake: something is there, and it speaks AMQP."""
         self._reader = FrameReader(PREFERRED_FRAME_MAX)
         self._channel_max = 0
         self.end: Exception | None = None
@@ -127,6 +129,7 @@ class Connection(AMQClient):  # type: ignore[misc]
 
     def start_ok(self, message: TxMessage) -> None:
         """Answer connection.start: who we are, and what we can do."""
+        self.greeted = True
         user, password = self.handshake.username, self.handshake.password
         mechanism = "PLAIN" if user or password else "EXTERNAL"
         offered = message.mechanisms.split()
@@ -192,6 +195,7 @@ class Connection(AMQClient):  # type: ignore[misc]
             self._heartbeats.stop()
         if self.end is None:
             self.end = BrokerUnavailable(f"the connection to the broker was lost: {reason.getErrorMessage()}")
+            self.end.__cause__ = reason.value
         self.closed = True
         self.started.fail_if_not_fired(Closed(self.end))
         for channel in list(self.channels.values()):

@@ -4,7 +4,8 @@ Theory of operation. Twisted's `ClientService` holds the state machine of connec
 connection that ends while it is being prepared, so what it gets as its endpoint is a `_ReadyEndpoint`: one "connect"
 there is the socket, the handshake and the owner's `prepare` (topology, channels, consumers), within one time limit, and
 what fails on the way is closed before the attempt counts as failed. What the service then watches is a `_Presence`, a
-protocol that lives as long as the ready connection does.
+protocol that lives as long as the ready connection does. With several hosts, all of that is tried at one after the
+other, in random order, before the attempt counts as failed.
 
 The delay before the next try is drawn from the whole interval up to an exponentially growing ceiling ("full jitter"),
 so that a fleet of gateways does not come back in step; the ceiling falls back to its start only once a connection has
@@ -19,13 +20,14 @@ from typing import Any, cast
 from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from amqprouter.amqp.address import endpoint_for, handshake_for
+from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
 from amqprouter.core.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerUnavailable
@@ -102,31 +104,19 @@ class BrokerLink(Service):
         return float(self._random() * ceiling)
 
     async def _connect(self) -> Connection:
-        """Connect and prepare; whatever goes wrong, nothing is left open.
+        """Connect and prepare, at the first host that lets us; whatever goes wrong, nothing is left open.
 
         :raises Exception: whatever went wrong; it has been logged.
         """
-        limit = self._settings.connect_timeout
-        connection: Connection | None = None
-        timer: Any = None
         try:
             # Made anew for every attempt, so that renewed certificates and passwords count.
-            connection = await _connected(self._reactor, self._clock, self._settings, self._purpose)
-            late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
-            timer = self._clock.callLater(limit, connection.fail, late)
-            await connection.open()
-            await self._prepare(connection)
-        except Exception as error:  # a stop cancels the attempt: a CancelledError
-            if connection is not None:
-                connection.fail(BrokerUnavailable("stopping") if isinstance(error, CancelledError) else error)
-                await connection.disconnected.wait()
-                self._failed(connection.end or error)
-            else:
-                self._failed(error)
+            addresses = _addresses(self._reactor, self._settings, self._random)
+            connection = await _first(addresses, self._ready)
+        except CancelledError:  # a stop
             raise
-        finally:
-            if timer is not None and timer.active():
-                timer.cancel()
+        except Exception as error:
+            self._failed(error)
+            raise
         self._up_since = self._clock.seconds()
         self.connection, self._problem = connection, ""
         if self._was_up:
@@ -136,9 +126,31 @@ class BrokerLink(Service):
         connection.disconnected.wait().addCallback(self._lost, connection)
         return connection
 
+    async def _ready(self, address: Address) -> Connection:
+        """A connection to this address, opened and prepared.
+
+        :raises Exception: whatever went wrong; the connection is closed.
+        """
+        limit = self._settings.connect_timeout
+        connection = await _connected(address, self._clock, self._settings, self._purpose)
+        late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
+        timer = self._clock.callLater(limit, connection.fail, late)
+        try:
+            await connection.open()
+            await self._prepare(connection)
+        except Exception as error:
+            connection.fail(BrokerUnavailable("stopping") if isinstance(error, CancelledError) else error)
+            await connection.disconnected.wait()
+            if isinstance(error, CancelledError):
+                raise
+            problem = address.explained(connection, connection.end or error)
+            raise problem from problem.__cause__
+        finally:
+            if timer.active():
+                timer.cancel()
+        return connection
+
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, CancelledError):
-            return
         self._problem = str(error) or type(error).__name__
         if isinstance(error, AmqprouterError):
             self.log.error("Cannot use the broker ({purpose}): {error}", purpose=self._purpose, error=str(error))
@@ -179,26 +191,65 @@ class _ReadyEndpoint:
         return presence
 
 
-async def _connected(reactor: Any, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:
+def _addresses(reactor: Any, settings: BrokerSettings, random: Callable[[], float]) -> list[Address]:
+    """:raises BrokerUnavailable: a TLS file cannot be used."""
+    try:
+        return addresses_for(reactor, settings, random)
+    except Exception as error:
+        raise BrokerUnavailable(f"cannot reach it: {error}") from error
+
+
+async def _first(
+    addresses: list[Address], connect: Callable[[Address], Coroutine[Deferred[Any], Any, Connection]]
+) -> Connection:
+    """What `connect` returns for the first address where it does not fail.
+
+    :raises Exception: the only error, or one that tells of all; what is none of ours comes first, for it is a fault.
+    """
+    errors: dict[str, Exception] = {}
+    for address in addresses:
+        try:
+            return await connect(address)
+        except CancelledError:
+            raise
+        except Exception as error:
+            errors[address.where] = error
+    for problem in errors.values():
+        if len(errors) == 1 or not isinstance(problem, AmqprouterError):
+            raise problem
+    raise BrokerUnavailable("; ".join(f"{where}: {problem}" for where, problem in errors.items()))
+
+
+async def _connected(address: Address, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:
     """A socket to the broker with a `Connection` on it that is yet to be opened.
 
-    :raises BrokerUnavailable: it cannot be reached.
+    :raises BrokerUnavailable: it cannot be reached. :raises CancelledError: nobody wants it any more.
     """
     try:
         factory = ConnectionFactory(lambda: handshake_for(settings, purpose), clock)
-        connection: Any = await endpoint_for(reactor, settings).connect(factory)
-    except CancelledError:
-        raise
+        connection: Any = await address.endpoint.connect(factory)
+    except (CancelledError, ConnectingCancelledError):
+        raise CancelledError from None
     except Exception as error:
         raise BrokerUnavailable(f"cannot reach it: {str(error) or type(error).__name__}") from error
     return cast(Connection, connection)
 
 
-async def connect_once(reactor: Any, settings: BrokerSettings, purpose: str) -> Connection:
-    """A single connection, for a command that ends soon.
+async def connect_once(
+    reactor: Any, settings: BrokerSettings, purpose: str, random: Callable[[], float] = lambda: 0.0
+) -> Connection:
+    """A single connection, for a command that ends soon. Hosts are tried as they stand unless `random` says otherwise.
 
     :raises BrokerUnavailable: it cannot be reached. :raises BrokerRefused: it does not let us in.
     """
-    connection = await _connected(reactor, reactor, settings, purpose)
-    await connection.open()
-    return connection
+
+    async def opened(address: Address) -> Connection:
+        connection = await _connected(address, reactor, settings, purpose)
+        try:
+            await connection.open()
+        except AmqprouterError as error:
+            problem = address.explained(connection, error)
+            raise problem from problem.__cause__
+        return connection
+
+    return await _first(_addresses(reactor, settings, random), opened)

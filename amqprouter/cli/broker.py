@@ -62,7 +62,8 @@ async def connect(reactor: Any, settings: BrokerSettings, purpose: str) -> Conne
     from amqprouter.errors import BrokerUnavailable  # noqa: PLC0415
 
     limit = settings.connect_timeout
-    where = f"the broker at {settings.endpoint or masked(settings.uri)}"
+    hosts = f" ({', '.join(settings.hosts)})" if settings.hosts else ""
+    where = f"the broker at {settings.endpoint or masked(settings.uri)}{hosts}"
     try:
         return await Deferred.fromCoroutine(connect_once(reactor, settings, purpose)).addTimeout(limit, reactor)
     except TimeoutError:

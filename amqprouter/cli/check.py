@@ -65,7 +65,7 @@ async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
     from amqprouter.core.uri import masked  # noqa: PLC0415
 
     broker = settings.broker
-    where = broker.endpoint or masked(broker.uri)
+    where = broker.endpoint or ", ".join(broker.hosts) or masked(broker.uri)
     connection = await connect(reactor, broker, "check")
     say(f"{where} answers, and lets {connection.handshake.username!r} into {connection.handshake.vhost!r}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.filepath import UnlistableError
 
 from amqprouter.config.values import Kind, Surroundings
-from amqprouter.core.uri import masked, parse_amqp_uri
+from amqprouter.core.uri import masked, parse_amqp_uri, parse_host
 
 _OURS = {"w", "j", "journal", "wtimeout", "wtimeoutms"}
 """Options of a MongoDB URI that ``[store]`` has options for: only there is w=0 refused."""
@@ -27,6 +28,20 @@ class BrokerUri:
 
     def read(self, text: str, surroundings: Surroundings) -> str:
         parse_amqp_uri(text)
+        return text
+
+    def shown(self, text: str) -> str:
+        return masked(text)
+
+
+@dataclass(frozen=True)
+class BrokerHost(Kind):
+    """A node of the broker's cluster, taken as it stands."""
+
+    legal: str = "HOST or HOST:PORT, an IPv6 address as [ADDRESS]:PORT; the port is the URI's when absent"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        parse_host(text, 5672)
         return text
 
     def shown(self, text: str) -> str:
@@ -88,6 +103,8 @@ class ClientEndpoint(Kind):
     legal: str = "a Twisted client endpoint string, such as tcp:rabbit.example:5672 or unix:/run/broker.sock"
 
     def read(self, text: str, surroundings: Surroundings) -> str:
+        if text.startswith("ssl:") and not re.search(r"(?<!\\):hostname=.", text):
+            raise ValueError("without hostname= nobody would check whose certificate it is; better: tls:HOST:PORT")
         try:
             clientFromString(MemoryReactorClock(), text)
         except Exception as error:  # endpoints are plugins: anything may come out of one

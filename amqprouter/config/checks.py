@@ -50,6 +50,8 @@ def _check_tls(settings: Settings, problems: Problems) -> None:
     broker = settings.broker
     if problems.concern(("broker", "uri"), ("broker", "endpoint")):
         return
+    if broker.endpoint and broker.hosts:
+        problems.in_option("broker", "hosts", ", ".join(broker.hosts), "would not be used: endpoint is set")
     unused = "" if parse_amqp_uri(broker.uri).tls else "the URI is amqp://, without TLS; make it amqps://"
     unused = "endpoint is set, and says itself how to use TLS (tls:HOST:PORT…)" if broker.endpoint else unused
     for key in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from amqprouter.config.addresses import BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
+from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
 from amqprouter.config.paths import FilePath, check_certificates, check_key, check_password
 from amqprouter.config.values import (
     Boolean,
@@ -66,6 +66,7 @@ AUTHORITIES = OrEmpty(FilePath("a PEM file of authorities", check=check_certific
 SECTIONS: dict[str, dict[str, Value]] = {
     "broker": {
         "uri": BrokerUri(),
+        "hosts": ListOf(BrokerHost()),
         "endpoint": OrEmpty(ClientEndpoint(), "the URI's host and port"),
         "vhost": OrEmpty(NAME, "the URI's"),
         "username": OrEmpty(NAME, "the URI's"),
@@ -76,7 +77,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "tls_ca": AUTHORITIES,
         "tls_certificate": OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none"),
         "tls_key": OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none"),
-        "tls_server_name": OrEmpty(matching(r"[^\s\x00-\x1f\x7f]+", "a host name"), "the URI's host"),
+        "tls_server_name": OrEmpty(matching(r"[^\s\x00-\x1f\x7f]+", "a host name"), "the host's own"),
     },
     "topology": {
         "prefix": matching(

@@ -114,6 +114,18 @@ def _host_and_port(address: str, default_port: int) -> tuple[str, int]:
     return host, int(port)
 
 
+def parse_host(text: str, default_port: int) -> tuple[str, int]:
+    """Read ``HOST`` or ``HOST:PORT``, an IPv6 address in brackets, as it would stand in a URI.
+
+    :raises ValueError: it is neither.
+    """
+    if "/" in text or "@" in text:
+        raise ValueError("only host and port stand here; scheme, user, password and virtual host are the URI's")
+    if not text or text.startswith(":") or re.search(r"[\s\x00-\x1f\x7f#?%]", text):
+        raise ValueError("it is neither HOST nor HOST:PORT")
+    return _host_and_port(text, default_port)
+
+
 def _options(query: str) -> tuple[int | None, float | None]:
     """The heartbeat in seconds and the connection timeout in seconds, where the query says them."""
     values: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""From settings to an endpoint and a handshake."""
+"""From settings to addresses and a handshake."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.address import endpoint_for, handshake_for
+from amqprouter.amqp.address import Address, addresses_for, handshake_for
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.tls import TlsFiles
+from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.settings import BrokerSettings
+from amqprouter.testing_amqp import HANDSHAKE
+from tests.support.certificates import Authority
 
 
 class HandshakeTests(SynchronousTestCase):
@@ -41,25 +46,107 @@ class HandshakeTests(SynchronousTestCase):
         password.unlink()
         self.assertRaises(OSError, handshake_for, settings, "x")
 
+    def test_login_by_certificate(self) -> None:
+        """Without a password, the client certificate says who we are."""
+        for uri, certificate, expected in (
+            ("amqps://@host", "own.pem", ("", "")),
+            ("amqps://me@host", "own.pem", ("", "")),
+            ("amqps://me:pass@host", "own.pem", ("me", "pass")),
+            ("amqps://me@host", "", ("me", "")),
+        ):
+            handshake = handshake_for(BrokerSettings(uri=uri, tls_certificate=certificate), "x")
+            self.assertEqual((handshake.username, handshake.password), expected, uri)
 
-class EndpointTests(SynchronousTestCase):
+
+class AddressTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
 
+    def addresses(self, settings: BrokerSettings, *chances: float) -> list[Address]:
+        return addresses_for(self.reactor, settings, iter(chances or (0.5,)).__next__)
+
     def test_plain(self) -> None:
-        endpoint = endpoint_for(self.reactor, BrokerSettings(uri="amqp://host:1234"))
-        assert isinstance(endpoint, HostnameEndpoint)
-        self.assertIn("host:1234", repr(endpoint))
+        (address,) = self.addresses(BrokerSettings(uri="amqp://host:1234"))
+        self.assertIsInstance(address.endpoint, HostnameEndpoint)
+        self.assertIn("host:1234", repr(address.endpoint))
+        self.assertEqual((address.where, address.tls), ("host:1234", None))
 
     def test_an_endpoint_string_wins(self) -> None:
-        endpoint = endpoint_for(self.reactor, BrokerSettings(uri="amqp://host", endpoint="unix:/run/rabbit.sock"))
-        self.assertIn("UNIX", type(endpoint).__name__)
+        (address,) = self.addresses(BrokerSettings(uri="amqp://host", endpoint="unix:/run/rabbit.sock"))
+        self.assertIn("UNIX", type(address.endpoint).__name__)
+        self.assertEqual(address.where, "unix:/run/rabbit.sock")
 
     def test_tls(self) -> None:
-        endpoint = endpoint_for(self.reactor, BrokerSettings(uri="amqps://host"))
-        self.assertNotIsInstance(endpoint, HostnameEndpoint)
+        (address,) = self.addresses(BrokerSettings(uri="amqps://host"))
+        self.assertNotIsInstance(address.endpoint, HostnameEndpoint)
+        self.assertIsNotNone(address.tls)
 
-    def test_bad_files(self) -> None:
-        """The link tells of them, and tries again."""
-        missing = BrokerSettings(uri="amqps://host", tls_ca="/nonexistent")
-        self.assertRaises(OSError, endpoint_for, self.reactor, missing)
+    def test_hosts(self) -> None:
+        """They replace the URI's host, and its port where they have one of their own; chance puts them in order."""
+        settings = BrokerSettings(uri="amqp://host:1234", hosts=("one", "two:5", "[::1]"))
+        self.assertEqual(
+            [a.where for a in self.addresses(settings, 0.1, 0.2, 0.3)], ["one:1234", "two:5", "[::1]:1234"]
+        )
+        self.assertEqual(
+            [a.where for a in self.addresses(settings, 0.3, 0.1, 0.2)], ["two:5", "[::1]:1234", "one:1234"]
+        )
+        (address,) = self.addresses(BrokerSettings(uri="amqps://host", hosts=("one",)))
+        self.assertEqual(address.where, "one:5671")
+
+    def test_explained(self) -> None:
+        """Only what happens before the broker's first word is explained by TLS or its lack."""
+        connection = Connection(HANDSHAKE, self.reactor)
+        (plain,) = self.addresses(BrokerSettings(uri="amqp://host"))
+        told = plain.explained(connection, BrokerUnavailable("closed"))
+        self.assertEqual(
+            str(told),
+            "host:5672 says nothing that is AMQP (does it take TLS at this port? then use amqps://): closed",
+        )
+        refused = BrokerRefused(403, "no")
+        self.assertIs(plain.explained(connection, refused), refused)
+        connection.greeted = True
+        lost = BrokerUnavailable("closed")
+        self.assertIs(plain.explained(connection, lost), lost)
+
+
+class TlsFileTests(SynchronousTestCase):
+    """The link tells of bad files, and tries again."""
+
+    def setUp(self) -> None:
+        self.authority = Authority()
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        certificate, key = self.authority.issue("me")
+        _, other_key = self.authority.issue("me")
+        for name, content in {
+            "ca.pem": self.authority.pem,
+            "own.pem": certificate + self.authority.pem,
+            "own.key": key,
+            "other.key": other_key,
+            "empty.pem": b"",
+            "broken.pem": self.authority.pem[:-40],
+        }.items():
+            (self.folder / name).write_bytes(content)
+
+    def files(self, **names: str) -> TlsFiles:
+        return TlsFiles(BrokerSettings(**{option: str(self.folder / name) for option, name in names.items()}))  # type: ignore[arg-type]
+
+    def test_good(self) -> None:
+        files = self.files(tls_ca="ca.pem", tls_certificate="own.pem", tls_key="own.key")
+        self.assertEqual(len(files.options["extraCertChain"]), 1)
+        self.assertIn(f"those in {self.folder}", files.trusted)
+        self.assertIn("the system's", self.files().trusted)
+
+    def test_bad(self) -> None:
+        for names, text in (
+            ({"tls_ca": "empty.pem"}, "tls_ca: no PEM certificate in"),
+            ({"tls_ca": "broken.pem"}, "tls_ca: no PEM certificate in"),
+            ({"tls_ca": "own.key"}, "tls_ca: no PEM certificate in"),
+            ({"tls_certificate": "empty.pem", "tls_key": "own.key"}, "tls_certificate: no PEM certificate in"),
+            ({"tls_certificate": "own.pem", "tls_key": "ca.pem"}, "tls_key: no PEM key"),
+            ({"tls_certificate": "own.pem", "tls_key": "other.key"}, "is not the key of"),
+        ):
+            error = self.assertRaises(ValueError, self.files, **names)
+            self.assertIn(text, str(error))
+            self.assertIn(str(self.folder), str(error))
+        self.assertRaises(OSError, self.files, tls_ca="missing.pem")

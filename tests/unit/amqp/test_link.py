@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pamqp import commands
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp import link
+from amqprouter.amqp.address import Address
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import FIRST_DELAY, STABLE, BrokerLink, connect_once
 from amqprouter.core.counters import Counters
@@ -192,6 +195,85 @@ class ReadinessTests(LinkTestCase):
             counters=self.counters,
             random=lambda: 1.0,
         )
+
+
+class HostsTests(LinkTestCase):
+    """Several hosts: all are tried, one after the other, before the attempt counts as failed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(link, "addresses_for", self.addresses)
+
+    def addresses(self, reactor: Any, settings: BrokerSettings, random: Callable[[], float]) -> list[Address]:
+        names = "one", "two", "three"
+        return [Address(name, clientFromString(reactor, f"tcp:{name}:5672")) for name in names]
+
+    def hosts(self) -> list[str]:
+        """Where connecting is under way."""
+        return [client[0] for client in self.reactor.tcpClients]
+
+    def test_a_dead_first_host(self) -> None:
+        self.link.startService()
+        self.assertEqual(self.hosts(), ["one"])
+        self.refuse()
+        self.assertEqual(self.hosts(), ["two"])  # at once
+        self.accept()
+        self.assertEqual(self.link.problem(), "")
+        self.assertEqual(self.reactor.tcpClients, [])
+
+    def test_all_before_the_back_off_grows(self) -> None:
+        self.link.startService()
+        for expected in (FIRST_DELAY, 2 * FIRST_DELAY):
+            for name in ("one", "two", "three"):
+                self.assertEqual(self.hosts(), [name])
+                self.refuse()
+            self.assertEqual(self.delay(), expected)
+        for name in ("one", "two", "three"):
+            self.assertIn(f"{name}: cannot reach it: ", self.link.problem())
+
+    def test_a_host_that_is_not_ready(self) -> None:
+        """Neither one that says nothing nor one that refuses holds up the others."""
+        self.broker.silent = True
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(SETTINGS.connect_timeout)
+        self.assertEqual(self.hosts(), ["two"])
+        self.broker = MemoryBroker(self.reactor)
+        self.broker.refuse_login = True
+        self.accept()
+        self.reactor.advance(0)
+        self.assertEqual(self.hosts(), ["three"])
+        self.broker = MemoryBroker(self.reactor)
+        self.accept()
+        self.assertEqual(self.link.problem(), "")
+        self.assertEqual(len(self.prepared), 1)
+
+    def test_a_bug_is_not_lost_among_refusals(self) -> None:
+        self.link.startService()
+        self.refuse()
+        self.link._prepare = self.broken
+        self.accept()
+        self.reactor.advance(0)
+        self.refuse()
+        self.assertEqual(self.link.problem(), "division by zero")
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    async def broken(self, connection: Connection) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    def test_a_stop_tries_no_further(self) -> None:
+        self.link.startService()
+        closing = Deferred.fromCoroutine(self.link.close())
+        self.reactor.pump([0] * 5)
+        self.successResultOf(closing)
+        self.assertEqual(self.hosts(), ["one"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_connect_once(self) -> None:
+        connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
+        self.refuse()
+        self.accept()
+        self.assertIsNone(self.successResultOf(connecting).end)
 
 
 class EndTests(LinkTestCase):

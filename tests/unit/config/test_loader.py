@@ -15,6 +15,9 @@ from tests.support.config import ConfigTestCase, known_checkers
 GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("broker", "uri", "amqps://u:p@[::1]/plant", "amqps://u:p@[::1]/plant"),
     ("broker", "endpoint", "unix:/run/rabbitmq.sock", "unix:/run/rabbitmq.sock"),
+    ("broker", "hosts", "", ()),
+    ("broker", "hosts", "one, two.example:5673\n[::1]:1", ("one", "two.example:5673", "[::1]:1")),
+    ("broker", "endpoint", "ssl:h:5671:hostname=h", "ssl:h:5671:hostname=h"),
     ("broker", "heartbeat", "5", 5),
     ("broker", "heartbeat", "1m", 60),
     ("broker", "connect_timeout", "1500ms", 1.5),
@@ -60,6 +63,16 @@ BAD: tuple[tuple[str, str, str, str], ...] = (
     ("broker", "endpoint", "tcp:localhost", "missing 1 required argument: 'port'"),
     ("broker", "endpoint", "tls:h:1:trustRoots=/nowhere", "No such file"),
     ("broker", "vhost", "v" * 256, "over 255 bytes"),
+    ("broker", "endpoint", "ssl:h:5671", "nobody would check whose certificate it is"),
+    ("broker", "hosts", "one, amqp://two", "only host and port stand here"),
+    ("broker", "hosts", "me:hunter2@one", "only host and port stand here"),
+    ("broker", "hosts", "one:port", "the port must be a number"),
+    ("broker", "hosts", "one:70000", "the port must be a number"),
+    ("broker", "hosts", ":5672", "neither HOST nor HOST:PORT"),
+    ("broker", "hosts", "::1", "neither HOST nor HOST:PORT"),
+    ("broker", "hosts", "one?heartbeat=5", "neither HOST nor HOST:PORT"),
+    ("broker", "hosts", "one two", "neither HOST nor HOST:PORT"),
+    ("broker", "hosts", "one, one", "named twice"),
     ("broker", "heartbeat", "0", "turn off what notices a broker that is gone"),
     ("broker", "heartbeat", "4.9", "less than 5"),
     ("broker", "heartbeat", "5.5", "whole seconds"),
@@ -294,6 +307,10 @@ class TogetherTests(ConfigTestCase):
     def test_uri_and_option_must_not_disagree(self) -> None:
         problem = self.problem("[broker]\nuri = amqp://h?heartbeat=7\nheartbeat = 30\n")
         self.assertIn("[broker] heartbeat = 30: the URI says 7", problem)
+
+    def test_hosts_beside_an_endpoint(self) -> None:
+        problem = self.problem("[broker]\nhosts = one, two\nendpoint = unix:/run/broker.sock\n")
+        self.assertIn("[broker] hosts = one, two: would not be used: endpoint is set", problem)
 
     def test_the_window_counts_every_queue(self) -> None:
         window = "[ingress]\nshards = 1\nprefetch = 10\nqueues = a, b\n"
