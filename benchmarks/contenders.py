@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable
@@ -59,7 +58,9 @@ class Ours:
             "mongodb://127.0.0.1:1",  # no route names the store
             "none",
             ingress={"queues": ", ".join(QUEUES), "prefetch": prefetch},
-            scheduler={"rate": 1_000_000, "burst": 1_000_000},
+            # Room for every consumer's window: with less, messages wait for room and go out in another order than
+            # they came in, and then each needs an ack of its own.
+            scheduler={"rate": 1_000_000, "burst": 1_000_000, "max_in_flight": 2 * prefetch * len(QUEUES)},
             route_all={"targets": f"exchange:{TARGET_EXCHANGE}"},
         )
         lines = [f"{device}:{hash_secret(secret.encode(), Cost.RANDOM)}\n" for device, secret in device_secrets.items()]
@@ -144,11 +145,6 @@ class Shovel:
         await self._broker.eval(
             f'[rabbit_runtime_parameters:clear(<<"/">>, <<"shovel">>, Q, <<"benchmark">>) || Q <- [{queues}]], ok.'
         )
-
-
-def device_secrets() -> dict[str, str]:
-    """A random secret for every device."""
-    return {device: secrets.token_urlsafe(24) for device in DEVICES}
 
 
 _LIBRARIES = {

@@ -143,12 +143,12 @@ def ratios_table(compared: Iterable[dict[str, Any]]) -> str:
     return table(rows, ("goal", "messages", "ratio", "met"))
 
 
-def as_json(runs: Sequence[Run], settings: dict[str, Any], ours: str) -> dict[str, Any]:
+def as_json(runs: Sequence[Run], settings: dict[str, Any], ours: str, goals: Iterable[Goal] = GOALS) -> dict[str, Any]:
     """Everything, for other programs."""
     figures = summarise(runs)
     return {
         "settings": settings,
         "runs": [asdict(run) for run in runs],
         "medians": [asdict(figure) for figure in figures],
-        "ratios": ratios(figures, ours),
+        "ratios": ratios(figures, ours, goals),
     }

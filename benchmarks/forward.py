@@ -18,8 +18,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from benchmarks.contenders import NAMES, Contender, contenders, device_secrets
+from benchmarks.contenders import NAMES, Contender, contenders
 from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
+from benchmarks.traffic import device_secrets
 from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
 from tests.support.process import Child, reactor
 from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing

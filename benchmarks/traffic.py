@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets as randomness
 import struct
 
 from amqprouter.core.properties import encode_properties
@@ -10,6 +11,11 @@ from amqprouter.core.wire import FRAME_END, encode_publish
 from benchmarks.layout import BODY_BYTES, DEVICES, SOURCE_EXCHANGE
 
 _HEAD = struct.Struct(">BHI")
+
+
+def device_secrets() -> dict[str, str]:
+    """A random secret for every device."""
+    return {device: randomness.token_urlsafe(24) for device in DEVICES}
 
 
 def message(device: str, secret: str, number: int, persistent: bool = True) -> tuple[bytes, bytes, bytes]:
