@@ -36,8 +36,8 @@ class Address:
             return problem
         if self.tls is not None and self.tls.distrust:
             return BrokerUnavailable(f"TLS failed with {self.where}: {self.tls.distrust}")
-        if isinstance(problem.__cause__, SSL.Error):
-            return BrokerUnavailable(f"TLS failed with {self.where}: {told(problem.__cause__)}")
+        if isinstance(connection.lost, SSL.Error):
+            return BrokerUnavailable(f"TLS failed with {self.where}: {told(connection.lost)}")
         hint = "is it AMQP's port?" if self.tls else "does it take TLS at this port? then use amqps://"
         return BrokerUnavailable(f"{self.where} says nothing that is AMQP ({hint}): {problem}")
 

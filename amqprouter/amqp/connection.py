@@ -102,6 +102,8 @@ class Connection(AMQClient):  # type: ignore[misc]
         self._channel_max = 0
         self.end: Exception | None = None
         """Why the connection ended, once it has."""
+        self.lost: BaseException | None = None
+        """What the transport said when it ended."""
         self._last_received = self._last_written = 0.0
         self._heartbeats = LoopingCall(self._beat)
         self._heartbeats.clock = clock
@@ -191,11 +193,11 @@ class Connection(AMQClient):  # type: ignore[misc]
         await self.disconnected.wait()
 
     def connectionLost(self, reason: Failure) -> None:
+        self.lost = reason.value
         if self._heartbeats.running:
             self._heartbeats.stop()
         if self.end is None:
             self.end = BrokerUnavailable(f"the connection to the broker was lost: {reason.getErrorMessage()}")
-            self.end.__cause__ = reason.value
         self.closed = True
         self.started.fail_if_not_fired(Closed(self.end))
         for channel in list(self.channels.values()):

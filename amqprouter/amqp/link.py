@@ -109,9 +109,9 @@ class BrokerLink(Service):
         :raises Exception: whatever went wrong; it has been logged.
         """
         try:
-            # Made anew for every attempt, so that renewed certificates and passwords count.
-            addresses = _addresses(self._reactor, self._settings, self._random)
-            connection = await _first(addresses, self._ready)
+            connection = await _at_any_host(
+                self._reactor, self._clock, self._settings, self._purpose, self._prepare, self._random
+            )
         except CancelledError:  # a stop
             raise
         except Exception as error:
@@ -124,30 +124,6 @@ class BrokerLink(Service):
         self._was_up = True
         self.log.info("Connected to the broker: {purpose}", purpose=self._purpose)
         connection.disconnected.wait().addCallback(self._lost, connection)
-        return connection
-
-    async def _ready(self, address: Address) -> Connection:
-        """A connection to this address, opened and prepared.
-
-        :raises Exception: whatever went wrong; the connection is closed.
-        """
-        limit = self._settings.connect_timeout
-        connection = await _connected(address, self._clock, self._settings, self._purpose)
-        late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
-        timer = self._clock.callLater(limit, connection.fail, late)
-        try:
-            await connection.open()
-            await self._prepare(connection)
-        except Exception as error:
-            connection.fail(BrokerUnavailable("stopping") if isinstance(error, CancelledError) else error)
-            await connection.disconnected.wait()
-            if isinstance(error, CancelledError):
-                raise
-            problem = address.explained(connection, connection.end or error)
-            raise problem from problem.__cause__
-        finally:
-            if timer.active():
-                timer.cancel()
         return connection
 
     def _failed(self, error: Exception) -> None:
@@ -191,25 +167,22 @@ class _ReadyEndpoint:
         return presence
 
 
-def _addresses(reactor: Any, settings: BrokerSettings, random: Callable[[], float]) -> list[Address]:
-    """:raises BrokerUnavailable: a TLS file cannot be used."""
-    try:
-        return addresses_for(reactor, settings, random)
-    except Exception as error:
-        raise BrokerUnavailable(f"cannot reach it: {error}") from error
-
-
-async def _first(
-    addresses: list[Address], connect: Callable[[Address], Coroutine[Deferred[Any], Any, Connection]]
+async def _at_any_host(
+    reactor: Any, clock: Any, settings: BrokerSettings, purpose: str, prepare: Prepare, random: Callable[[], float]
 ) -> Connection:
-    """What `connect` returns for the first address where it does not fail.
+    """A connection that is opened and prepared, to the first host where that works.
 
-    :raises Exception: the only error, or one that tells of all; what is none of ours comes first, for it is a fault.
+    :raises Exception: the only error, or one that tells of all; but one that is none of ours goes first, as a fault.
     """
+    try:
+        # Made anew for every attempt, so that renewed certificates and passwords count.
+        addresses = addresses_for(reactor, settings, random)
+    except Exception as error:
+        raise BrokerUnavailable(f"cannot connect: {error}") from error
     errors: dict[str, Exception] = {}
     for address in addresses:
         try:
-            return await connect(address)
+            return await _ready(address, clock, settings, purpose, prepare)
         except CancelledError:
             raise
         except Exception as error:
@@ -217,7 +190,34 @@ async def _first(
     for problem in errors.values():
         if len(errors) == 1 or not isinstance(problem, AmqprouterError):
             raise problem
-    raise BrokerUnavailable("; ".join(f"{where}: {problem}" for where, problem in errors.items()))
+    told = [str(error) if where in str(error) else f"{where}: {error}" for where, error in errors.items()]
+    raise BrokerUnavailable("; ".join(told))
+
+
+async def _ready(address: Address, clock: Any, settings: BrokerSettings, purpose: str, prepare: Prepare) -> Connection:
+    """A connection to this address, opened and prepared.
+
+    :raises Exception: whatever went wrong; the connection is closed.
+    """
+    limit = settings.connect_timeout
+    connection = await _connected(address, clock, settings, purpose)
+    late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
+    timer = clock.callLater(limit, connection.fail, late)
+    try:
+        await connection.open()
+        await prepare(connection)
+    except Exception as error:  # a stop cancels the attempt: a CancelledError
+        stopped = isinstance(error, CancelledError)
+        connection.fail(BrokerUnavailable("stopping") if stopped else error)
+        await connection.disconnected.wait()
+        told = error if stopped else address.explained(connection, connection.end or error)
+        if told is error:
+            raise
+        raise told from error
+    finally:
+        if timer.active():
+            timer.cancel()
+    return connection
 
 
 async def _connected(address: Address, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:
@@ -231,7 +231,7 @@ async def _connected(address: Address, clock: Any, settings: BrokerSettings, pur
     except (CancelledError, ConnectingCancelledError):
         raise CancelledError from None
     except Exception as error:
-        raise BrokerUnavailable(f"cannot reach it: {str(error) or type(error).__name__}") from error
+        raise BrokerUnavailable(f"cannot reach {address.where}: {str(error) or type(error).__name__}") from error
     return cast(Connection, connection)
 
 
@@ -243,13 +243,7 @@ async def connect_once(
     :raises BrokerUnavailable: it cannot be reached. :raises BrokerRefused: it does not let us in.
     """
 
-    async def opened(address: Address) -> Connection:
-        connection = await _connected(address, reactor, settings, purpose)
-        try:
-            await connection.open()
-        except AmqprouterError as error:
-            problem = address.explained(connection, error)
-            raise problem from problem.__cause__
-        return connection
+    async def nothing(connection: Connection) -> None:
+        """There is nothing to prepare."""
 
-    return await _first(_addresses(reactor, settings, random), opened)
+    return await _at_any_host(reactor, reactor, settings, purpose, nothing, random)

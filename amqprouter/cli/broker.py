@@ -51,22 +51,17 @@ def as_user(settings: BrokerSettings, username: str, password: str) -> BrokerSet
 
 
 async def connect(reactor: Any, settings: BrokerSettings, purpose: str) -> Connection:
-    """A connection that is ready for use within ``connect_timeout``.
+    """A connection that is ready for use; each host has ``connect_timeout`` for it.
 
     :raises BrokerUnavailable: it cannot be had. :raises BrokerRefused: the broker does not let us in.
     """
-    from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004, PLC0415
-
     from amqprouter.amqp.link import connect_once  # noqa: PLC0415
     from amqprouter.core.uri import masked  # noqa: PLC0415
     from amqprouter.errors import BrokerUnavailable  # noqa: PLC0415
 
-    limit = settings.connect_timeout
     hosts = f" ({', '.join(settings.hosts)})" if settings.hosts else ""
-    where = f"the broker at {settings.endpoint or masked(settings.uri)}{hosts}"
     try:
-        return await Deferred.fromCoroutine(connect_once(reactor, settings, purpose)).addTimeout(limit, reactor)
-    except TimeoutError:
-        raise BrokerUnavailable(f"{where} does not answer within {limit:g} s") from None
+        return await connect_once(reactor, settings, purpose)
     except BrokerUnavailable as error:
-        raise BrokerUnavailable(f"{where}: {error}") from error
+        where = settings.endpoint or masked(settings.uri)
+        raise BrokerUnavailable(f"the broker at {where}{hosts}: {error}") from error

@@ -39,7 +39,9 @@ class Authority:
         self.pem = certificate.public_bytes(serialization.Encoding.PEM)
         """The authority's own certificate."""
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expired: bool = False
+    ) -> x509.CertificateBuilder:
         now = datetime.now(timezone.utc)
         return (
             x509.CertificateBuilder()
@@ -48,14 +50,14 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now - _DAY / 2 if expired else now + _DAY)
         )
 
-    def issue(self, *hosts: str) -> tuple[bytes, bytes]:
+    def issue(self, *hosts: str, expired: bool = False) -> tuple[bytes, bytes]:
         """A certificate for these host names and addresses, and its key, both as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
-        certificate = self._builder(_name(hosts[0]), key).add_extension(names, critical=False)
+        certificate = self._builder(_name(hosts[0]), key, expired).add_extension(names, critical=False)
         encoding = serialization.Encoding.PEM
         return (
             certificate.sign(self._key, hashes.SHA256()).public_bytes(encoding),

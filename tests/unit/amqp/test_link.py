@@ -229,7 +229,7 @@ class HostsTests(LinkTestCase):
                 self.refuse()
             self.assertEqual(self.delay(), expected)
         for name in ("one", "two", "three"):
-            self.assertIn(f"{name}: cannot reach it: ", self.link.problem())
+            self.assertIn(f"cannot reach {name}: ", self.link.problem())
 
     def test_a_host_that_is_not_ready(self) -> None:
         """Neither one that says nothing nor one that refuses holds up the others."""
@@ -249,9 +249,9 @@ class HostsTests(LinkTestCase):
         self.assertEqual(len(self.prepared), 1)
 
     def test_a_bug_is_not_lost_among_refusals(self) -> None:
+        self.link._prepare = self.broken
         self.link.startService()
         self.refuse()
-        self.link._prepare = self.broken
         self.accept()
         self.reactor.advance(0)
         self.refuse()
@@ -272,6 +272,10 @@ class HostsTests(LinkTestCase):
     def test_connect_once(self) -> None:
         connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
         self.refuse()
+        self.broker.silent = True
+        self.accept()
+        self.reactor.advance(SETTINGS.connect_timeout)
+        self.broker = MemoryBroker(self.reactor)
         self.accept()
         self.assertIsNone(self.successResultOf(connecting).end)
 
@@ -321,4 +325,5 @@ class ConnectOnceTests(LinkTestCase):
         self.broker.refuse_login = True
         connecting = Deferred.fromCoroutine(connect_once(self.reactor, SETTINGS, "check"))
         self.accept()
+        self.reactor.advance(0)
         self.failureResultOf(connecting, BrokerRefused)
