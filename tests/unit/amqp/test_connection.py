@@ -131,6 +131,19 @@ class HeartbeatTests(BrokerTestCase):
         self.assertIn("no word from the broker for", str(connection.end))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_missed_in_time(self) -> None:
+        """Whenever the last word came, the connection lasts two intervals (of 30 s) longer, and not over three."""
+        for phase in range(15):
+            with self.subTest(phase):
+                self.setUp()
+                connection = self.connected()
+                self.pass_time(phase)
+                self.broker.send_bytes(b"\x08\x00\x00\x00\x00\x00\x00\xce")
+                self.pass_time(60)
+                self.assertFalse(connection.closed)
+                self.pass_time(30)
+                self.assertTrue(connection.closed)
+
 
 class ChannelTests(BrokerTestCase):
     def test_numbers_are_used_again(self) -> None:
