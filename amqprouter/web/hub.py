@@ -148,6 +148,16 @@ class Hub:
         self._subscribers[subscriber.number] = subscriber
         return subscriber
 
+    def restart(self) -> None:
+        """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
+        self._first += len(self._window)
+        self._window.clear()
+        self.window_bytes = 0
+        notice = self._gap("stream restarted")
+        for subscriber in list(self._subscribers.values()):
+            if not subscriber.restart(notice):
+                self.cut(subscriber)
+
     def heartbeat(self) -> None:
         """Write a comment to every subscriber whose connection is free."""
         for subscriber in list(self._subscribers.values()):

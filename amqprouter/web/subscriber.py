@@ -106,6 +106,11 @@ class Subscriber:
         self.buffered += len(frame)
         return True
 
+    def restart(self, notice: bytes) -> bool:
+        """The window was cleared: be live from here on, with this notice first; False when too slow even for that."""
+        self._cursor = None
+        return self.offer(notice)
+
     def beat(self) -> None:
         """Send a heartbeat, unless data that waits does the same."""
         if not self._paused:

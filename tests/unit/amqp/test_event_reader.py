@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.event_reader import LOOK_BACK, PREFETCH, EventReader
+from amqprouter.amqp.event_reader import LOOK_BACK, PREFETCH, VERIFY_WITHIN, EventReader
 from amqprouter.core.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
 
@@ -17,7 +17,15 @@ class EventReaderTests(BrokerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.events: list[tuple[Event, bool]] = []
-        self.reader = EventReader("events", lambda event, live: self.events.append((event, live)), lambda: NOW)
+        self.restarts = 0
+        self.reader = EventReader("events", self.publish, lambda: NOW, self.restart)
+
+    def publish(self, event: Event, live: bool) -> None:
+        self.events.append((event, live))
+
+    def restart(self) -> None:
+        self.restarts += 1
+        self.events.clear()
 
     def attached(self) -> Connection:
         connection = self.connected()
@@ -62,10 +70,65 @@ class EventReaderTests(BrokerTestCase):
         self.broker.hang_up(ConnectionError("reset"))
         self.turn()
         self.attached()
-        self.assertEqual(self.start_of(), 9)
+        self.assertEqual(self.start_of(), 8)
         for offset in (7, 8, 9):
             self.event(offset)
-        self.assertEqual(self.offsets(), [7, 8, 9])
+        self.pass_time(2 * VERIFY_WITHIN)
+        self.assertEqual((self.offsets(), self.restarts), ([7, 8, 9], 0))
+
+    def read_and_lost(self) -> None:
+        self.attached()
+        self.event(7)
+        self.event(8, timestamp=int(NOW) + 1000)
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+
+    def reads_anew(self, connection: Connection) -> None:
+        """The connection was given up; the next one begins from the start, and only what is newer is live."""
+        self.turn()
+        self.assertTrue(connection.closed)
+        self.assertEqual((self.offsets(), self.restarts), ([], 1))
+        self.attached()
+        self.assertEqual(self.start_of(), datetime.fromtimestamp(int(NOW) + 1000 - LOOK_BACK, timezone.utc))
+        self.event(0, timestamp=int(NOW) + 999)
+        self.event(1, timestamp=int(NOW) + 1000)
+        self.assertEqual([(event.offset, live) for event, live in self.events], [(0, False), (1, True)])
+        self.pass_time(2 * VERIFY_WITHIN)
+        self.assertEqual(self.restarts, 1)
+
+    def test_a_stream_made_anew_and_shorter(self) -> None:
+        """Nothing comes, whatever is published to it."""
+        self.read_and_lost()
+        connection = self.attached()
+        self.pass_time(VERIFY_WITHIN)
+        self.reads_anew(connection)
+
+    def test_a_stream_made_anew_and_longer(self) -> None:
+        """There is another event at the last one's offset."""
+        self.read_and_lost()
+        connection = self.attached()
+        self.broker.held = []
+        for offset in (7, 8, 9):
+            self.event(offset, body=b'{"new":1}', timestamp=int(NOW) + 1000)
+        held, self.broker.held = self.broker.held, None
+        self.broker.send_bytes(b"".join(held))
+        self.reads_anew(connection)
+
+    def test_retention_took_the_last_event(self) -> None:
+        self.read_and_lost()
+        self.attached()
+        self.event(9)
+        self.pass_time(2 * VERIFY_WITHIN)
+        self.assertEqual((self.offsets(), self.restarts), ([7, 8, 9], 0))
+
+    def test_lost_again_before_it_is_known(self) -> None:
+        self.read_and_lost()
+        for _ in range(3):
+            self.attached()
+            self.broker.hang_up(ConnectionError("reset"))
+            self.turn()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((self.start_of(), self.restarts), (8, 0))
 
     def test_what_is_no_event_is_skipped_and_acknowledged(self) -> None:
         connection = self.attached()

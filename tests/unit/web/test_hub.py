@@ -332,3 +332,45 @@ class HistoryTests(HubTestCase):
         self.publish(3)
         resumed = self.subscribe(last="1")
         self.assertEqual((early.ids(), resumed.ids()), (["3"], ["2", "3"]))
+
+
+class RestartTests(HubTestCase):
+    """The stream was made anew."""
+
+    GAP = b'event: gap\ndata: {"reason": "stream restarted", "resumes_after": null}\n\n'
+
+    def test_live(self) -> None:
+        """Everybody is told, and offsets that had been before are news."""
+        self.publish(500, 501)
+        sink = self.subscribe()
+        self.publish(502)
+        self.hub.restart()
+        self.publish(0, 1)
+        self.assertEqual(sink.ids(), ["502", "gap", "0", "1"])
+        self.assertEqual(sink.written[1], self.GAP)
+
+    def test_the_window_is_empty(self) -> None:
+        self.publish(500, 501)
+        self.hub.restart()
+        self.assertEqual(self.hub.window_bytes, 0)
+        self.assertEqual(self.subscribe(last="500").ids(), ["gap"])
+        self.publish(0, 1)
+        self.assertEqual(self.subscribe(last="0").ids(), ["1"])
+
+    def test_while_it_replays(self) -> None:
+        """What it had not yet replayed is gone; it is not cut for that."""
+        self.publish(10, 11, 12)
+        sink = self.subscribe(last="10", capacity=1)
+        self.hub.restart()
+        self.publish(0)
+        sink.capacity = None
+        assert sink.subscriber is not None
+        sink.subscriber.resume()
+        self.assertEqual((sink.ids(), sink.state), (["11", "gap", "0"], "open"))
+
+    def test_too_slow_for_it(self) -> None:
+        self.make_hub(buffer_bytes=40)
+        sink = self.subscribe(capacity=1)
+        self.publish(10)
+        self.hub.restart()
+        self.assertEqual((sink.state, self.counters.slow_subscribers), ("cut", 1))
