@@ -175,7 +175,7 @@ def build(
     )
     ingress = Ingress(clock, topology, settings.ingress.queues, settings.ingress.prefetch, pipeline.receive)
     hub = Hub(settings.events, counters, users_acl.allows)
-    reader = EventReader(topology.names.events, hub.publish, wall_clock)
+    reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
 
     def link(
         purpose: str, declare: Callable[[Connection], Awaitable[None]], attach: Callable[[Connection], Awaitable[None]]
