@@ -80,12 +80,16 @@ class TlsFiles:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class BrokerTls:
-    """Opens TLS to a host that must prove to be `name`."""
+    """Opens TLS to a host that must prove to be `name`.
+
+    :raises ValueError: that can be no host's name.
+    """
 
     def __init__(self, files: TlsFiles, name: str) -> None:
         self._files = files
         self._name = name
         self._is_address = isIPAddress(name) or isIPv6Address(name)
+        self._encoded = name.encode() if name.isascii() else idna.encode(name)  # as it is: networks do use rabbit_1
         self.distrust = ""
         """What was wrong with the broker's certificate, once something was."""
 
@@ -94,7 +98,7 @@ class BrokerTls:
         options: Any = ssl.CertificateOptions(**self._files.options)
         connection: SSL.Connection = options.clientConnectionForTLS(protocol)
         if not self._is_address:  # RFC 6066, section 3: no addresses in server_name
-            connection.set_tlsext_host_name(idna.encode(self._name))
+            connection.set_tlsext_host_name(self._encoded)
         connection.set_verify(SSL.VERIFY_PEER, self._verify)
         return connection
 

@@ -106,7 +106,10 @@ def _host_and_port(address: str, default_port: int) -> tuple[str, int]:
         encoded_host, _, port = address.partition(":")
         host = _decoded(encoded_host, "host") or "localhost"
         if _NOT_IN_HOSTS.search(host):
-            raise ValueError("the host is not a name or address; there can be only one, and IPv6 stands in brackets")
+            raise ValueError(
+                "the host is not a name or address; there is only one (a cluster's nodes are for "
+                "[broker] hosts), and IPv6 stands in brackets"
+            )
     if not port:
         return host, default_port
     if not _NUMBER.fullmatch(port) or not 1 <= int(port) <= 65535:

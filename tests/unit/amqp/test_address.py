@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
@@ -92,6 +94,16 @@ class AddressTests(SynchronousTestCase):
         )
         (address,) = self.addresses(BrokerSettings(uri="amqps://host", hosts=("one",)))
         self.assertEqual(address.where, "one:5671")
+
+    def test_names_that_are_not_plain(self) -> None:
+        """Underscores are wrong and common; other alphabets are right and rare."""
+        for host in ("rabbit_1", "käfig.example"):
+            (address,) = self.addresses(BrokerSettings(uri=f"amqps://{host}"))
+            assert address.tls is not None
+            protocol = TLSMemoryBIOFactory(address.tls, True, Factory.forProtocol(Protocol)).buildProtocol(None)
+            connection = address.tls.clientConnectionForTLS(protocol)
+            self.assertEqual(connection.get_servername(), host.encode("idna"))
+        self.assertRaises(ValueError, self.addresses, BrokerSettings(uri="amqps://a..ä"))
 
     def test_explained(self) -> None:
         """Only what happens before the broker's first word is explained by TLS or its lack."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.uri import AmqpUri, masked, parse_amqp_uri
+from amqprouter.core.uri import AmqpUri, masked, parse_amqp_uri, parse_host
 
 GOOD = {
     # The examples of https://www.rabbitmq.com/docs/uri-spec, appendix A, with the defaults filled in.
@@ -89,6 +89,47 @@ class ParseAmqpUriTests(SynchronousTestCase):
         uri = parse_amqp_uri("amqps://jürgen:hunter2@[::1]/%2F")
         self.assertNotIn("hunter2", repr(uri))
         self.assertEqual(str(uri), "amqps://j%C3%BCrgen:***@[::1]:5671/%2F")
+
+
+class ParseHostTests(SynchronousTestCase):
+    def test_good_ones(self) -> None:
+        for text, expected in {
+            "rabbit.example": ("rabbit.example", 5671),
+            "rabbit.example:5673": ("rabbit.example", 5673),
+            "10.0.0.1:1": ("10.0.0.1", 1),
+            "[::1]": ("::1", 5671),
+            "[::1]:65535": ("::1", 65535),
+        }.items():
+            self.assertEqual(parse_host(text, 5671), expected)
+
+    def test_bad_ones(self) -> None:
+        for text in (
+            "",
+            ":1",
+            "::1",
+            "a b",
+            "a:0",
+            "a:65536",
+            "a:x",
+            "[x]",
+            "[::1",
+            "a%41",
+            "a?b",
+            "a#b",
+            "a,b",
+            "a/b",
+        ):
+            self.assertRaises(ValueError, parse_host, text, 5671)
+        with self.assertRaises(ValueError) as caught:
+            parse_host("me:hunter2@host", 5671)
+        self.assertNotIn("hunter2", str(caught.exception))
+
+    @given(st.text())
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        with contextlib.suppress(ValueError):
+            host, port = parse_host(text, 5671)
+            self.assertTrue(host)
+            self.assertTrue(1 <= port <= 65535)
 
 
 class MaskedTests(SynchronousTestCase):
