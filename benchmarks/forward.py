@@ -40,7 +40,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.forward", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=40_000, help="in each run (default 40000)")
-    parser.add_argument("--prefetch", type=int, default=64, help="of each of the 100 consumers (default 64)")
+    parser.add_argument("--prefetch", type=int, default=32, help="of each of the 100 consumers (default 32)")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--mode", nargs="+", choices=("persistent", "transient"), default=["persistent", "transient"])
     parser.add_argument(
