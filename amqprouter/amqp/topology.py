@@ -12,7 +12,11 @@
 Ingress and shard queues have a single active consumer, so that of several gateways one owns a queue, and with it the
 devices in it, at a time. The consistent-hash exchange hashes the whole routing key; device affinity needs the device id
 alone, hence a second exchange, to which devices publish with their id as the key and the topic in the ``type``
-property. Declaring is idempotent; what exists with other properties is reported, never changed.
+property.
+
+Quorum ingress and shard queues count how often a message came back because whoever had it died, and give it up after
+`DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes the daemon does not do so for ever.
+Declaring is idempotent; what exists with other properties is reported, never changed.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from amqprouter.settings import EventsSettings, IngressSettings, TopologySetting
 
 _PRECONDITION_FAILED = 406
 _COMMAND_INVALID = 503
+DELIVERY_LIMIT = 20
+"""Returns to a quorum queue that a message may have. Each connection lost, for whatever reason, is one for all messages
+under way; so it must not be small. It is the default of RabbitMQ 4; before, there was no limit."""
 _SEGMENT_BYTES = 50_000_000
 """Bytes of a stream's segment file. Retention drops whole segments: RabbitMQ's 500 MB would round it up too far."""
 
@@ -79,7 +86,16 @@ class Topology:
         """
         names, channel = self.names, await connection.open_channel()
         durable = {"x-queue-type": self._queue_type}
-        work = durable | {"x-single-active-consumer": True}
+        work: dict[str, Any] = durable | {"x-single-active-consumer": True}
+        if self._queue_type == "quorum":
+            work |= {
+                "x-delivery-limit": DELIVERY_LIMIT,
+                "x-dead-letter-exchange": names.dead_letter,
+                # Kept until the dead-letter queue has it. The broker insists on the overflow policy with it; it is also
+                # the one that loses nothing, should an operator's policy limit the length.
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            }
         await self._exchange(channel, names.unrouted, "fanout")
         await self._queue(channel, names.unrouted, durable, names.unrouted)
         await self._exchange(channel, names.devices, "topic", {"alternate-exchange": names.unrouted})

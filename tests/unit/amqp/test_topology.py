@@ -48,7 +48,14 @@ class TopologyTests(BrokerTestCase):
                 "p.dead-letter": "fanout",
             },
         )
-        work = {"x-queue-type": "quorum", "x-single-active-consumer": True}
+        work = {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": "p.dead-letter",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
         plain = {"x-queue-type": "quorum"}
         queues = self.queues()
         events = queues.pop("p.events")
@@ -82,6 +89,12 @@ class TopologyTests(BrokerTestCase):
         devices = next(one for one in self.broker.sent("Exchange.Declare") if one.exchange == "devices")
         self.assertEqual(devices.arguments, {"alternate-exchange": "p.unrouted"})
         self.assertEqual(list(self.connection.channels), [0])
+
+    def test_classic_queues(self) -> None:
+        """They count no deliveries."""
+        self.declare(topology(queue_type="classic"))
+        work = {"x-queue-type": "classic", "x-single-active-consumer": True}
+        self.assertEqual(self.queues()["amqprouter.shard.0"], work)
 
     def test_a_small_stream_has_small_segments(self) -> None:
         """Retention drops whole segments."""
