@@ -66,6 +66,9 @@ class IngressSettings:
     """Topic patterns that bind the ingress queue to the devices exchange."""
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
+    watchdog: float = 30.0
+    """Seconds that messages may wait in a queue without one being delivered before its consumer is started again; 0
+    turns that off."""
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,15 @@ def build(
         limits=settings.limits,
         counters=counters,
     )
-    ingress = Ingress(clock, topology, settings.ingress.queues, settings.ingress.prefetch, pipeline.receive)
+    ingress = Ingress(
+        clock,
+        topology,
+        settings.ingress.queues,
+        settings.ingress.prefetch,
+        pipeline.receive,
+        watchdog=settings.ingress.watchdog,
+        counters=counters,
+    )
     hub = Hub(settings.events, counters, users_acl.allows)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
 

@@ -82,6 +82,10 @@ class MemoryBroker:
         """Set to a list, it takes what would be sent until `release`: answers that are still on their way."""
         self.missing_exchanges: set[str] = set()
         self.missing_queues: set[str] = set()
+        self.ready: dict[str, int] = {}
+        """By queue: the messages that a passive declaration says are waiting."""
+        self.consumer_counts: dict[str, int] = {}
+        """By queue: the consumers that it has, if not ours."""
         self.refusals: dict[str, tuple[int, str]] = {}
         """By pamqp name, such as ``Queue.Declare``: the channel.close that answers such a method."""
         self.received: list[tuple[int, Any]] = []
@@ -135,11 +139,11 @@ class MemoryBroker:
             if self.connection is not None:
                 self.connection.dataReceived(data)
 
-    def deliver(self, queue: str, body: bytes = b"", **properties: Any) -> int:
+    def deliver(self, queue: str, body: bytes = b"", redelivered: bool = False, **properties: Any) -> int:
         """Deliver a message to the consumer of this queue; returns its delivery tag. `properties` are of its header."""
         tag, (channel, _) = next(item for item in self.consumers.items() if item[1][1] == queue)
         self._tags[channel] = number = self._tags.get(channel, 0) + 1
-        method = frame.marshal(commands.Basic.Deliver(tag, number, False, "", queue), channel)
+        method = frame.marshal(commands.Basic.Deliver(tag, number, redelivered, "", queue), channel)
         self.send_bytes(method + self._content(channel, encode_properties(**properties), body))
         return number
 
@@ -257,7 +261,9 @@ class MemoryBroker:
         if command.passive and command.queue in self.missing_queues:
             self.close_channel(channel, 404, f"NOT_FOUND - no queue '{command.queue}' in vhost '/'")
         else:
-            self.send_bytes(encode_method(_DECLARE_OK, (command.queue, 0, 0), channel))  # pamqp knows few names
+            ours = [queue for _, queue in self.consumers.values()].count(command.queue)
+            counts = self.ready.get(command.queue, 0), self.consumer_counts.get(command.queue, ours)
+            self.send_bytes(encode_method(_DECLARE_OK, (command.queue, *counts), channel))  # pamqp knows few names
 
     def _basic_consume(self, channel: int, command: Any) -> None:
         if command.consumer_tag in self.consumers:  # RabbitMQ ends the connection

@@ -1,29 +1,44 @@
 """Consuming: long-lived consumers on every ingress queue, with prefetch and late acks.
 
 House rules. One channel carries all consumers, so that one ack with `multiple` serves them all. Tags live and die with
-their channel: each incarnation of the channel has an `AckLedger` of its own, closed with it.
+their channel: each `Incarnation` of the channel has a ledger of its own, closed with it. Whatever changes who consumes
+what takes its turn (`_turn`).
 
 Theory of operation. `attach` opens a channel, sets the prefetch (per consumer) and consumes from every queue. A
 consumer that the broker cancels (its queue was deleted, or moved to another node) is started again, after the topology
 has been declared anew in case it is one of ours; a channel that the broker closes is replaced on the same connection. A
 queue named in ``queues =`` that does not exist is the operator's: it is reported and tried again, and the others go on.
+
+Growing. Whatever is under way when the daemon or its connection dies counts one more return to its quorum queue, and
+too many end a message. So a message that crashes the daemon over and over must not take its neighbours along: every
+connection begins with a prefetch of 1, when only the first message of each queue is at risk. Once the first deliveries
+are acknowledged, or the daemon has survived them for a while, the consumers move to a new channel with a larger
+prefetch: the configured one at once, unless messages came that had been delivered before, that is, after some unclean
+end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for later consumers only, and quorum queues
+refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one starts, so order holds,
+and what is under way on the old channel is acknowledged there before it is closed.
+
+Watching. A `Watchdog` is told every now and then what waits in the queues from which nothing comes. A consumer that has
+stalled is started again, with the whole channel unless that would give back what is under way for a consumer that
+never got anything; if it does not help, `problem` says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.incarnation import Incarnation
 from amqprouter.amqp.topology import Topology
+from amqprouter.amqp.watchdog import Watchdog
+from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.core.wire import Delivery
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable
 from amqprouter.interfaces import IReadiness
 
@@ -31,19 +46,35 @@ RECONSUME_DELAY = 0.5
 """Seconds before a cancelled consumer is started again: time enough for a queue that is being recreated."""
 MISSING_QUEUE_DELAY = 5.0
 """Seconds before a queue that does not exist is looked for again."""
+GROWTH = 4
+"""How many times larger the prefetch is at each step: 1, 4, 16, 64, 256, 512."""
+SURVIVED = 10.0
+"""Seconds after which deliveries that are still under way count as harmless: they wait for a rate or a target."""
+_NOT_FOUND = 404
 
 Receive = Callable[[list[Delivery], AckLedger], None]
 
 
 @implementer(IReadiness)
 class Ingress:
-    """The consumers of all ingress queues, handing batches of deliveries to `receive`."""
+    """The consumers of all ingress queues, handing batches of deliveries to `receive`.
+
+    `watchdog` is the seconds after which a consumer has stalled; 0 for never.
+    """
 
     log = Logger()
     name = "ingress"
 
     def __init__(
-        self, clock: Any, topology: Topology, explicit_queues: Sequence[str], prefetch: int, receive: Receive
+        self,
+        clock: Any,
+        topology: Topology,
+        explicit_queues: Sequence[str],
+        prefetch: int,
+        receive: Receive,
+        *,
+        watchdog: float = 0.0,
+        counters: Counters | None = None,
     ) -> None:
         self._clock = clock
         self._topology = topology
@@ -51,23 +82,30 @@ class Ingress:
         self._explicit_queues = tuple(explicit_queues)
         self._prefetch = prefetch
         self._receive = receive
+        self._patience = watchdog
+        self._watchdog = Watchdog(watchdog)
+        self._counters = counters or Counters()
         self._connection: Connection | None = None
-        self._channel: Channel | None = None
-        self._ledger = AckLedger()
-        self._consumers: dict[str, str] = {}  # consumer tag → queue
+        self._current: Incarnation | None = None
+        self._retiring: set[Incarnation] = set()  # without consumers, until all that came is acknowledged
+        self._turn = DeferredLock()
         self._missing: set[str] = set()
         self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
+        self._looking_since: float | None = None
         self._stopping = False
 
     @property
     def unacked(self) -> int:
         """Deliveries received and not yet acknowledged."""
-        return self._ledger.unacked
+        return sum(one.ledger.unacked for one in self._incarnations())
+
+    def _incarnations(self) -> list[Incarnation]:
+        return [*self._retiring, *([] if self._current is None else [self._current])]
 
     def problem(self) -> str:
         if self._missing:
             return f"no queue {', '.join(sorted(self._missing))}: declare it, or take it out of [ingress] queues"
-        return "" if self._channel is not None else "not consuming"
+        return self._watchdog.problem() if self._current is not None else "not consuming"
 
     async def attach(self, connection: Connection) -> None:
         """Consume over this connection from now on.
@@ -77,97 +115,212 @@ class Ingress:
         if self._stopping:
             return
         self._connection = connection
-        await self._open(connection)
+        async with self._turn:
+            await self._open(connection)
 
     async def _open(self, connection: Connection) -> None:
         self._forget_timers()  # a new channel consumes from everything anyway
+        self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
-        missing = {queue for queue in self._explicit_queues if not await self._exists(connection, queue)}
-        channel = await connection.open_channel()
-        ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
-        self._ledger, self._consumers, self._missing = ledger, {}, missing
-        channel.on_deliveries = lambda deliveries: self._deliver(deliveries, ledger)
-        channel.on_cancelled = self._cancelled
-        channel.on_closed = lambda error: self._closed(connection, ledger, error)
-        await channel.basic_qos(prefetch_count=self._prefetch)
-        self._channel = channel
+        missing = {queue for queue in self._explicit_queues if await self._look(connection, queue) is None}
+        self._missing = missing
+        self._current = current = await self._incarnate(connection, 1)
         for queue in (*self._own_queues, *self._explicit_queues):
             if queue not in missing:
-                await self._consume(channel, queue)
+                await current.consume(queue)
+        self._set_goal(current)
         if missing:
             self.log.error("{problem}; looking again in {delay} s", problem=self.problem(), delay=MISSING_QUEUE_DELAY)
             self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+        if self._patience:
+            self._later(self._patience / 2, self._watch)
 
-    async def _exists(self, connection: Connection, queue: str) -> bool:
+    async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
+        channel = await connection.open_channel()
+        incarnation = Incarnation(channel, prefetch, self._acknowledged)
+        channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
+        channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
+        channel.on_closed = lambda error: self._closed(connection, incarnation, error)
+        await channel.basic_qos(prefetch_count=prefetch)
+        return incarnation
+
+    async def _look(self, connection: Connection, queue: str) -> tuple[int, int] | None:
+        """The messages that wait in a queue, and its consumers; None when it does not exist."""
         channel = await connection.open_channel()
         try:
-            await channel.queue_declare(queue=queue, passive=True)
+            answer = await channel.queue_declare(queue=queue, passive=True)
         except BrokerRefused as error:
-            if error.code == 404:
-                return False
+            if error.code == _NOT_FOUND:
+                return None
             raise
         await channel.shut()
-        return True
+        return answer.message_count, answer.consumer_count
 
-    async def _consume(self, channel: Channel, queue: str) -> None:
-        # The tag is known before the first delivery can come, and tells an operator's listing what it is.
-        tag = _tag(queue)
-        if tag not in self._consumers:  # a tag used twice would end the connection (530)
-            self._consumers[tag] = queue
-            await channel.basic_consume(queue=queue, consumer_tag=tag)
+    def _deliver(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
+        incarnation.received(deliveries)
+        if incarnation.goal:
+            self._later(SURVIVED, self._survived, incarnation)
+        self._receive(deliveries, incarnation.ledger)
 
-    def _deliver(self, deliveries: list[Delivery], ledger: AckLedger) -> None:
-        ledger.received(len(deliveries))
-        self._receive(deliveries, ledger)
+    # Growing.
+
+    def _set_goal(self, incarnation: Incarnation) -> None:
+        """The prefetch grows once as many deliveries as can be under way at once are acknowledged without a gap."""
+        if incarnation.prefetch < self._prefetch:
+            incarnation.goal = incarnation.prefetch * len(incarnation.consumers)
+
+    def _acknowledged(self, incarnation: Incarnation) -> None:
+        if incarnation.goal and incarnation.ledger.floor >= incarnation.goal:
+            incarnation.goal = 0
+            self._later(0, self._grow, incarnation)
+        elif incarnation in self._retiring and not incarnation.ledger.unacked:
+            self._later(0, self._retire, incarnation)
+
+    async def _survived(self, incarnation: Incarnation) -> None:
+        await self._grow(incarnation)
+
+    async def _grow(self, old: Incarnation) -> None:
+        async with self._turn:
+            connection = self._connection
+            if connection is None or old is not self._current or self._stopping:
+                return
+            old.goal = 0
+            step = old.prefetch * GROWTH if old.redelivered else self._prefetch
+            new = await self._incarnate(connection, min(step, self._prefetch))
+            if self._stopping or old is not self._current:
+                await new.channel.shut()
+                return
+            self._current = new
+            self._retiring.add(old)
+            for queue in list(old.consumers.values()):
+                if queue in old.consumers.values():  # else the broker has cancelled it meanwhile
+                    await old.cancel(queue)
+                    if self._stopping:
+                        return
+                    await new.consume(queue)
+            self._set_goal(new)
+            self.log.debug("Prefetch is {prefetch} for each queue", prefetch=new.prefetch)
+            if not old.ledger.unacked:
+                await self._retire(old)
+
+    async def _retire(self, old: Incarnation) -> None:
+        if not old.consumers and not old.ledger.unacked and old in self._retiring:
+            self._retiring.discard(old)
+            await old.channel.shut()
 
     # Coming back.
 
-    def _cancelled(self, tag: str) -> None:
-        queue = self._consumers.pop(tag, None)
+    def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
+        queue = incarnation.consumers.pop(tag, None)
         if queue is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}: consuming again", queue=queue)
         self._later(RECONSUME_DELAY, self._consume_again, queue)
 
     async def _consume_again(self, queue: str) -> None:
-        connection, channel = self._connection, self._channel
-        if connection is None or channel is None or channel.closed:
-            return  # a new channel consumes from everything anyway
-        if queue in self._own_queues:
-            await self._topology.declare(connection)
-        elif not await self._exists(connection, queue):
-            self._missing.add(queue)
-            self._later(MISSING_QUEUE_DELAY, self._consume_missing)
-            return
-        await self._consume(channel, queue)
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is None or current is None:
+                return  # a new channel consumes from everything anyway
+            if queue in self._own_queues:
+                await self._topology.declare(connection)
+            elif await self._look(connection, queue) is None:
+                self._missing.add(queue)
+                self._watchdog.forget(queue)
+                self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+                return
+            await current.consume(queue)
 
     async def _consume_missing(self) -> None:
-        connection, channel = self._connection, self._channel
-        if connection is None or channel is None or channel.closed:
-            return
-        for queue in sorted(self._missing):
-            if await self._exists(connection, queue):
-                self._missing.discard(queue)
-                await self._consume(channel, queue)
-        if self._missing:
-            self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is None or current is None:
+                return
+            for queue in sorted(self._missing):
+                if await self._look(connection, queue) is not None:
+                    self._missing.discard(queue)
+                    await current.consume(queue)
+            if self._missing:
+                self._later(MISSING_QUEUE_DELAY, self._consume_missing)
 
-    def _closed(self, connection: Connection, ledger: AckLedger, error: Exception) -> None:
-        ledger.close()
-        self._channel = None
+    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
+        incarnation.ledger.close()
+        self._retiring.discard(incarnation)
+        if incarnation is not self._current:
+            return
+        self._current = None
         if connection.closed or self._stopping:
+            self._forget_timers()
             return
         self.log.warn("The broker closed the consuming channel ({reason}): opening another", reason=str(error))
         self._later(RECONSUME_DELAY, self._reopen, connection)
 
     async def _reopen(self, connection: Connection) -> None:
-        if self._channel is None and not connection.closed:
-            await self._topology.declare(connection)
-            await self._open(connection)
+        async with self._turn:
+            if self._current is None and not connection.closed:
+                await self._topology.declare(connection)
+                await self._open(connection)
+
+    # Watching.
+
+    async def _watch(self) -> None:
+        """Look at the queues from which nothing comes; one by one, on a channel of its own."""
+        connection, current, now = self._connection, self._current, self._clock.seconds()
+        self._later(self._patience / 2, self._watch)
+        if connection is None or current is None:
+            return
+        if self._looking_since is not None:
+            if now - self._looking_since >= self._patience:
+                raise BrokerUnavailable(f"no answer about the queues for {now - self._looking_since:.0f} s")
+            return
+        quiet = [queue for queue in current.consumers.values() if self._worth_asking(current, queue)]
+        if not quiet:
+            return
+        self._looking_since = now
+        channel = await connection.open_channel()
+        for queue in quiet:
+            try:
+                answer = await channel.queue_declare(queue=queue, passive=True)
+            except BrokerRefused as error:
+                self.log.info("Cannot look at {queue}: {reason}", queue=queue, reason=str(error))
+                break  # a queue that is gone is for `_cancelled`
+            if self._watchdog.stalled(queue, answer.message_count, answer.consumer_count, self._clock.seconds()):
+                await self._restart(connection, current, queue, answer.message_count)
+            if current is not self._current:
+                break
+        await channel.shut()
+        self._looking_since = None
+
+    def _worth_asking(self, current: Incarnation, queue: str) -> bool:
+        latest = current.latest(queue)
+        return self._watchdog.worth_asking(queue, latest, latest is None or current.ledger.acknowledged(latest))
+
+    async def _restart(self, connection: Connection, current: Incarnation, queue: str, ready: int) -> None:
+        async with self._turn:
+            if current is not self._current or self._stopping or queue not in current.consumers.values():
+                return
+            self._counters.stalled_consumers += 1
+            self.log.error(
+                "Nothing comes from {queue}, where {ready} messages wait: starting its consumer again",
+                queue=queue,
+                ready=ready,
+            )
+            if current.latest(queue) is None and current.ledger.unacked:
+                # It may be standing by for another gateway's: no reason to give back what is under way.
+                await current.cancel(queue)
+                await current.consume(queue)
+            else:
+                self._current = None
+                current.ledger.close()
+                await current.channel.shut()
+                await self._open(connection)
+
+    # The rest.
 
     def _later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
         """Run a coroutine function after a delay; what it cannot mend, a new connection will."""
-
+        if self._stopping:
+            return
         plan = action, arguments
 
         def run() -> None:
@@ -195,16 +348,9 @@ class Ingress:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
         self._forget_timers()
-        channel = self._channel
-        if channel is not None:
+        for incarnation in self._incarnations():
             try:
-                for tag in list(self._consumers):
-                    await channel.basic_cancel(consumer_tag=tag)
+                for queue in list(incarnation.consumers.values()):
+                    await incarnation.cancel(queue)
             except (BrokerRefused, BrokerUnavailable):
                 pass  # with the channel, the consumers are gone as well
-
-
-def _tag(queue: str) -> str:
-    """The consumer tag for a queue; names that would make it over 255 bytes are known by their hash."""
-    tag = f"amqprouter:{queue}"
-    return tag if len(tag.encode()) <= 255 else f"amqprouter:{sha256(queue.encode()).hexdigest()}"

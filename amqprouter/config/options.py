@@ -94,6 +94,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "prefetch": Integer(1, 65_535, why=_UNLIMITED),  # 16 bits in basic.qos
         "bind": ListOf(TOPIC_PATTERN),
         "queues": ListOf(NAME),
+        "watchdog": Duration(0, most=3600),
     },
     "auth": {
         "accept": ListOf(Choice(("user-id", "secret")), least=1),

@@ -40,6 +40,8 @@ class Counters:
     """A subscriber was disconnected because its buffer was full."""
     reconnects: int = 0
     """A broker connection was opened again after a loss."""
+    stalled_consumers: int = 0
+    """A consumer was given nothing though messages waited, and was started again."""
     reloads: int = 0
     """SIGHUP took a new configuration into force."""
     failed_reloads: int = 0

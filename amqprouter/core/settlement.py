@@ -36,6 +36,15 @@ class AckLedger:
         """Deliveries received and not yet acknowledged."""
         return self._unacked
 
+    @property
+    def floor(self) -> int:
+        """Every delivery with a tag up to this one is acknowledged."""
+        return self._floor
+
+    def acknowledged(self, tag: int) -> bool:
+        """Whether the ack of this delivery was written."""
+        return tag <= self._floor or tag in self._acked_beyond
+
     def received(self, count: int = 1) -> None:
         """`count` more deliveries came in."""
         self._unacked += count

@@ -33,6 +33,7 @@ HELP = {
     "events_delivered": "Events written to subscribers.",
     "slow_subscribers": "Subscribers disconnected because they read too slowly.",
     "reconnects": "Broker connections opened again after a loss.",
+    "stalled_consumers": "Consumers given nothing though messages waited, and started again.",
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
     "rejected": "Messages published to the rejected queue.",

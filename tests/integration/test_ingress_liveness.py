@@ -1,4 +1,4 @@
-"""Streams that are made anew, on a real broker."""
+"""Consumers that stall, messages that kill, streams that are made anew: on a real broker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from twisted.trial.unittest import TestCase
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_reader import EventReader
+from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink, connect_once
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.targets import EventsTarget
-from amqprouter.amqp.topology import Topology
+from amqprouter.amqp.topology import DELIVERY_LIMIT, Topology
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.wire import Delivery
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing
@@ -74,7 +76,7 @@ class Receipt:
 
 class LivenessTestCase(TestCase):
     skip = missing or None
-    timeout = 120
+    timeout = 60
 
     async def publish(self, publisher: Publisher, queue: str, *bodies: bytes) -> None:
         """Put messages on a queue, confirmed."""
@@ -126,3 +128,172 @@ class StreamMadeAnewTests(LivenessTestCase):
                 tell("new1")
                 found = [await told.get() for _ in range(3)]
                 self.assertEqual(found, ["restart", (0, "dev1.new0", True), (1, "dev1.new1", True)])
+
+
+class PoisonTests(LivenessTestCase):
+    async def test_a_message_that_ends_every_connection(self) -> None:
+        """It goes to the dead letters with a history; its neighbours get through."""
+        bodies: list[bytes] = []
+
+        async with with_vhost() as vhost, publishing(vhost) as (publisher, channel):
+            declared = topology()
+            shard, dead = declared.names.shards[0], declared.names.dead_letters
+            crashes = 0
+
+            def receive(deliveries: list[Delivery], ledger: AckLedger) -> None:
+                nonlocal crashes
+                for delivery in deliveries:
+                    if delivery.body == b"poison":
+                        crashes += 1
+                        raise ValueError("poisoned")
+                    bodies.append(delivery.body)
+                    ledger.settle(delivery.delivery_tag)
+                    ledger.flush()
+
+            ingress = Ingress(reactor, declared, (), 512, receive)
+            async with linked(vhost, declared.declare, ingress.attach):
+
+                async def is_declared() -> bool:
+                    return not ingress.problem()
+
+                before, after = [b"%d" % n for n in range(10)], [b"%d" % n for n in range(10, 300)]
+                await until(is_declared, what="the queues are there", timeout=15)
+                await self.publish(publisher, shard, *before, b"poison", *after)
+
+                async def is_through() -> bool:
+                    counts = await vhost.list_queues()
+                    return counts[dead] == 1 and counts[shard] == 0 and not ingress.unacked
+
+                await until(is_through, what="the poison is a dead letter", timeout=60)
+            # Some come twice: their acks were cut off with the connection.
+            self.assertEqual(sorted(set(bodies), key=int), before + after)
+            self.flushLoggedErrors(ValueError)
+            # Fewer, where it was under way behind another message when a connection ended.
+            self.assertIn(crashes, range(DELIVERY_LIMIT - 3, DELIVERY_LIMIT + 2))
+            inbox: DeferredQueue[Delivery] = DeferredQueue()
+            channel.on_deliveries = lambda deliveries: inbox.put(deliveries[0])
+            await channel.basic_qos(prefetch_count=10)
+            await channel.basic_consume(queue=dead, consumer_tag="test")
+            letter = await inbox.get()
+            history: Any = Properties(letter.properties).headers["x-death"]
+            self.assertEqual(letter.body, b"poison")
+            self.assertEqual([(death["queue"], death["reason"]) for death in history], [(shard, "delivery_limit")])
+
+
+class PrefetchTests(LivenessTestCase):
+    async def test_it_grows_by_steps_after_an_unclean_end(self) -> None:
+        """Each message comes once more, in order, while the consumers move from channel to channel."""
+        count = 1000
+        got: list[bytes] = []
+
+        async with with_vhost() as vhost, publishing(vhost) as (publisher, channel):
+            declared = topology()
+            shard = declared.names.shards[0]
+            holding = True
+
+            def receive(deliveries: list[Delivery], ledger: AckLedger) -> None:
+                for delivery in deliveries:
+                    got.append(delivery.body)
+                    if not holding:
+                        ledger.settle(delivery.delivery_tag)
+                ledger.flush()
+
+            ingress = Ingress(reactor, declared, (), 64, receive)
+            async with linked(vhost, declared.declare, ingress.attach) as link:
+
+                async def is_ready() -> bool:
+                    return not link.problem() and not ingress.problem()
+
+                await until(is_ready, what="it consumes", timeout=15)
+                bodies = [b"%d" % number for number in range(count)]
+                await self.publish(publisher, shard, *bodies)
+                self.assertEqual(got, bodies[:1])
+                got.clear()
+                holding = False
+                assert link.connection is not None
+                link.connection.transport.abortConnection()
+
+                async def is_done() -> bool:
+                    return len(got) >= count and not ingress.unacked
+
+                await until(is_done, what="everything is settled", timeout=30)
+                self.assertEqual(got, bodies)
+                answer = await channel.queue_declare(queue=shard, passive=True)
+                self.assertEqual((answer.message_count, answer.consumer_count), (0, 1))
+
+
+class WatchdogTests(LivenessTestCase):
+    async def test_a_broker_that_delivers_nothing(self) -> None:
+        """A consumer is cancelled behind the daemon's back: it is started again, and the messages come."""
+        got: DeferredQueue[bytes] = DeferredQueue()
+
+        def receive(deliveries: list[Delivery], ledger: AckLedger) -> None:
+            for delivery in deliveries:
+                got.put(delivery.body)
+                ledger.settle(delivery.delivery_tag)
+            ledger.flush()
+
+        async with with_vhost() as vhost, publishing(vhost) as (publisher, _):
+            declared = topology()
+            shard = declared.names.shards[0]
+            counters = Counters()
+            ingress = Ingress(reactor, declared, (), 10, receive, watchdog=2.0, counters=counters)
+            async with linked(vhost, declared.declare, ingress.attach) as link:
+
+                async def is_ready() -> bool:
+                    return not link.problem() and not ingress.problem()
+
+                await until(is_ready, what="it consumes", timeout=15)
+                await self.publish(publisher, shard, b"1")
+                self.assertEqual(await got.get(), b"1")
+                connection = link.connection
+                assert connection is not None
+                current = ingress._current
+                assert current is not None
+                # Not by `Incarnation.cancel`: the daemon is to believe that it still consumes.
+                await current.channel.basic_cancel(consumer_tag=f"amqprouter:{shard}")
+                await self.publish(publisher, shard, b"2")
+                self.assertEqual(await got.get(), b"2")
+                self.assertEqual(counters.stalled_consumers, 1)
+                await until(is_ready, what="it consumes", timeout=15)
+                self.assertIs(link.connection, connection)
+
+    async def test_a_gateway_that_stands_by(self) -> None:
+        """While another one works the queue off, nobody's consumer is started again."""
+        async with with_vhost() as vhost, publishing(vhost) as (publisher, _):
+            declared = topology()
+            shard = declared.names.shards[0]
+            counters = Counters()
+            received = 0
+            under_way: set[object] = set()
+
+            def slowly(deliveries: list[Delivery], ledger: AckLedger) -> None:
+                nonlocal received
+                received += len(deliveries)
+                for delivery in deliveries:
+                    ledger.settle(delivery.delivery_tag)
+                under_way.add(ledger)
+                reactor.callLater(0.05, acknowledge, ledger)
+
+            def acknowledge(ledger: AckLedger) -> None:
+                under_way.discard(ledger)
+                ledger.flush()
+
+            first, second = (Ingress(reactor, declared, (), 10, slowly, watchdog=2.0, counters=counters) for _ in "12")
+            async with (
+                linked(vhost, declared.declare, first.attach),
+                linked(vhost, declared.declare, second.attach),
+            ):
+
+                async def are_ready() -> bool:
+                    return not first.problem() and not second.problem()
+
+                await until(are_ready, what="both consume", timeout=15)
+                bodies = [b"%d" % number for number in range(1200)]
+                await self.publish(publisher, shard, *bodies)
+
+                async def is_done() -> bool:
+                    return received >= len(bodies) and not under_way
+
+                await until(is_done, what="everything is settled", timeout=30)
+                self.assertEqual((received, counters.stalled_consumers), (len(bodies), 0))

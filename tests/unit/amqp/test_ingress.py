@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.ingress import MISSING_QUEUE_DELAY, RECONSUME_DELAY, Ingress
+from amqprouter.amqp.ingress import MISSING_QUEUE_DELAY, RECONSUME_DELAY, SURVIVED, Ingress
 from amqprouter.amqp.topology import Topology
+from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
@@ -45,7 +46,7 @@ class ConsumingTests(IngressTestCase):
     def test_consumes(self) -> None:
         self.attached()
         self.assertEqual(self.queues(), OWN)
-        self.assertEqual([qos.prefetch_count for qos in self.broker.sent("Basic.Qos")], [100])
+        self.assertEqual([qos.prefetch_count for qos in self.broker.sent("Basic.Qos")], [1])
         self.assertEqual(self.ingress.problem(), "")
         for consume in self.broker.sent("Basic.Consume"):
             self.assertEqual((consume.no_ack, consume.exclusive), (False, False))
@@ -251,3 +252,261 @@ class ExplicitQueueTests(IngressTestCase):
         self.broker.refusals["Queue.Declare"] = 403, "ACCESS_REFUSED - access to queue 'mine' refused"
         error = self.failed(self.ingress.attach(self.connected()))
         self.assertEqual(str(error), "403 ACCESS_REFUSED - access to queue 'mine' refused")
+
+
+class GrowingTests(IngressTestCase):
+    """The prefetch begins with 1."""
+
+    def work(self, *, redelivered: bool = False, count: int = 1, settle: bool = True) -> None:
+        """Deliver to each queue this often, one by one, and settle at once."""
+        for _ in range(count):
+            for queue in OWN:
+                tag = self.broker.deliver(queue, redelivered=redelivered)
+                if settle:
+                    ledger = self.received[-1][1]
+                    ledger.settle(tag)
+                    ledger.flush()
+        self.turn()
+
+    def prefetches(self) -> list[int]:
+        return [qos.prefetch_count for qos in self.broker.sent("Basic.Qos")]
+
+    def test_after_a_clean_end(self) -> None:
+        """It grows at once, on another channel, when the first deliveries are acknowledged; the old one is closed."""
+        connection = self.attached()
+        self.work()
+        self.turn()
+        self.assertEqual((self.prefetches(), self.queues()), ([1, 100], OWN))
+        self.assertEqual({channel for channel, _ in self.broker.consumers.values()}, {2})
+        self.assertEqual(sorted(connection.channels), [0, 2])
+        self.work(count=50)
+        self.assertEqual(self.prefetches(), [1, 100])
+
+    def test_each_consumer_ends_before_the_next(self) -> None:
+        """Or two channels would deliver from one queue at once, in no order."""
+        self.attached()
+        self.broker.received.clear()
+        self.work()
+        steps = [(channel, one.name) for channel, one in self.broker.received if one.name.startswith("Basic.C")]
+        self.assertEqual(steps, [(1, "Basic.Cancel"), (2, "Basic.Consume")] * 3)
+
+    def test_after_an_unclean_end(self) -> None:
+        """By steps, while messages come again; a window without such is the last small one."""
+        self.attached()
+        for window in (1, 4):
+            self.work(redelivered=True, count=window)
+        self.assertEqual(self.prefetches(), [1, 4, 16])
+        self.work(count=15)
+        self.assertEqual(self.prefetches(), [1, 4, 16])
+        self.work()
+        self.assertEqual((self.prefetches(), self.queues()), ([1, 4, 16, 100], OWN))
+
+    def test_never_beyond_what_is_configured(self) -> None:
+        self.attached()
+        for window in (1, 4, 16, 64, 100, 100):
+            self.work(redelivered=True, count=window)
+        self.assertEqual(self.prefetches(), [1, 4, 16, 64, 100])
+
+    def test_each_connection_begins_anew(self) -> None:
+        self.attached()
+        self.work()
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.attached()
+        self.assertEqual(self.prefetches(), [1, 100, 1])
+
+    def test_what_is_under_way_meanwhile(self) -> None:
+        """A message that waits for long holds nobody up, and is acknowledged on the channel that it came by."""
+        connection = self.attached()
+        self.work(settle=False)
+        old = self.received[0][1]
+        self.clock.advance(SURVIVED - 1)
+        self.assertEqual(self.prefetches(), [1])
+        self.clock.advance(1)
+        self.assertEqual((self.prefetches(), self.queues(), self.ingress.unacked), ([1, 100], OWN, 3))
+        self.broker.deliver(OWN[0])
+        self.assertEqual(self.ingress.unacked, 4)
+        self.acks()
+        for tag in (1, 2, 3):
+            old.settle(tag)
+        old.flush()
+        self.assertEqual(self.acks(), [(1, 3, True)])
+        self.turn()
+        self.assertEqual(sorted(connection.channels), [0, 2])
+
+    def test_nothing_comes(self) -> None:
+        """Then it stays small: what comes later may have been another gateway's undoing."""
+        self.attached()
+        self.pass_time(10 * SURVIVED)
+        self.assertEqual(self.prefetches(), [1])
+
+    def growing(self, answers: int) -> Connection:
+        """A connection whose prefetch began to grow, and got so many answers on the way."""
+        self.setUp()
+        connection = self.attached()
+        self.work(settle=False)
+        self.broker.held = []
+        ledger = self.received[0][1]
+        for tag in (1, 2, 3):
+            ledger.settle(tag)
+        ledger.flush()
+        self.turn()
+        for _ in range(answers):
+            self.broker.release()
+        return connection
+
+    def test_a_queue_that_goes_away_meanwhile(self) -> None:
+        """However far it has got, each queue has one consumer in the end."""
+        for answers in range(12):
+            self.growing(answers)
+            if any(queue == OWN[1] for _, queue in self.broker.consumers.values()):
+                self.broker.cancel(OWN[1])
+            for _ in range(30):
+                self.broker.release()
+                self.clock.advance(0.1)
+            self.assertEqual(self.queues(), OWN, answers)
+            self.assertEqual(self.prefetches(), [1, 100], answers)
+
+    def test_stop_meanwhile(self) -> None:
+        """However far it has got, nothing is consumed from in the end, and nothing is planned."""
+        for answers in range(12):
+            self.growing(answers)
+            stopping = self.start(self.ingress.stop())
+            for _ in range(30):
+                self.broker.release()
+            self.successResultOf(stopping)
+            self.assertEqual((self.queues(), self.ingress._timers), ([], {}), answers)
+
+    def test_the_old_channel_is_closed_meanwhile(self) -> None:
+        """The broker takes its messages back; the new one goes on."""
+        self.attached()
+        self.work(settle=False)
+        self.clock.advance(SURVIVED)
+        self.broker.close_channel(1, 406, "PRECONDITION_FAILED - delivery acknowledgement timed out")
+        self.assertEqual((self.ingress.unacked, self.ingress.problem()), (0, ""))
+        self.pass_time(3)
+        self.assertEqual(self.prefetches(), [1, 100])
+
+
+class WatchingTests(IngressTestCase):
+    explicit = ("mine",)
+    PATIENCE = 30.0
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.counters = Counters()
+        topology = Topology(TopologySettings(), IngressSettings(shards=1), EventsSettings())
+        self.ingress = Ingress(
+            self.clock, topology, self.explicit, 1, self.receive, watchdog=self.PATIENCE, counters=self.counters
+        )
+
+    def deliver(self, queue: str, *, settle: bool = True) -> None:
+        tag = self.broker.deliver(queue)
+        if settle:
+            ledger = self.received[-1][1]
+            ledger.settle(tag)
+            ledger.flush()
+
+    def consumes(self) -> int:
+        return len(self.broker.sent("Basic.Consume"))
+
+    def test_a_stall(self) -> None:
+        """The channel is replaced; what helps is forgotten."""
+        connection = self.attached()
+        self.deliver("mine")
+        self.broker.ready["mine"] = 5
+        before = self.consumes()
+        self.pass_time(1.5 * self.PATIENCE)
+        self.assertEqual((self.consumes(), self.counters.stalled_consumers), (before, 0))
+        self.pass_time(self.PATIENCE)
+        self.assertEqual((self.consumes(), self.counters.stalled_consumers), (before + 3, 1))
+        self.assertEqual(self.ingress.problem(), "")
+        self.deliver("mine")
+        self.broker.ready.clear()
+        self.pass_time(10 * self.PATIENCE)
+        self.assertEqual((self.ingress.problem(), self.counters.stalled_consumers), ("", 1))
+        self.assertFalse(connection.closed)
+
+    def test_a_stall_that_stays(self) -> None:
+        """is reported, and tried again ever less often."""
+        self.attached()
+        self.deliver("mine")
+        self.broker.ready["mine"] = 5
+        self.pass_time(4 * self.PATIENCE)
+        self.assertEqual(
+            self.ingress.problem(),
+            "queue mine: 5 messages wait and none is delivered, though its consumer was started again (1 times): "
+            "look at rabbitmqctl list_consumers and list_queues",
+        )
+        self.pass_time(3600, step=15)
+        self.assertIn("5 messages wait", self.ingress.problem())
+        self.assertLess(self.counters.stalled_consumers, 13)
+        self.deliver("mine")
+        self.pass_time(self.PATIENCE)
+        self.assertEqual(self.ingress.problem(), "")
+
+    def test_a_full_window(self) -> None:
+        """What waits for a rate or a target is nobody's fault."""
+        self.attached()
+        self.deliver("mine", settle=False)
+        self.broker.ready["mine"] = 5
+        self.pass_time(10 * self.PATIENCE)
+        self.assertEqual((self.counters.stalled_consumers, self.ingress.problem()), (0, ""))
+
+    def test_a_steady_flow(self) -> None:
+        """Queues from which something comes are not even asked about."""
+        self.attached()
+        self.broker.ready = dict.fromkeys(("mine", *OWN[:2]), 1000)
+        self.broker.received.clear()
+        for _ in range(20):
+            for queue in self.queues():
+                self.deliver(queue)
+            self.pass_time(self.PATIENCE / 2)
+        self.assertEqual((self.counters.stalled_consumers, self.broker.sent("Queue.Declare")), (0, []))
+
+    def test_standing_by(self) -> None:
+        """Another gateway is the single active consumer: the messages grow fewer."""
+        self.attached()
+        for ready in range(1000, 0, -1):
+            self.broker.ready["amqprouter.ingress"] = ready
+            self.pass_time(self.PATIENCE / 2, step=15)
+        self.assertEqual((self.counters.stalled_consumers, self.ingress.problem()), (0, ""))
+
+    def test_standing_by_for_one_that_is_stuck(self) -> None:
+        """Nothing that is under way here is given back for it."""
+        self.attached()
+        self.deliver("mine", settle=False)
+        self.broker.ready["amqprouter.ingress"] = 7
+        self.broker.received.clear()
+        self.pass_time(2 * self.PATIENCE)
+        self.assertEqual([one.queue for one in self.broker.sent("Basic.Consume")], ["amqprouter.ingress"])
+        self.assertEqual((self.counters.stalled_consumers, self.ingress.unacked), (1, 1))
+
+    def test_a_consumer_that_the_broker_forgot(self) -> None:
+        """Even while nothing waits."""
+        self.attached()
+        self.broker.consumer_counts["mine"] = 0
+        self.pass_time(5 * self.PATIENCE)
+        self.assertEqual(self.counters.stalled_consumers, 3)
+        self.assertIn("queue mine: the broker knows of no consumer", self.ingress.problem())
+        del self.broker.consumer_counts["mine"]
+        self.pass_time(self.PATIENCE)
+        self.assertEqual(self.ingress.problem(), "")
+
+    def test_no_answer(self) -> None:
+        """A broker that says nothing of its queues gets a new connection."""
+        connection = self.attached()
+        self.broker.silent = True
+        self.pass_time(3 * self.PATIENCE)
+        self.assertIn("no answer about the queues", str(connection.end))
+
+    def test_a_queue_that_is_gone(self) -> None:
+        connection = self.attached()
+        self.broker.missing_queues = {"mine"}
+        self.pass_time(3 * self.PATIENCE)
+        self.assertEqual((self.counters.stalled_consumers, connection.closed), (0, False))
+
+    def test_turned_off(self) -> None:
+        self.ingress = Ingress(self.clock, self.ingress._topology, (), 1, self.receive, watchdog=0)
+        self.attached()
+        self.assertEqual(self.ingress._timers, {})
