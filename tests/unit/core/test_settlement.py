@@ -31,6 +31,19 @@ class AckLedgerTests(SynchronousTestCase):
         ledger.settle(3)
         self.assertEqual((ledger.acks(), ledger.unacked), ([(3, True)], 0))
 
+    def test_what_is_acknowledged(self) -> None:
+        ledger = AckLedger()
+        ledger.received(4)
+        for tag in (1, 3):
+            ledger.settle(tag)
+        self.assertEqual((ledger.floor, ledger.acknowledged(1)), (0, False))
+        ledger.acks()
+        self.assertEqual(ledger.floor, 1)
+        self.assertEqual([ledger.acknowledged(tag) for tag in (1, 2, 3, 4)], [True, False, True, False])
+        ledger.settle(2)
+        ledger.acks()
+        self.assertEqual((ledger.floor, ledger.acknowledged(3)), (3, True))
+
     def test_a_closed_ledger_acknowledges_nothing(self) -> None:
         written: list[list[tuple[int, bool]]] = []
         ledger = AckLedger(written.append)
