@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import treq
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.trial.unittest import TestCase
 
@@ -24,6 +27,8 @@ from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
+from tests.support.gateway import Fleet, Gateway
+from tests.support.mongo import mongo_for_tests
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost, with_vhost
@@ -128,6 +133,51 @@ class StreamMadeAnewTests(LivenessTestCase):
                 tell("new1")
                 found = [await told.get() for _ in range(3)]
                 self.assertEqual(found, ["restart", (0, "dev1.new0", True), (1, "dev1.new1", True)])
+
+
+class StreamMadeAnewDaemonTests(LivenessTestCase):
+    async def test_a_subscriber_is_told(self) -> None:
+        """The whole daemon: a subscriber that stays gets a gap, then the new stream's events, and none is lost."""
+        with mongo_for_tests(Path(self.mktemp())) as database:
+            async with with_vhost() as vhost, publishing(vhost) as (_, channel):
+                gateway = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name)
+                gateway.devices("dev1")
+                fleet = Fleet(vhost.uri)
+                seen = b""
+
+                def collect(data: bytes) -> None:
+                    nonlocal seen
+                    seen += data
+
+                def ids() -> list[bytes]:
+                    return re.findall(rb"^(?:id|event): (\S+)$", seen, re.MULTILINE)
+
+                async def send(*numbers: int) -> None:
+                    for number in numbers:
+                        fleet.send("dev1", "up.temp", b'{"n": %d}' % number)
+                    await fleet.all_confirmed()
+
+                try:
+                    await gateway.start()
+                    await fleet.connect()
+                    response = await treq.get(f"{gateway.url}/events", auth=("ann", "ann's"), persistent=False)
+                    self.assertEqual(response.code, 200)
+                    stream = treq.collect(response, collect)
+                    await send(0, 1, 2)
+                    await until(lambda: self.seen(ids, 3), what="the events have arrived", timeout=20)
+                    await channel.queue_delete(queue="amqprouter.events")
+                    await send(3, 4)
+                    await until(lambda: self.seen(ids, 6), what="the new stream's have arrived", timeout=30)
+                    self.assertEqual(ids(), [b"0", b"1", b"2", b"gap", b"0", b"1"])
+                    self.assertEqual(seen.count(b'"n": 3'), 1)
+                    self.assertEqual(seen.count(b'"n": 4'), 1)
+                finally:
+                    await fleet.close()
+                    await gateway.stop()
+                await stream
+
+    async def seen(self, ids: Callable[[], list[bytes]], count: int) -> bool:
+        return len(ids()) >= count
 
 
 class PoisonTests(LivenessTestCase):
