@@ -120,7 +120,7 @@ def plot(figures: Sequence[Figures], output: Path) -> None:
     axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
     axes.set_ylim(bottom=0)
     axes.set_xlabel("prefetch of each of 100 consumers")
-    axes.set_ylabel("messages consumed and acknowledged a second")
+    axes.set_ylabel("messages a second")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
