@@ -307,9 +307,9 @@ class Link:
             other.transport.unregisterProducer()
             end.lane.end(other.transport.loseConnection)
         elif not others and not self._connecting:
-            for lane in self.lanes:
-                lane.stop()
             self._proxy.ended(self)
+            for lane in self.lanes:
+                lane.stop()  # last, for it tells who waits for a reset
 
 
 class _Client(_End):
