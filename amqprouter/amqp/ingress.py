@@ -50,6 +50,8 @@ GROWTH = 4
 """How many times larger the prefetch is at each step: 1, 4, 16, 64, 256, 512."""
 SURVIVED = 10.0
 """Seconds after which deliveries that are still under way count as harmless: they wait for a rate or a target."""
+MIN_WATCH_INTERVAL = 0.5
+"""Seconds between two looks at the queues, however little patience is configured: each is a question for each queue."""
 _NOT_FOUND = 404
 
 Receive = Callable[[list[Delivery], AckLedger], None]
@@ -133,7 +135,7 @@ class Ingress:
             self.log.error("{problem}; looking again in {delay} s", problem=self.problem(), delay=MISSING_QUEUE_DELAY)
             self._later(MISSING_QUEUE_DELAY, self._consume_missing)
         if self._patience:
-            self._later(self._patience / 2, self._watch)
+            self._later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
@@ -266,7 +268,7 @@ class Ingress:
     async def _watch(self) -> None:
         """Look at the queues from which nothing comes; one by one, on a channel of its own."""
         connection, current, now = self._connection, self._current, self._clock.seconds()
-        self._later(self._patience / 2, self._watch)
+        self._later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
         if connection is None or current is None:
             return
         if self._looking_since is not None:
