@@ -38,8 +38,9 @@ class Address:
             return BrokerUnavailable(f"TLS failed with {self.where}: {self.tls.distrust}")
         if isinstance(connection.lost, SSL.Error):
             return BrokerUnavailable(f"TLS failed with {self.where}: {told(connection.lost)}")
-        hint = "is it AMQP's port?" if self.tls else "does it take TLS at this port? then use amqps://"
-        return BrokerUnavailable(f"{self.where} says nothing that is AMQP ({hint}): {problem}")
+        third = "a port that is not AMQP's" if self.tls else "a port that takes TLS (then use amqps://)"
+        hint = f"a hung broker, a network that swallows packets, or {third}"
+        return BrokerUnavailable(f"{self.where} takes connections but does not answer in AMQP ({hint}): {problem}")
 
 
 def addresses_for(reactor: Any, settings: BrokerSettings, random: Callable[[], float]) -> list[Address]:

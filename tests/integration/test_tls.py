@@ -271,7 +271,8 @@ class WrongPortTests(TlsTestCase):
         settings = await self.prepared()
         port = self.broker.port
         problem = await self.problem(replace(settings, uri=f"amqp://localhost:{port}", tls_ca=""))
-        self.assertIn(f"localhost:{port} says nothing that is AMQP (does it take TLS at this port?", problem)
+        self.assertIn(f"localhost:{port} takes connections but does not answer in AMQP (a hung broker", problem)
+        self.assertIn("takes TLS (then use amqps://)", problem)
 
     async def test_a_port_that_says_nothing(self) -> None:
         settings = replace(await self.prepared(), connect_timeout=1)
@@ -280,7 +281,7 @@ class WrongPortTests(TlsTestCase):
         listening = reactor.listenTCP(0, factory, interface="127.0.0.1")
         port = listening.getHost().port
         try:
-            for scheme, hint in (("amqp", "does it take TLS"), ("amqps", "is it AMQP's port?")):
+            for scheme, hint in (("amqp", "a port that takes TLS"), ("amqps", "a port that is not AMQP's")):
                 ca = settings.tls_ca if scheme == "amqps" else ""
                 problem = await self.problem(replace(settings, uri=f"{scheme}://127.0.0.1:{port}", tls_ca=ca))
                 self.assertIn(hint, problem)

@@ -112,7 +112,8 @@ class AddressTests(SynchronousTestCase):
         told = plain.explained(connection, BrokerUnavailable("closed"))
         self.assertEqual(
             str(told),
-            "host:5672 says nothing that is AMQP (does it take TLS at this port? then use amqps://): closed",
+            "host:5672 takes connections but does not answer in AMQP (a hung broker, a network that swallows packets, "
+            "or a port that takes TLS (then use amqps://)): closed",
         )
         refused = BrokerRefused(403, "no")
         self.assertIs(plain.explained(connection, refused), refused)
