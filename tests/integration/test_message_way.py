@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
-from typing import Any
 
 import treq
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
-from tests.support.mongo import TestDatabase, mongo_for_tests
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
 from tests.support.process import reactor, until
-from tests.support.servers import Vhost, with_vhost
+from tests.support.servers import Vhost
 
 
-class MessageWayTests(TestCase):
-    timeout = 90
-
-    def run_with(self, test: Any, **options: Any) -> Deferred[None]:
-        """Run ``test(gateway, fleet, vhost, database)`` around a started gateway."""
-
-        async def run() -> None:
-            with mongo_for_tests(Path(self.mktemp())) as database:
-                async with with_vhost() as vhost:
-                    gateway = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
-                    gateway.devices("dev1", "dev2")
-                    fleet = Fleet(vhost.uri)
-                    try:
-                        await gateway.start()
-                        await fleet.connect()
-                        await test(gateway, fleet, vhost, database)
-                    finally:
-                        await fleet.close()
-                        await gateway.stop()
-
-        return Deferred.fromCoroutine(run())
-
+class MessageWayTests(GatewayTestCase):
     def test_good_messages_are_stored_and_bad_ones_kept_with_a_reason(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             good = fleet.send("dev1", "up.temp", b'{"celsius": 21.5}')

@@ -6,40 +6,19 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import treq
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import TestCase
 
 from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
-from tests.support.mongo import TestDatabase, mongo_for_tests
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
 from tests.support.process import free_ports, reactor, run, until
-from tests.support.servers import Vhost, with_vhost
+from tests.support.servers import Vhost
 
 
-class OperationsTestCase(TestCase):
-    timeout = 90
-
-    def run_with(self, test: Any, *, start: bool = True, **options: Any) -> Deferred[None]:
-        """Run ``test(gateway, fleet, vhost, database)`` around a gateway."""
-
-        async def around() -> None:
-            with mongo_for_tests(Path(self.mktemp())) as database:
-                async with with_vhost() as vhost:
-                    gateway = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
-                    gateway.devices("dev1")
-                    fleet = Fleet(vhost.uri)
-                    try:
-                        if start:
-                            await gateway.start()
-                            await fleet.connect()
-                        await test(gateway, fleet, vhost, database)
-                    finally:
-                        await fleet.close()
-                        await gateway.stop()
-
-        return Deferred.fromCoroutine(around())
+class OperationsTestCase(GatewayTestCase):
+    devices = ("dev1",)
 
 
 class ReloadTests(OperationsTestCase):
