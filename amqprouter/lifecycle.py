@@ -120,11 +120,11 @@ class Daemon(Service):
                 "{count} messages were not finished in time; they stay with the broker and come again",
                 count=self._pipeline.under_way,
             )
-        await self._step("the consuming connection", self._consume.close)
-        await self._step("the publishing connection", self._publish.close)
+        await self._step("the consuming connection", self._consume.stopService)
+        await self._step("the publishing connection", self._publish.stopService)
         self._publisher.stop()
         self._hub.close()
-        await self._step("the event connection", self._events.close)
+        await self._step("the event connection", self._events.stopService)
         if self._web is not None:
             await self._step("the web endpoint", self._web.stopService)
         if self._store is not None:
@@ -138,17 +138,9 @@ class Daemon(Service):
 
     async def _step(self, what: str, close: Callable[[], Any]) -> None:
         """One closing step; trouble in it does not keep the others from happening."""
-
-        async def closing() -> None:
-            await maybeDeferred(lambda: _as_deferred(close()))
-
         try:
-            await Deferred.fromCoroutine(closing()).addTimeout(STEP_LIMIT, self._reactor)
+            await maybeDeferred(close).addTimeout(STEP_LIMIT, self._reactor)
         except (DeferredTimeout, CancelledError):
             self.log.warn("Closing {what} took over {limit} s: leaving it", what=what, limit=STEP_LIMIT)
         except Exception:
             self.log.failure("Cannot close {what} in good order", what=what)
-
-
-def _as_deferred(result: Any) -> Any:
-    return Deferred.fromCoroutine(result) if hasattr(result, "send") else result

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.amqp import link
 from amqprouter.amqp.address import Address
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.link import FIRST_DELAY, STABLE, BrokerLink, connect_once
+from amqprouter.amqp.link import FIRST_DELAY, STABLE, BrokerLink, Prepare, connect_once
 from amqprouter.core.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.settings import BrokerSettings
@@ -33,11 +33,14 @@ class LinkTestCase(SynchronousTestCase):
         self.counters = Counters()
         self.chance = 1.0
         self.prepared: list[Connection] = []
-        self.link = BrokerLink(
+        self.link = self.make_link(self.prepare)
+
+    def make_link(self, prepare: Prepare) -> BrokerLink:
+        return BrokerLink(
             self.reactor,
             SETTINGS,
             "publish",
-            self.prepare,
+            prepare,
             clock=self.reactor,
             counters=self.counters,
             random=lambda: self.chance,
@@ -173,8 +176,7 @@ class ReadinessTests(LinkTestCase):
         self.delay()
 
     def test_a_bug_in_a_preparation(self) -> None:
-        self.prepare = self.broken  # type: ignore[method-assign]
-        self.setUpLink()
+        self.link = self.make_link(self.broken)
         self.link.startService()
         self.accept()
         self.reactor.advance(0)
@@ -184,17 +186,6 @@ class ReadinessTests(LinkTestCase):
 
     async def broken(self, connection: Connection) -> None:
         raise ZeroDivisionError("division by zero")
-
-    def setUpLink(self) -> None:
-        self.link = BrokerLink(
-            self.reactor,
-            SETTINGS,
-            "publish",
-            self.prepare,
-            clock=self.reactor,
-            counters=self.counters,
-            random=lambda: 1.0,
-        )
 
 
 class HostsTests(LinkTestCase):
