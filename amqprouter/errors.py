@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.cred.error import UnauthorizedLogin
+
 
 class AmqprouterError(Exception):
     """Base of all of them; never raised itself."""
@@ -24,6 +26,11 @@ class AuthFileError(ConfigError):
 
 class CheckerUnavailable(AmqprouterError):
     """A checker could not answer: look after its file or service. Messages are held and asked about again."""
+
+
+class NotKnown(UnauthorizedLogin):
+    """A checker does not know this name at all: whichever is configured behind it is asked, and when none knows, the
+    answer is no. To a caller that asks one checker only it is a wrong secret, which it derives from."""
 
 
 class ProtocolError(AmqprouterError):

@@ -37,6 +37,22 @@ class IUserPassword(ICredentials):
     password: bytes = Attribute("the password, as sent")
 
 
+@dataclass(frozen=True)
+class Identity:
+    """What a checker may answer instead of a bare name, when it knows more.
+
+    `valid_for` is seconds, the longest that the answer may be remembered (a token's rest of life); None leaves that to
+    ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for the configured ones.
+    """
+
+    name: str
+    valid_for: float | None = None
+    limits: str = ""
+    device_class: str = ""
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+
+
 class IReloadable(Interface):
     """Something that reads files which may change: SIGHUP asks it to read them again."""
 
