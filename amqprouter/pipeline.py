@@ -7,17 +7,16 @@ and comes again after a crash. One bad message never stops the others.
 
 Theory of operation. `receive` takes a batch of deliveries and walks each as far as it goes without waiting, which for a
 known device under its rate is all the way to its targets. Three things can hold a message up: its credential must be
-checked (it and whatever its device sends meanwhile wait in `_held`, so that the device's order stays), it must wait for
-its turn (the scheduler keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline
-again. At the end of each batch and each wake, `flush` lets the scheduler's next messages go, has every target write
-what it put together, and writes the acks that have become due.
+checked (it and whatever its device sends meanwhile wait in `HeldMessages`), it must wait for its turn (the scheduler
+keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline again. At the end of each
+batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
+writes the acks that have become due.
 
 Bounds: everything held anywhere is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -33,12 +32,10 @@ from amqprouter.core.scheduler import Decision, Scheduler
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.held import HeldMessages
 from amqprouter.interfaces import IAuthenticator, ITarget, IVerdict
 from amqprouter.settings import LimitsSettings
 
-RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
-"""Seconds between questions to a checker that cannot answer, doubling up to the maximum."""
 MAX_ROUTING_KEY = 255
 """Bytes: a routing key is a short string (AMQP 0-9-1, section 4.2.5.3). A topic from the `type` property can exceed it
 together with the device id."""
@@ -96,13 +93,18 @@ class Pipeline:
         self._by_id_exchange = by_id_exchange.encode()
         self._limits = limits
         self._counters = counters
-        self._held: dict[str, deque[Settlement]] = {}
+        self._held = HeldMessages(
+            clock,
+            authenticator,
+            judged=self._judge_held,
+            broken=lambda settlement: self._dead_letter(settlement, "internal-error"),
+            emptied=self.wake,
+        )
         self._dirty: set[AckLedger] = set()
         self._quarantining = 0
         self._soon_call: Any = None
         self._due_call: Any = None
         self._due_at = 0.0
-        self._pauses: set[Any] = set()
         self._stopping = False
         self._idle: list[Deferred[None]] = []
         self.use_rules(rules)
@@ -168,9 +170,7 @@ class Pipeline:
         if message.exchange == self._by_id_exchange and not message.topic:
             message.topic = message.properties.text("type") or ""
             message.routing_key = message.key.encode()
-        held = self._held.get(message.device)
-        if held is not None:
-            held.append(settlement)
+        if self._held.join(settlement):
             return
         refusal = self._refusal(message)
         if refusal:
@@ -178,8 +178,7 @@ class Pipeline:
             return
         verdict = self._authenticator.check(message, now)
         if verdict is None:
-            self._held[message.device] = deque((settlement,))
-            Deferred.fromCoroutine(self._ask(message.device))
+            self._held.hold(settlement)
         else:
             self._judge(settlement, verdict, now)
 
@@ -199,47 +198,12 @@ class Pipeline:
 
     # Authentication and authorisation.
 
-    async def _ask(self, device: str) -> None:
-        """Have a device's held messages checked, one after the other; more may join while it waits."""
-        held = self._held[device]
-        delay = RETRY_CHECKER_FIRST
-        while held and not self._stopping:
-            settlement = held[0]
-            try:
-                now = self._clock.seconds()
-                verdict = self._authenticator.check(settlement.message, now)
-                if verdict is None:
-                    verdict = await self._authenticator.ask(settlement.message, now)
-            except CheckerUnavailable as error:
-                self.log.error(
-                    "Cannot authenticate {device}: {error}; asking again in {delay} s",
-                    device=device,
-                    error=str(error),
-                    delay=delay,
-                )
-                await self._pause(delay)
-                delay = min(delay * 2, RETRY_CHECKER_MAX)
-                continue
-            except Exception:
-                self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
-                held.popleft()
-                self._dead_letter(settlement, "internal-error")
-                continue
-            held.popleft()
-            refusal = self._refusal(settlement.message)
-            if refusal:
-                self._reject(settlement, refusal)
-            else:
-                self._judge(settlement, verdict, self._clock.seconds())
-        del self._held[device]
-        self.wake()
-
-    async def _pause(self, delay: float) -> None:
-        pause: Deferred[None] = Deferred()
-        call = self._clock.callLater(delay, pause.callback, None)
-        self._pauses.add(call)
-        await pause
-        self._pauses.discard(call)
+    def _judge_held(self, settlement: Settlement, verdict: IVerdict) -> None:
+        refusal = self._refusal(settlement.message)
+        if refusal:
+            self._reject(settlement, refusal)
+        else:
+            self._judge(settlement, verdict, self._clock.seconds())
 
     def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
         message = settlement.message
@@ -379,9 +343,9 @@ class Pipeline:
         """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
         self._stopping = True
         self._scheduler.withdraw()
-        for call in (*self._pauses, self._due_call):
-            if call is not None and call.active():
-                call.cancel()
+        self._held.stop()
+        if self._due_call is not None and self._due_call.active():
+            self._due_call.cancel()
         done: Deferred[None] = Deferred()
         self._idle.append(done)
         self.wake()

@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "core": {"core", "errors"},
     "settings": {"settings"},
     "interfaces": {"interfaces", "settings", "core", "errors"},
-    "pipeline": INNER,
+    "held": INNER,
+    "pipeline": {"held", *INNER},
     "config": {"config", *INNER},
     **{adapter: {adapter, "pipeline", *INNER} for adapter in ADAPTERS},
 }
