@@ -5,7 +5,8 @@ under a key made at the start of the process, so that no memory dump shows secre
 A remembered yes and a remembered no live in caches of their own: a flood of wrong secrets cannot push out the fleet's
 good ones. A question that is being asked already is not asked again; all who ask meanwhile get the one answer. What
 `flush` or `forget` meets on its way is still handed to those who wait for it, but not remembered, and whoever asks
-after it asks anew.
+after it asks anew. An answer that says how long it is good for (`Identity.valid_for`) is remembered no longer than
+that, counted from the question; one that is good for nothing more still counts for those who asked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from twisted.python.failure import Failure
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, Verdict
 from amqprouter.core.aged_cache import AgedCache
 from amqprouter.errors import CheckerUnavailable
+from amqprouter.interfaces import Identity
 
 MAX_WAITING = 4096
 """Askers that may wait for answers: as many as messages may be under way (``[scheduler] max_in_flight``). One more
@@ -73,7 +75,7 @@ class Answers:
     def ask(self, question: Question, checker: Callable[[], object], now: float) -> Deferred[Verdict]:
         """The checker's answer, remembered from `now` on; `checker` is called unless this is being asked already.
 
-        It returns, or its Deferred fires with, the name that was proved.
+        It returns, or its Deferred fires with, the name that was proved, or an `Identity` with that name.
 
         :raises CheckerUnavailable: (by the Deferred) the checker could not say, or too many are waiting.
         """
@@ -107,8 +109,13 @@ class Answers:
     @staticmethod
     def _proved(proved: object, question: Question) -> Verdict:
         proof, name, _ = question
+        identity = proved if isinstance(proved, Identity) else None
+        if identity is not None:
+            proved = identity.name
+            if not isinstance(identity.valid_for, (int, float, type(None))):
+                raise CheckerUnavailable(f"the checker for {proof!r} gave an identity whose valid_for is no number")
         if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
-            return Verdict(True, checker=proof)
+            return Verdict(True, checker=proof, identity=identity)
         return Verdict(False, IDENTITY_MISMATCH, proof)
 
     @staticmethod
@@ -126,7 +133,8 @@ class Answers:
         if self._asked.get(question) is asked:  # neither flushed nor forgotten meanwhile
             del self._asked[question]
             if isinstance(result, Verdict):
-                (self._yes if result.allowed else self._no).put(question, result, now)
+                at_most = None if result.identity is None else result.identity.valid_for
+                (self._yes if result.allowed else self._no).put(question, result, now, at_most)
         self._waiting -= len(asked.waiting)
         for answer in asked.waiting:
             answer.callback(result)

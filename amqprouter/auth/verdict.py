@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zope.interface import implementer
 
-from amqprouter.interfaces import IVerdict
+from amqprouter.interfaces import Identity, IVerdict
 
 
 @implementer(IVerdict)
@@ -16,11 +16,14 @@ class Verdict:
 
     `reason` is empty when allowed and one of the words below when not: it becomes the reason of a rejected message and
     a label of a metric, so it never holds anything that a device sent. `checker` names the proof that decided.
+    `identity` is what the checker said of who was proved, None where it said the name alone. It says for itself how
+    long it is good for (`Identity.valid_for`).
     """
 
     allowed: bool
     reason: str = ""
     checker: str = ""
+    identity: Identity | None = None
 
 
 NO_CREDENTIAL = "no-credential"

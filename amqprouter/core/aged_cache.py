@@ -13,8 +13,8 @@ V = TypeVar("V")
 class AgedCache(Generic[K, V]):
     """Remembers at most `size` values for less than `seconds` each; the one unused for longest makes room.
 
-    Reading does not make a value younger. When the clock goes back behind a value's time the value is forgotten: no
-    turning of the clock makes it last longer.
+    One value may be given less time than the others. Reading does not make a value younger. When the clock goes back
+    behind a value's time the value is forgotten: no turning of the clock makes it last longer.
     """
 
     __slots__ = ("_entries", "_seconds", "_size")
@@ -22,7 +22,7 @@ class AgedCache(Generic[K, V]):
     def __init__(self, size: int, seconds: float) -> None:
         self._size = size
         self._seconds = seconds
-        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._entries: OrderedDict[K, tuple[float, float, V]] = OrderedDict()  # from when to when, and what
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -32,17 +32,18 @@ class AgedCache(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        since, value = entry
-        if 0 <= now - since < self._seconds:
+        since, until, value = entry
+        if since <= now < until:
             self._entries.move_to_end(key)
             return value
         del self._entries[key]
         return None
 
-    def put(self, key: K, value: V, now: float) -> None:
-        """Remember the value from now on."""
-        if self._size > 0 and self._seconds > 0:
-            self._entries[key] = (now, value)
+    def put(self, key: K, value: V, now: float, at_most: float | None = None) -> None:
+        """Remember the value from now on, for `at_most` these seconds; with 0 or less, and with NaN, not at all."""
+        seconds = self._seconds if at_most is None or at_most > self._seconds else at_most
+        if self._size > 0 and seconds > 0:
+            self._entries[key] = (now, now + seconds, value)
             self._entries.move_to_end(key)
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)

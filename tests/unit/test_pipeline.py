@@ -19,7 +19,7 @@ from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
 from amqprouter.errors import CheckerUnavailable
-from amqprouter.interfaces import IAuthenticator, ITarget, IVerdict
+from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
 
@@ -29,6 +29,7 @@ from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
 class Answer:
     allowed: bool = True
     reason: str = ""
+    identity: Identity | None = None
 
 
 @implementer(IAuthenticator)

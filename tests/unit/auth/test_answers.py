@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.verdict import Verdict
 from amqprouter.errors import CheckerUnavailable
+from amqprouter.interfaces import Identity
 
 YES = Verdict(True, checker="secret")
 NO = Verdict(False, "bad-secret", "secret")
@@ -131,8 +132,34 @@ class AnswersTests(SynchronousTestCase):
             self.assertRegex(str(failure.value), "the checker for 'secret' failed with (ValueError|KeyError)$")
         self.assertIsNone(self.answers.get(self.question, 0.0))
 
+    def test_an_identity_is_handed_on_with_the_answer(self) -> None:
+        said = Identity("dev1", limits="100/s", device_class="meter", tenant="acme", groups=("a", "b"))
+        answer = self.answers.ask(self.question, self.saying(said), 0.0)
+        self.assertEqual(self.successResultOf(answer), Verdict(True, checker="secret", identity=said))
+        remembered = self.answers.get(self.question, 299.0)
+        assert remembered is not None
+        self.assertIs(remembered.identity, said)
+
+    def test_an_identity_is_remembered_for_as_long_as_it_says_and_no_longer_than_others(self) -> None:
+        for valid_for, remembered in ((60.0, 60.0), (1000.0, 300.0), (float("inf"), 300.0), (None, 300.0)):
+            answer = self.answers.ask(self.question, self.saying(Identity("dev1", valid_for)), 100.0)
+            self.assertTrue(self.successResultOf(answer).allowed)
+            self.assertIsNotNone(self.answers.get(self.question, 99.0 + remembered))
+            self.assertIsNone(self.answers.get(self.question, 100.0 + remembered))
+
+    def test_an_identity_may_be_good_for_this_once_only(self) -> None:
+        for valid_for in (0.0, -1.0, float("nan"), float("-inf")):
+            answer = self.answers.ask(self.question, self.saying(Identity("dev1", valid_for)), 100.0)
+            self.assertTrue(self.successResultOf(answer).allowed)
+            self.assertIsNone(self.answers.get(self.question, 100.0))
+
+    def test_an_identity_that_is_none_is_an_error_of_the_checker(self) -> None:
+        said = Identity("dev1", valid_for="60")  # type: ignore[arg-type]
+        answer = self.answers.ask(self.question, self.saying(said), 0.0)
+        self.assertIn("valid_for", str(self.failureResultOf(answer, CheckerUnavailable).value))
+
     def test_another_name_is_no_proof(self) -> None:
-        for name in ("dev2", "", None, (), b"dev2", 1):
+        for name in ("dev2", "", None, (), b"dev2", 1, Identity("dev2"), Identity("")):
             answer = self.answers.ask(self.answers.question("secret", "dev1", b"x"), self.saying(name), 0.0)
             self.assertEqual(self.successResultOf(answer), Verdict(False, "identity-mismatch", "secret"))
             self.answers.flush()

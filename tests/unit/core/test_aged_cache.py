@@ -16,6 +16,19 @@ class AgedCacheTests(SynchronousTestCase):
         self.assertIsNone(cache.get("a", 105.0))
         self.assertEqual(len(cache), 0)
 
+    def test_one_value_may_have_less_time_but_not_more(self) -> None:
+        cache: AgedCache[str, int] = AgedCache(10, 5.0)
+        for at_most, age in ((2.0, 2.0), (50.0, 5.0), (None, 5.0)):
+            cache.put("a", 1, 100.0, at_most)
+            self.assertEqual(cache.get("a", 99.9 + age), 1)
+            self.assertIsNone(cache.get("a", 100.0 + age))
+
+    def test_a_value_without_time_is_not_kept(self) -> None:
+        cache: AgedCache[str, int] = AgedCache(10, 5.0)
+        for at_most in (0.0, -1.0, float("nan"), float("-inf")):
+            cache.put("a", 1, 100.0, at_most)
+            self.assertEqual(len(cache), 0)
+
     def test_reading_does_not_make_younger_and_putting_does(self) -> None:
         cache: AgedCache[str, int] = AgedCache(10, 5.0)
         cache.put("a", 1, 0.0)
