@@ -36,7 +36,7 @@ class MainTests(CommandTestCase):
             "import sys; from amqprouter.cli.main import main\n"
             "try: main(['simulate', '--help'])\n"
             "except SystemExit: pass\n"
-            "print([name for name in sys.modules if name in ('twisted', 'treq', 'rich', 'pymongo', 'argon2')])"
+            "print([name for name in sys.modules if name in ('twisted.internet', 'treq', 'rich', 'pymongo', 'argon2')])"
         )
         ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
         self.assertEqual(ran.stdout.splitlines()[-1], "[]")
