@@ -143,6 +143,7 @@ class IVerdict(Interface):
 
     allowed: bool = Attribute("whether the device is who it claims to be")
     reason: str = Attribute("why not, as a word fit for a header and a metric; empty when allowed")
+    checker: str = Attribute("the name of the proof that decided; empty when none did")
     identity: Identity | None = Attribute("who was proved, where the checker said more of them than the name")
 
 

@@ -207,6 +207,7 @@ class Pipeline:
 
     def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
         message = settlement.message
+        message.verdict = verdict
         if not verdict.allowed:
             self._reject(settlement, verdict.reason)
             return

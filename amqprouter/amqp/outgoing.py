@@ -16,16 +16,7 @@ from amqprouter.core.event import KEY_HEADER
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import encode_properties, flag_mask
-
-DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY = (
-    "x-amqprouter-device",
-    "x-amqprouter-reason",
-    "x-amqprouter-at",
-    "x-amqprouter-exchange",
-    "x-amqprouter-routing-key",
-)
-"""Headers that the daemon adds: the proven device; and on quarantined messages, what happened, when, and where the
-message had been published."""
+from amqprouter.core.story import AT, CHECKER, DEVICE, EXCHANGE, NAMES, PROVEN, REASON, ROUTING_KEY
 
 _DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
 _BROKER_HEADERS = ("CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
@@ -40,7 +31,7 @@ class Outgoing:
     """Makes outgoing properties; `secret_header` is the name of the header with the device's secret."""
 
     def __init__(self, secret_header: str) -> None:
-        names = (*_BROKER_HEADERS, DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, "x-delivery-count", secret_header)
+        names = (*_BROKER_HEADERS, *NAMES, "x-delivery-count", secret_header)
         self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
 
     def passed_on(self, message: Message) -> bytes:
@@ -61,6 +52,9 @@ class Outgoing:
             ROUTING_KEY: message.routing_key.decode(errors="backslashreplace"),
             DEVICE: message.device,
         }
+        if message.verdict is not None:  # else it came to no proof of identity
+            headers[CHECKER] = message.verdict.checker
+            headers[PROVEN] = message.verdict.allowed
         try:
             entries = b"".join(field_table.encode_entry(name, value) for name, value in headers.items())
             return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)

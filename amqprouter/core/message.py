@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from amqprouter.core.properties import Properties
+
+
+class Verdict(Protocol):
+    """What authentication said: `interfaces.IVerdict`, as the core sees it."""
+
+    @property
+    def allowed(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def checker(self) -> str: ...
 
 
 class Message:
@@ -10,10 +25,20 @@ class Message:
 
     `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
     `topic` is the dotted topic without the device id; `key`, the two together, is what events are filtered by.
-    `received_at` is seconds since 1970, by the gateway's clock.
+    `received_at` is seconds since 1970, by the gateway's clock. `verdict` is what authentication said, once it has.
     """
 
-    __slots__ = ("body", "device", "exchange", "properties", "received_at", "redelivered", "routing_key", "topic")
+    __slots__ = (
+        "body",
+        "device",
+        "exchange",
+        "properties",
+        "received_at",
+        "redelivered",
+        "routing_key",
+        "topic",
+        "verdict",
+    )
 
     def __init__(
         self,
@@ -35,6 +60,7 @@ class Message:
         self.routing_key = routing_key
         self.redelivered = redelivered
         self.received_at = received_at
+        self.verdict: Verdict | None = None
 
     @property
     def key(self) -> str:

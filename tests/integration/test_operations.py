@@ -10,7 +10,7 @@ from pathlib import Path
 import treq
 from twisted.internet.defer import Deferred
 
-from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.process import free_ports, reactor, run, until
@@ -132,14 +132,18 @@ class LogTests(OperationsTestCase):
     def test_no_secret_gets_into_the_log(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             fleet.send("dev1", "up.x", b"1", secret="wrong-and-private")
+            fleet.send("dev1", "down.x", b"2")  # not authorised
+            fleet.send("dev1", "up.x", b"{")  # not stored, for it is no JSON
+            fleet.reading("dev1", 3)
             await fleet.all_confirmed()
-            await gateway.metric_reaches("rejected_total", 1)
+            await gateway.metric_reaches("settled_total", 4)
             url = f"{gateway.url}/events?token=query-and-private"
             await (await treq.get(url, auth=("ann", "pass-and-private"), persistent=False)).content()
             await gateway.stop()
             log = (gateway.folder / "daemon.log").read_text()
             self.assertIn("GET /events", log)
             self.assertNotIn("and-private", log)
+            self.assertNotIn(SECRET, log)
             self.assertNotIn("guest:guest", log)
 
         return self.run_with(test, logging={"level": "debug"})

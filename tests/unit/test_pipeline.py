@@ -29,6 +29,7 @@ from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
 class Answer:
     allowed: bool = True
     reason: str = ""
+    checker: str = "scripted"
     identity: Identity | None = None
 
 
@@ -80,12 +81,14 @@ class ManualTarget:
 @dataclass
 class ManualQuarantine:
     rejected: list[tuple[str, str]] = field(default_factory=list)
+    proven: list[bool | None] = field(default_factory=list)
     dead: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[Settlement] = field(default_factory=list)
     at_once: bool = True
 
     def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
         self.rejected.append((message.body.decode(), reason))
+        self.proven.append(None if message.verdict is None else message.verdict.allowed)
         self._keep(settlement)
 
     def dead_letter(self, message: Message, reason: str, settlement: Settlement) -> None:
@@ -197,6 +200,12 @@ class WayTests(PipelineTestCase):
         self.quarantine.waiting.pop().delivered()
         self.turn()
         self.assertEqual((self.acks, self.counters.rejected), ([(1, True)], {"not-authorised": 1}))
+
+    def test_quarantine_learns_whether_the_device_was_proven(self) -> None:
+        self.authenticator.known["evil"] = Answer(False, "bad-secret")
+        for key in ("dev1.up.forbidden", "evil.up.x", "dev1"):
+            self.receive(self.delivery(key))
+        self.assertEqual(self.quarantine.proven, [True, False, None])
 
     def test_the_by_id_exchange(self) -> None:
         typed = encode_properties(type="up.x")

@@ -9,6 +9,7 @@ from pamqp import commands, header
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.auth.verdict import Verdict
 from amqprouter.core import field_table
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
@@ -26,6 +27,8 @@ FORGED: dict[str, Any] = {
     "x-amqprouter-at": 0,
     "x-amqprouter-exchange": "e",
     "x-amqprouter-routing-key": "k",
+    "x-amqprouter-checker": "c",
+    "x-amqprouter-proven": True,
     "x-amqprouter-key": "other.topic",
     "x-secret": "s3cret",
 }
@@ -98,6 +101,15 @@ class OutgoingTests(SynchronousTestCase):
             },
         )
         self.assertEqual(properties.message_id, "m")
+
+    def test_quarantined_after_a_proof_of_identity(self) -> None:
+        """With the proof's name, and whether it said yes: a replay counts on that."""
+        for verdict in (Verdict(True, checker="user-id"), Verdict(False, "bad-secret", "secret")):
+            refused = message(everything())
+            refused.verdict = verdict
+            headers = Properties(self.outgoing.quarantined(refused, "r", 0)).headers
+            told = headers["x-amqprouter-checker"], headers["x-amqprouter-proven"]
+            self.assertEqual(told, (verdict.checker, verdict.allowed))
 
     def test_quarantined_with_malformed_properties(self) -> None:
         """The story is told without them."""
