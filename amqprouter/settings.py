@@ -216,7 +216,7 @@ class LimitsSettings:
     max_headers: int = 64
     """Headers of a device message; one with more is rejected."""
     max_attempts: int = 8
-    """Tries at a target that answers no before the message is dead-lettered."""
+    """Tries with a message that its target has no queue for before it is dead-lettered."""
     shutdown_deadline: float = 20.0
     """Seconds that a stop may take to finish what is under way."""
 

@@ -5,11 +5,15 @@ that publish, and acks must not be stuck behind that. Confirms are keyed on the 
 anything in the message. A receipt is answered exactly once.
 
 Theory of operation. `publish` encodes into a buffer and notes the message under the next sequence number; `flush`
-writes the buffer. An ack, single or `multiple`, answers receipts. A nack and a return (`mandatory`, no queue took it)
-mean "try again": the message waits for a growing delay and is `refused` after `max_attempts`, unless it must arrive. So
-does a confirm that stays out for `CONFIRM_TIMEOUT` while others come (RabbitMQ can lose one when a queue's leader
-changes); when none comes any more, the connection is condemned. When the connection is lost, what was outstanding is
-kept in order and published first on the next one.
+writes the buffer. An ack, single or `multiple`, answers receipts. Anything else means "try again", after a growing
+delay; how often depends on whose fault it is. A return (`mandatory`, no queue is bound for its key) and an error that
+concerns one message alone are the message's: it is `refused` after `max_attempts`, unless it must arrive. A nack (the
+queue is full), a missing exchange, a missing permission, and a confirm that stays out for `CONFIRM_TIMEOUT` while
+others come (RabbitMQ can lose one when a queue's leader changes) are the target's: a message is never given up for
+these. Where it was published in a `Lane`, the lane gets it back and tries as it sees fit; else the publisher does.
+
+When no confirm comes any more, the connection is condemned. When the connection is lost, what was outstanding is kept
+in order and published first on the next one.
 
 The broker sends basic.return before the ack of the same message, but a return carries no sequence number. It carries
 the whole message, though, and messages that are equal in every byte can stand for each other: the first outstanding one
@@ -28,13 +32,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.receipt import Lane, Receipt
 from amqprouter.core.counters import Counters
 from amqprouter.core.wire import Confirm, Returned, encode_publish
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
@@ -46,18 +51,9 @@ RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 REOPEN_DELAY = 0.1
 """Seconds before a channel that the broker closed is opened again: at most ten channels a second, whatever happens."""
 
+NACKED = "nacked by the broker: the queue is full and rejects, or it failed to write"
 
 _CONNECTION_FORCED = 320  # an operator closed the connection, or the broker is stopping: nobody's message is to blame
-
-
-class Receipt(Protocol):
-    """Who wants to know what became of a publish."""
-
-    def delivered(self) -> None:
-        """The broker has it."""
-
-    def refused(self, reason: str) -> None:
-        """The broker never will."""
 
 
 class _Outgoing:
@@ -67,6 +63,8 @@ class _Outgoing:
         "attempts",
         "body",
         "exchange",
+        "faults",
+        "lane",
         "must_arrive",
         "properties",
         "receipt",
@@ -76,7 +74,14 @@ class _Outgoing:
     )
 
     def __init__(
-        self, exchange: bytes, routing_key: bytes, properties: bytes, body: bytes, receipt: Receipt, must_arrive: bool
+        self,
+        exchange: bytes,
+        routing_key: bytes,
+        properties: bytes,
+        body: bytes,
+        receipt: Receipt,
+        must_arrive: bool,
+        lane: Lane | None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -84,9 +89,17 @@ class _Outgoing:
         self.body = body
         self.receipt = receipt
         self.must_arrive = must_arrive
+        self.lane = lane
         self.attempts = 0
+        self.faults = 0  # those of them that were the message's own
         self.returned = ""
         self.since = 0.0
+
+    def refuse(self, reason: str) -> None:
+        if self.lane is None:
+            self.receipt.refused(reason)
+        else:
+            self.lane.refused(self.receipt, reason)
 
     def equals(self, other: Returned) -> bool:
         return (
@@ -164,12 +177,14 @@ class Publisher:
         receipt: Receipt,
         *,
         must_arrive: bool = False,
+        lane: Lane | None = None,
     ) -> None:
-        """Take a message; it is written at the next `flush`. `must_arrive` never gives up.
+        """Take a message; it is written at the next `flush`. `must_arrive` never gives up. A `lane` is told instead of
+        the receipt what becomes of it.
 
         What cannot be encoded is refused at once, and only that.
         """
-        self._send(_Outgoing(exchange, routing_key, properties, body, receipt, must_arrive))
+        self._send(_Outgoing(exchange, routing_key, properties, body, receipt, must_arrive, lane))
 
     def _send(self, outgoing: _Outgoing) -> None:
         if self._channel is None or self._window:
@@ -185,7 +200,7 @@ class Publisher:
                 channel.id, outgoing.exchange, outgoing.routing_key, outgoing.properties, outgoing.body, self._frame_max
             )
         except Unencodable as error:
-            outgoing.receipt.refused(f"unencodable: {error}")
+            outgoing.refuse(f"unencodable: {error}")
             return
         self._sequence += 1
         outgoing.since = self._clock.seconds()
@@ -229,9 +244,12 @@ class Publisher:
                 self._again(outgoing, outgoing.returned)
             elif confirm.acked:
                 self._counters.published += 1
-                outgoing.receipt.delivered()
+                if outgoing.lane is None:
+                    outgoing.receipt.delivered()
+                else:
+                    outgoing.lane.delivered(outgoing.receipt)
             else:
-                self._again(outgoing, "nacked by the broker: the queue is full and rejects, or it failed to write")
+                self._again(outgoing, NACKED, blameless=True)
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
@@ -247,11 +265,18 @@ class Publisher:
             key=returned.routing_key,
         )
 
-    def _again(self, outgoing: _Outgoing, reason: str) -> None:
+    def _again(self, outgoing: _Outgoing, reason: str, *, blameless: bool = False) -> None:
+        """A publish failed; `blameless` when the message is not to blame for it."""
         outgoing.attempts += 1
         outgoing.returned = ""
-        if outgoing.attempts >= self._max_attempts and not outgoing.must_arrive:
-            outgoing.receipt.refused(reason)
+        if not blameless and not outgoing.must_arrive:
+            outgoing.faults += 1
+            if outgoing.faults >= self._max_attempts:
+                outgoing.refuse(reason)
+                return
+        elif outgoing.lane is not None:
+            self._counters.publish_retries += 1
+            outgoing.lane.troubled(outgoing.receipt, reason)
             return
         if outgoing.attempts == self._max_attempts:
             self.log.error(
@@ -301,7 +326,7 @@ class Publisher:
         if named:
             for outgoing in unconfirmed:
                 if outgoing.exchange in named:
-                    self._again(outgoing, str(error))
+                    self._again(outgoing, str(error), blameless=True)
             return [outgoing for outgoing in unconfirmed if outgoing.exchange not in named]
         if error.code == _CONNECTION_FORCED:
             return unconfirmed
@@ -337,7 +362,7 @@ class Publisher:
             connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
             return
         for sequence in overdue:
-            self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s")
+            self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s", blameless=True)
         if overdue:
             self._send_backlog()  # a window that waited for them is free
         self._watch = self._clock.callLater(self._timeout / 4, self._sweep, connection)

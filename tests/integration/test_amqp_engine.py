@@ -19,7 +19,6 @@ from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink, connect_once
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.quarantine import BrokerQuarantine
 from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
@@ -231,44 +230,28 @@ class MessageTests(EngineTestCase):
             self.assertFalse(connection.closed)
 
     async def test_missing_exchanges(self) -> None:
-        """Their messages are dead-lettered with the reason, be the name ever so long; others go on meanwhile."""
+        """Their messages wait until they are there, be the name ever so long; others go on meanwhile."""
         async with with_vhost() as vhost, connected(vhost.uri) as connection, publishing(connection) as publisher:
-            declared = topology()
-            await declared.declare(connection)
             channel = await connection.open_channel()
-            await channel.exchange_declare(exchange="there", exchange_type="fanout")
-            await channel.queue_declare(queue="q")
-            await channel.queue_bind(queue="q", exchange="there")
-            outgoing = Outgoing("x-secret")
-            quarantine = BrokerQuarantine(publisher, declared.names, outgoing, reactor.seconds)
-            settled: DeferredQueue[str] = DeferredQueue()
-
-            def finish(settlement: Settlement) -> None:
-                message, reasons = settlement.message, "; ".join(settlement.refusals)
-                if reasons:
-                    done = Settlement(message, 1, settlement.ledger, lambda _: settled.put(reasons))
-                    quarantine.dead_letter(message, reasons, done)
-                    quarantine.flush()
-                else:
-                    settled.put("delivered")
-
             exchanges = ("there", "missing", "é" * 120, "there")
+            await channel.queue_declare(queue="q")
+
+            async def declare(exchange: str) -> None:
+                await channel.exchange_declare(exchange=exchange, exchange_type="fanout")
+                await channel.queue_bind(queue="q", exchange=exchange)
+
+            await declare("there")
+            said: DeferredQueue[bytes] = DeferredQueue()
             for exchange in exchanges:
                 message = Message("dev1", "up", exchange.encode(), Properties(), routing_key=b"dev1.up")
-                target = ExchangeTarget(publisher, exchange, "", outgoing)
-                target.deliver(message, Settlement(message, 1, AckLedger(), finish))
+                target = ExchangeTarget(publisher, exchange, "", Outgoing("x-secret"))
+                target.deliver(message, Settlement(message, 1, AckLedger(), lambda s: said.put(s.message.body)))
                 target.flush()
-            answers = sorted([await settled.get() for _ in exchanges])
-            self.assertEqual(answers[2:], ["delivered"] * 2)
-            for answer in answers[:2]:
-                self.assertIn("404 NOT_FOUND - no exchange '", answer)
-            deaths = await consume(await connection.open_channel(), declared.names.dead_letters)
-            reasons: dict[str, Any] = {}
-            for _ in range(2):
-                delivery = await deaths.get()
-                reasons[delivery.body.decode()] = Properties(delivery.properties).headers["x-amqprouter-reason"]
-            self.assertEqual(set(reasons), {"missing", "é" * 120})
-            self.assertEqual(sorted(reasons.values()), answers[:2])
+            self.assertEqual([await said.get(), await said.get()], [b"there"] * 2)
+            self.assertEqual(publisher.outstanding, 2)
+            for exchange in exchanges[1:3]:
+                await declare(exchange)
+            self.assertEqual({await said.get(), await said.get()}, {e.encode() for e in exchanges[1:3]})
             self.assertFalse(connection.closed)
 
     async def test_events(self) -> None:

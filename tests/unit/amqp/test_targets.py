@@ -85,5 +85,6 @@ class EventsTargetTests(TargetTestCase):
     def test_refused(self) -> None:
         self.broker.confirming = False
         self.deliver(self.settlement())
-        self.broker.ack(1, nack=True)
+        self.broker.send_back(self.broker.published[0])
+        self.broker.ack(1)
         self.assertEqual((len(self.finished[0]), self.counters.events_published), (1, 0))
