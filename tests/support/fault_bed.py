@@ -199,6 +199,7 @@ async def fault_bed(
     folder: Path,
     *,
     private: bool = False,
+    rabbitmq: Mapping[str, str] | None = None,
     account: str = "",
     copies: Mapping[str, Any] | None = None,
     seed: int = 1,
@@ -208,6 +209,7 @@ async def fault_bed(
     """Everything started and connected; stopped again behind the test.
 
     :param private: on a broker of the test's own, which it may stop and alarm.
+    :param rabbitmq: lines of rabbitmq.conf for that broker.
     :param account: the gateway's user name, to be made, with all permissions; ``guest`` when empty.
     :param copies: arguments of the target's queue.
     :param slices: bytes in one write, from the first on.
@@ -217,7 +219,7 @@ async def fault_bed(
     async with AsyncExitStack() as stack:
         database = stack.enter_context(mongo_for_tests(folder / "mongo"))
         if private:
-            broker = await stack.enter_async_context(PrivateRabbitMQ(folder / "rabbitmq"))
+            broker = await stack.enter_async_context(PrivateRabbitMQ(folder / "rabbitmq", config=rabbitmq))
             vhost, uri = "/", broker.uri
         else:
             shared = await stack.enter_async_context(with_vhost())

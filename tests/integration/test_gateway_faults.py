@@ -1,0 +1,162 @@
+"""Faults that a whole gateway meets between broker and targets: alarms, deleted queues, time-outs, a backlog."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from amqprouter.core.properties import Properties
+from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed
+from tests.support.gateway import drain_queue, reason_of
+from tests.support.process import reactor, until
+from tests.support.rabbitmq import missing
+
+CONSUMER_TIMEOUT = 3.0
+"""Seconds; the broker's default is half an hour (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout)."""
+
+
+class GatewayFaultTestCase(TestCase):
+    skip = missing or None
+    timeout = 120
+
+    def bed(self, **options: Any) -> AbstractAsyncContextManager[FaultBed]:
+        return fault_bed(Path(self.mktemp()), **options)
+
+
+class AlarmTests(GatewayFaultTestCase):
+    async def test_stopped_during_a_disk_alarm(self) -> None:
+        """No confirm comes and the broker reads nothing of us: the stop still ends by its deadline, losing nothing."""
+        deadline = 2
+        async with self.bed(private=True, limits={"shutdown_deadline": deadline}) as bed:
+            bed.gateway.running.signal("STOP")
+            try:
+                bed.send(200)
+                await bed.fleet.all_confirmed()  # now, since the alarm is for the fleet as well
+                await bed.broker.ctl("set_disk_free_limit", "900000000000000")
+            finally:
+                bed.gateway.running.signal("CONT")
+
+            async def alarmed() -> bool:
+                return "broker-publish" in await bed.problems() and await bed.gateway.metric("in_flight") > 0
+
+            await until(alarmed, what="the alarm is noticed", timeout=15, child=bed.gateway.running)
+            self.assertIn("low on disk", (await bed.problems())["broker-publish"])
+            began = reactor.seconds()
+            bed.gateway.running.signal("TERM")
+            await bed.gateway.running.wait(30)
+            # Behind the deadline come the closing steps: of the connections that are blocked, each has 5 s at most.
+            self.assertLess(reactor.seconds() - began, deadline + 12)
+            await bed.broker.ctl("set_disk_free_limit", "50000000")
+            await bed.gateway.start()
+            await bed.check(self)
+
+
+class TargetTests(GatewayFaultTestCase):
+    async def test_a_target_without_a_binding(self) -> None:
+        """What the broker returns is tried again; what was never taken is dead-lettered, and nothing counts as sent."""
+        routes: dict[str, Any] = {"route_all": {"targets": f"exchange:{COPIES}"}}
+        async with self.bed(limits={"max_attempts": 4}, **routes) as bed:
+            bed.send(50)
+            await bed.gateway.metric_reaches("settled_total", 50)  # by now the prefetch is what is configured
+            async with bed.operator() as channel:
+                await channel.queue_unbind(queue=COPIES, exchange=COPIES)
+                passing = bed.send(20) | {bed.fleet.send("dev1", "up.empty", b"", content_type="text/plain")}
+                await bed.fleet.all_confirmed()
+                await bed.gateway.metric_reaches("publish_retries_total", len(passing))
+                self.assertEqual(await bed.gateway.metric("settled_total"), 50)
+                await channel.queue_bind(queue=COPIES, exchange=COPIES)
+            await bed.gateway.metric_reaches("settled_total", 50 + len(passing))
+            copies = await drain_queue(bed.uri, COPIES, 50 + len(passing))
+            bed.check_copies(self, copies)
+            async with bed.operator() as channel:
+                await channel.queue_unbind(queue=COPIES, exchange=COPIES)
+            lasting = bed.send(20) | {bed.fleet.send("dev1", "up.empty", b"", content_type="text/plain")}
+            await bed.fleet.all_confirmed()
+            dead = await drain_queue(bed.uri, NAMES.dead_letters, len(lasting), timeout=60)
+            self.assertEqual({Properties(delivery.properties).message_id for delivery in dead}, lasting)
+            for delivery in dead:
+                self.assertIn("unroutable", str(reason_of(delivery)))
+            counts = await bed.queues()
+            self.assertEqual((counts[COPIES], counts[NAMES.rejected]), (0, 0))
+
+
+class IngressTests(GatewayFaultTestCase):
+    async def test_the_queue_is_deleted(self) -> None:
+        """And whoever deleted it sees it come back within a second or so, consumed from."""
+        async with self.bed() as bed:
+            bed.send(50)
+            await bed.stored_reaches(50)
+            async with bed.operator() as channel:
+                await channel.queue_delete(queue=NAMES.ingress)
+                deleted = reactor.seconds()
+
+                async def back() -> bool:
+                    return (await bed.queues("consumers")).get(NAMES.ingress) == 1
+
+                await until(back, what="the queue is consumed from again", timeout=10, child=bed.gateway.running)
+            self.assertLess(reactor.seconds() - deleted, 5)  # rabbitmqctl itself takes most of it
+            await bed.is_ready(within=1)
+            async with bed.load():
+                pass
+            await bed.check(self)
+            self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)
+
+    async def test_the_store_hangs_for_longer_than_the_consumer_timeout(self) -> None:
+        """The broker closes the consumers' channel (406), over and over: it is opened again, and nothing is lost."""
+        timeout = {"consumer_timeout": f"{CONSUMER_TIMEOUT * 1000:.0f}"}
+        routes: dict[str, Any] = {"route_all": {"targets": "store:readings"}}
+        async with self.bed(private=True, rabbitmq=timeout, store={"timeout": 30}, **routes) as bed:
+            server = bed.database.server
+            if server is None:
+                raise SkipTest("somebody else's store is not for us to stop")
+            # How often a new channel looks; once a minute by default, and no setting of rabbitmq.conf.
+            await bed.broker.eval("application:set_env(rabbit, channel_tick_interval, 500).")
+            await bed.gateway.stop()
+            await bed.gateway.start()
+            bed.send(50)
+            await bed.stored_reaches(50)
+            server.signal(signal.SIGSTOP)
+            try:
+                bed.send(200)
+                await bed.fleet.all_confirmed()
+
+                async def timed_out() -> bool:
+                    return bed.gateway.running.tail(1_000_000).count("PRECONDITION_FAILED") >= 2
+
+                await until(timed_out, what="the broker closes the channel twice", timeout=40)
+                await deferLater(reactor, 0.5)
+            finally:
+                server.signal(signal.SIGCONT)
+            await bed.gateway.metric_reaches("settled_total", 250, timeout=60)
+            await bed.check(self, copied=())
+            self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)
+
+
+class BacklogTests(GatewayFaultTestCase):
+    async def test_many_messages_wait_at_the_start(self) -> None:
+        """The prefetch bounds what is taken, and so memory (``benchmarks.backlog`` has a million waiting)."""
+        routes: dict[str, Any] = {"route_all": {"targets": f"exchange:{COPIES}"}}
+        few, many, bound = 2_000, 40_000, 30_000_000
+        async with self.bed(ingress={"prefetch": 512}, **routes) as bed:
+            bed.send(few, largest=1000)
+            await bed.gateway.metric_reaches("settled_total", few)
+            before = bed.memory
+            await bed.gateway.stop()
+            for _ in range(20):
+                bed.send(many // 20, largest=1000)
+                await bed.fleet.all_confirmed()
+            await bed.gateway.start()
+            peak, settled = 0, 0.0
+            while settled < many:
+                settled = await bed.gateway.metric("settled_total")
+                peak = max(peak, bed.memory)
+                self.assertLessEqual(await bed.gateway.metric("unacked"), 2 * 512)
+                await deferLater(reactor, 0.05)
+            self.assertLess(peak, before + bound)
+            await bed.check(self, stored=())
