@@ -182,8 +182,11 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.transport.abortConnection()
 
     async def shut(self, within: float = 5.0) -> None:
-        """Close in good order; the socket is cut when the broker does not answer within this many seconds."""
-        if not self.closed and self.started._result is not None:
+        """Close in good order; the socket is cut when the broker does not answer within this many seconds, and at once
+        while it takes no publishes: it reads nothing of this connection then, so it would not answer."""
+        if self.blocked:
+            self.transport.abortConnection()
+        elif not self.closed and self.started._result is not None:
             timer = self.clock.callLater(within, self.transport.abortConnection)
             with suppress(BrokerRefused, BrokerUnavailable):  # it is closed all the same
                 await self.channels[0].connection_close(reply_code=200, reply_text="goodbye")

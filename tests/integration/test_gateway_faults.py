@@ -50,8 +50,7 @@ class AlarmTests(GatewayFaultTestCase):
             began = reactor.seconds()
             bed.gateway.running.signal("TERM")
             await bed.gateway.running.wait(30)
-            # Behind the deadline come the closing steps: of the connections that are blocked, each has 5 s at most.
-            self.assertLess(reactor.seconds() - began, deadline + 12)
+            self.assertLess(reactor.seconds() - began, deadline + 3)
             await bed.broker.ctl("set_disk_free_limit", "50000000")
             await bed.gateway.start()
             await bed.check(self)

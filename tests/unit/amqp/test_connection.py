@@ -327,6 +327,14 @@ class EndTests(BrokerTestCase):
         self.assertEqual(len(self.broker.sent("Connection.Close")), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_shut_while_blocked(self) -> None:
+        """The broker reads nothing of such a connection: nobody waits for its answer."""
+        connection = self.connected()
+        self.broker.send(0, commands.Connection.Blocked("low on disk"))
+        shutting = self.start(connection.shut())
+        self.turn()
+        self.successResultOf(shutting)
+
     def test_shut_without_an_answer(self) -> None:
         connection = self.connected()
         self.broker.silent = True
