@@ -52,10 +52,15 @@ class Workbench:
         assert self._channel is not None, "not open"
         return self._channel
 
+    async def connect(self) -> None:
+        """Connect, and declare nothing."""
+        self._connection = await connect_once(reactor, BrokerSettings(uri=self.uri), "benchmark")
+        self._channel = await self._connection.open_channel()
+
     async def open(self) -> None:
         """Connect and declare everything."""
-        self._connection = await connect_once(reactor, BrokerSettings(uri=self.uri), "benchmark")
-        channel = self._channel = await self._connection.open_channel()
+        await self.connect()
+        channel = self.channel
         for exchange in (SOURCE_EXCHANGE, TARGET_EXCHANGE):
             await channel.exchange_declare(exchange=exchange, exchange_type="topic", durable=True)
         for device in DEVICES:
