@@ -17,6 +17,7 @@ from tests.support.fault_bed import COPIES, NAMES, FaultBed, declare_copies, fau
 from tests.support.gateway import drain_queue
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing
+from tests.support.thoroughness import times
 
 HEARTBEAT = 5
 """Seconds: the least that the configuration takes."""
@@ -27,7 +28,7 @@ GRACE = 1.0
 
 class FaultTestCase(TestCase):
     skip = missing or None
-    timeout = 120
+    timeout = times(120, 1800)
 
     def bed(self, **options: Any) -> AbstractAsyncContextManager[FaultBed]:
         return fault_bed(Path(self.mktemp()), **options)
@@ -118,7 +119,7 @@ class StoppedTests(FaultTestCase):
                 bed.broker.signal("STOP")
                 try:
                     began, most_memory, most_files = reactor.seconds(), 0, 0
-                    while reactor.seconds() - began < 3 * HEARTBEAT + 2 * GRACE:
+                    while reactor.seconds() - began < times(3 * HEARTBEAT + 2, 60):
                         await deferLater(reactor, 0.25)
                         most_memory, most_files = max(most_memory, bed.memory), max(most_files, bed.open_files)
                     self.assertIn("no word from the broker", bed.gateway.running.tail())
@@ -165,7 +166,7 @@ class OperatorTests(FaultTestCase):
         """Afterwards each queue has one consumer, not one for each time."""
         async with self.bed(private=True) as bed:
             async with bed.load():
-                for _ in range(2):
+                for _ in range(times(2, 10)):
                     await bed.broker.ctl("stop_app")
                     await bed.broker.ctl("start_app")
                     await bed.is_ready(within=30)
@@ -175,14 +176,15 @@ class OperatorTests(FaultTestCase):
             self.assertEqual(mine, dict.fromkeys(mine, 1))
 
     async def test_connections_closed_over_and_over(self) -> None:
-        cycles = 20
+        cycles, pause = times(20, 200), times(500, 3000)
+        close_all = '[catch rabbit_networking:close_connection(C, "a test") || C <- rabbit_networking:connections()]'
+        ten_times = f"[begin {close_all}, timer:sleep({pause}) end || _ <- lists:seq(1, 10)], ok."
         async with self.bed(broker={"reconnect_max": 1}) as bed:
             async with bed.load():
                 await bed.is_ready()
                 files = bed.open_files
-                close = 'rabbit_networking:close_connection(C, "a test")'
-                close_all = f"[catch {close} || C <- rabbit_networking:connections()]"
-                await bed.broker.eval(f"[begin {close_all}, timer:sleep(500) end || _ <- lists:seq(1, {cycles})], ok.")
+                for _ in range(cycles // 10):  # one command for each would take longer than the pause
+                    await bed.broker.eval(ten_times)
                 await bed.gateway.metric_reaches("reconnects_total", cycles)
                 await bed.is_ready()
             await bed.check(self)

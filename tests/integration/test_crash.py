@@ -23,15 +23,17 @@ from tests.support.gateway import Fleet, Gateway, drain_queue
 from tests.support.mongo import TestDatabase, mongo_for_tests
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.thoroughness import times
 
-MESSAGES = 6000
+KILLS = times(3, 50)
+MESSAGES = KILLS * 2000
 DEVICES = [f"dev{number}" for number in range(20)]
 EVENTS = "amqprouter.events"
 ROUTE = {"targets": "store:readings, exchange:copies, events:"}
 
 
 class CrashTests(TestCase):
-    timeout = 240
+    timeout = times(240, 1800)
 
     def run_with(self, test: Any, **options: Any) -> Deferred[None]:
         """Run ``test(gateway, fleet, broker, database)`` with a broker of its own."""
@@ -123,7 +125,7 @@ class CrashTests(TestCase):
                 await gateway.running.kill()
                 await gateway.start()
 
-            await self.phases(gateway, fleet, database, [kill] * 3)
+            await self.phases(gateway, fleet, database, [kill] * KILLS)
             await self.check(gateway, fleet, broker, database)
 
         return self.run_with(test)
