@@ -160,7 +160,7 @@ class Bench:
             self.scheduler.in_flight = in_flight
 
         def publish() -> None:
-            self.publisher._sequence = 0
+            self.publisher._sequence, self.publisher._oldest = 0, 1
             for message, raw, settlement in zip(messages, properties, settlements, strict=True):
                 self.publisher.publish(b"out", message.routing_key, raw, message.body, settlement)
             self.publisher.flush()
@@ -198,7 +198,8 @@ class Bench:
             self.pipeline.receive(deliveries, ledger)
 
         self.consuming.channels[1].on_deliveries = received
-        self.publisher._sequence = answered = 0
+        answered = 0
+        self.publisher._sequence, self.publisher._oldest = 0, 1
         for chunk in self.chunks:
             self.consuming.dataReceived(chunk)
             sent = self.publisher._sequence

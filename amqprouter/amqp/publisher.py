@@ -30,7 +30,7 @@ Bounds: nothing is queued here that is not an unacknowledged delivery, so the co
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -132,10 +132,12 @@ class Publisher:
         self._channel: Channel | None = None
         self._frame_max = 0
         self._sequence = 0
-        self._outstanding: OrderedDict[int, _Outgoing] = OrderedDict()
+        self._outstanding: dict[int, _Outgoing] = {}  # by sequence number, rising
+        self._oldest = 1  # no lower number is outstanding
         self._backlog: deque[_Outgoing] = deque()  # waits for a connection, or for room in the window
         self._retrying = 0
         self._buffer: list[bytes] = []
+        self._buffered_since = 0.0
         self._watch: Any = None
         self._last_confirm = 0.0
         self._window = 0  # while cautious, how many may be outstanding; 0 for any number
@@ -155,7 +157,8 @@ class Publisher:
         channel.on_confirm = self._confirmed
         channel.on_returned = self._returned
         channel.on_closed = lambda error: self._detached(connection, channel, error)
-        self._channel, self._frame_max, self._sequence = channel, connection.frame_max, 0
+        self._channel, self._frame_max = channel, connection.frame_max
+        self._sequence, self._oldest = 0, 1
         self._sweep(connection)
         self._send_backlog()
 
@@ -184,9 +187,7 @@ class Publisher:
 
         What cannot be encoded is refused at once, and only that.
         """
-        self._send(_Outgoing(exchange, routing_key, properties, body, receipt, must_arrive, lane))
-
-    def _send(self, outgoing: _Outgoing) -> None:
+        outgoing = _Outgoing(exchange, routing_key, properties, body, receipt, must_arrive, lane)
         if self._channel is None or self._window:
             self._backlog.append(outgoing)
         else:
@@ -202,10 +203,13 @@ class Publisher:
         except Unencodable as error:
             outgoing.refuse(f"unencodable: {error}")
             return
-        self._sequence += 1
-        outgoing.since = self._clock.seconds()
-        self._outstanding[self._sequence] = outgoing
-        self._buffer.append(frames)
+        buffer = self._buffer
+        if not buffer:
+            self._buffered_since = self._clock.seconds()
+        buffer.append(frames)
+        outgoing.since = self._buffered_since
+        self._sequence = sequence = self._sequence + 1
+        self._outstanding[sequence] = outgoing
 
     def flush(self) -> None:
         """Write what was put together."""
@@ -228,28 +232,27 @@ class Publisher:
     def _confirmed(self, confirm: Confirm) -> None:
         outstanding = self._outstanding
         self._last_confirm = self._clock.seconds()
+        tag = confirm.delivery_tag
         if confirm.multiple:
-            answered = []
-            while outstanding:
-                sequence, outgoing = next(iter(outstanding.items()))
-                if confirm.delivery_tag and sequence > confirm.delivery_tag:  # 0 stands for all (basic.ack, 1.8.3.13)
-                    break
-                del outstanding[sequence]
-                answered.append(outgoing)
+            last = min(tag, self._sequence) if tag else self._sequence  # 0 stands for all (basic.ack, 1.8.3.13)
+            sequences = range(self._oldest, last + 1)
+            answered = [outstanding.pop(sequence) for sequence in sequences if sequence in outstanding]
+            self._oldest = max(self._oldest, last + 1)
         else:
-            single = outstanding.pop(confirm.delivery_tag, None)
-            answered = [] if single is None else [single]
+            answered = [outstanding.pop(tag)] if tag in outstanding else []
+        delivered = 0
         for outgoing in answered:
             if outgoing.returned:
                 self._again(outgoing, outgoing.returned)
             elif confirm.acked:
-                self._counters.published += 1
+                delivered += 1
                 if outgoing.lane is None:
                     outgoing.receipt.delivered()
                 else:
                     outgoing.lane.delivered(outgoing.receipt)
             else:
                 self._again(outgoing, NACKED, blameless=True)
+        self._counters.published += delivered
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
@@ -293,8 +296,9 @@ class Publisher:
 
     def _retry(self, outgoing: _Outgoing) -> None:
         self._retrying -= 1
-        self._send(outgoing)
-        self.flush()
+        self._backlog.append(outgoing)
+        if self._channel is not None:
+            self._send_backlog()
 
     # The channel's end, and confirms that never come.
 
@@ -303,7 +307,7 @@ class Publisher:
             return
         self._channel = None
         self._buffer.clear()
-        outstanding, self._outstanding = self._outstanding, OrderedDict()
+        outstanding, self._outstanding = self._outstanding, {}
         unconfirmed = list(outstanding.values())
         for outgoing in unconfirmed:
             outgoing.returned = ""

@@ -303,7 +303,11 @@ def encode_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
     return _ACK_FRAME.pack(_METHOD, channel, 13, 60, 90, delivery_tag, requeue, FRAME_END)
 
 
+# The frames of a publish, cut where names, properties and body go in: each piece begins with the end of the frame before.
 _PUBLISH_HEAD = struct.Struct(">BHIHHHB")  # frame head, class 60, method 40, reserved, length of the exchange's name
+_HEADER_HEAD = struct.Struct(">BBBHIHHQ")  # `mandatory`, frame end; frame head, class 60, weight, body size
+_BODY_HEAD = struct.Struct(">BBHI")  # frame end; frame head
+_OCTETS = tuple(bytes((octet,)) for octet in range(256))
 
 
 def encode_publish(
@@ -328,24 +332,19 @@ def encode_publish(
     limit = frame_max - FRAME_OVERHEAD
     if header_size > limit:
         raise Unencodable(f"message properties of {len(properties)} bytes do not fit in a frame of {frame_max}")
-    head = (
-        _PUBLISH_HEAD.pack(_METHOD, channel, 9 + exchange_size + key_size, 60, 40, 0, exchange_size)
-        + exchange
-        + bytes((key_size,))
-        + routing_key
-        + (b"\x01\xce" if mandatory else b"\x00\xce")
-        + _FRAME_HEAD.pack(_HEADER, channel, header_size)
-        + _CONTENT_HEAD.pack(60, 0, body_size)
-        + properties
-    )
-    if not body_size:
-        return head + b"\xce"
-    if body_size <= limit:
-        return b"".join((head, b"\xce", _FRAME_HEAD.pack(_BODY, channel, body_size), body, b"\xce"))
-    pieces = [head]
-    for start in range(0, body_size, limit):
-        chunk = body[start : start + limit]
-        pieces.append(b"\xce" + _FRAME_HEAD.pack(_BODY, channel, len(chunk)))
-        pieces.append(chunk)
+    pieces = [
+        _PUBLISH_HEAD.pack(_METHOD, channel, 9 + exchange_size + key_size, 60, 40, 0, exchange_size),
+        exchange,
+        _OCTETS[key_size],
+        routing_key,
+        _HEADER_HEAD.pack(mandatory, FRAME_END, _HEADER, channel, header_size, 60, 0, body_size),
+        properties,
+    ]
+    if 0 < body_size <= limit:
+        pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, body_size), body)
+    else:
+        for start in range(0, body_size, limit):
+            chunk = body[start : start + limit]
+            pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, len(chunk)), chunk)
     pieces.append(b"\xce")
     return b"".join(pieces)
