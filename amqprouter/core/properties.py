@@ -37,15 +37,23 @@ _FLAG = {name: 1 << (15 - index) for index, name in enumerate(NAMES)}
 _HEADERS, _CONTENT_TYPE, _TIMESTAMP = _INDEX["headers"], _INDEX["content_type"], _INDEX["timestamp"]
 _SHORT, _LONG, _LONGLONG = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")
 
-# Kinds of encoding, for the scan: a short string, a table, one octet, eight octets.
-_STRING_KIND, _TABLE_KIND, _OCTET_KIND, _LONGLONG_KIND = range(4)
-_KIND = {"headers": _TABLE_KIND, "delivery_mode": _OCTET_KIND, "priority": _OCTET_KIND, "timestamp": _LONGLONG_KIND}
+# How long a property is, for the scan: its octets where that is fixed, or what else tells.
+_STRING_KIND, _TABLE_KIND = 0, -1
+_KIND = {"headers": _TABLE_KIND, "delivery_mode": 1, "priority": 1, "timestamp": 8}
 
 
 @lru_cache(maxsize=1024)  # flag combinations in use are few; the bound only guards against a hostile sender
-def _layout(flags: int) -> tuple[tuple[int, ...], dict[int, int]]:
-    """What these flags announce: the kinds in wire order, and the place in that order of each property index."""
-    indices = [index for index in range(len(NAMES)) if flags & 1 << (15 - index)]
+def _layout(flags: bytes) -> tuple[tuple[int, ...], dict[int, int]]:
+    """What these flags announce: the kinds in wire order, and the place in that order of each property index.
+
+    :raises ValueError: flags beyond those of the basic class, or not all of their bytes.
+    """
+    if len(flags) < 2:
+        raise ValueError("truncated message properties")
+    bits = _SHORT.unpack(flags)[0]
+    if bits & 3:
+        raise ValueError("unknown property flags")
+    indices = [index for index in range(len(NAMES)) if bits & 1 << (15 - index)]
     kinds = tuple(_KIND.get(NAMES[index], _STRING_KIND) for index in indices)
     return kinds, {index: place for place, index in enumerate(indices)}
 
@@ -76,30 +84,27 @@ class Properties:
         if bounds is not None:
             return bounds
         raw = self.raw
+        kinds, places = _layout(raw[:2])
+        position = 2
+        bounds = [2]
         try:
-            position = 2
-            flags = raw[0] << 8 | raw[1]
-            if flags & 3:
-                raise ValueError("unknown property flags")
-            bounds = [2]
-            kinds, self._places = _layout(flags)
             for kind in kinds:
-                if kind == _STRING_KIND:
+                if not kind:
                     position += 1 + raw[position]
-                elif kind == _TABLE_KIND:
-                    position += 4 + _LONG.unpack_from(raw, position)[0]
+                elif kind > 0:
+                    position += kind
                 else:
-                    position += 1 if kind == _OCTET_KIND else 8
+                    position += 4 + _LONG.unpack_from(raw, position)[0]
                 bounds.append(position)
         except (IndexError, struct.error):
             raise ValueError("truncated message properties") from None
         if position != len(raw):
             raise ValueError(f"message properties of {len(raw)} bytes, {position} announced")
-        self._bounds = bounds
+        self._bounds, self._places = bounds, places
         return bounds
 
     def _span(self, index: int) -> tuple[int, int] | None:
-        bounds = self._scan()
+        bounds = self._bounds or self._scan()
         place = self._places.get(index)
         return None if place is None else (bounds[place], bounds[place + 1])
 
@@ -157,7 +162,7 @@ class Properties:
 
     def _entry(self, name: bytes) -> bytes | None:
         start = bytes((len(name),)) + name
-        for entry in self.entries():
+        for entry in self._entries or self.entries():
             if entry.startswith(start):
                 return entry
         return None
