@@ -303,7 +303,7 @@ def encode_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
     return _ACK_FRAME.pack(_METHOD, channel, 13, 60, 90, delivery_tag, requeue, FRAME_END)
 
 
-# The frames of a publish, cut where names, properties and body go in: each piece begins with the end of the frame before.
+# The frames of a publish, cut where names, properties and body go in: a piece begins with the end of the frame before.
 _PUBLISH_HEAD = struct.Struct(">BHIHHHB")  # frame head, class 60, method 40, reserved, length of the exchange's name
 _HEADER_HEAD = struct.Struct(">BBBHIHHQ")  # `mandatory`, frame end; frame head, class 60, weight, body size
 _BODY_HEAD = struct.Struct(">BBHI")  # frame end; frame head
