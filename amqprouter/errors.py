@@ -28,6 +28,16 @@ class CheckerUnavailable(AmqprouterError):
     """A checker could not answer: look after its file or service. Messages are held and asked about again."""
 
 
+class CheckerNotAsked(CheckerUnavailable):
+    """A checker's service has not been answering and is left alone for a while: look after it. As with any other
+    failure of a checker, messages are held and asked about again."""
+
+
+class CheckerFailed(CheckerUnavailable):
+    """A checker fails on one name again and again while it answers others: look into its log for what is special about
+    that name. The messages concerned are dead-lettered as ``checker-error``."""
+
+
 class NotKnown(UnauthorizedLogin):
     """A checker does not know this name at all: whichever is configured behind it is asked, and when none knows, the
     answer is no. To a caller that asks one checker only it is a wrong secret, which it derives from."""

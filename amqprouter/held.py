@@ -1,7 +1,9 @@
 """Messages held until a checker has answered for their device.
 
 House rules. A device's messages stay in order: while one is being asked about, whatever else the device sends waits
-behind it. A checker that cannot answer decides nothing: the same message is asked about again, after a pause.
+behind it. A checker that cannot answer decides nothing: the same message is asked about again, after a pause; pauses
+differ from device to device, so that those who wait for the same checker don't come back all at once. Only one that
+will never answer (`CheckerFailed`) ends the wait, and the message goes to the dead letters.
 
 Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
 """
@@ -16,19 +18,22 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.core.settlement import Settlement
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.interfaces import IAuthenticator, IVerdict
 
 RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
-"""Seconds between questions to a checker that cannot answer, doubling up to the maximum."""
+"""Seconds between questions to a checker that cannot answer, doubling up to the maximum; half is left to chance."""
+CHECKER_ERROR = "checker-error"
+"""The reason of a dead letter that no checker could answer about."""
 
 
 class HeldMessages:
     """Asks `authenticator` about messages that it could not judge at once, one after the other for each device.
 
     :param clock: provides ``seconds`` and ``callLater``.
+    :param random: gives numbers from 0 to 1, for the pauses.
     :param judged: is called with each message and its verdict.
-    :param broken: is called with a message that asking about failed for a reason that it should not.
+    :param refused: is called with a message that there will be no answer about, and the reason, a dead letter's.
     :param emptied: is called when nothing of some device is held any more.
     """
 
@@ -40,14 +45,16 @@ class HeldMessages:
         authenticator: IAuthenticator,
         *,
         judged: Callable[[Settlement, IVerdict], None],
-        broken: Callable[[Settlement], None],
+        refused: Callable[[Settlement, str], None],
         emptied: Callable[[], None],
+        random: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._clock = clock
         self._authenticator = authenticator
         self._judged = judged
-        self._broken = broken
+        self._refused = refused
         self._emptied = emptied
+        self._random = random
         self._queues: dict[str, deque[Settlement]] = {}
         self._pauses: set[Any] = set()
         self._stopping = False
@@ -84,23 +91,30 @@ class HeldMessages:
                 verdict = self._authenticator.check(settlement.message, now)
                 if verdict is None:
                     verdict = await self._authenticator.ask(settlement.message, now)
+            except CheckerFailed as error:
+                self.log.error("Cannot authenticate {device}, ever: {error}", device=device, error=str(error))
+                self._refused(queue.popleft(), CHECKER_ERROR)
             except CheckerUnavailable as error:
-                self.log.error(
-                    "Cannot authenticate {device}: {error}; asking again in {delay} s",
+                # The checker itself says in the log what is wrong with it, once for all the devices that wait for it.
+                pause = delay * (0.5 + self._random() / 2)
+                self.log.debug(
+                    "Cannot authenticate {device}: {error}; asking again in {pause:.1f} s",
                     device=device,
                     error=str(error),
-                    delay=delay,
+                    pause=pause,
                 )
-                await self._pause(delay)
+                await self._pause(pause)
                 delay = min(delay * 2, RETRY_CHECKER_MAX)
                 continue
+            except ValueError as error:
+                self.log.info("A message with malformed properties: {error}", error=str(error))
+                self._refused(queue.popleft(), "malformed-properties")
             except Exception:
                 self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
-                queue.popleft()
-                self._broken(settlement)
-                continue
-            queue.popleft()
-            self._judged(settlement, verdict)
+                self._refused(queue.popleft(), "internal-error")
+            else:
+                self._judged(queue.popleft(), verdict)
+            delay = RETRY_CHECKER_FIRST
         del self._queues[device]
         self._emptied()
 

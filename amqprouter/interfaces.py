@@ -76,6 +76,20 @@ class IUsesThreads(Interface):
         """Run slow work by this from now on."""
 
 
+class IUsesReactor(Interface):
+    """A checker that connects to something: it is given the reactor."""
+
+    def use_reactor(reactor: Any) -> None:
+        """Use this reactor from now on. Nothing is connected to before a first question."""
+
+
+class IConnects(Interface):
+    """A checker that may have connections open."""
+
+    def close() -> Deferred[None] | None:
+        """End them: the daemon is stopping."""
+
+
 class ITarget(Interface):
     """Where a route sends messages."""
 

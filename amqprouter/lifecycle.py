@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -24,6 +24,7 @@ from twisted.python.components import Componentized
 from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.errors import AmqprouterError
 from amqprouter.interfaces import IStore
 from amqprouter.pipeline import Pipeline
@@ -52,6 +53,7 @@ class Daemon(Service):
         hub: Hub,
         store: IStore | None,
         hashing: Service,
+        checkers: Sequence[CheckerChain],
         web: Service | None,
         reloader: Reloader,
         shutdown_deadline: float,
@@ -65,6 +67,7 @@ class Daemon(Service):
         self._hub = hub
         self._store = store
         self._hashing = hashing
+        self._checkers = checkers
         self._web = web
         self._reloader = reloader
         self._deadline = shutdown_deadline
@@ -129,6 +132,8 @@ class Daemon(Service):
             await self._step("the web endpoint", self._web.stopService)
         if self._store is not None:
             await self._step("the document store", self._store.close)
+        for chain in self._checkers:
+            await self._step("the checkers", chain.close)
         await self._step("the hashing threads", self._hashing.stopService)
         self.log.info("Stopped")
 

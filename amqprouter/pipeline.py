@@ -17,7 +17,7 @@ Bounds: everything held anywhere is an unacknowledged delivery, and their number
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -64,7 +64,12 @@ class Allows(Protocol):
 
 
 class Pipeline:
-    """The stages, wired. `clock` provides ``seconds`` and ``callLater``; `wall_clock` is seconds since 1970."""
+    """The stages, wired.
+
+    :param clock: provides ``seconds`` and ``callLater``.
+    :param wall_clock: seconds since 1970.
+    :param random: gives numbers from 0 to 1.
+    """
 
     log = Logger()
 
@@ -82,6 +87,7 @@ class Pipeline:
         by_id_exchange: str,
         limits: LimitsSettings,
         counters: Counters,
+        random: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
@@ -97,8 +103,9 @@ class Pipeline:
             clock,
             authenticator,
             judged=self._judge_held,
-            broken=lambda settlement: self._dead_letter(settlement, "internal-error"),
+            refused=self._dead_letter,
             emptied=self.wake,
+            random=random,
         )
         self._dirty: set[AckLedger] = set()
         self._quarantining = 0
@@ -199,7 +206,11 @@ class Pipeline:
     # Authentication and authorisation.
 
     def _judge_held(self, settlement: Settlement, verdict: IVerdict) -> None:
-        refusal = self._refusal(settlement.message)
+        """Go on with a message that was held. It may be one that was never looked at, having come behind another."""
+        try:
+            refusal = self._refusal(settlement.message)
+        except ValueError:
+            refusal = "malformed-properties"
         if refusal:
             self._reject(settlement, refusal)
         else:

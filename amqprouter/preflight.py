@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from twisted.cred.checkers import ICredentialsChecker
-from zope.interface.interface import InterfaceClass
-
 from amqprouter import config
 from amqprouter.auth.acl_file import device_acl, user_acl
-from amqprouter.auth.checkers import find_checker_factory, make_checker
-from amqprouter.auth.threads import HashingThreads
+from amqprouter.auth.checkers import find_checker_factory, make_checkers
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.settings import Settings
@@ -25,8 +21,8 @@ def load_settings(path: str) -> Settings:
     for make in (
         lambda: device_acl(settings.acl.devices),
         lambda: user_acl(settings.acl.users),
-        lambda: checker_for(settings.auth.device_checker, IDeviceSecret),
-        lambda: checker_for(settings.auth.user_checker, IUserPassword),
+        lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
+        lambda: make_checkers(settings.auth.user_checker, IUserPassword),
         lambda: read_address(settings.store),
     ):
         try:
@@ -38,15 +34,3 @@ def load_settings(path: str) -> Settings:
     if problems:
         raise ConfigError(problems)
     return settings
-
-
-def checker_for(
-    description: str, interface: InterfaceClass, hashing: HashingThreads | None = None
-) -> ICredentialsChecker | None:
-    """The checker that ``[auth]`` names, None where it names none; slow work runs by `hashing`.
-
-    :raises ConfigError: there is no such checker, or its file is bad.
-    """
-    if not description:
-        return None
-    return make_checker(description, interface, None if hashing is None else hashing.run)

@@ -77,10 +77,12 @@ class AuthSettings:
 
     accept: tuple[str, ...] = ("user-id", "secret")
     """Proofs that count for devices, tried in this order."""
-    device_checker: str = ""
-    """A strcred string for device secrets, such as ``file:/etc/amqprouter/devices.passwd``."""
-    user_checker: str = ""
-    """A strcred string for users of the event endpoint."""
+    device_checker: tuple[str, ...] = ()
+    """Strcred strings for device secrets, such as ``file:/etc/amqprouter/devices.passwd``; asked in this order."""
+    user_checker: tuple[str, ...] = ()
+    """Strcred strings for users of the event endpoint; asked in this order."""
+    max_checker_errors: int = 8
+    """Failures of a checker on one device, while it answers for others, before the message is dead-lettered."""
     secret_header: str = "x-device-secret"
     """Message header that carries a device's secret; it is removed before anything is passed on."""
     cache_size: int = 100_000

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import Service
 from twisted.python import usage
+from zope.interface.interface import InterfaceClass
 
 from amqprouter import __version__
 from amqprouter.amqp.connection import Connection
@@ -25,8 +26,11 @@ from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
 from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.checker_chain import CheckerChain
+from amqprouter.auth.checkers import Provisions, make_checkers
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.auth.watched_checker import WatchedChecker
 from amqprouter.clock import SteadyClock
 from amqprouter.core.counters import Counters
 from amqprouter.core.rules import RuleSet
@@ -38,7 +42,7 @@ from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarge
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
-from amqprouter.preflight import checker_for, load_settings
+from amqprouter.preflight import load_settings
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
@@ -144,16 +148,28 @@ def build(
                 store, target.name, settings.store, clock, counters, randomness, [settings.auth.secret_header]
             )
 
+    provisions = Provisions(hashing.run, reactor)
+
+    def chain(audience: str, descriptions: Sequence[str], interface: InterfaceClass) -> CheckerChain | None:
+        watched = [
+            WatchedChecker(f"{audience}/{name}", checker, counters, clock.seconds, settings.auth.max_checker_errors)
+            for name, checker in make_checkers(descriptions, interface, provisions)
+        ]
+        return CheckerChain(watched) if watched else None
+
+    device_chain = chain("devices", settings.auth.device_checker, IDeviceSecret)
+    user_chain = chain("users", settings.auth.user_checker, IUserPassword)
+    chains = [each for each in (device_chain, user_chain) if each is not None]
     authenticator = Authenticator(
         settings.auth.accept,
-        checker_for(settings.auth.device_checker, IDeviceSecret, hashing),
+        device_chain,
         settings.auth.secret_header,
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
     )
     users = UserAuthenticator(
-        checker_for(settings.auth.user_checker, IUserPassword, hashing),
+        user_chain,
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
@@ -172,6 +188,7 @@ def build(
         by_id_exchange=topology.names.by_id,
         limits=settings.limits,
         counters=counters,
+        random=randomness.random,
     )
     ingress = Ingress(
         clock,
@@ -203,6 +220,7 @@ def build(
     if store is not None:
         readiness.append(store)
     readiness.extend(target for target in targets.values() if isinstance(target, StoreTarget))
+    readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters)
@@ -217,6 +235,7 @@ def build(
         hub=hub,
         store=store,
         hashing=hashing,
+        checkers=chains,
         web=_web(
             settings, reactor, clock, hub, counters, users, users_acl.allows, readiness, ingress, scheduler, randomness
         ),

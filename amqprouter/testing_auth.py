@@ -10,7 +10,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerUnavailable, NotKnown
 from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword
 
 
@@ -39,7 +39,8 @@ class MemoryChecker:
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[str]:  # type: ignore[override]
         """The name if the secret is its own.
 
-        :raises UnauthorizedLogin: (by the Deferred) wrong secret or unknown name.
+        :raises NotKnown: (by the Deferred) unknown name.
+        :raises UnauthorizedLogin: (by the Deferred) wrong secret.
         :raises CheckerUnavailable: (by the Deferred) `unavailable` is set.
         """
         if IDeviceSecret.providedBy(credentials):
@@ -65,6 +66,8 @@ class MemoryChecker:
             await turn
         if self.unavailable:
             raise CheckerUnavailable("the checker was told to be unavailable")
-        if self.secrets.get(name) != secret:
+        if name not in self.secrets:
+            raise NotKnown
+        if self.secrets[name] != secret:
             raise UnauthorizedLogin
         return name

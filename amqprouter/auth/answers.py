@@ -19,9 +19,9 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
-from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, Verdict
+from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Verdict
 from amqprouter.core.aged_cache import AgedCache
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerUnavailable, NotKnown
 from amqprouter.interfaces import Identity
 
 MAX_WAITING = 4096
@@ -77,6 +77,7 @@ class Answers:
 
         It returns, or its Deferred fires with, the name that was proved, or an `Identity` with that name.
 
+        :raises CheckerFailed: (by the Deferred) the checker will not be able to say, however often it is asked.
         :raises CheckerUnavailable: (by the Deferred) the checker could not say, or too many are waiting.
         """
         if self._waiting >= self._max_waiting:
@@ -123,7 +124,7 @@ class Answers:
         proof, _, _ = question
         error = failure.value
         if isinstance(error, UnauthorizedLogin):
-            return Verdict(False, BAD_SECRET, proof)
+            return Verdict(False, UNKNOWN_NAME if isinstance(error, NotKnown) else BAD_SECRET, proof)
         if isinstance(error, CheckerUnavailable):
             raise error
         # The text of a stranger's error may quote the credential: only its kind goes into messages and logs.

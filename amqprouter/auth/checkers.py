@@ -6,12 +6,17 @@ here the plugin must also say that it takes the credentials in question.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import ICheckerFactory, StrcredException, findCheckerFactories
 from zope.interface.interface import InterfaceClass
 
 from amqprouter.errors import ConfigError
-from amqprouter.interfaces import IDeviceSecret, IUserPassword, IUsesThreads, RunInThread
+from amqprouter.interfaces import IDeviceSecret, IUserPassword, IUsesReactor, IUsesThreads, RunInThread
 
 _CALLED: dict[InterfaceClass, str] = {IDeviceSecret: "devices' secrets", IUserPassword: "users' passwords"}
 
@@ -41,10 +46,18 @@ def find_checker_factory(description: str, interface: InterfaceClass) -> IChecke
     return fitting[0]
 
 
+@dataclass(frozen=True)
+class Provisions:
+    """What checkers may be given to work with; None to leave them with what they have."""
+
+    run_in_thread: RunInThread | None = None
+    reactor: Any = None
+
+
 def make_checker(
-    description: str, interface: InterfaceClass, run_in_thread: RunInThread | None = None
+    description: str, interface: InterfaceClass, provisions: Provisions = Provisions()
 ) -> ICredentialsChecker:
-    """The checker that a strcred string describes, for these credentials; slow work runs by `run_in_thread`.
+    """The checker that a strcred string describes, for these credentials.
 
     :raises ConfigError: there is no such checker, or it cannot be made of this.
     """
@@ -53,6 +66,31 @@ def make_checker(
         checker: ICredentialsChecker = factory.generateChecker(description.partition(":")[2])
     except (StrcredException, ValueError, OSError) as error:
         raise ConfigError([f"checker {factory.authType!r}: {error}"]) from error
-    if run_in_thread is not None and IUsesThreads.providedBy(checker):
-        checker.use_threads(run_in_thread)
+    if provisions.run_in_thread is not None and IUsesThreads.providedBy(checker):
+        checker.use_threads(provisions.run_in_thread)
+    if provisions.reactor is not None and IUsesReactor.providedBy(checker):
+        checker.use_reactor(provisions.reactor)
     return checker
+
+
+def make_checkers(
+    descriptions: Sequence[str], interface: InterfaceClass, provisions: Provisions = Provisions()
+) -> list[tuple[str, ICredentialsChecker]]:
+    """The checkers that these describe, each with what to call it: ``file``, ``http``, ``http-2``…
+
+    :raises ConfigError: with the problems of all of them.
+    """
+    checkers: list[tuple[str, ICredentialsChecker]] = []
+    problems: list[str] = []
+    times: Counter[str] = Counter()
+    for description in descriptions:
+        kind = description.partition(":")[0]
+        times[kind] += 1
+        name = kind if times[kind] == 1 else f"{kind}-{times[kind]}"
+        try:
+            checkers.append((name, make_checker(description, interface, provisions)))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return checkers

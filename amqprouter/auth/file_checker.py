@@ -20,6 +20,7 @@ from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.password_hash import UNMATCHED, matches, unmatched
 from amqprouter.auth.threads import in_reactor_threads
 from amqprouter.core.passwords import parse_passwords
+from amqprouter.errors import NotKnown
 from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
 
 
@@ -48,7 +49,9 @@ class FileChecker:
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[str]:  # type: ignore[override]
         """The name, once its secret has been verified.
 
-        :raises UnauthorizedLogin: (by the Deferred) wrong secret or unknown name, which look the same.
+        :raises NotKnown: (by the Deferred) the file has no such name.
+        :raises UnauthorizedLogin: (by the Deferred) wrong secret. To who tries both look the same, also by the time
+            that they take.
         :raises CheckerUnavailable: (by the Deferred) it could not be verified now.
         """
         if IDeviceSecret.providedBy(credentials):
@@ -65,7 +68,9 @@ class FileChecker:
         hashed = self._hashes.get(name)
         against = hashed or self._stand_in(name)
         good = await self._run_in_thread(lambda: matches(against, secret))
-        if hashed is None or not good:
+        if hashed is None:
+            raise NotKnown
+        if not good:
             raise UnauthorizedLogin
         return name
 

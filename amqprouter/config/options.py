@@ -98,8 +98,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
     },
     "auth": {
         "accept": ListOf(Choice(("user-id", "secret")), least=1),
-        "device_checker": OrEmpty(Checker(IDeviceSecret), "no device secret is accepted"),
-        "user_checker": OrEmpty(Checker(IUserPassword), "no user can log in"),
+        "device_checker": ListOf(Checker(IDeviceSecret)),
+        "user_checker": ListOf(Checker(IUserPassword)),
+        "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
         "secret_header": NAME,
         "cache_size": Integer(0, 10_000_000),
         "cache_seconds": Duration(0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 
@@ -50,3 +50,7 @@ class Counters:
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Messages published to the dead-letter queue, by reason."""
+    checker_answers: Counter[str] = field(default_factory=Counter)
+    """What became of questions, by checker and outcome with a space between: ``devices/http allowed``."""
+    checker_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Time that questions took, by checker."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import NamedTuple
@@ -38,8 +37,13 @@ HELP = {
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
+    "checker_answers": "Questions to credentials checkers, by what became of them.",
+    "checker_seconds": "Time that questions to credentials checkers took, in all.",
 }
 """What each field of `Counters` counts. A test holds the two together."""
+
+LABELS = {"checker_answers": ("checker", "outcome"), "checker_seconds": ("checker",)}
+"""Of the totals that are kept apart, with a space between the values; by reason where nothing is said here."""
 
 
 class Gauge(NamedTuple):
@@ -62,10 +66,11 @@ class RouterCollector(Collector):
         for field in fields(self._counters):
             value = getattr(self._counters, field.name)
             name, text = PREFIX + field.name, HELP.get(field.name, field.name)
-            if isinstance(value, Counter):
-                family = CounterMetricFamily(name, text, labels=["reason"])
-                for reason, count in sorted(value.items()):
-                    family.add_metric([reason], count)
+            if isinstance(value, dict):
+                names = LABELS.get(field.name, ("reason",))
+                family = CounterMetricFamily(name, text, labels=names)
+                for labels, count in sorted(value.items()):
+                    family.add_metric(labels.split(" ", len(names) - 1), count)
                 yield family
             else:
                 yield CounterMetricFamily(name, text, value)

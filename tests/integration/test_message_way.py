@@ -28,7 +28,7 @@ class MessageWayTests(GatewayTestCase):
             expected = {
                 fleet.send("dev1", "up.temp", b"{}", secret="wrong"): "bad-secret",
                 fleet.send("dev1", "up.temp", b"{}", secret=None): "no-credential",
-                fleet.send("dev3", "up.temp", b"{}"): "bad-secret",
+                fleet.send("dev3", "up.temp", b"{}"): "unknown-name",
                 fleet.send("dev1", "down.temp", b"{}"): "not-authorised",
                 fleet.send("de v", "up.temp", b"{}"): "bad-device-id",
                 by_id: "no-topic",

@@ -18,7 +18,7 @@ from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
@@ -129,6 +129,7 @@ class PipelineTestCase(SynchronousTestCase):
         self.acks: list[tuple[int, bool]] = []
         self.ledger = AckLedger(self.acks.extend)
         self.tag = 0
+        self.random = 1.0
         self.use(self.SCHEDULER)
 
     def use(self, scheduler: SchedulerSettings) -> None:
@@ -144,6 +145,7 @@ class PipelineTestCase(SynchronousTestCase):
             by_id_exchange="devices.by-id",
             limits=LimitsSettings(max_body_bytes=100, max_headers=3),
             counters=self.counters,
+            random=lambda: self.random,
         )
 
     def delivery(self, key: str, body: str = "", properties: bytes = b"\0\0", exchange: str = "devices") -> Delivery:
@@ -292,6 +294,48 @@ class AuthenticationTests(PipelineTestCase):
             self.assertEqual(len(self.authenticator.asked), 1)
         self.assertEqual((self.quarantine.rejected, self.acks), ([], []))
         self.authenticator.asked.pop().callback(Answer())
+        self.assertEqual(self.store.bodies, [b"1"])
+
+    def test_the_pauses_are_left_to_chance(self) -> None:
+        self.random = 0.0
+        self.use(self.SCHEDULER)
+        self.receive(self.delivery("new.up.x", "1"))
+        self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
+        self.turn(0.24)
+        self.assertEqual(self.authenticator.asked, [])
+        self.turn(0.02)
+        self.assertEqual(len(self.authenticator.asked), 1)
+
+    def test_a_message_that_the_checker_will_never_answer_about_is_a_dead_letter(self) -> None:
+        self.receive(self.delivery("new.up.x", "1"), self.delivery("new.up.x", "2"))
+        self.authenticator.asked.pop().errback(CheckerFailed("always on this one"))
+        self.assertEqual(self.quarantine.dead, [("1", "checker-error")])
+        self.authenticator.asked.pop().callback(Answer())
+        self.turn()
+        self.assertEqual((self.store.bodies, self.acks), ([b"2"], [(1, True)]))
+
+    def test_each_message_begins_with_short_pauses(self) -> None:
+        self.receive(self.delivery("new.up.x", "1"), self.delivery("new.up.x", "2"))
+        for pause in (0.5, 1.0):
+            self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
+            self.turn(pause)
+        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().errback(CheckerUnavailable("down again"))
+        self.turn(0.5)
+        self.assertEqual(len(self.authenticator.asked), 1)
+
+    def test_bad_messages_behind_one_that_is_held(self) -> None:
+        headers = encode_properties(headers={f"h{n}": n for n in range(4)})
+        self.receive(
+            self.delivery("new.up.x", "1"),
+            self.delivery("new.up.x", "properties", b"\x20\x00\xff\xff\xff\xff"),
+            self.delivery("new.up.x", "headers", headers),
+        )
+        self.authenticator.known["new"] = Answer()
+        self.authenticator.asked.pop().callback(Answer())
+        self.turn()
+        self.assertEqual(self.quarantine.dead, [("properties", "malformed-properties")])
+        self.assertEqual(self.quarantine.rejected, [("headers", "too-many-headers")])
         self.assertEqual(self.store.bodies, [b"1"])
 
     def test_a_checker_with_a_bug_dead_letters_the_message(self) -> None:

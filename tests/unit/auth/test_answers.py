@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.verdict import Verdict
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerUnavailable, NotKnown
 from amqprouter.interfaces import Identity
 
 YES = Verdict(True, checker="secret")
@@ -60,6 +60,12 @@ class AnswersTests(SynchronousTestCase):
         answer = self.answers.ask(self.question, self.saying(UnauthorizedLogin()), 100.0)
         self.assertEqual(self.successResultOf(answer), NO)
         self.assertEqual(self.answers.get(self.question, 109.0), NO)
+        self.assertIsNone(self.answers.get(self.question, 110.0))
+
+    def test_a_name_that_nobody_knows_is_a_no_with_a_reason_of_its_own(self) -> None:
+        answer = self.answers.ask(self.question, self.saying(NotKnown()), 100.0)
+        self.assertEqual(self.successResultOf(answer), Verdict(False, "unknown-name", "secret"))
+        self.assertIsNotNone(self.answers.get(self.question, 109.0))
         self.assertIsNone(self.answers.get(self.question, 110.0))
 
     def test_the_age_counts_from_the_question(self) -> None:

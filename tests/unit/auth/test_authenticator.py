@@ -100,7 +100,7 @@ class AuthenticatorTests(DeviceTestCase):
         self.assertEqual(self.ask(wrong, 100.0), BAD_SECRET)
         self.assertEqual(self.authenticator.check(wrong, 109.0), BAD_SECRET)
         self.assertIsNone(self.authenticator.check(wrong, 110.0))
-        self.assertEqual(self.ask(message("nobody", secret="sesame")), BAD_SECRET)
+        self.assertEqual(self.ask(message("nobody", secret="sesame")), Verdict(False, "unknown-name", "secret"))
 
     def test_a_remembered_yes_is_for_that_device_and_secret_only(self) -> None:
         self.assertEqual(self.ask(message(secret="sesame")), BY_SECRET)
@@ -228,7 +228,7 @@ class UserAuthenticatorTests(SynchronousTestCase):
         for _ in range(3):
             self.assertEqual(self.ask("alice", b"sesame"), Verdict(True, checker="password"))
             self.assertEqual(self.ask("alice", b"wrong"), Verdict(False, "bad-secret", "password"))
-            self.assertEqual(self.ask("bob", b"sesame"), Verdict(False, "bad-secret", "password"))
+            self.assertEqual(self.ask("bob", b"sesame"), Verdict(False, "unknown-name", "password"))
         self.assertEqual(self.checker.asked, ["alice", "alice", "bob"])
         self.ask("alice", b"wrong", 10.0)
         self.ask("alice", b"sesame", 10.0)

@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 
 import amqprouter
 from amqprouter.auth import checkers
-from amqprouter.auth.checkers import checker_factories, find_checker_factory, make_checker
+from amqprouter.auth.checkers import Provisions, checker_factories, find_checker_factory, make_checker, make_checkers
 from amqprouter.auth.file_checker import FileChecker
 from amqprouter.auth.file_factory import FileCheckerFactory
 from amqprouter.errors import AuthFileError, ConfigError
@@ -76,7 +76,7 @@ class FindTests(SynchronousTestCase):
 
     def test_one_of_a_strangers(self) -> None:
         self.install(MemoryCheckerFactory())
-        self.assertIsInstance(make_checker("memory:dev1", IDeviceSecret, run_at_once), MemoryChecker)
+        self.assertIsInstance(make_checker("memory:dev1", IDeviceSecret, Provisions(run_at_once)), MemoryChecker)
         self.assertEqual([f.authType for f in checker_factories(IDeviceSecret)], ["file", "memory"])
 
     def test_two_of_one_name_are_refused(self) -> None:
@@ -95,8 +95,22 @@ class FindTests(SynchronousTestCase):
         self.assertEqual(error.problems, ["/nowhere/x:y: cannot be read: No such file or directory"])
 
     def test_the_checker_gets_its_threads(self) -> None:
-        checker = make_checker(f"file:{write(self.mktemp(), '')}", IDeviceSecret, run_at_once)
+        checker = make_checker(f"file:{write(self.mktemp(), '')}", IDeviceSecret, Provisions(run_at_once))
         self.assertIs(checker._run_in_thread, run_at_once)  # type: ignore[attr-defined]
+
+    def test_several_have_names_of_their_own(self) -> None:
+        self.install(MemoryCheckerFactory())
+        path = write(self.mktemp(), "")
+        made = make_checkers(["memory:a", f"file:{path}", "memory:b"], IDeviceSecret)
+        self.assertEqual([name for name, _ in made], ["memory", "file", "memory-2"])
+        self.assertEqual(make_checkers([], IDeviceSecret), [])
+
+    def test_the_problems_of_all_of_them_are_told(self) -> None:
+        self.install(MemoryCheckerFactory())
+        error: ConfigError = self.assertRaises(
+            ConfigError, make_checkers, ["memory:bad", "x:", "memory:a"], IDeviceSecret
+        )
+        self.assertEqual(len(error.problems), 2)
 
 
 class DropinTests(SynchronousTestCase):

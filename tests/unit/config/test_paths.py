@@ -51,15 +51,15 @@ class PlaceTests(ConfigTestCase):
         self.environ["NAME"] = "bob"
         self.assertEqual(self.load("[broker]\nusername = ${NAME}\n").broker.username, "${NAME}")
         self.check_checker = lambda description, interface: None
-        self.assertEqual(self.load("[auth]\ndevice_checker = jwt:${NAME}\n").auth.device_checker, "jwt:${NAME}")
+        self.assertEqual(self.load("[auth]\ndevice_checker = jwt:${NAME}\n").auth.device_checker, ("jwt:${NAME}",))
 
     def test_the_path_of_a_file_checker(self) -> None:
         self.environ["CREDENTIALS_DIRECTORY"] = "/run/credentials"
         auth = self.load(
             "[auth]\ndevice_checker = file:devices.passwd\nuser_checker = file:${CREDENTIALS_DIRECTORY}/users\n"
         ).auth
-        self.assertEqual(auth.device_checker, f"file:{self.folder}/devices.passwd")
-        self.assertEqual(auth.user_checker, "file:/run/credentials/users")
+        self.assertEqual(auth.device_checker, (f"file:{self.folder}/devices.passwd",))
+        self.assertEqual(auth.user_checker, ("file:/run/credentials/users",))
 
     def test_files_that_cannot_be_used(self) -> None:
         for text, reason in {

@@ -140,6 +140,8 @@ class MetricsTests(SynchronousTestCase):
         world = World()
         world.counters.received = 7
         world.counters.rejected['bad "quote"\n'] = 2
+        world.counters.checker_answers["devices/http not-asked"] = 3
+        world.counters.checker_seconds["devices/http"] = 0.25
         world.stream()
         response = world.get("/metrics")
         self.assertTrue(response.headers["content-type"].startswith("text/plain; version="))
