@@ -89,6 +89,18 @@ class BrokerRefused(AmqprouterError):
         self.text = text
 
 
+class ControlRefused(AmqprouterError):
+    """The daemon does not do what a command asks over the control socket: the text says why; `status` is HTTP's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class ControlUnavailable(AmqprouterError):
+    """A command cannot talk to the daemon over its control socket: the text says why, and what to look at."""
+
+
 class EventsRefused(AmqprouterError):
     """The web endpoint does not give events to ``amqprouter tail``: check the address, the login and the topics; the
     text is the endpoint's own."""

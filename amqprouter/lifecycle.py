@@ -55,6 +55,7 @@ class Daemon(Service):
         hashing: Service,
         checkers: Sequence[CheckerChain],
         web: Service | None,
+        control: Service | None = None,
         reloader: Reloader,
         shutdown_deadline: float,
         observer: Callable[[], ILogObserver] | None = None,
@@ -69,6 +70,7 @@ class Daemon(Service):
         self._hashing = hashing
         self._checkers = checkers
         self._web = web
+        self._control = control
         self._reloader = reloader
         self._deadline = shutdown_deadline
         self._observer = observer
@@ -89,6 +91,8 @@ class Daemon(Service):
         super().startService()  # type: ignore[no-untyped-call]
         if self._web is not None:
             self._web.startService()
+        if self._control is not None:
+            self._control.startService()
         self._hashing.startService()
         for link in (self._publish, self._events, self._consume):
             link.startService()
@@ -130,6 +134,8 @@ class Daemon(Service):
         await self._step("the event connection", self._events.stopService)
         if self._web is not None:
             await self._step("the web endpoint", self._web.stopService)
+        if self._control is not None:
+            await self._step("the control socket", self._control.stopService)
         if self._store is not None:
             await self._step("the document store", self._store.close)
         for chain in self._checkers:

@@ -7,7 +7,7 @@ files. Anything else needs a restart, and the log says so. A bad file changes no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 from twisted.logger import Logger
 
@@ -21,6 +21,16 @@ from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
 
 _LIVE = {"routes", "scheduler"}
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What became of a reload."""
+
+    problems: tuple[str, ...] = ()
+    """Why the new configuration is not in force, or not all of it; empty when it is."""
+    restart: tuple[str, ...] = ()
+    """Sections that have changed and need a restart to take effect."""
 
 
 class Reloader:
@@ -44,8 +54,8 @@ class Reloader:
         self._parts = parts
         self._counters = counters
 
-    def reload(self) -> bool:
-        """Read everything again; whether all of it is in force now. Never raises."""
+    def reload(self) -> Reloaded:
+        """Read everything again, and say what became of it, here and in the log. Never raises."""
         try:
             settings = self._load()
             rules = RuleSet(settings.routes)
@@ -61,19 +71,23 @@ class Reloader:
                 part.reload()
             except ConfigError as error:
                 problems.extend(error.problems)
-        for section in fields(settings):
-            if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name):
-                self.log.warn("[{section}] has changed; that needs a restart", section=section.name)
+        restart = tuple(
+            section.name
+            for section in fields(settings)
+            if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name)
+        )
+        for name in restart:
+            self.log.warn("[{section}] has changed; that needs a restart", section=name)
         if problems:
-            return self._kept(problems)
+            return self._kept(problems, restart)
         self._counters.reloads += 1
         self.log.info("The configuration was read again and is in force")
         self._pipeline.wake()
-        return True
+        return Reloaded(restart=restart)
 
-    def _kept(self, problems: Sequence[str]) -> bool:
+    def _kept(self, problems: Sequence[str], restart: tuple[str, ...] = ()) -> Reloaded:
         self._counters.failed_reloads += 1
         for problem in problems:
             self.log.error("Not reloaded: {problem}", problem=problem)
         self.log.error("{count} problems in the new configuration: the old one stays in force", count=len(problems))
-        return False
+        return Reloaded(tuple(problems), restart)

@@ -200,6 +200,14 @@ class HttpSettings:
 
 
 @dataclass(frozen=True)
+class ControlSettings:
+    """Section ``[control]``: how commands reach the running daemon."""
+
+    socket: str = "/run/amqprouter/control.sock"
+    """Path of a Unix socket; empty turns it off. Its folder is systemd's ``RuntimeDirectory`` in our unit."""
+
+
+@dataclass(frozen=True)
 class LoggingSettings:
     """Section ``[logging]``."""
 
@@ -237,5 +245,6 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    control: ControlSettings = field(default_factory=ControlSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)

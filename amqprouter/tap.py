@@ -32,6 +32,7 @@ from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.auth.watched_checker import WatchedChecker
 from amqprouter.clock import SteadyClock
+from amqprouter.control import Control
 from amqprouter.core.counters import Counters
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
@@ -47,9 +48,12 @@ from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
 from amqprouter.storage.target import StoreTarget
+from amqprouter.web.control import Command, ControlSite
+from amqprouter.web.control_socket import ControlSocket
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
-from amqprouter.web.site import make_site
+from amqprouter.web.site import hub_gauges, make_site
+from amqprouter.web.status import StatusReport
 
 TOP_DEVICES = 50
 """Devices in ``/status``: what fits on a screen or two; the rest is for /metrics."""
@@ -224,6 +228,27 @@ def build(
 
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters)
+    gauges = [
+        Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
+        Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
+        Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
+        Gauge("known_devices", "Devices with a token bucket in memory.", lambda: scheduler.known_devices),
+    ]
+
+    def top_devices() -> list[dict[str, object]]:
+        return [
+            {"device": name, "passed": passed, "waiting": waiting, "refused": refused}
+            for name, passed, waiting, refused in scheduler.top(TOP_DEVICES)
+        ]
+
+    control = Control(
+        clock,
+        authenticator,
+        users,
+        reloader,
+        StatusReport(counters, (*gauges, *hub_gauges(hub)), readiness, reactor),
+        top_devices,
+    )
     return Daemon(
         reactor,
         ingress=ingress,
@@ -237,8 +262,9 @@ def build(
         hashing=hashing,
         checkers=chains,
         web=_web(
-            settings, reactor, clock, hub, counters, users, users_acl.allows, readiness, ingress, scheduler, randomness
+            settings, reactor, clock, hub, counters, users, users_acl.allows, readiness, gauges, top_devices, randomness
         ),
+        control=_control(settings, reactor, control.commands()),
         reloader=reloader,
         shutdown_deadline=settings.limits.shutdown_deadline,
         observer=observer,
@@ -254,8 +280,8 @@ def _web(
     users: UserAuthenticator,
     may_see: Callable[[str, str], bool],
     readiness: list[IReadiness],
-    ingress: Ingress,
-    scheduler: Scheduler[Settlement],
+    gauges: list[Gauge],
+    top_devices: Callable[[], list[dict[str, object]]],
     randomness: random.Random,
 ) -> Service | None:
     """The web endpoint, or None where it is turned off."""
@@ -265,12 +291,8 @@ def _web(
     async def authenticate(username: str, password: bytes) -> bool:
         return (await users.authenticate(username, password, clock.seconds())).allowed
 
-    def top_devices(user: str) -> list[dict[str, object]]:
-        return [
-            {"device": name, "passed": passed, "waiting": waiting, "refused": refused}
-            for name, passed, waiting, refused in scheduler.top(TOP_DEVICES)
-            if may_see(user, f"{name}.status")
-        ]
+    def devices_for(user: str) -> list[dict[str, object]]:
+        return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]
 
     site = make_site(
         http=settings.http,
@@ -279,14 +301,16 @@ def _web(
         counters=counters,
         authenticate=authenticate,
         readiness=readiness,
-        gauges=[
-            Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
-            Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
-            Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
-            Gauge("known_devices", "Devices with a token bucket in memory.", lambda: scheduler.known_devices),
-        ],
-        top_devices=top_devices,
+        gauges=gauges,
+        top_devices=devices_for,
         reactor=reactor,
         random=randomness.random,
     )
     return strports.service(settings.http.endpoint, site, reactor=reactor)
+
+
+def _control(settings: Settings, reactor: Any, commands: list[Command]) -> Service | None:
+    """The control socket, or None where it is turned off."""
+    if not settings.control.socket:
+        return None
+    return ControlSocket(reactor, settings.control.socket, ControlSite(commands, reactor))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from hashlib import blake2b
 
 from twisted.cred.error import UnauthorizedLogin
@@ -95,17 +96,29 @@ class Answers:
         ).addBoth(self._answered, question, asked, now)
         return answer
 
-    def flush(self) -> None:
-        """Forget everything, as after a reload."""
-        self._yes.clear()
-        self._no.clear()
+    def flush(self) -> int:
+        """Forget everything, as after a reload; how many answers that was."""
         self._asked = {}
+        return self._yes.clear() + self._no.clear()
 
-    def forget(self, name: str) -> None:
-        """Forget what is known of one name. Looks at every remembered answer: for an operator's command."""
-        self._yes.forget(lambda question: question[1] == name)
-        self._no.forget(lambda question: question[1] == name)
+    def forget(self, name: str) -> int:
+        """Forget what is known of one name; how many answers. Looks at all of them: for an operator's command."""
         self._asked = {question: asked for question, asked in self._asked.items() if question[1] != name}
+        return sum(answers.forget(lambda question: question[1] == name) for answers in (self._yes, self._no))
+
+    def explain(self, name: str, now: float) -> list[dict[str, object]]:
+        """What is remembered of one name, as JSON objects, for an operator; nothing of credentials. Looks at all."""
+        found: list[dict[str, object]] = []
+        for answers in (self._yes, self._no):
+            for _, verdict, age, left in answers.entries(lambda question: question[1] == name, now):
+                said: dict[str, object] = {"proof": verdict.checker, "allowed": verdict.allowed}
+                if verdict.reason:
+                    said["reason"] = verdict.reason
+                if verdict.identity is not None:
+                    told = {field.name: getattr(verdict.identity, field.name) for field in fields(verdict.identity)}
+                    said["identity"] = {key: value for key, value in told.items() if value not in (None, "", ())}
+                found.append({**said, "age": round(age, 1), "asked_again_in": round(left, 1)})
+        return found
 
     @staticmethod
     def _proved(proved: object, question: Question) -> Verdict:

@@ -65,13 +65,17 @@ class Authenticator:
         known = self._answers.get(question, now)
         return succeed(known) if known else self._answers.ask(question, lambda: proof.ask(device, credential), now)
 
-    def flush(self) -> None:
-        """Forget every remembered answer."""
-        self._answers.flush()
+    def flush(self) -> int:
+        """Forget every remembered answer; how many."""
+        return self._answers.flush()
 
-    def forget(self, device: str) -> None:
-        """Forget every remembered answer about one device."""
-        self._answers.forget(device)
+    def forget(self, device: str) -> int:
+        """Forget every remembered answer about one device; how many."""
+        return self._answers.forget(device)
+
+    def explain(self, device: str, now: float) -> list[dict[str, object]]:
+        """What is remembered of one device; see `Answers.explain`."""
+        return self._answers.explain(device, now)
 
     def reload(self) -> None:
         """Have the checker read its files again, then forget what it said.

@@ -48,13 +48,17 @@ class UserAuthenticator:
             return known
         return await self._answers.ask(question, lambda: checker.requestAvatarId(UserPassword(username, password)), now)
 
-    def flush(self) -> None:
-        """Forget every remembered answer."""
-        self._answers.flush()
+    def flush(self) -> int:
+        """Forget every remembered answer; how many."""
+        return self._answers.flush()
 
-    def forget(self, username: str) -> None:
-        """Forget every remembered answer about one user."""
-        self._answers.forget(username)
+    def forget(self, username: str) -> int:
+        """Forget every remembered answer about one user; how many."""
+        return self._answers.forget(username)
+
+    def explain(self, username: str, now: float) -> list[dict[str, object]]:
+        """What is remembered of one user; see `Answers.explain`."""
+        return self._answers.explain(username, now)
 
     def reload(self) -> None:
         """Have the checker read its files again, then forget what it said.

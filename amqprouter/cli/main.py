@@ -22,6 +22,9 @@ COMMANDS = {
     "tail": "follow events in a terminal",
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",
+    "status": "show how the running daemon is",
+    "reload": "have the running daemon read its configuration again",
+    "auth": "show or forget what the running daemon remembers of checkers' answers",
     "acl": "explain what the access lists allow",
 }
 """Subcommands with their lines in the help; each is the module of that name."""

@@ -23,7 +23,7 @@ from amqprouter.config.file import Problems, Sections, read_sections
 from amqprouter.config.options import ROUTE, SECTIONS
 from amqprouter.config.values import CheckerCheck, ListOf, Pairs, Surroundings, Value
 from amqprouter.errors import ConfigError
-from amqprouter.settings import RouteSettings, Settings
+from amqprouter.settings import ControlSettings, RouteSettings, Settings
 
 _ROUTE_HEADER = re.compile(r"route(\s.*)?", re.DOTALL)
 _INLINE_COMMENT = re.compile(r"\s[;#]\s*\w")
@@ -45,6 +45,21 @@ def load(path: str, *, check_checker: CheckerCheck | None = None, environ: Mappi
     settings = check_together(settings, sections, problems)
     problems.check()
     return settings
+
+
+def load_control(path: str, environ: Mapping[str, str] | None = None) -> ControlSettings:
+    """Only ``[control]``, for commands to a running daemon: of the rest nothing matters to them, and much may be
+    missing where they run, such as the files of systemd's credentials.
+
+    :raises ConfigError: the file cannot be read as sections and options, or this section is bad.
+    """
+    problems = Problems(path)
+    sections = read_sections(path, problems)
+    surroundings = Surroundings(Path(path).absolute().parent, os.environ if environ is None else environ)
+    texts = {name: options for name, options in sections.items() if name == "control"}
+    settings = _Reader(problems, surroundings).settings(texts)
+    problems.check()
+    return settings.control
 
 
 class _Reader:

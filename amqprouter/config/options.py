@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
-from amqprouter.config.paths import FilePath, check_certificates, check_key, check_password
+from amqprouter.config.paths import FilePath, SocketPath, check_certificates, check_key, check_password
 from amqprouter.config.values import (
     Boolean,
     Checker,
@@ -149,6 +149,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "anonymous": Boolean(),
         "allowed_origins": ListOf(Origin()),
         "header_timeout": Duration(0, above=True, most=3600),
+    },
+    "control": {
+        "socket": OrEmpty(SocketPath(), "no control socket"),
     },
     "logging": {
         "format": Choice(("text", "json")),

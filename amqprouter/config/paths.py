@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from amqprouter.config.values import Kind, Surroundings, located
 
 _LARGEST = 1 << 20
 """Bytes. Keys, certificates and password files are far smaller; the system's whole list of authorities is 0.2 MB."""
+
+LONGEST_SOCKET = 107
+"""Bytes of a Unix socket's path: ``sun_path`` holds 108, with the NUL behind it (unix(7))."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,23 @@ class FilePath(Kind):
                 self.check(content)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}") from None
+        return str(path)
+
+
+@dataclass(frozen=True)
+class SocketPath(Kind):
+    """The path of a Unix socket to be made, made absolute."""
+
+    legal: str = f"the path of a Unix socket, at most {LONGEST_SOCKET} bytes long with its folder"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        path = located(text, surroundings)
+        length = len(os.fsencode(path))
+        if length > LONGEST_SOCKET:
+            raise ValueError(f"{path} has {length} bytes, more than the name of a socket can have")
+        with suppress(OSError):  # a folder that is not ours to look into, or not there before the daemon starts
+            if path.exists() and not path.is_socket():
+                raise ValueError(f"{path} is there, and is no socket")
         return str(path)
 
 

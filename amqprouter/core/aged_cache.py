@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -48,11 +48,21 @@ class AgedCache(Generic[K, V]):
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
-    def forget(self, chosen: Callable[[K], bool]) -> None:
-        """Forget every value whose key is chosen. Looks at all of them: for rare use."""
-        for key in [key for key in self._entries if chosen(key)]:
-            del self._entries[key]
+    def entries(self, chosen: Callable[[K], bool], now: float) -> Iterator[tuple[K, V, float, float]]:
+        """The chosen keys with their values, ages and what is left of their time. Looks at all: for rare use."""
+        for key, (since, until, value) in self._entries.items():
+            if chosen(key) and since <= now < until:
+                yield key, value, now - since, until - now
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def forget(self, chosen: Callable[[K], bool]) -> int:
+        """Forget every value whose key is chosen; how many. Looks at all of them: for rare use."""
+        keys = [key for key in self._entries if chosen(key)]
+        for key in keys:
+            del self._entries[key]
+        return len(keys)
+
+    def clear(self) -> int:
+        """Forget everything; how many values that was."""
+        count = len(self._entries)
         self._entries.clear()
+        return count

@@ -3,7 +3,8 @@
 - A request must have arrived whole within an absolute time. `HTTPChannel` starts its timeout again at every byte, so a
   client that sends one now and then holds its connection for ever; here nothing starts it again, and it runs from the
   connection, or the end of the previous response, to the last byte of the request.
-- No request may have a body: nothing here takes one. It is refused from its headers, before any of it is stored.
+- No request may have a body, unless a subclass takes one of a bounded size. What is too much is refused from its
+  headers, before any of it is stored.
 - A producer that registers while the transport is blocked is told so; `HTTPChannel` tells only the ones that were
   registered before, and the newcomer would write without a bound.
 
@@ -16,7 +17,14 @@ from __future__ import annotations
 import json
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.web.http import NOT_ALLOWED, REQUEST_ENTITY_TOO_LARGE, REQUEST_URI_TOO_LONG, RESPONSES, HTTPChannel
+from twisted.web.http import (
+    LENGTH_REQUIRED,
+    NOT_ALLOWED,
+    REQUEST_ENTITY_TOO_LARGE,
+    REQUEST_URI_TOO_LONG,
+    RESPONSES,
+    HTTPChannel,
+)
 
 _REQUEST_HEADER_FIELDS_TOO_LARGE = 431  # RFC 6585; twisted.web has no name for it
 
@@ -24,13 +32,21 @@ _REQUEST_HEADER_FIELDS_TOO_LARGE = 431  # RFC 6585; twisted.web has no name for 
 class GuardedChannel(HTTPChannel):
     """One client connection. Its attribute `timeOut`, set by the site, is the time limit for a request in seconds."""
 
+    max_body = 0
+    """Bytes of a request's body that are taken; its length must be told in advance."""
+
     def resetTimeout(self) -> None:
         """Called for every piece of data: the time limit is absolute, so do nothing."""
 
     def allHeadersReceived(self) -> None:
-        """The headers are complete: go on only if no body follows."""
-        if self.length == 0:
+        """The headers are complete: go on only if no body follows, or one that is taken."""
+        if self.length is not None and self.length <= self.max_body:
             super().allHeadersReceived()
+        elif self.max_body:
+            if self.length is None:
+                self._refuse(LENGTH_REQUIRED, "the length of the body must be told")
+            else:
+                self._refuse(REQUEST_ENTITY_TOO_LARGE, f"the body is over {self.max_body} bytes")
         elif self._command in (b"GET", b"HEAD"):
             self._refuse(REQUEST_ENTITY_TOO_LARGE, "requests must not have a body")
         else:

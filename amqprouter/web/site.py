@@ -7,30 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.resource import IResource
-from twisted.web.server import Site
 
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
-from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
 from amqprouter.web.hub import Hub
-from amqprouter.web.leaf import Leaf, Missing
+from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
-from amqprouter.web.request import RouterRequest
 from amqprouter.web.sse_resource import EventsLeaf
-from amqprouter.web.status import StatusLeaf, TopDevices
+from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
+from amqprouter.web.table_site import TableSite
 
 
-class RouterSite(Site):
-    """A flat table of paths. Heartbeats run while the site listens."""
+class RouterSite(TableSite):
+    """The endpoint's site. Heartbeats run while it listens."""
 
     _log = Logger()
-    protocol = GuardedChannel  # type: ignore[assignment]  # without the wrapper that would switch to HTTP/2
-    displayTracebacks = False
 
     def __init__(
         self,
@@ -41,31 +36,10 @@ class RouterSite(Site):
         heartbeat: float,
         reactor: IReactorTime,
     ) -> None:
-        self._missing = Missing()
-        super().__init__(
-            self._missing,
-            requestFactory=RouterRequest,
-            parsePOSTFormSubmission=False,
-            timeout=header_timeout,
-            reactor=reactor,
-        )
-        self._routes = routes
+        super().__init__(routes, request_timeout=header_timeout, reactor=reactor)
         self._heartbeat = heartbeat
         self._heartbeats = LoopingCall(hub.heartbeat)
         self._heartbeats.clock = reactor
-
-    def getResourceFor(self, request: RouterRequest) -> IResource:
-        """The leaf for the path as it was sent; there are no other ways to write one."""
-        request.prepare(self.reactor.seconds())
-        return self._routes.get(request.path, self._missing)
-
-    def log(self, request: RouterRequest) -> None:  # type: ignore[override]  # no other requests are made here
-        """A request is done: write its line to the daemon's log, not to a file of its own."""
-        request.log_line(self.reactor.seconds())
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """HTTP/1.1 only: twisted.web would offer HTTP/2 as soon as the package h2 happens to be there."""
-        return [b"http/1.1"]
 
     def startFactory(self) -> None:
         """Called when listening begins."""
@@ -106,7 +80,7 @@ def make_site(
         b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
         b"/events": EventsLeaf(login, hub, events, http.allowed_origins, random),
-        b"/status": StatusLeaf(login, counters, all_gauges, readiness, top_devices, reactor),
+        b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
         b"/metrics": MetricsLeaf(counters, all_gauges),
         b"/healthz": HealthLeaf(),
         b"/readyz": ReadyLeaf(readiness),

@@ -20,39 +20,40 @@ TopDevices = Callable[[str], Sequence[Mapping[str, object]]]
 """user → the busiest of the devices that this user may know of, as JSON objects with at least ``device``."""
 
 
-class StatusLeaf(MemberLeaf):
-    """The daemon at a glance, for users."""
+class StatusReport:
+    """The daemon at a glance; `clock` gives seconds since 1970."""
 
     def __init__(
-        self,
-        login: Login,
-        counters: Counters,
-        gauges: Sequence[Gauge],
-        parts: Sequence[IReadiness],
-        top_devices: TopDevices,
-        clock: IReactorTime,
+        self, counters: Counters, gauges: Sequence[Gauge], parts: Sequence[IReadiness], clock: IReactorTime
     ) -> None:
-        super().__init__(login)
         self._counters = counters
         self._gauges = gauges
         self._parts = parts
-        self._top_devices = top_devices
         self._clock = clock
         self._started = clock.seconds()
 
+    def read(self) -> dict[str, object]:
+        """Everything, as of now, fit for JSON."""
+        now = self._clock.seconds()
+        return {
+            "version": __version__,
+            "now": now,
+            "uptime": now - self._started,
+            "parts": report(self._parts),
+            "counters": {field.name: getattr(self._counters, field.name) for field in fields(self._counters)},
+            "gauges": {gauge.name: gauge.read() for gauge in self._gauges},
+        }
+
+
+class StatusLeaf(MemberLeaf):
+    """The report for users, with those devices that a user may know of."""
+
+    def __init__(self, login: Login, report: StatusReport, top_devices: TopDevices) -> None:
+        super().__init__(login)
+        self._report = report
+        self._top_devices = top_devices
+
     def respond_to(self, request: RouterRequest, user: str) -> None:
         """Everything, as of now."""
-        now = self._clock.seconds()
-        reply_json(
-            request,
-            {
-                "version": __version__,
-                "user": user,
-                "now": now,
-                "uptime": now - self._started,
-                "parts": report(self._parts),
-                "counters": {field.name: getattr(self._counters, field.name) for field in fields(self._counters)},
-                "gauges": {gauge.name: gauge.read() for gauge in self._gauges},
-                "devices": [dict(device) for device in self._top_devices(user)],
-            },
-        )
+        devices = [dict(device) for device in self._top_devices(user)]
+        reply_json(request, {"user": user, **self._report.read(), "devices": devices})

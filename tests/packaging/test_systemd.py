@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.settings import LimitsSettings
+from amqprouter.settings import ControlSettings, LimitsSettings
 
 UNIT = Path(__file__).parents[2] / "etc/systemd/amqprouter.service"
 
@@ -49,6 +49,12 @@ class UnitTests(SynchronousTestCase):
     def test_tls_stays_possible(self) -> None:
         """PyOpenSSL's callbacks need memory that is both written and executed."""
         self.assertIn("\nMemoryDenyWriteExecute=no\n", self.text)
+
+    def test_the_control_socket_has_a_folder(self) -> None:
+        folder = re.search(r"^RuntimeDirectory=(\w+)$", self.text, re.MULTILINE)
+        assert folder is not None
+        self.assertEqual(str(Path(ControlSettings().socket).parent), f"/run/{folder[1]}")
+        self.assertIn("\nRuntimeDirectoryMode=0700\n", self.text)
 
     def test_stopping_takes_longer_than_draining(self) -> None:
         timeout = re.search(r"^TimeoutStopSec=(\d+)$", self.text, re.MULTILINE)

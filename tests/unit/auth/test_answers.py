@@ -193,7 +193,7 @@ class AnswersTests(SynchronousTestCase):
         self.forgotten_by(lambda: self.answers.forget("dev1"))
         self.assertEqual(self.answers.get(other, 1.0), YES)
 
-    def forgotten_by(self, forget: Callable[[], None]) -> None:
+    def forgotten_by(self, forget: Callable[[], object]) -> None:
         wrong = self.answers.question("secret", "dev1", b"wrong")
         self.answers.ask(self.question, self.saying("dev1"), 0.0)
         self.answers.ask(wrong, self.saying(UnauthorizedLogin()), 0.0)

@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from amqprouter.config import load_control
+from amqprouter.errors import ConfigError
+from amqprouter.settings import ControlSettings
 from tests.support.config import ConfigTestCase
 
 
@@ -70,6 +73,33 @@ class PlaceTests(ConfigTestCase):
             problem = self.problem(f"[acl]\ndevices = {text}\n")
             self.assertIn(f"[acl] devices = {text}: ", problem)
             self.assertIn(reason, problem)
+
+
+class SocketTests(ConfigTestCase):
+    def test_it_need_not_be_there(self) -> None:
+        short = "/tmp/control.sock"
+        self.assertEqual(self.load(f"[control]\nsocket = {short}\n").control.socket, short)
+        self.assertEqual(self.load("[control]\nsocket =\n").control.socket, "")
+        self.environ["RUNTIME_DIRECTORY"] = "/run/gateway"
+        socket = self.load("[control]\nsocket = ${RUNTIME_DIRECTORY}/c.sock\n").control.socket
+        self.assertEqual(socket, "/run/gateway/c.sock")
+
+    def test_what_is_no_socket(self) -> None:
+        for path in ("/dev/null", "/etc"):
+            self.assertIn("is there, and is no socket", self.problem(f"[control]\nsocket = {path}\n"))
+        self.assertIn("107 bytes", self.problem(f"[control]\nsocket = /tmp/{'x' * 103}\n"))
+        self.load(f"[control]\nsocket = /tmp/{'x' * 102}\n")
+
+    def test_commands_look_at_nothing_else(self) -> None:
+        path = self.file(
+            "daemon.ini", "[control]\nsocket = /tmp/c\n[broker]\npassword_file = /missing\n[what]\nx = 1\n"
+        )
+        self.assertEqual(load_control(path).socket, "/tmp/c")
+        self.assertEqual(load_control(self.file("daemon.ini", "")), ControlSettings())
+        with self.assertRaisesRegex(ConfigError, "unknown key 'sockt'; did you mean 'socket'"):
+            load_control(self.file("daemon.ini", "[control]\nsockt = x\n"))
+        with self.assertRaisesRegex(ConfigError, "a directory"):
+            load_control(str(self.folder))
 
 
 class SecretTests(ConfigTestCase):

@@ -1,0 +1,66 @@
+"""``amqprouter status``: the running daemon at a glance."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from amqprouter.cli.control import add_control_options, ask, socket_from
+from amqprouter.cli.outcome import DONE, FAILED, run_in_reactor
+
+DESCRIPTION = """\
+Show how the running daemon is: its parts, its counters since the start, and the busiest devices.
+
+The exit status is 1 when a part has a problem (as /readyz with 503). --json prints everything, for programs.
+
+examples:
+  amqprouter status --json
+  amqprouter status -c amqprouter.ini"""
+
+_DEVICES = 10
+"""Devices that the text shows; --json has more."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_control_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    socket = socket_from(options)
+    return run_in_reactor(lambda reactor: _status(reactor, socket, options.json))
+
+
+async def _status(reactor: Any, socket: str, as_json: bool) -> int:
+    answer = await ask(reactor, socket, "GET", "/status")
+    print(json.dumps(answer, indent=2) if as_json else "\n".join(status_lines(answer)))
+    return FAILED if any(answer["parts"].values()) else DONE
+
+
+def status_lines(status: dict[str, Any]) -> Iterator[str]:
+    """The status as text."""
+    from amqprouter.cli.event_line import printable  # noqa: PLC0415
+
+    yield f"amqprouter {status['version']}, up {_duration(status['uptime'])}"
+    for part, problem in status["parts"].items():
+        yield f"  {part:<18} {printable(problem) or 'ok'}"
+    figures = {**status["counters"], **status["gauges"]}
+    for name, value in figures.items():
+        if isinstance(value, dict):  # by reason
+            yield f"  {name:<18} {sum(value.values())}" + "".join(f", {r} {n}" for r, n in sorted(value.items()))
+        elif value:
+            yield f"  {name:<18} {value}"
+    if status["devices"]:
+        yield f"  {'device':<32} {'passed':>10} {'waiting':>10} {'refused':>10}"
+    for device in status["devices"][:_DEVICES]:
+        columns = (device.get(name, "") for name in ("passed", "waiting", "refused"))
+        yield f"  {printable(device['device']):<32} " + " ".join(f"{column:>10}" for column in columns)
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours, days = int(seconds) // 60, int(seconds) // 3600, int(seconds) // 86_400
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s"

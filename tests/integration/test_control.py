@@ -1,0 +1,133 @@
+"""Commands to a running daemon over its control socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from tests.integration.test_cli import amqprouter
+from tests.support.gateway import Fleet, Gateway
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.process import Finished
+from tests.support.servers import Vhost
+
+
+class ControlTestCase(GatewayTestCase):
+    devices = ("dev1",)
+
+    def setUp(self) -> None:
+        self.folder = Path(mkdtemp(prefix="amqprouter-"))  # trial's own is too long a name for a socket
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.socket = str(self.folder / "control.sock")
+        self.control = {"socket": self.socket}
+
+    async def says(self, *arguments: str) -> str:
+        """What a command prints."""
+        return (await amqprouter(*arguments)).stdout
+
+    async def fails(self, *arguments: str) -> Finished:
+        finished = await amqprouter(*arguments, check=False)
+        self.assertEqual(finished.status, 1, finished)
+        self.assertNotIn("Traceback", finished.stderr)
+        return finished
+
+
+class CommandTests(ControlTestCase):
+    def test_what_is_remembered_can_be_forgotten(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            auth = "auth", "explain", "--socket", self.socket, "dev1"
+            self.assertIn("device dev1: nothing is remembered", await self.says(*auth))
+            fleet.reading("dev1", 1)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 1)
+            self.assertIn("device dev1: yes (by secret, ", await self.says(*auth))
+            # Its secret is another now. The daemon goes by what it remembers until it is told.
+            gateway.devices("dev1", secret="a new one")
+            fleet.reading("dev1", 2)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 2)
+            told = await self.says("reload", "-c", str(gateway.folder / "config.ini"))
+            self.assertEqual(told, "the configuration was read again and is in force\n")
+            fleet.reading("dev1", 3)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("rejected_total", 1)
+            flush = "auth", "flush", "--socket", self.socket
+            self.assertIn("device dev1: no, bad-secret", await self.says(*auth))
+            self.assertEqual(await self.says(*flush, "dev2"), "0 answers forgotten\n")
+            self.assertEqual(await self.says(*flush, "dev1"), "1 answer forgotten\n")
+            self.assertEqual(await self.says(*flush), "0 answers forgotten\n")
+            log = (gateway.folder / "daemon.log").read_text()
+            self.assertIn("POST /auth/flush 200", log)
+
+        return self.run_with(test, control=self.control)
+
+    def test_reload_tells_the_problems(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.sections["scheduler"]["rate"] = -1
+            gateway.write_config()
+            failed = await self.fails("reload", "--socket", self.socket)
+            self.assertIn("rate = -1", failed.stderr)
+            self.assertEqual(await gateway.metric("failed_reloads_total"), 1)
+            gateway.sections["scheduler"]["rate"] = 1
+            gateway.sections["http"]["header_timeout"] = 3
+            gateway.write_config()
+            told = await self.says("reload", "--socket", self.socket)
+            self.assertIn("[http] has changed; that needs a restart", told)
+            self.assertIn("in force", told)
+
+        return self.run_with(test, control=self.control)
+
+    def test_status(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            fleet.reading("dev1", 1)
+            fleet.send("dev2", "up.x", b"1")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 2)
+            text = await self.says("status", "--socket", self.socket)
+            for pattern in (r"broker-consume +ok", r"received +2", r"rejected +1, bad-secret 1", r"dev1 +1 +0 +0"):
+                self.assertRegex(text, pattern)
+            status: dict[str, Any] = json.loads(await self.says("status", "--json", "--socket", self.socket))
+            self.assertEqual((status["counters"]["stored"], status["gauges"]["subscribers"]), (1, 0))
+
+        return self.run_with(test, control=self.control)
+
+
+class LifeTests(ControlTestCase):
+    def test_a_killed_daemons_socket_is_replaced(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await gateway.running.kill()
+            self.assertIn("the daemon that did is gone", (await self.fails("status", "--socket", self.socket)).stderr)
+            await gateway.start()
+            self.assertIn("up 0 min", await self.says("status", "--socket", self.socket))
+            await gateway.stop()
+            self.assertFalse(os.path.exists(self.socket))
+            self.assertIn("there is no socket", (await self.fails("status", "--socket", self.socket)).stderr)
+
+        return self.run_with(test, control=self.control)
+
+    def test_the_daemon_starts_without(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            self.assertIn("No control socket", (gateway.folder / "daemon.log").read_text())
+            fleet.reading("dev1", 1)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 1)
+
+        return self.run_with(test, control={"socket": str(self.folder / "missing" / "control.sock")})
+
+    async def test_what_is_no_daemon(self) -> None:
+        config = self.folder / "config.ini"
+        config.write_text("[control]\nsocket =\n[broker]\npassword_file = ${CREDENTIALS_DIRECTORY}/broker\n")
+        self.assertIn("[control] socket is empty", (await self.fails("status", "-c", str(config))).stderr)
+        config.write_text(f"[control]\nsocket = {'x' * 200}\n")
+        self.assertIn("more than the name of a socket", (await self.fails("reload", "-c", str(config))).stderr)
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.bind(self.socket)
+            self.assertIn("is gone", (await self.fails("auth", "flush", "--socket", self.socket)).stderr)
