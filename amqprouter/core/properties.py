@@ -221,10 +221,12 @@ def flag_mask(*names: str) -> int:
 def encode_properties(
     *,
     content_type: str = "",
+    content_encoding: str = "",
     headers: dict[str, FieldValue] | None = None,
     delivery_mode: int = 2,
     message_id: str = "",
     correlation_id: str = "",
+    reply_to: str = "",
     timestamp: int | None = None,
     type: str = "",  # the AMQP property's own name
     user_id: str = "",
@@ -238,8 +240,10 @@ def encode_properties(
     values: dict[str, bytes] = {"delivery_mode": bytes((delivery_mode,))}
     texts = {
         "content_type": content_type,
+        "content_encoding": content_encoding,
         "message_id": message_id,
         "correlation_id": correlation_id,
+        "reply_to": reply_to,
         "type": type,
         "user_id": user_id,
         "app_id": app_id,

@@ -1,0 +1,139 @@
+"""A device message as a call of a Celery task: message protocol 2.
+
+https://docs.celeryq.dev/en/stable/internals/protocol.html: the headers say which task, under which id; the body is a
+JSON array of the positional arguments, the keyword arguments and what to do with the result. An unmodified worker runs
+it.
+
+The task's id is computed from the message: the same for every redelivery of it, so that a worker with a result backend,
+or the task itself by ``self.request.id``, can tell that it has done this before. A message without an id of its own has
+nothing that would tell its redelivery from an equal one: such a task's id is random.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID, uuid5
+
+from amqprouter.core.field_table import FieldValue
+from amqprouter.core.message import Message
+from amqprouter.core.placeholders import FieldMissing, Template
+from amqprouter.core.properties import encode_properties
+
+NAMESPACE = UUID("1e8c5f7a-6b0d-4d3e-9a52-7f6f0c3b8d21")
+"""Of the task ids (RFC 9562, section 5.5); any fixed value would do."""
+MAX_REPR = 120
+"""Characters of the arguments that workers' logs and monitors show."""
+
+
+class CeleryTask:
+    """One task with the arguments to call it with.
+
+    :param args: positional arguments; a lone placeholder keeps its JSON type.
+    :param kwargs: keyword arguments, likewise.
+    :param expires: seconds after which no worker begins with it any more; 0 for never.
+    :param countdown: seconds that a worker waits before it begins.
+    :param random_id: makes the id of a task whose message has none.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        args: Sequence[Template] = (),
+        kwargs: Mapping[str, Template] | None = None,
+        *,
+        expires: float = 0.0,
+        countdown: float = 0.0,
+        reply_to: str = "",
+        origin: str = "amqprouter",
+        random_id: Callable[[], UUID],
+    ) -> None:
+        self.task = task
+        self._args = tuple(args)
+        self._kwargs = dict(kwargs or {})
+        self._expires = expires
+        self._countdown = countdown
+        self._reply_to = reply_to
+        self._origin = origin
+        self._random_id = random_id
+
+    def task_id(self, message: Message) -> str:
+        """The id of the task that this message becomes.
+
+        :raises ValueError: the message's properties are malformed.
+        """
+        message_id = message.properties.message_id
+        if not message_id:
+            return str(self._random_id())
+        # With lengths in front no two different triples make the same name.
+        name = "".join(f"{len(part)}:{part}" for part in (self.task, message.key, message_id))
+        return str(uuid5(NAMESPACE, name))
+
+    def encoded(self, message: Message, now: float) -> tuple[bytes, bytes]:
+        """Properties (from the property flags on) and body; `now` is seconds since 1970.
+
+        :raises FieldMissing: the message lacks what an argument is made of.
+        :raises ValueError: the message's properties are malformed.
+        """
+        args = [_plain(template.value(message)) for template in self._args]
+        kwargs = {name: _plain(template.value(message)) for name, template in self._kwargs.items()}
+        task_id = self.task_id(message)
+        headers: dict[str, FieldValue] = {
+            "lang": "py",
+            "task": self.task,
+            "id": task_id,
+            "root_id": task_id,
+            "parent_id": None,
+            "group": None,
+            "shadow": None,
+            "eta": _iso(now + self._countdown) if self._countdown else None,
+            "expires": _iso(now + self._expires) if self._expires else None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "argsrepr": _short(repr(tuple(args))),
+            "kwargsrepr": _short(repr(kwargs)),
+            "origin": self._origin,
+            "ignore_result": False,
+        }
+        embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+        body = json.dumps([args, kwargs, embed], separators=(",", ":")).encode()
+        properties = encode_properties(
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=headers,
+            correlation_id=task_id,
+            reply_to=self._reply_to,
+        )
+        return properties, body
+
+
+def _iso(seconds: float) -> str:
+    return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)).isoformat()
+
+
+def _short(text: str) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_REPR else text[: MAX_REPR - 1] + "…"
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has; header values can be others.
+
+    :raises FieldMissing: it has no such form.
+    """
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise FieldMissing("an argument of bytes that are not UTF-8") from None
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return str(value)  # a Decimal
