@@ -59,8 +59,8 @@ class Quarantine(Protocol):
 class Allows(Protocol):
     """An access control list."""
 
-    def allows(self, who: str, topic: str) -> bool:
-        """Whether `who` may use this topic, a device's own id in front."""
+    def allows(self, who: str, topic: str, groups: tuple[str, ...] = ..., tenant: str = ...) -> bool:
+        """Whether `who` may use this topic, a device's own id in front; groups and tenant are what a checker told."""
 
 
 class Pipeline:
@@ -223,7 +223,12 @@ class Pipeline:
             self._reject(settlement, verdict.reason)
             return
         self._counters.authenticated += 1
-        if not self._acl.allows(message.device, message.key):
+        identity = verdict.identity
+        if identity is None:
+            allowed = self._acl.allows(message.device, message.key)
+        else:
+            allowed = self._acl.allows(message.device, message.key, identity.groups, identity.tenant)
+        if not allowed:
             self._reject(settlement, "not-authorised")
             return
         decision = self._scheduler.offer(message.device, settlement, now)

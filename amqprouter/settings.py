@@ -85,12 +85,6 @@ class AuthSettings:
     """Failures of a checker on one device, while it answers for others, before the message is dead-lettered."""
     secret_header: str = "x-device-secret"
     """Message header that carries a device's secret; it is removed before anything is passed on."""
-    signature_header: str = "x-device-signature"
-    """Message header that carries a device's signature; it is removed likewise."""
-    hmac_keys: str = ""
-    """File of ``name:key`` lines with the keys of the devices that sign their messages."""
-    hmac_window: float = 300.0
-    """Seconds that the timestamp of a signed message may differ from the clock, either way."""
     cache_size: int = 100_000
     """Remembered answers."""
     cache_seconds: float = 300.0
@@ -104,9 +98,9 @@ class AclSettings:
     """Section ``[acl]``: which topics a device may use and a user may see."""
 
     devices: str = ""
-    """File of ``device pattern -> topic pattern`` lines; ``%d`` stands for the device's own id."""
+    """File of ``[deny] device pattern -> topic pattern`` lines; ``%d`` stands for the device's own id."""
     users: str = ""
-    """File of ``user pattern -> event topic pattern`` lines; ``%u`` stands for the user's own name."""
+    """File of ``[deny] user pattern -> event topic pattern`` lines; ``%u`` stands for the user's own name."""
 
 
 @dataclass(frozen=True)

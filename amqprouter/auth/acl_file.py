@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zope.interface import implementer
 
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.core.acl import Acl
-from amqprouter.interfaces import IReloadable
+from amqprouter.interfaces import Identity, IReloadable
 
 
 @implementer(IReloadable)
@@ -28,13 +30,17 @@ class AclFile:
         if self._path:
             self.acl = Acl.parse(read_auth_file(self._path, secret=False), self._path, self._marker)
 
-    def allows(self, who: str, topic: str) -> bool:
+    def allows(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> bool:
         """As `Acl.allows`, by the lines in force."""
-        return self.acl.allows(who, topic)
+        return self.acl.allows(who, topic, groups, tenant)
 
-    def explain(self, who: str, topic: str) -> str:
+    def allows_identity(self, identity: Identity, topic: str) -> bool:
+        """Whether one of whom a checker told this may use, or see, the topic, by the lines in force."""
+        return self.acl.allows(identity.name, topic, identity.groups, identity.tenant)
+
+    def explain(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> str:
         """As `Acl.explain`, by the lines in force."""
-        return self.acl.explain(who, topic)
+        return self.acl.explain(who, topic, groups, tenant)
 
 
 def device_acl(path: str) -> AclFile:

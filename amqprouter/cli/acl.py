@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from amqprouter.cli.outcome import DONE, FAILED
+from amqprouter.cli.outcome import DONE, FAILED, USAGE, complain
+from amqprouter.errors import AmqprouterError
 
 DESCRIPTION = """\
 Say whether a device may use a topic, or a user see one, and which line of the access list decides.
 
-The topic is the whole one, <device id>.<topic words>, as the access list has it. The exit status is 0 when it is
-allowed and 1 when it is denied.
+The topic is the whole one, <device id>.<topic words>, as the access list has it. No checker is asked: what one would
+tell of groups and tenant is for --group and --tenant to say (`amqprouter auth explain` shows what the running daemon
+was told). The exit status is 0 when it is allowed, 1 when it is denied, and 2 when the configuration or the list is
+bad.
 
 examples:
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading
+  amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading --tenant acme --group lab
   amqprouter acl explain -c amqprouter.ini --user alice meter-17.reading"""
 
 
@@ -24,6 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     explain.add_argument("-c", "--config", metavar="FILE", required=True, help="the daemon's configuration")
     explain.add_argument("--user", action="store_true", help="by the users' list rather than the devices'")
+    explain.add_argument(
+        "--group", metavar="NAME", action="append", default=[], help="a group that the checker tells; may be repeated"
+    )
+    explain.add_argument("--tenant", metavar="NAME", default="", help="the tenant that the checker tells")
     explain.add_argument("who", metavar="WHO", help="the device id, or with --user the user's name")
     explain.add_argument("topic", metavar="TOPIC", help="the topic, device id first")
 
@@ -32,7 +40,14 @@ def run(options: argparse.Namespace) -> int:
     from amqprouter import config  # noqa: PLC0415
     from amqprouter.auth.acl_file import device_acl, user_acl  # noqa: PLC0415
 
-    settings = config.load(options.config).acl
-    acl = user_acl(settings.users) if options.user else device_acl(settings.devices)
-    print(acl.explain(options.who, options.topic))
-    return DONE if acl.allows(options.who, options.topic) else FAILED
+    try:
+        settings = config.load(options.config).acl
+        file = user_acl(settings.users) if options.user else device_acl(settings.devices)
+    except (AmqprouterError, OSError) as error:
+        complain(str(error))
+        return USAGE
+    asked = options.who, options.topic, options.group, options.tenant
+    print(file.explain(*asked))
+    if file.acl.needs_telling and not (options.group or options.tenant):
+        print("  no checker was asked for groups and a tenant, on which lines of the list depend: --group, --tenant")
+    return DONE if file.allows(*asked) else FAILED

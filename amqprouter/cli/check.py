@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from amqprouter.cli.outcome import DONE, FAILED, complain, run_in_reactor
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Validate a configuration, with the password files and access lists that it names, and print every problem.
 
+It also warns of lines of access lists that can never decide; that does not change the exit status.
+
 Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
 to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
 
 examples:
   amqprouter check -c /etc/amqprouter/amqprouter.ini
   amqprouter check -c /etc/amqprouter/amqprouter.ini --connect"""
+
+MAX_WARNINGS = 20
+"""Told one by one of each access list: one line in the wrong place makes a warning of every line below it."""
 
 Say = Callable[[str], None]
 
@@ -41,9 +46,21 @@ def run(options: argparse.Namespace) -> int:
         complain(f"{count} problem{'s' if count > 1 else ''} in {options.config}")
         return FAILED
     print(f"configuration: {options.config} is good")
+    for warning in _warnings(settings):
+        print(f"warning: {warning}")
     if not options.connect:
         return DONE
     return run_in_reactor(lambda reactor: check_servers(reactor, settings))
+
+
+def _warnings(settings: Settings) -> Iterator[str]:
+    from amqprouter.auth.acl_file import device_acl, user_acl  # noqa: PLC0415
+
+    for file in (device_acl(settings.acl.devices), user_acl(settings.acl.users)):
+        warnings = list(file.acl.warnings())
+        yield from warnings[:MAX_WARNINGS]
+        if len(warnings) > MAX_WARNINGS:
+            yield f"… and {len(warnings) - MAX_WARNINGS} more of that file"
 
 
 async def check_servers(reactor: Any, settings: Settings, say: Say = print) -> int:

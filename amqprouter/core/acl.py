@@ -1,115 +1,69 @@
 """Which topics a device may use, and which a user may see.
 
-An ACL is lines of ``PATTERN -> TOPIC PATTERN[, TOPIC PATTERN…]``. The left side is a glob over the device id or user
-name, the right side AMQP topic patterns over the whole topic, device id included (``<device id>.<topic words>``). In
-a topic pattern the marker (``%d`` in the devices' file, ``%u`` in the users') stands for the own id or name, as a word
-or inside one. Any line that matches allows; what no line allows is denied. A line that begins with ``#`` is a
-comment; there are none behind a pattern, for ``#`` is a pattern too.
+An ACL is lines of ``[allow|deny] WHO -> TOPIC PATTERN[, TOPIC PATTERN…]``. The left side is a glob over the device id
+or user name, or a group: ``@NAME`` of a line ``group NAME: MEMBER[, MEMBER…]``, or ``@group/NAME`` or ``@tenant/NAME``
+of what a checker told. The right side are AMQP topic patterns over the whole topic, device id included (``<device
+id>.<topic words>``), in which markers stand for the own id or name (``%d`` in the devices' file, ``%u`` in the users')
+and the own tenant (``%t``), and ``@NAME`` in place of the first word for any device of a group. The first line that
+matches decides; what no line matches is denied. A line that begins with ``#`` is a comment; there are none behind a
+pattern, for ``#`` is a pattern too.
 
-An id with ``.``, ``*`` or ``#`` in it would make another pattern of the one it is put in, so to such an id a topic
-pattern with the marker gives nothing.
+An id with ``.``, ``*`` or ``#`` in it would make another pattern of the one it is put in, so to such an id an allowing
+topic pattern with the marker gives nothing, and from it a denying one takes too much rather than too little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from amqprouter.core.device_pattern import DevicePattern
+from amqprouter.core.acl_groups import Group, is_group_line, parse_groups
+from amqprouter.core.acl_line import AclLine
+from amqprouter.core.acl_topic import TENANT_MARKER, AclTopic, Subject, plain
 from amqprouter.core.file_lines import FileProblems, counting_lines
-from amqprouter.core.topic import TopicPattern
-
-MARKERS = {"%d": "device", "%u": "user"}
-"""The marker of each file, and whom it stands for."""
 
 MAX_LINES = 10_000
 """A look that finds nothing remembered tries every line with a glob in it; ten thousand take about 2 ms."""
 
 CACHE_SIZE = 100_000
-"""Remembered pairs of id and topic, the one unused for longest makes room; some 30 MB when full. Topics come from
-devices, so there is no bound but this."""
+"""Remembered decisions, the one unused for longest makes room; some 30 MB when full. Topics come from devices, so there
+is no bound but this."""
 
-_ARROW = "->"
-_GLOB_CHARACTERS = frozenset("*?[")
+TOLD_CACHE_SIZE = 10_000
+"""Remembered combinations of groups and tenant: most are shared by many, and one is worked out in microseconds."""
 
+_LONE_RETURN = re.compile("\r(?!\n)")
+"""Behind one, a comment may seem to end and a line to begin; the daemon would not see that line."""
 
-def _plain(who: str) -> bool:
-    """Whether this id may stand in a topic pattern without making another of it."""
-    return bool(who) and not any(character in who for character in ".*#")
-
-
-class AclLine:
-    """One line: whom it is for, and the topic patterns that it allows. Raises `ValueError` saying what is wrong."""
-
-    __slots__ = ("_marker", "_topics", "number", "text", "who")
-
-    def __init__(self, text: str, number: int, marker: str) -> None:
-        self.text = text
-        self.number = number
-        self._marker = marker
-        left, arrow, right = text.partition(_ARROW)
-        if not arrow or _ARROW in right:
-            raise ValueError(f"not one '{_ARROW}'; a line is PATTERN {_ARROW} TOPIC PATTERN[, TOPIC PATTERN…]")
-        left = left.strip()
-        if not left or " " in left or "\t" in left:
-            raise ValueError(f"left of '{_ARROW}' stands one {MARKERS[marker]} pattern, such as * or meter-*")
-        if "%d" in left or "%u" in left:
-            raise ValueError(f"{MARKERS[marker]} pattern {left!r}: markers have a meaning in topic patterns only")
-        self.who = DevicePattern(left)
-        # A pattern without the marker is compiled once, here; one with it stays text until the id is known.
-        self._topics = tuple(self._compiled(topic.strip()) for topic in right.split(","))
-
-    def _compiled(self, topic: str) -> TopicPattern | str:
-        if not topic:
-            raise ValueError(f"an empty topic pattern; right of '{_ARROW}' stand one or more, with commas between")
-        if any(character.isspace() for character in topic):
-            raise ValueError(f"topic pattern {topic!r} has white space in it; a comment needs a line of its own")
-        for marker, whom in MARKERS.items():
-            if marker in topic and marker != self._marker:
-                raise ValueError(f"topic pattern {topic!r}: {marker} is a {whom}'s; in this file it is {self._marker}")
-        compiled = TopicPattern(topic)  # with the marker in it, just to see that it is one
-        return topic if self._marker in topic else compiled
-
-    @property
-    def names_one(self) -> str:
-        """The one id that the left side matches, or empty when it is a glob."""
-        return "" if _GLOB_CHARACTERS & set(self.who.text) else self.who.text
-
-    @property
-    def has_marker(self) -> bool:
-        """Whether some topic pattern depends on the id."""
-        return any(isinstance(topic, str) for topic in self._topics)
-
-    @property
-    def allows_everybody_everything(self) -> bool:
-        """Whether the line lets everybody use every topic, so that no other matters."""
-        return self.who.text == "*" and any(
-            isinstance(topic, TopicPattern) and topic.text == "#" for topic in self._topics
-        )
-
-    def topics_for(self, who: str) -> Iterator[TopicPattern]:
-        """The topic patterns with `who` in place of the marker, without looking at the left side."""
-        for topic in self._topics:
-            if isinstance(topic, TopicPattern):
-                yield topic
-            elif _plain(who):
-                yield TopicPattern(topic.replace(self._marker, who))
+_Told = tuple[tuple[str, ...], str]
+"""What a checker told, as far as the lines ask for it: the groups, and the tenant where ``%t`` stands for it."""
 
 
 class Acl:
     """The lines of one file, in order. Immutable."""
 
-    def __init__(self, lines: list[AclLine], filename: str) -> None:
+    def __init__(self, lines: Sequence[AclLine], groups: Mapping[str, Group], filename: str) -> None:
         self._filename = filename
-        self._lines_of: dict[str, list[AclLine]] = {}
+        self._lines = lines
+        self._groups = groups
+        self._of_name: dict[str, list[AclLine]] = {}
+        self._of_group: dict[str, list[AclLine]] = {}
         self._globs: list[AclLine] = []
         for line in lines:
-            if line.names_one:
-                self._lines_of.setdefault(line.names_one, []).append(line)
+            if line.who is None:
+                self._of_group.setdefault(line.group, []).append(line)
+            elif line.who.is_name:
+                self._of_name.setdefault(line.left, []).append(line)
             else:
                 self._globs.append(line)
-        self._open = any(line.allows_everybody_everything for line in lines)
+        self._groups_left = [groups[name] for name in self._of_group if name in groups]
+        self.needs_telling = any(line.is_told for line in lines)
+        """Whether some line depends on groups or a tenant that a checker tells."""
+        self._uses_tenant = any(TENANT_MARKER in topic.text for line in lines for topic in line.topics)
+        self._open = _is_open(lines)
         self._remembered = lru_cache(maxsize=CACHE_SIZE)(self._decides)
+        self._told = lru_cache(maxsize=TOLD_CACHE_SIZE)(self._asked_for)
 
     @classmethod
     def parse(cls, text: str, filename: str, own_id_marker: str) -> Acl:
@@ -119,42 +73,125 @@ class Acl:
         """
         lines: list[AclLine] = []
         problems = FileProblems(filename)
-        for number, content in counting_lines(text):
+        for lone in _LONE_RETURN.finditer(text):
+            number = text.count("\n", 0, lone.start()) + 1
+            problems.add(
+                number, "a carriage return within the line, where some editors show another line; save it anew"
+            )
+        groups, bad_groups = parse_groups(counting_lines(text))
+        for count, (number, content) in enumerate(counting_lines(text)):
             try:
-                if len(lines) == MAX_LINES:
+                if count >= MAX_LINES:
                     raise ValueError(f"this is one line more than {MAX_LINES}, the most; join lines, or use globs")
-                lines.append(AclLine(content, number, own_id_marker))
+                _check_visible(content)
+                if not is_group_line(content):
+                    lines.append(AclLine(content, number, own_id_marker, groups))
+                elif number in bad_groups:
+                    raise ValueError(bad_groups[number])
             except ValueError as error:
                 problems.add(number, str(error))
         problems.check()
-        return cls(lines, filename)
+        return cls(lines, groups, filename)
 
-    def allows(self, who: str, topic: str) -> bool:
-        """Whether `who` may use, or see, the topic ``<device id>.<topic words>``."""
-        return self._open or self._remembered(who, topic)
+    def allows(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> bool:
+        """Whether `who` may use, or see, the topic ``<device id>.<topic words>``.
 
-    def topics_for(self, who: str) -> list[TopicPattern]:
-        """Every topic pattern that `who` is allowed: for one who asks about many topics, such as a subscriber."""
-        return [pattern for line in self._lines_for(who) for pattern in line.topics_for(who)]
+        `groups` and `tenant` are what a checker told of `who`.
+        """
+        if self._open:
+            return True
+        if (groups or tenant) and self.needs_telling:
+            return self._remembered(who, topic, self._told(tuple(groups), tenant))
+        return self._remembered(who, topic)
 
-    def explain(self, who: str, topic: str) -> str:
-        """Which line decides, for people: ``allowed by acl:3: …`` or ``denied: …``."""
-        mine = self._lines_for(who)
+    def explain(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> str:
+        """Which line decides, for people: ``allowed by acl:3: …`` or ``denied …``; below it, which groups led there."""
+        subject = Subject(who, *self._asked_for(tuple(groups), tenant))
+        mine = self._lines_for(subject)
         for line in mine:
-            if any(pattern.matches(topic) for pattern in line.topics_for(who)):
-                return f"allowed by {self._filename}:{line.number}: {line.text}"
+            pattern = line.topic_for(topic, subject)
+            if pattern is not None:
+                verb = "allowed" if line.allows else "denied"
+                decision = f"{verb} by {self._filename}:{line.number}: {line.text}"
+                return "\n  ".join((decision, *self._reasons(line, pattern, topic, subject)))
         if not mine:
             return f"denied: no line of {self._filename} is for {who!r}"
         numbers = ", ".join(str(line.number) for line in mine)
         because = ""
-        if not _plain(who) and any(line.has_marker for line in mine):
+        if not plain(who) and any(pattern.has_marker for line in mine for pattern in line.topics):
             because = "; its '.', '*' or '#' keeps it from standing in place of a marker"
         return f"denied: of {self._filename} the lines for {who!r} ({numbers}) do not allow {topic!r}{because}"
 
-    def _lines_for(self, who: str) -> list[AclLine]:
-        mine = [*self._lines_of.get(who, ()), *(line for line in self._globs if line.who.matches(who))]
+    def warnings(self) -> Iterator[str]:
+        """What is allowed to be in the file, but cannot be meant: lines that never decide, groups that nobody uses."""
+        deciding: dict[str, AclLine] = {}
+        used = set(self._of_group)
+        for line in self._lines:
+            used.update(pattern.group.name for pattern in line.topics if pattern.group is not None)
+            before = deciding.get("*") or deciding.get(line.left)
+            if before is not None:
+                whom = "everybody" if before.left == "*" else before.left
+                yield (
+                    f"{self._filename}:{line.number}: never decides, for line {before.number} does so about every "
+                    f"topic of {whom}: the first line that matches wins"
+                )
+            elif line.is_for_every_topic:
+                deciding[line.left] = line
+        for group in self._groups.values():
+            if group.name not in used:
+                yield f"{self._filename}:{group.number}: no line uses group {group.name}"
+
+    def _lines_for(self, subject: Subject) -> list[AclLine]:
+        who = subject.who
+        mine = [*self._of_name.get(who, ()), *(line for line in self._globs if line.who and line.who.matches(who))]
+        for group in self._groups_left:
+            if group.member(who):
+                mine += self._of_group[group.name]
+        for name in subject.told:
+            mine += self._of_group[name]
         mine.sort(key=lambda line: line.number)
         return mine
 
-    def _decides(self, who: str, topic: str) -> bool:
-        return any(pattern.matches(topic) for pattern in self.topics_for(who))
+    def _decides(self, who: str, topic: str, told: _Told = ((), "")) -> bool:
+        subject = Subject(who, *told)
+        for line in self._lines_for(subject):
+            if line.topic_for(topic, subject) is not None:
+                return line.allows
+        return False
+
+    def _asked_for(self, groups: tuple[str, ...], tenant: str) -> _Told:
+        """Of what a checker told, what some line asks for: so that what is remembered holds nothing else."""
+        names = {f"group/{group}" for group in groups} | {f"tenant/{tenant}"}
+        return tuple(sorted(names.intersection(self._of_group))), tenant if self._uses_tenant else ""
+
+    def _reasons(self, line: AclLine, pattern: AclTopic, topic: str, subject: Subject) -> Iterator[str]:
+        """How groups and markers led to a decision."""
+        if line.group in self._groups:
+            yield self._membership(subject.who, self._groups[line.group])
+        elif line.group:
+            yield f"{subject.who!r} is in @{line.group}, says who told its groups and its tenant"
+        if pattern.group is not None:
+            yield self._membership(topic.partition(".")[0], pattern.group)
+        if pattern.has_marker and not line.allows and not plain(subject.who):
+            yield f"any words stand where a marker is: {subject.who!r} cannot, with '.', '*' or '#' in it"
+
+    def _membership(self, who: str, group: Group) -> str:
+        return f"{who!r} is in @{group.name}, as {group.member(who)!r} in {self._filename}:{group.number}"
+
+
+def _is_open(lines: Sequence[AclLine]) -> bool:
+    """Whether everybody may use every topic: so says a line, and none before it denies anything."""
+    for line in lines:
+        if not line.allows:
+            return False
+        if line.left == "*" and line.is_for_every_topic:
+            return True
+    return False
+
+
+def _check_visible(line: str) -> None:
+    for column, character in enumerate(line, 1):
+        if not character.isprintable() and character != "\t":
+            raise ValueError(
+                f"character {column} is U+{ord(character):04X}, which does not show: what the line means must be seen"
+            )

@@ -26,10 +26,13 @@ class TopicPattern:
 
     def matches(self, topic: str) -> bool:
         """Whether the pattern matches this dotted topic."""
-        pattern = self._words
-        if pattern == ("#",):
+        if self._words == ("#",):
             return True
-        words = topic.split(".") if topic else []
+        return self.matches_words(topic.split(".") if topic else [])
+
+    def matches_words(self, words: list[str]) -> bool:
+        """Whether the pattern matches the topic of these words."""
+        pattern = self._words
         if not self._has_hash:
             return len(words) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, words, strict=True))
         return _glob(pattern, words)

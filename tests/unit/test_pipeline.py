@@ -106,9 +106,13 @@ class ManualQuarantine:
 
 
 class OwnTopics:
-    """An ACL under which a device may use what lies under its own id, but for ``<id>.forbidden``."""
+    """An ACL under which a device may use what lies under its own id, but for what ends in ``.forbidden``; and in
+    ``.group-NAME`` or ``.tenant-NAME``, unless a checker told that it is in it."""
 
-    def allows(self, who: str, topic: str) -> bool:
+    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
+        word = topic.rsplit(".", maxsplit=1)[-1]
+        if word.startswith(("group-", "tenant-")):
+            return word in (*(f"group-{group}" for group in groups), f"tenant-{tenant}")
         return topic.startswith(f"{who}.") and not topic.endswith(".forbidden")
 
 
@@ -192,6 +196,17 @@ class WayTests(PipelineTestCase):
         self.receive(self.delivery("dev1.down", "x"))
         self.turn()
         self.assertEqual((self.quarantine.dead, self.acks), ([("x", "no-route")], [(1, True)]))
+
+    def test_what_a_checker_told_of_the_device_counts(self) -> None:
+        self.authenticator.known["dev1"] = Answer(identity=Identity("dev1", groups=("lab", "x"), tenant="acme"))
+        for last in ("group-lab", "group-acme", "tenant-acme", "tenant-lab", "forbidden"):
+            self.receive(self.delivery(f"dev1.up.{last}", last))
+        self.receive(
+            self.delivery("new.up.group-acme", "asked for"), self.delivery("dev2.up.group-acme", "told nothing")
+        )
+        self.authenticator.asked[0].callback(Answer(identity=Identity("new", groups=("acme",))))
+        self.assertEqual(self.store.bodies, [b"group-lab", b"tenant-acme", b"asked for"])
+        self.assertEqual(self.counters.rejected, {"not-authorised": 4})
 
     def test_a_quarantined_message_is_acknowledged_only_once_it_is_there(self) -> None:
         self.quarantine.at_once = False

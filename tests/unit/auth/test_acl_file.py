@@ -7,7 +7,7 @@ from zope.interface.verify import verifyObject
 
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.errors import AuthFileError
-from amqprouter.interfaces import IReloadable
+from amqprouter.interfaces import Identity, IReloadable
 from tests.unit.auth.test_file_checker import write
 
 
@@ -46,6 +46,59 @@ class AclFileTests(SynchronousTestCase):
         error = self.assertRaises(AuthFileError, acl.reload)
         self.assertTrue(error.problems[0].startswith(f"{path}:2: "))
         self.assertEqual([acl.allows("dev1", "dev1.up"), acl.allows("dev1", "x")], [True, False])
+
+    def test_whatever_is_wrong_with_a_file_nothing_of_it_counts(self) -> None:
+        for name, bad, said in (
+            ("an unknown group", b"@meters -> *.up\n", ":2: @meters: no line of this file defines that group"),
+            ("a group twice", b"group a: x\ngroup a: y\n", ":3: group a is defined in line 2 already"),
+            ("an empty group", b"group a:\n", ":2: group a is empty"),
+            ("a nested group", b"group a: x\ngroup b: @a\n", ":3: group b: '@a': groups do not nest"),
+            ("a bad glob", b"x" * 256 + b" -> a\n", ":2: device pattern"),
+            ("a bad topic pattern", b"* -> a..b\n", ":2: topic pattern"),
+            ("a marker on the left", b"deny %d -> a\n", ":2: device pattern '%d': markers"),
+            ("a marker of users", b"deny * -> %u.a\n", ":2: topic pattern '%u.a': %u is a user's"),
+            ("no arrow", b"deny meter-1\n", ":2: not one '->'"),
+            ("no left side", b"deny -> a\n", ":2: deny whom?"),
+            ("a line too many", b"* -> a\n" * 10_000, ":10001: this is one line more than 10000"),
+            ("a return in a line", b"* -> a\r* -> b\n", ":2: a carriage return within the line"),
+            ("a return in a comment", b"# all\rdeny * -> b\n", ":2: a carriage return within the line"),
+            ("an invisible character", "deny a\u2060 -> #\n".encode(), ":2: character 7 is U+2060"),
+            ("a NUL", b"* -> a\0\n", ": has a NUL byte in line 2"),
+            ("no UTF-8", b"* -> \xff\n", ": is not UTF-8 in line 2"),
+        ):
+            with self.subTest(name):
+                path = write(self.mktemp(), "* -> %d.good")
+                acl = device_acl(path)
+                content = b"* -> %d.worse\n" + bad
+                with open(path, "wb") as file:
+                    file.write(content)
+                error = self.assertRaises(AuthFileError, acl.reload)
+                self.assertIn(f"{path}{said}", error.problems[0])
+                self.assertEqual([acl.allows("dev1", f"dev1.{last}") for last in ("good", "worse")], [True, False])
+                self.assertRaises(AuthFileError, device_acl, path)
+
+    def test_a_byte_order_mark(self) -> None:
+        path = write(self.mktemp(), "\ufeff* -> %d.good")
+        error = self.assertRaises(AuthFileError, device_acl, path)
+        self.assertIn("byte order mark", error.problems[0])
+
+    def test_line_ends_of_windows_are_fine(self) -> None:
+        path = write(self.mktemp(), "")
+        with open(path, "wb") as file:
+            file.write(b"# all\r\ndeny * -> %d.x\r\n* -> %d.*\r\n")
+        acl = device_acl(path)
+        self.assertEqual([acl.allows("dev1", f"dev1.{last}") for last in ("x", "y")], [False, True])
+
+    def test_what_a_checker_told(self) -> None:
+        acl = user_acl(write(self.mktemp(), "@group/ops -> #\n@tenant/acme -> %t.%u.x"))
+        for identity, topic, allowed in (
+            (Identity("ann", groups=("ops",)), "x.y", True),
+            (Identity("ann"), "x.y", False),
+            (Identity("ann", tenant="acme"), "acme.ann.x", True),
+            (Identity("ann", tenant="other"), "other.ann.x", False),
+        ):
+            self.assertEqual(acl.allows_identity(identity, topic), allowed)
+            self.assertEqual(acl.explain("ann", topic, identity.groups, identity.tenant).startswith("allowed"), allowed)
 
     def test_a_missing_file_is_an_error(self) -> None:
         self.assertRaises(AuthFileError, device_acl, "/nowhere/devices.acl")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.cli.harness import CommandTestCase
+from tests.unit.cli.harness import CommandTestCase, amqprouter
 
 
 class ExplainTests(CommandTestCase):
@@ -24,7 +24,27 @@ class ExplainTests(CommandTestCase):
         self.assertIn("users.acl:1", text)
         self.fails("acl", "explain", "-c", self.config, "--user", "bob", "meter-1.reading")
 
+    def test_what_denies_is_named(self) -> None:
+        path = self.file("devices.acl", "group bad: meter-1\ndeny @bad -> #\n* -> #\n")
+        ended = amqprouter("acl", "explain", "-c", self.config, "meter-1", "meter-1.reading")
+        self.assertEqual((ended.status, ended.stderr), (1, ""))
+        self.assertEqual(
+            ended.stdout, f"denied by {path}:2: deny @bad -> #\n  'meter-1' is in @bad, as 'meter-1' in {path}:1\n"
+        )
+
+    def test_what_a_checker_would_tell(self) -> None:
+        self.file("devices.acl", "@group/lab -> lab.#\n@group/x -> x.#\n@tenant/acme -> %t.x\n")
+        asked = ("acl", "explain", "-c", self.config, "meter-1")
+        self.assertIn("devices.acl:1", self.succeeds(*asked, "lab.x", "--group", "lab"))
+        self.assertIn("devices.acl:2", self.succeeds(*asked, "x.x", "--group", "lab", "--group", "x"))
+        told = self.succeeds(*asked, "acme.x", "--tenant", "acme")
+        self.assertIn("'meter-1' is in @tenant/acme", told)
+        self.assertNotIn("no checker was asked", told)
+        ended = amqprouter(*asked, "acme.x")
+        self.assertEqual(ended.status, 1)
+        self.assertIn("no checker was asked", ended.stdout)
+
     def test_bad_files(self) -> None:
-        self.assertIn("/no/such.ini", self.fails("acl", "explain", "-c", "/no/such.ini", "a", "a.b"))
+        self.assertIn("/no/such.ini", self.fails("acl", "explain", "-c", "/no/such.ini", "a", "a.b", status=2))
         self.file("devices.acl", "meter-*\n")
-        self.assertIn("devices.acl:1", self.fails("acl", "explain", "-c", self.config, "a", "a.b"))
+        self.assertIn("devices.acl:1", self.fails("acl", "explain", "-c", self.config, "a", "a.b", status=2))

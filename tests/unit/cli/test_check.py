@@ -25,3 +25,14 @@ class CheckTests(CommandTestCase):
         text = self.fails("check", "-c", config)
         self.assertIn("users.passwd:1", text)
         self.assertNotIn("password1", text)
+
+    def test_lines_of_access_lists_that_cannot_be_meant(self) -> None:
+        devices = self.file("devices.acl", "* -> #\ndeny meter-1 -> #\n")
+        users = self.file("users.acl", "* -> #\n" + "ann -> x\n" * 30)
+        acl = f"[acl]\ndevices = {devices}\nusers = {users}\n"
+        config = self.file("config.ini", f"[auth]\naccept = user-id\n{acl}[route all]\ntargets = events:\n")
+        first, *warnings = self.succeeds("check", "-c", config).splitlines()
+        self.assertEqual(first, f"configuration: {config} is good")
+        self.assertEqual(len(warnings), 1 + 20 + 1)
+        self.assertTrue(warnings[0].startswith(f"warning: {devices}:2: never decides"), warnings[0])
+        self.assertEqual(warnings[-1], "warning: … and 10 more of that file")
