@@ -17,7 +17,9 @@ Bounds: everything held anywhere is an unacknowledged delivery, and their number
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -29,6 +31,7 @@ from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Decision, Scheduler
+from amqprouter.core.sender import Sender, Senders
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
@@ -41,6 +44,9 @@ MAX_ROUTING_KEY = 255
 together with the device id."""
 _MAX_BOUND = 4096
 """Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
+
+
+_valid_device_id = lru_cache(maxsize=65_536)(valid_device_id)
 
 
 class Quarantine(Protocol):
@@ -97,6 +103,7 @@ class Pipeline:
         self._targets = dict(targets)
         self._quarantine = quarantine
         self._by_id_exchange = by_id_exchange.encode()
+        self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._limits = limits
         self._counters = counters
         self._held = HeldMessages(
@@ -138,28 +145,12 @@ class Pipeline:
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
-            message = self._message(delivery, received_at)
+            sender = self._senders.of(delivery.exchange, delivery.routing_key)
+            message = _message(delivery, sender, received_at)
+            sender.recognise(message.properties)
             settlement = Settlement(message, delivery.delivery_tag, ledger, self._finish)
             self._guarded(settlement, now)
         self.flush()
-
-    def _message(self, delivery: Delivery, received_at: float) -> Message:
-        properties = Properties(delivery.properties)
-        device, _, topic = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")
-        if delivery.exchange == self._by_id_exchange:
-            # The whole key is the id: one with a dot in it is refused below, not taken for a shorter one.
-            device = f"{device}.{topic}" if topic else device
-            topic = ""
-        return Message(
-            device,
-            topic,
-            delivery.body,
-            properties,
-            exchange=delivery.exchange,
-            routing_key=delivery.routing_key,
-            redelivered=delivery.redelivered,
-            received_at=received_at,
-        )
 
     def _guarded(self, settlement: Settlement, now: float) -> None:
         """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""
@@ -191,7 +182,7 @@ class Pipeline:
 
     def _refusal(self, message: Message) -> str:
         """Why a message is not even looked at further; empty when nothing speaks against it."""
-        if not valid_device_id(message.device):
+        if not _valid_device_id(message.device):
             return "bad-device-id"
         if not message.topic:
             return "no-topic"
@@ -367,3 +358,16 @@ class Pipeline:
         self._idle.append(done)
         self.wake()
         return done
+
+
+def _message(delivery: Delivery, sender: Sender, received_at: float) -> Message:
+    return Message(
+        sender.device,
+        sender.topic,
+        delivery.body,
+        Properties(delivery.properties),
+        exchange=delivery.exchange,
+        routing_key=delivery.routing_key,
+        redelivered=delivery.redelivered,
+        received_at=received_at,
+    )

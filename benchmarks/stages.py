@@ -35,12 +35,13 @@ from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.core.acl import Acl
 from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Confirm, Delivery, FrameReader, encode_ack, encode_publish
 from amqprouter.interfaces import IDeviceSecret
-from amqprouter.pipeline import Pipeline
+from amqprouter.pipeline import Pipeline, _message
 from amqprouter.settings import (
     EventsSettings,
     IngressSettings,
@@ -130,7 +131,13 @@ class Bench:
         deliveries = FrameReader(131_072).feed(deliveries_as_bytes(len(DEVICES)))
         for delivery in deliveries:
             assert isinstance(delivery, Delivery)
-            self.authenticator.ask(self.pipeline._message(delivery, 0.0), 0.0)
+            self.authenticator.ask(self._message(delivery), 0.0)
+
+    def _message(self, delivery: Delivery) -> Message:
+        sender = self.pipeline._senders.of(delivery.exchange, delivery.routing_key)
+        message = _message(delivery, sender, 0.0)
+        sender.recognise(message.properties)
+        return message
 
     def stages(self) -> dict[str, Callable[[], Any]]:
         """Each stage as a callable over all messages; their inputs are made here, fresh for every repeat."""
@@ -139,8 +146,8 @@ class Bench:
         reader = FrameReader(131_072)
         for chunk in self.chunks:
             deliveries.extend(reader.feed(chunk))
-        messages = [pipeline._message(delivery, 0.0) for delivery in deliveries]
-        untouched = [pipeline._message(delivery, 0.0) for delivery in deliveries]
+        messages = [self._message(delivery) for delivery in deliveries]
+        untouched = [self._message(delivery) for delivery in deliveries]
         ledger = AckLedger(lambda acks: self.consume_transport.write(b"".join(encode_ack(1, *ack) for ack in acks)))
         ledger.received(len(messages))
         settlements = [Settlement(m, tag, ledger, pipeline._finish) for tag, m in enumerate(messages, 1)]
@@ -173,7 +180,7 @@ class Bench:
         # Properties remember where things are, so who reads first pays; the order is the pipeline's.
         return {
             "slice frames": slice_frames,
-            "make messages": lambda: [pipeline._message(delivery, 0.0) for delivery in deliveries],
+            "make messages": lambda: [self._message(delivery) for delivery in deliveries],
             "make settlements": lambda: [Settlement(m, 1, ledger, pipeline._finish) for m in messages],
             "look for reasons to refuse": lambda: [pipeline._refusal(message) for message in untouched],
             "authenticate, from cache": lambda: [self.authenticator.check(message, now) for message in untouched],

@@ -39,6 +39,18 @@ class Outgoing:
 
         :raises ValueError: the properties are malformed.
         """
+        properties = message.properties
+        front = properties.front
+        if front is None or front.flags & _DROPPED_PROPERTIES:
+            return self._spliced(message)
+        raw, size = properties.raw, front.size
+        changed: bytes | None = front.known.get(self)
+        if changed is None:  # what stands behind the front is passed on as it is
+            spliced = self._spliced(message)
+            changed = front.known[self] = spliced[: len(spliced) - len(raw) + size]
+        return changed + raw[size:]
+
+    def _spliced(self, message: Message) -> bytes:
         return message.properties.spliced(
             _DROPPED_PROPERTIES, self._dropped_headers, _device_entry(DEVICE, message.device)
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from hashlib import blake2b
+from hashlib import blake2s
 
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -32,7 +32,7 @@ fails with `CheckerUnavailable`, and so comes back later."""
 
 Question = tuple[str, str, bytes]
 """What an answer is remembered for: kind of proof, claimed name, digest of the credential. A bare tuple, for one is
-made for every message that carries a secret."""
+made for every message whose sender is not known by its headers (`amqprouter.core.sender`)."""
 
 
 class _Asked:
@@ -61,7 +61,7 @@ class Answers:
         self._waiting = 0
         self._max_waiting = max_waiting
         # Copying a keyed hash is cheaper than making one, and this is done for every message.
-        self._fresh_digest = blake2b(key=key or os.urandom(32), digest_size=16).copy
+        self._fresh_digest = blake2s(key=key or os.urandom(32), digest_size=16).copy
 
     def question(self, proof: str, name: str, credential: bytes) -> Question:
         """The key for a claim to a name and the credential that came with it."""

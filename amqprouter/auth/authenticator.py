@@ -8,8 +8,8 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from amqprouter.auth.answers import Answers
-from amqprouter.auth.proofs import ABSENT, Proof, make_proofs
+from amqprouter.auth.answers import Answers, Question
+from amqprouter.auth.proofs import ABSENT, Doubt, Proof, make_proofs
 from amqprouter.auth.verdict import Verdict
 from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable
@@ -47,8 +47,7 @@ class Authenticator:
         said = self._examine(message)
         if isinstance(said, Verdict):
             return said
-        proof, credential = said
-        return self._answers.get(self._answers.question(proof.name, message.device, credential), now)
+        return self._answers.get(said[1], now)
 
     def ask(self, message: Message, now: float) -> Deferred[Verdict]:
         """The verdict, from the checker unless it is known by now.
@@ -59,11 +58,13 @@ class Authenticator:
         said = self._examine(message)
         if isinstance(said, Verdict):
             return succeed(said)
-        proof, credential = said
-        device = message.device
-        question = self._answers.question(proof.name, device, credential)
+        proof, question = said
         known = self._answers.get(question, now)
-        return succeed(known) if known else self._answers.ask(question, lambda: proof.ask(device, credential), now)
+        if known:
+            return succeed(known)
+        credential = proof.examine(message)
+        assert isinstance(credential, bytes)  # or there would be no question
+        return self._answers.ask(question, lambda: proof.ask(message.device, credential), now)
 
     def flush(self) -> int:
         """Forget every remembered answer; how many."""
@@ -86,15 +87,26 @@ class Authenticator:
             self._checker.reload()
         self.flush()
 
-    def _examine(self, message: Message) -> Verdict | tuple[Proof, bytes]:
-        """The verdict, or the proof that must ask and the credential to ask about."""
+    def _examine(self, message: Message) -> Verdict | tuple[Proof, Question]:
+        """The verdict, or the question and the proof that must ask it."""
         doubt = ABSENT
+        front = message.properties.front
         for proof in self._proofs:
-            said = proof.examine(message)
+            said: Verdict | Doubt | Question | None = None
+            if front is None or not proof.by_headers:
+                said = self._hear(proof, message)
+            else:
+                said = front.known.get(proof)
+                if said is None:
+                    said = front.known[proof] = self._hear(proof, message)
+            if isinstance(said, tuple):
+                return proof, said
             if isinstance(said, Verdict):
                 return said
-            if isinstance(said, bytes):
-                return proof, said
             if doubt is ABSENT:  # the first that saw something has the best reason
                 doubt = said
         return Verdict(False, doubt.reason)
+
+    def _hear(self, proof: Proof, message: Message) -> Verdict | Doubt | Question:
+        said = proof.examine(message)
+        return self._answers.question(proof.name, message.device, said) if isinstance(said, bytes) else said

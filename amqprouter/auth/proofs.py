@@ -42,6 +42,8 @@ class Proof(Protocol):
 
     name: str
     """As ``[auth] accept`` and `Verdict.checker` have it."""
+    by_headers: bool
+    """Whether `examine` says the same of all messages of one device with the same headers."""
 
     def examine(self, message: Message) -> Verdict | Doubt | bytes:
         """Allow, deny, don't know, or the credential to ask about. On the hot path.
@@ -62,6 +64,7 @@ class UserIdProof:
     """
 
     name = "user-id"
+    by_headers = False
     _allowed = Verdict(True, checker=name)
     _somebody_else = Doubt(IDENTITY_MISMATCH)
 
@@ -80,6 +83,7 @@ class SecretProof:
     """A secret in a message header, which a checker knows the device by."""
 
     name = "secret"
+    by_headers = True
     _no_checker = Doubt(NO_CHECKER)
     _bad = Verdict(False, BAD_SECRET, name)
 

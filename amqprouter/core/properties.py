@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from amqprouter.core import field_table
 from amqprouter.core.field_table import FieldValue
+from amqprouter.core.front import Front
 
 NAMES = (
     "content_type",
@@ -70,10 +71,12 @@ class Properties:
     what a scan finds is kept in as few as can be, a list of numbers and a list of bytes.
     """
 
-    __slots__ = ("_bounds", "_entries", "_headers", "_places", "raw")
+    __slots__ = ("_bounds", "_entries", "_headers", "_places", "front", "raw")
 
     def __init__(self, raw: bytes = b"\x00\x00") -> None:
         self.raw = raw
+        self.front: Front | None = None
+        """Set by who has seen the same bytes before (see `amqprouter.core.sender`): much is known from it at once."""
         self._bounds: list[int] | None = None  # where each property begins, and the last one ends
         self._places = _NO_PLACES  # index into `NAMES` → place in `_bounds`; shared, see `_layout`
         self._entries: list[bytes] | None = None
@@ -103,6 +106,18 @@ class Properties:
         self._bounds, self._places = bounds, places
         return bounds
 
+    @property
+    def flags(self) -> int:
+        """The property flags."""
+        self._scan()
+        return self.raw[0] << 8 | self.raw[1]
+
+    def behind_headers(self) -> tuple[int, tuple[int, ...]]:
+        """Where the header table ends or would, and the octets of each property behind it, 0 for a string."""
+        bounds = self._scan()
+        place = sum(index <= _HEADERS for index in self._places)
+        return bounds[place], _layout(self.raw[:2])[0][place:]
+
     def _span(self, index: int) -> tuple[int, int] | None:
         bounds = self._bounds or self._scan()
         place = self._places.get(index)
@@ -124,6 +139,8 @@ class Properties:
 
     def raw_text(self, name: str) -> bytes | None:
         """A short-string property as bytes."""
+        if self.front is not None and not self.front.flags & _FLAG[name]:
+            return None
         return self._string(_INDEX[name])
 
     @property
@@ -158,7 +175,7 @@ class Properties:
 
     def header_count(self) -> int:
         """How many headers there are, without decoding them."""
-        return len(self.entries())
+        return len(self.entries()) if self.front is None else self.front.header_count
 
     def _entry(self, name: bytes) -> bytes | None:
         start = bytes((len(name),)) + name

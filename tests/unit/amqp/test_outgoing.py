@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from pamqp import commands, header
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -13,6 +15,7 @@ from amqprouter.auth.verdict import Verdict
 from amqprouter.core import field_table
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.sender import Sender, Senders
 
 FORGED: dict[str, Any] = {
     "CC": ["other"],
@@ -148,3 +151,41 @@ class OutgoingTests(SynchronousTestCase):
 def read_mode(raw: bytes) -> int:
     start, _ = Properties(raw).spans()[3]
     return raw[start]
+
+
+class KnownSenderTests(SynchronousTestCase):
+    def passed_on(self, sender: Sender | None, raw: bytes) -> bytes:
+        made = message(raw)
+        if sender is not None:
+            sender.recognise(made.properties)
+        return Outgoing("x-secret").passed_on(made) if sender is None else self.outgoing.passed_on(made)
+
+    def setUp(self) -> None:
+        self.outgoing = Outgoing("x-secret")
+
+    @given(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "headers": st.sampled_from([{}, {"x-secret": "s"}, {"a": 1}, {"x-secret": "s", "a": "b"}, FORGED]),
+                    "message_id": st.sampled_from(["", "1", "22"]),
+                    "content_type": st.sampled_from(["", "text/plain"]),
+                    "user_id": st.sampled_from(["", "", "dev1"]),
+                }
+            ),
+            max_size=12,
+        )
+    )
+    def test_what_is_passed_on_is_the_same(self, sent: list[dict[str, Any]]) -> None:
+        sender = Senders(b"by-id", b"k" * 32).of(b"devices", b"dev1.up")
+        for values in sent:
+            raw = encode_properties(**values)
+            self.assertEqual(self.passed_on(sender, raw), self.passed_on(None, raw))
+            self.assertNotIn(b"x-secret", self.passed_on(sender, raw))
+
+    def test_two_do_not_mix_up_what_they_drop(self) -> None:
+        sender = Senders(b"by-id", b"k" * 32).of(b"devices", b"dev1.up")
+        made = message(encode_properties(headers={"one": "1", "two": "2"}))
+        sender.recognise(made.properties)
+        self.assertNotIn(b"one", Outgoing("one").passed_on(made))
+        self.assertNotIn(b"two", Outgoing("two").passed_on(made))

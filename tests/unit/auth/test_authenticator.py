@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,6 +15,7 @@ from amqprouter.auth.verdict import Verdict
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.sender import Senders
 from amqprouter.errors import CheckerUnavailable, ConfigError
 from amqprouter.interfaces import IAuthenticator, IReloadable, IVerdict
 from amqprouter.testing_auth import MemoryChecker
@@ -260,3 +262,60 @@ class UserAuthenticatorTests(SynchronousTestCase):
             self.ask("alice", b"sesame")
             self.assertEqual(self.checker.asked, ["alice"])
         self.assertEqual(self.checker.reloads, 1)
+
+
+class KnownSenderTests(DeviceTestCase):
+    """Messages whose front is known are judged as all others are."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.sender = Senders(b"by-id", b"k" * 32).of(b"devices", b"dev1.up")
+
+    def known(self, **said: Any) -> Message:
+        made = message(**said)
+        self.sender.recognise(made.properties)
+        self.assertIsNotNone(made.properties.front)
+        return made
+
+    def test_a_yes_is_remembered(self) -> None:
+        self.ask(self.known(secret="sesame"))
+        self.assertEqual(self.authenticator.check(self.known(secret="sesame"), 1.0), BY_SECRET)
+
+    def test_a_yes_and_a_no_age(self) -> None:
+        self.ask(self.known(secret="sesame"))
+        self.assertIsNone(self.authenticator.check(self.known(secret="sesame"), 300.0))
+        self.ask(self.known(secret="guess"))
+        self.assertEqual(self.authenticator.check(self.known(secret="guess"), 9.0), BAD_SECRET)
+        self.assertIsNone(self.authenticator.check(self.known(secret="guess"), 10.0))
+
+    def test_another_secret_is_asked_about(self) -> None:
+        self.ask(self.known(secret="sesame"))
+        self.assertIsNone(self.authenticator.check(self.known(secret="guess"), 1.0))
+        self.assertEqual(self.ask(self.known(secret="guess")), BAD_SECRET)
+        self.assertEqual(self.authenticator.check(self.known(secret="sesame"), 1.0), BY_SECRET)
+
+    def test_what_is_forgotten_is_asked_again(self) -> None:
+        for forget in (self.authenticator.flush, self.authenticator.reload, lambda: self.authenticator.forget("dev1")):
+            self.ask(self.known(secret="sesame"))
+            self.assertEqual(self.authenticator.check(self.known(secret="sesame"), 1.0), BY_SECRET)
+            forget()
+            self.assertIsNone(self.authenticator.check(self.known(secret="sesame"), 1.0))
+
+    def test_the_user_id_is_looked_at_each_time(self) -> None:
+        """It does not stand in the front."""
+        self.assertEqual(self.authenticator.check(self.known(user_id="dev1"), 0.0), BY_USER_ID)
+        mismatch = Verdict(False, "identity-mismatch")
+        self.assertEqual(self.authenticator.check(self.known(user_id="dev2"), 0.0), mismatch)
+        self.assertEqual(self.authenticator.check(self.known(user_id="dev1"), 0.0), BY_USER_ID)
+
+    def test_secrets_that_nobody_need_be_asked_about(self) -> None:
+        for _ in range(2):
+            self.assertEqual(self.authenticator.check(self.known(secret=""), 0.0), BAD_SECRET)
+            self.assertEqual(self.authenticator.check(self.known(), 0.0), Verdict(False, "no-credential"))
+            self.assertEqual(self.authenticator.check(self.known(secret=17), 0.0), BAD_SECRET)
+
+    def test_no_secret_is_kept(self) -> None:
+        made = self.known(secret="sesame")
+        self.ask(made)
+        assert made.properties.front is not None
+        self.assertNotIn("sesame", repr(made.properties.front.known))
