@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from amqprouter import config
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.checkers import find_checker_factory, make_checkers
+from amqprouter.auth.hmac_proof import HmacProof
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.settings import Settings
+from amqprouter.settings import AuthSettings, Settings
 from amqprouter.storage.mongo_address import read_address
 
 
@@ -23,6 +27,7 @@ def load_settings(path: str) -> Settings:
         lambda: user_acl(settings.acl.users),
         lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
+        lambda: hmac_proof(settings.auth, time.time),
         lambda: read_address(settings.store),
     ):
         try:
@@ -34,3 +39,13 @@ def load_settings(path: str) -> Settings:
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def hmac_proof(auth: AuthSettings, wall_clock: Callable[[], float]) -> HmacProof | None:
+    """The proof by signature, None without ``hmac_keys``.
+
+    :raises ConfigError: the file of the keys is bad.
+    """
+    if not auth.hmac_keys:
+        return None
+    return HmacProof(auth.hmac_keys, auth.signature_header, auth.hmac_window, wall_clock)

@@ -85,6 +85,12 @@ class AuthSettings:
     """Failures of a checker on one device, while it answers for others, before the message is dead-lettered."""
     secret_header: str = "x-device-secret"
     """Message header that carries a device's secret; it is removed before anything is passed on."""
+    signature_header: str = "x-device-signature"
+    """Message header that carries a device's signature; it is removed likewise."""
+    hmac_keys: str = ""
+    """File of ``name:key`` lines with the keys of the devices that sign their messages."""
+    hmac_window: float = 300.0
+    """Seconds that the timestamp of a signed message may differ from the clock, either way."""
     cache_size: int = 100_000
     """Remembered answers."""
     cache_seconds: float = 300.0

@@ -43,7 +43,7 @@ from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarge
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
-from amqprouter.preflight import load_settings
+from amqprouter.preflight import hmac_proof, load_settings
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
@@ -135,7 +135,7 @@ def build(
     hashing = HashingThreads(reactor)
 
     topology = Topology(settings.topology, settings.ingress, settings.events)
-    outgoing = Outgoing(settings.auth.secret_header)
+    outgoing = Outgoing(settings.auth.secret_header, settings.auth.signature_header)
     publisher = Publisher(clock, counters, max_attempts=settings.limits.max_attempts, random=randomness.random)
 
     rules = RuleSet(settings.routes)
@@ -149,7 +149,13 @@ def build(
             targets[target] = EventsTarget(publisher, topology.names.events, counters)
         elif store is not None:
             targets[target] = StoreTarget(
-                store, target.name, settings.store, clock, counters, randomness, [settings.auth.secret_header]
+                store,
+                target.name,
+                settings.store,
+                clock,
+                counters,
+                randomness,
+                [settings.auth.secret_header, settings.auth.signature_header],
             )
 
     provisions = Provisions(hashing.run, reactor)
@@ -171,6 +177,7 @@ def build(
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
+        hmac=hmac_proof(settings.auth, wall_clock) if "hmac" in settings.auth.accept else None,
     )
     users = UserAuthenticator(
         user_chain,

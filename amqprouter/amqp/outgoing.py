@@ -1,9 +1,9 @@
 """What a device's properties look like once the daemon passes its message on.
 
 A device must not steer the broker through us (CC and BCC headers, expiration, priority, reply-to), claim a history that
-it does not have (x-death), or speak in our name (``x-amqprouter-…``); its secret ends here. ``user_id`` has to go since
-the broker compares it with the connection's user, which is now ours, and would close the channel. The rest, headers
-and properties alike, is passed on byte for byte.
+it does not have (x-death), or speak in our name (``x-amqprouter-…``); its secret or signature ends here. ``user_id``
+has to go since the broker compares it with the connection's user, which is now ours, and would close the channel. The
+rest, headers and properties alike, is passed on byte for byte.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _device_entry = lru_cache(maxsize=16_384)(field_table.encode_entry)
 
 
 class Outgoing:
-    """Makes outgoing properties; `secret_header` is the name of the header with the device's secret."""
+    """Makes outgoing properties; `proof_headers` are the names of the headers with the device's secret or signature."""
 
-    def __init__(self, secret_header: str) -> None:
-        names = (*_BROKER_HEADERS, *NAMES, "x-delivery-count", secret_header)
+    def __init__(self, *proof_headers: str) -> None:
+        names = (*_BROKER_HEADERS, *NAMES, "x-delivery-count", *proof_headers)
         self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
 
     def passed_on(self, message: Message) -> bytes:

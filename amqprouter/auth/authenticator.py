@@ -21,6 +21,7 @@ class Authenticator:
 
     :param checker: who knows the devices' secrets; without one, secrets prove nothing.
     :param secret_header: the message header that carries a secret.
+    :param hmac: the proof of that name, where it is to be accepted.
     :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
     :raises ConfigError: a name in `accept` is not one of `proofs.KINDS`.
     """
@@ -34,8 +35,9 @@ class Authenticator:
         cache_size: int,
         cache_seconds: float,
         negative_cache_seconds: float,
+        hmac: Proof | None = None,
     ) -> None:
-        self._proofs = make_proofs(accept, checker, secret_header)
+        self._proofs = make_proofs(accept, checker, secret_header, hmac)
         self._checker = checker
         self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
 
@@ -79,12 +81,13 @@ class Authenticator:
         return self._answers.explain(device, now)
 
     def reload(self) -> None:
-        """Have the checker read its files again, then forget what it said.
+        """Have the proofs and the checker read their files again, then forget what the checker said.
 
         :raises ConfigError: the new files are bad; those in force stay, and so does what is remembered.
         """
-        if IReloadable.providedBy(self._checker):
-            self._checker.reload()
+        for part in (*self._proofs, self._checker):
+            if IReloadable.providedBy(part):
+                part.reload()
         self.flush()
 
     def _examine(self, message: Message) -> Verdict | tuple[Proof, Question]:

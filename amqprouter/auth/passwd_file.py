@@ -1,25 +1,14 @@
-"""Changing a password file, for ``amqprouter passwd``.
-
-The new file takes the old one's place at once or not at all (written beside it, synced, renamed), so that a daemon that
-reads it meanwhile, or a crash, finds a whole one. Comments and the order of lines stay. A directory lock keeps two
-changes from undoing each other. Daemons take the change into force at their next SIGHUP.
-"""
+"""Changing a password file, for ``amqprouter passwd``; `line_file` says how safely."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
-import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.credentials import MAX_SECRET_BYTES
+from amqprouter.auth.line_file import remove_line, set_line
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.core.passwords import name_problem, parse_passwords, split_line
-from amqprouter.errors import AuthFileError
+from amqprouter.core.passwords import parse_passwords
 
 RANDOM_SECRET_BYTES = 24
 """192 random bits, well over the 112 that `Cost.RANDOM` asks for; 32 characters in URL-safe Base64."""
@@ -37,7 +26,7 @@ def set_password(path: str, name: str, secret: bytes) -> None:
         raise ValueError("the secret is empty")
     if len(secret) > MAX_SECRET_BYTES:
         raise ValueError(f"the secret has {len(secret)} bytes; {MAX_SECRET_BYTES} is the most")
-    _set_hash(path, name, hash_secret(secret))
+    set_line(path, name, hash_secret(secret), parse_passwords)
 
 
 def set_random_secret(path: str, name: str) -> str:
@@ -50,7 +39,7 @@ def set_random_secret(path: str, name: str) -> str:
     :raises AuthFileError: the file cannot be read, parsed or written; it is as it was.
     """
     secret = secrets.token_urlsafe(RANDOM_SECRET_BYTES)
-    _set_hash(path, name, hash_secret(secret.encode(), Cost.RANDOM))
+    set_line(path, name, hash_secret(secret.encode(), Cost.RANDOM), parse_passwords)
     return secret
 
 
@@ -59,14 +48,7 @@ def remove(path: str, name: str) -> bool:
 
     :raises AuthFileError: the file cannot be read, parsed or written; it is as it was.
     """
-    path = os.path.realpath(path)
-    with _locked(path):
-        lines = _lines(path)
-        kept = [line for line in lines if _name_in(line) != name]
-        if len(kept) == len(lines):
-            return False
-        _replace(path, kept)
-        return True
+    return remove_line(path, name, parse_passwords)
 
 
 def names(path: str) -> list[str]:
@@ -75,68 +57,3 @@ def names(path: str) -> list[str]:
     :raises AuthFileError: the file cannot be read or parsed.
     """
     return list(parse_passwords(read_auth_file(path, secret=True), path))
-
-
-def _set_hash(path: str, name: str, hashed: str) -> None:
-    problem = name_problem(name)
-    if problem:
-        raise ValueError(f"{name!r} cannot be a name: {problem}")
-    path = os.path.realpath(path)  # a symbolic link stays one
-    with _locked(path):
-        lines = _lines(path) if os.path.lexists(path) else []
-        entry = f"{name}:{hashed}"
-        if name in map(_name_in, lines):
-            lines = [entry if _name_in(line) == name else line for line in lines]
-        else:
-            lines.append(entry)
-        _replace(path, lines)
-
-
-def _lines(path: str) -> list[str]:
-    """The file's lines, once it is known to be good."""
-    text = read_auth_file(path, secret=True)
-    parse_passwords(text, path)
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _name_in(line: str) -> str:
-    """The name in a line of a good file, empty for a comment."""
-    content = line.strip()
-    return "" if not content or content.startswith("#") else split_line(content)[0]
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Nobody else changes a password file in this directory meanwhile. Errors of the system become `AuthFileError`."""
-    try:
-        directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX)
-            yield
-            os.fsync(directory)  # the rename is in it
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise AuthFileError([f"{path}: cannot be changed: {error.strerror}; it is as it was"]) from error
-
-
-def _replace(path: str, lines: list[str]) -> None:
-    """Put a file with these lines in the place of `path`. Owner, group and mode stay, or are the caller's own and 0600.
-
-    A mode that lets the group read stays, for a daemon that runs as another user reads the file by its group.
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=".passwd-", dir=os.path.dirname(path))  # made with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if os.path.exists(path):
-                status = os.stat(path)
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o660)
-            file.write("".join(f"{line}\n" for line in lines).encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

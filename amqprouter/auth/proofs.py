@@ -23,7 +23,7 @@ from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, N
 from amqprouter.core.message import Message
 from amqprouter.errors import ConfigError
 
-KINDS = ("user-id", "secret")
+KINDS = ("user-id", "secret", "hmac")
 """The names for ``[auth] accept``."""
 
 
@@ -104,12 +104,18 @@ class SecretProof:
         return self._checker.requestAvatarId(DeviceSecret(device, credential))
 
 
-def make_proofs(accept: Sequence[str], checker: ICredentialsChecker | None, secret_header: str) -> tuple[Proof, ...]:
-    """The proofs with these names, in this order.
+def make_proofs(
+    accept: Sequence[str], checker: ICredentialsChecker | None, secret_header: str, hmac: Proof | None = None
+) -> tuple[Proof, ...]:
+    """The proofs with these names, in this order. `hmac` is the one of that name.
 
-    :raises ConfigError: a name is not one of `KINDS`.
+    :raises ConfigError: a name is not one of `KINDS`, or it is ``hmac`` and there is none.
     """
     known: dict[str, Proof] = {"user-id": UserIdProof(), "secret": SecretProof(checker, secret_header)}
+    if hmac is not None:
+        known[hmac.name] = hmac
+    elif "hmac" in accept:
+        raise ConfigError(["the proof 'hmac' needs [auth] hmac_keys"])
     unknown = [name for name in accept if name not in known]
     if unknown:
         raise ConfigError([f"no proof is called {name!r}; legal: {', '.join(KINDS)}" for name in unknown])

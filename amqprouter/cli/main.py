@@ -22,12 +22,13 @@ COMMANDS = {
     "tail": "follow events in a terminal",
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",
+    "hmac-key": "give devices keys to sign their messages with",
     "status": "show how the running daemon is",
     "reload": "have the running daemon read its configuration again",
     "auth": "show or forget what the running daemon remembers of checkers' answers",
     "acl": "explain what the access lists allow",
 }
-"""Subcommands with their lines in the help; each is the module of that name."""
+"""Subcommands with their lines in the help; each is the module of that name, with ``_`` for ``-``."""
 
 _EPILOG = """\
 commands:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's own arguments")
     chosen = parser.parse_args(argv)
 
-    command = import_module(f"amqprouter.cli.{chosen.command}")
+    command = import_module(f"amqprouter.cli.{chosen.command.replace('-', '_')}")
     parser = argparse.ArgumentParser(
         f"amqprouter {chosen.command}",
         description=command.DESCRIPTION,

@@ -129,5 +129,7 @@ def _check_proofs(settings: Settings, problems: Problems) -> None:
     auth = settings.auth
     if problems.concern(("auth", "accept"), ("auth", "device_checker")):
         return
+    if "hmac" in auth.accept and not auth.hmac_keys and not problems.concern(("auth", "hmac_keys")):
+        problems.in_option("auth", "hmac_keys", None, "missing; signatures count (accept), and nothing verifies them")
     if auth.accept == ("secret",) and not auth.device_checker:
         problems.in_option("auth", "device_checker", None, "missing; only secrets count, and nothing checks them")

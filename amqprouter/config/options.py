@@ -97,11 +97,15 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "watchdog": Duration(0, most=3600),
     },
     "auth": {
-        "accept": ListOf(Choice(("user-id", "secret")), least=1),
+        "accept": ListOf(Choice(("user-id", "secret", "hmac")), least=1),
         "device_checker": ListOf(Checker(IDeviceSecret)),
         "user_checker": ListOf(Checker(IUserPassword)),
         "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
         "secret_header": NAME,
+        "signature_header": NAME,
+        "hmac_keys": OrEmpty(FilePath("the file of the devices' HMAC keys"), "no signature is accepted"),
+        # A day at most: every message id of so long is kept in memory.
+        "hmac_window": Duration(1, most=86_400),
         "cache_size": Integer(0, 10_000_000),
         "cache_seconds": Duration(0),
         "negative_cache_seconds": Duration(0),

@@ -152,8 +152,8 @@ class AuthenticatorTests(DeviceTestCase):
         self.assertEqual(
             error.problems,
             [
-                "no proof is called 'password'; legal: user-id, secret",
-                "no proof is called 'jtw'; legal: user-id, secret",
+                "no proof is called 'password'; legal: user-id, secret, hmac",
+                "no proof is called 'jtw'; legal: user-id, secret, hmac",
             ],
         )
 
