@@ -65,6 +65,7 @@ class HmacProof:
     """
 
     name = "hmac"
+    by_headers = False
     _allowed = Verdict(True, checker=name)
     _no_message_id = Verdict(False, NO_MESSAGE_ID, name)
     _no_timestamp = Verdict(False, NO_TIMESTAMP, name)

@@ -22,6 +22,7 @@ from amqprouter.auth.verdict import Verdict
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.sender import Senders
 from amqprouter.errors import AuthFileError, ConfigError
 from amqprouter.interfaces import IReloadable
 
@@ -229,6 +230,21 @@ class AcceptTests(HmacTestCase):
         self.write("")
         authenticator.reload()
         self.assertEqual(authenticator.check(message(message_id="m3"), 0.0).reason, "bad-signature")  # type: ignore[union-attr]
+
+    def test_each_message_is_looked_at_though_its_headers_are_known(self) -> None:
+        """A signature is about the body too, so the same headers do not prove another message, nor the same again."""
+        authenticator = self.make("hmac", proof=self.proof)
+        sender = Senders(b"by-id", b"k").of(b"devices", b"dev1.up")
+        signature = sign(KEY, b"dev1.up", NOW, b"m1", b"{}")
+        reasons = []
+        for body in (b"{}", b"{}", b"{1}"):
+            made = message(body=body, signature=signature)
+            sender.recognise(made.properties)
+            self.assertIsNotNone(made.properties.front)
+            verdict = authenticator.check(made, 0.0)
+            assert verdict is not None
+            reasons.append(verdict.reason)
+        self.assertEqual(reasons, ["", "replayed", "bad-signature"])
 
     def test_not_accepted(self) -> None:
         authenticator = self.make("user-id", proof=self.proof)
