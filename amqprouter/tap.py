@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted.application import strports
 from twisted.application.service import Service
+from twisted.logger import Logger
 from twisted.python import usage
 from zope.interface.interface import InterfaceClass
 
@@ -27,6 +28,7 @@ from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.checker_chain import CheckerChain
+from amqprouter.auth.checker_help import explain_checker, list_checkers
 from amqprouter.auth.checkers import Provisions, make_checkers
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
@@ -64,6 +66,9 @@ thousands of objects that live for milliseconds and are freed without the collec
 (700, 10, 10) it looked at them again and again, for a fifth of all CPU time (docs/performance.rst)."""
 
 
+log = Logger()
+
+
 class Options(usage.Options):
     """``twistd amqprouter``."""
 
@@ -77,6 +82,19 @@ class Options(usage.Options):
     def opt_version(self) -> None:
         """Print the version and exit."""
         print(f"amqprouter {__version__}")
+        raise SystemExit(0)
+
+    def opt_help_auth(self) -> None:
+        """List the checkers for ``[auth] device_checker`` and ``user_checker``."""
+        print(list_checkers())
+        raise SystemExit(0)
+
+    def opt_help_auth_type(self, name: str) -> None:
+        """Explain one of these checkers."""
+        try:
+            print(explain_checker(name))
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
         raise SystemExit(0)
 
     def postOptions(self) -> None:
@@ -161,6 +179,8 @@ def build(
     provisions = Provisions(hashing.run, reactor)
 
     def chain(audience: str, descriptions: Sequence[str], interface: InterfaceClass) -> CheckerChain | None:
+        if any(description.startswith("anonymous:") for description in descriptions):
+            log.warn("ANYBODY PASSES FOR ANY OF THE {audience}: [auth] says anonymous:", audience=audience.upper())
         watched = [
             WatchedChecker(f"{audience}/{name}", checker, counters, clock.seconds, settings.auth.max_checker_errors)
             for name, checker in make_checkers(descriptions, interface, provisions)

@@ -83,10 +83,12 @@ def make_checkers(
     checkers: list[tuple[str, ICredentialsChecker]] = []
     problems: list[str] = []
     times: Counter[str] = Counter()
-    for description in descriptions:
+    for position, description in enumerate(descriptions, 1):
         kind = description.partition(":")[0]
         times[kind] += 1
         name = kind if times[kind] == 1 else f"{kind}-{times[kind]}"
+        if kind == "anonymous" and position < len(descriptions):
+            problems.append("checker 'anonymous': it lets everybody in, so nobody behind it is asked; name it last")
         try:
             checkers.append((name, make_checker(description, interface, provisions)))
         except ConfigError as error:

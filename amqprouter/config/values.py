@@ -309,7 +309,8 @@ def located(text: str, surroundings: Surroundings) -> Path:
 class Checker(Kind):
     """A strcred string, checked by the function that the composition root passes in.
 
-    The path of a ``file:`` is made absolute, like those of options that name a file; other arguments are the plugins'.
+    The path of a ``file:`` is made absolute, like those of options that name a file, and so are arguments of the form
+    ``…_file=PATH`` behind white space; other arguments are the plugins'.
     """
 
     interface: InterfaceClass
@@ -323,6 +324,7 @@ class Checker(Kind):
             if not argument:
                 raise ValueError("it names no file")
             text = f"file:{located(argument, surroundings)}"
+        text = re.sub(r"(?<=\s)(\w+_file=)(\S+)", lambda match: f"{match[1]}{located(match[2], surroundings)}", text)
         if surroundings.check_checker is not None:
             surroundings.check_checker(text, self.interface)
         return text

@@ -48,8 +48,8 @@ class FindTests(SynchronousTestCase):
         return problem
 
     def install(self, *factories: object) -> None:
-        """These plugins besides the installed ones."""
-        installed = list(findCheckerFactories())
+        """These plugins, besides our ``file:`` and Twisted's."""
+        installed = [factory for factory in findCheckerFactories() if factory.authType == "file"]
         self.patch(checkers, "findCheckerFactories", lambda: [*installed, *factories])
 
     def test_the_file_checker_is_ours_and_not_twisteds(self) -> None:
@@ -105,6 +105,12 @@ class FindTests(SynchronousTestCase):
         self.assertEqual([name for name, _ in made], ["memory", "file", "memory-2"])
         self.assertEqual(make_checkers([], IDeviceSecret), [])
 
+    def test_nobody_is_asked_behind_one_that_lets_everybody_in(self) -> None:
+        path = write(self.mktemp(), "")
+        self.assertEqual(len(make_checkers([f"file:{path}", "anonymous:"], IDeviceSecret)), 2)
+        for others in ([f"file:{path}"], [f"file:{path}", "anonymous:"]):
+            self.assertRaises(ConfigError, make_checkers, ["anonymous:", *others], IDeviceSecret)
+
     def test_the_problems_of_all_of_them_are_told(self) -> None:
         self.install(MemoryCheckerFactory())
         error: ConfigError = self.assertRaises(
@@ -118,7 +124,8 @@ class DropinTests(SynchronousTestCase):
         """Every twistd, whatever it runs, loads every dropin."""
         program = (
             "import sys, twisted.plugins.amqprouter_checkers as dropin\n"
-            "heavy = {'argon2', 'cffi', 'twisted.internet.reactor', 'txamqp', 'txmongo', 'amqprouter.auth.threads'}\n"
+            "heavy = {'argon2', 'cffi', 'automat', 'twisted.web.client', 'twisted.internet.reactor', "
+            "'txamqp', 'txmongo', 'amqprouter.auth.threads'}\n"
             "print(dropin.file_checker.authType, sorted(heavy & set(sys.modules)))"
         )
         root = Path(amqprouter.__file__).parents[1]

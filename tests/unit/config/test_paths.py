@@ -64,6 +64,14 @@ class PlaceTests(ConfigTestCase):
         self.assertEqual(auth.device_checker, (f"file:{self.folder}/devices.passwd",))
         self.assertEqual(auth.user_checker, ("file:/run/credentials/users",))
 
+    def test_files_among_a_checkers_options(self) -> None:
+        self.environ["CREDENTIALS_DIRECTORY"] = "/run/credentials"
+        self.check_checker = lambda *_: None
+        text = "https://h/x_file=y authorization_file=${CREDENTIALS_DIRECTORY}/auth ca_file=ca.pem timeout=2"
+        (checker,) = self.load(f"[auth]\ndevice_checker = {text}\n").auth.device_checker
+        ours = f"authorization_file=/run/credentials/auth ca_file={self.folder}/ca.pem"
+        self.assertEqual(checker, f"https://h/x_file=y {ours} timeout=2")
+
     def test_files_that_cannot_be_used(self) -> None:
         for text, reason in {
             "nowhere": f"{self.folder}/nowhere: No such file or directory",
