@@ -41,7 +41,7 @@ from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
 from amqprouter.errors import ConfigError
-from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
+from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
@@ -230,7 +230,7 @@ def build(
         watchdog=settings.ingress.watchdog,
         counters=counters,
     )
-    hub = Hub(settings.events, counters, users_acl.allows)
+    hub = Hub(settings.events, counters, users_acl.allows_identity)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
 
     def link(
@@ -289,7 +289,17 @@ def build(
         hashing=hashing,
         checkers=chains,
         web=_web(
-            settings, reactor, clock, hub, counters, users, users_acl.allows, readiness, gauges, top_devices, randomness
+            settings,
+            reactor,
+            clock,
+            hub,
+            counters,
+            users,
+            users_acl.allows_identity,
+            readiness,
+            gauges,
+            top_devices,
+            randomness,
         ),
         control=_control(settings, reactor, control.commands()),
         reloader=reloader,
@@ -305,7 +315,7 @@ def _web(
     hub: Hub,
     counters: Counters,
     users: UserAuthenticator,
-    may_see: Callable[[str, str], bool],
+    may_see: Callable[[Identity, str], bool],
     readiness: list[IReadiness],
     gauges: list[Gauge],
     top_devices: Callable[[], list[dict[str, object]]],
@@ -315,10 +325,10 @@ def _web(
     if not settings.http.endpoint:
         return None
 
-    async def authenticate(username: str, password: bytes) -> bool:
-        return (await users.authenticate(username, password, clock.seconds())).allowed
+    async def authenticate(username: str, password: bytes) -> Identity | None:
+        return await users.identify(username, password, clock.seconds())
 
-    def devices_for(user: str) -> list[dict[str, object]]:
+    def devices_for(user: Identity) -> list[dict[str, object]]:
         return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]
 
     site = make_site(

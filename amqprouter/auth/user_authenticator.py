@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.cred.checkers import ICredentialsChecker
 from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.verdict import BAD_SECRET, NO_CHECKER, NO_CREDENTIAL, Verdict
-from amqprouter.interfaces import IReloadable
+from amqprouter.interfaces import Identity, IReloadable
 
 
 @implementer(IReloadable)
@@ -51,6 +53,16 @@ class UserAuthenticator:
     def flush(self) -> int:
         """Forget every remembered answer; how many."""
         return self._answers.flush()
+
+    async def identify(self, username: str, password: bytes, now: float) -> Identity | None:
+        """Who this is, with what the checker told; None where it is not the user. `now` is in seconds.
+
+        :raises CheckerUnavailable: as `authenticate` does.
+        """
+        verdict = await self.authenticate(username, password, now)
+        if not verdict.allowed:
+            return None
+        return Identity(username) if verdict.identity is None else replace(verdict.identity, name=username)
 
     def forget(self, username: str) -> int:
         """Forget every remembered answer about one user; how many."""

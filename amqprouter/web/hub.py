@@ -32,11 +32,11 @@ from amqprouter.core import sse
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import IReloadable
+from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.subscriber import Sink, Subscriber
 
-Permission = Callable[[str, str], bool]
+Permission = Callable[[Identity, str], bool]
 """(user, event key) → whether that user may see that event."""
 
 WINDOW_BYTES = 67_108_864
@@ -135,7 +135,7 @@ class Hub:
         audience.difference_update(gone)
 
     def subscribe(
-        self, user: str, patterns: Collection[TopicPattern], sink: Sink, last_event_id: str = ""
+        self, user: Identity, patterns: Collection[TopicPattern], sink: Sink, last_event_id: str = ""
     ) -> Subscriber:
         """Add a subscriber; nothing is written to `sink` before its `Subscriber.start` is called.
 

@@ -12,6 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.errors import CheckerUnavailable
+from amqprouter.interfaces import Identity
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
 
@@ -97,9 +98,9 @@ class MemberLeaf(Leaf):
             request.setHeader(b"WWW-Authenticate", b'Basic realm="amqprouter", charset="UTF-8"')
             reply_error(request, http.UNAUTHORIZED, "login needed")
             return
-        request.member = user
+        request.member = user.name
         self.respond_to(request, user)
 
-    def respond_to(self, request: RouterRequest, user: str) -> None:
+    def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """Answer `user`."""
         raise NotImplementedError

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from twisted.web.iweb import IRequest
 
-Authenticate = Callable[[str, bytes], Awaitable[bool]]
-"""(user name, password) → whether they belong together.
+from amqprouter.interfaces import Identity
+
+Authenticate = Callable[[str, bytes], Awaitable[Identity | None]]
+"""(user name, password) → who that is, or None where they do not belong together.
 
 :raises CheckerUnavailable: nobody can tell at the moment.
 """
@@ -24,8 +26,8 @@ class Login:
         self._authenticate = authenticate
         self._anonymous = anonymous
 
-    async def user(self, request: IRequest) -> str | None:
-        """The name of the user, or None where there must be a login and there is no good one.
+    async def user(self, request: IRequest) -> Identity | None:
+        """The user, or None where there must be a login and there is no good one.
 
         A bad login is never taken as none: who meant to log in should not see an anonymous view without a word.
 
@@ -33,12 +35,12 @@ class Login:
         """
         header = request.getHeader(b"Authorization")
         if header is None:
-            return ANONYMOUS if self._anonymous else None
+            return Identity(ANONYMOUS) if self._anonymous else None
         pair = _parse_basic(header)
         if pair is None:
             return None
         username, password = pair
-        return username if await self._authenticate(username, password) else None
+        return await self._authenticate(username, password)
 
 
 def _parse_basic(header: bytes) -> tuple[str, bytes] | None:

@@ -8,6 +8,7 @@ from importlib import resources
 from twisted.web.http import CACHED
 from twisted.web.server import NOT_DONE_YET
 
+from amqprouter.interfaces import Identity
 from amqprouter.web.leaf import Leaf, MemberLeaf, reply
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
@@ -43,7 +44,7 @@ class PageLeaf(MemberLeaf):
         super().__init__(login)
         self._file = _File("live.html", b"text/html; charset=utf-8")
 
-    def respond_to(self, request: RouterRequest, user: str) -> None:
+    def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """The same for everybody."""
         request.setHeader(b"Content-Security-Policy", _POLICY)
         self._file.send(request)

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from amqprouter.core import sse
 from amqprouter.core.topic import TopicPattern
+from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf, reply, reply_error
@@ -56,7 +57,7 @@ class EventsLeaf(MemberLeaf):
             return reply(request, b"", b"text/plain", http.NO_CONTENT)
         return super().respond(request)
 
-    def respond_to(self, request: RouterRequest, user: str) -> None:
+    def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """Begin the stream, or say why not."""
         texts = request.args.get(b"topic", [b"#"])
         if len(texts) > self._settings.max_topics:
@@ -123,7 +124,7 @@ class EventStream:
         self._random = random
         self._subscriber: Subscriber | None = None
 
-    def begin(self, hub: Hub, user: str, patterns: Collection[TopicPattern], last_event_id: str) -> None:
+    def begin(self, hub: Hub, user: Identity, patterns: Collection[TopicPattern], last_event_id: str) -> None:
         """Subscribe, and write until the transport says stop."""
         request = self._request
         subscriber = self._subscriber = hub.subscribe(user, patterns, self, last_event_id)

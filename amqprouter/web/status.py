@@ -9,14 +9,14 @@ from twisted.internet.interfaces import IReactorTime
 
 from amqprouter import __version__
 from amqprouter.core.counters import Counters
-from amqprouter.interfaces import IReadiness
+from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.web.health import report
 from amqprouter.web.leaf import MemberLeaf, reply_json
 from amqprouter.web.login import Login
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.request import RouterRequest
 
-TopDevices = Callable[[str], Sequence[Mapping[str, object]]]
+TopDevices = Callable[[Identity], Sequence[Mapping[str, object]]]
 """user → the busiest of the devices that this user may know of, as JSON objects with at least ``device``."""
 
 
@@ -53,7 +53,7 @@ class StatusLeaf(MemberLeaf):
         self._report = report
         self._top_devices = top_devices
 
-    def respond_to(self, request: RouterRequest, user: str) -> None:
+    def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """Everything, as of now."""
         devices = [dict(device) for device in self._top_devices(user)]
-        reply_json(request, {"user": user, **self._report.read(), "devices": devices})
+        reply_json(request, {"user": user.name, **self._report.read(), "devices": devices})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from amqprouter.core import sse
 from amqprouter.core.topic import TopicPattern
+from amqprouter.interfaces import Identity
 
 if TYPE_CHECKING:
     from amqprouter.web.hub import Hub
@@ -51,7 +52,7 @@ class Subscriber:
         self,
         hub: Hub,
         number: int,
-        user: str,
+        user: Identity,
         patterns: Collection[TopicPattern],
         sink: Sink,
         cursor: int | None,

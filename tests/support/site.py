@@ -10,6 +10,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event, encode_event_body
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
+from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.hub import Hub
 from amqprouter.web.site import make_site
@@ -38,8 +39,8 @@ class LiveSite:
         self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
 
-    async def _authenticate(self, username: str, password: bytes) -> bool:
-        return (username, password) == ("alice", b"wonder")
+    async def _authenticate(self, username: str, password: bytes) -> Identity | None:
+        return Identity(username) if (username, password) == ("alice", b"wonder") else None
 
     @property
     def url(self) -> str:

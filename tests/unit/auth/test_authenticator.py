@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -17,7 +17,7 @@ from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.sender import Senders
 from amqprouter.errors import CheckerUnavailable, ConfigError
-from amqprouter.interfaces import IAuthenticator, IReloadable, IVerdict
+from amqprouter.interfaces import IAuthenticator, Identity, IReloadable, IVerdict
 from amqprouter.testing_auth import MemoryChecker
 
 HEADER = "x-device-secret"
@@ -253,6 +253,18 @@ class UserAuthenticatorTests(SynchronousTestCase):
         self.checker.unavailable = True
         answer = Deferred.fromCoroutine(self.authenticator.authenticate("alice", b"sesame", 0.0))
         self.failureResultOf(answer, CheckerUnavailable)
+
+    def test_who_it_is(self) -> None:
+        def identify(password: bytes) -> Identity | None:
+            return self.successResultOf(Deferred.fromCoroutine(self.authenticator.identify("alice", password, 0.0)))
+
+        self.assertEqual(identify(b"sesame"), Identity("alice"))
+        self.assertIs(identify(b"wrong"), None)
+        told = Identity("alice", groups=("operators",), tenant="acme")
+        self.patch(self.checker, "requestAvatarId", lambda credentials: succeed(told))
+        self.authenticator.flush()
+        self.assertEqual(identify(b"sesame"), told)
+        self.assertEqual(identify(b"sesame"), told)  # remembered
 
     def test_forget_flush_and_reload(self) -> None:
         for forget in (lambda: self.authenticator.forget("alice"), self.authenticator.flush, self.authenticator.reload):

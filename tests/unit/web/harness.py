@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
-from amqprouter.interfaces import IReadiness
+from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.hub import Hub
@@ -123,10 +123,11 @@ class World:
         self.clock = Clock()
         self.counters = Counters()
         self.passwords = {"alice": b"wonder"}
+        self.groups: tuple[str, ...] = ()
         self.checker_error: Exception | None = None
         self.hidden: set[tuple[str, str]] = set()
         self.events = events or EventsSettings()
-        self.hub = Hub(self.events, self.counters, lambda user, key: (user, key) not in self.hidden)
+        self.hub = Hub(self.events, self.counters, lambda user, key: (user.name, key) not in self.hidden)
         self.site = make_site(
             http=http or HttpSettings(),
             events=self.events,
@@ -135,16 +136,16 @@ class World:
             authenticate=self.authenticate,
             readiness=readiness,
             gauges=[Gauge("depth", "How deep.", lambda: 3)],
-            top_devices=lambda user: [{"device": f"of-{user}", "rate": 1.5}],
+            top_devices=lambda user: [{"device": f"of-{user.name}", "rate": 1.5}],
             reactor=self.clock,
             random=lambda: 0.5,
         )
         self.site.startFactory()
 
-    async def authenticate(self, username: str, password: bytes) -> bool:
+    async def authenticate(self, username: str, password: bytes) -> Identity | None:
         if self.checker_error is not None:
             raise self.checker_error
-        return self.passwords.get(username) == password
+        return Identity(username, groups=self.groups) if self.passwords.get(username) == password else None
 
     def connect(self) -> Connection:
         return Connection(self.site)

@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from amqprouter.core import sse
 from amqprouter.core.counters import Counters
 from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import IReloadable
+from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.hub import WINDOW_BYTES, Hub
 from tests.unit.web.harness import MemorySink, event
@@ -36,14 +36,16 @@ class HubTestCase(SynchronousTestCase):
         settings = EventsSettings(window=window, buffer_bytes=buffer_bytes, max_subscribers=2)
         self.hub = Hub(settings, self.counters, self.allows, window_bytes=window_bytes, max_remembered=max_remembered)
 
-    def allows(self, user: str, key: str) -> bool:
+    def allows(self, user: Identity, key: str) -> bool:
         self.asked += 1
-        return (user, key) not in self.hidden
+        return (user.name, key) not in self.hidden
 
     def subscribe(self, *patterns: str, user: str = "alice", last: str = "", capacity: int | None = None) -> MemorySink:
         sink = MemorySink()
         sink.capacity = capacity
-        sink.subscriber = self.hub.subscribe(user, [TopicPattern(text) for text in patterns or ("#",)], sink, last)
+        sink.subscriber = self.hub.subscribe(
+            Identity(user), [TopicPattern(text) for text in patterns or ("#",)], sink, last
+        )
         sink.subscriber.start()
         return sink
 
@@ -240,7 +242,7 @@ class ResumeTests(HubTestCase):
     def test_the_connection_may_block_before_the_start(self) -> None:
         self.publish(0, 1)
         sink = MemorySink()
-        subscriber = self.hub.subscribe("alice", [TopicPattern("#")], sink, "0")
+        subscriber = self.hub.subscribe(Identity("alice"), [TopicPattern("#")], sink, "0")
         subscriber.pause()
         subscriber.start()
         self.publish(2)
