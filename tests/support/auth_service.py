@@ -43,6 +43,10 @@ class AuthService(Resource):
         self._number = self._port.getHost().port
 
     @property
+    def stopped(self) -> bool:
+        return self._port is None
+
+    @property
     def address(self) -> str:
         return f"127.0.0.1:{self._number}"
 
