@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "show how the running daemon is",
     "reload": "have the running daemon read its configuration again",
     "auth": "show or forget what the running daemon remembers of checkers' answers",
+    "worker": "have a function done for every message of a queue, in processes of its own",
     "acl": "explain what the access lists allow",
 }
 """Subcommands with their lines in the help; each is the module of that name, with ``_`` for ``-``."""

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "pipeline": {"held", *INNER},
     "config": {"config", *INNER},
     **{adapter: {adapter, "pipeline", *INNER} for adapter in ADAPTERS},
+    "worker": {"worker", "amqp", *INNER},
 }
 """Parts of the package, by first module name, and the parts that each may import; others may import all but `tap`."""
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time"}

@@ -1,0 +1,54 @@
+"""Functions for workers under test; they run in other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from amqprouter.worker import Job, Refused
+
+
+def double(job: Job) -> object:
+    """Twice the number in the body."""
+    return {"twice": job.json()["n"] * 2, "pid": os.getpid(), "attempt": job.attempt}
+
+
+def report(job: Job) -> object:
+    for step in (0.5, 1):
+        job.progress(step)
+        time.sleep(0.05)  # or the first would be overtaken by the end
+    return "done"
+
+
+def fail(job: Job) -> object:
+    raise ValueError("the text quotes a secret")
+
+
+def refuse(job: Job) -> object:
+    raise Refused("not a picture")
+
+
+def die(job: Job) -> object:
+    os._exit(7)
+
+
+def hang(job: Job) -> object:
+    time.sleep(600)
+    return None
+
+
+def odd(job: Job) -> object:
+    """Something that JSON has not, but that can be sent between processes."""
+    return {1, 2}
+
+
+def count(job: Job) -> object:
+    """Notes in a file that it ran, and fails at its first try."""
+    body = job.json()
+    with Path(body["file"]).open("a") as file:
+        file.write(f"{job.message_id} {job.attempt} {job.key} {job.device}\n")
+    if body.get("fails", 0) >= job.attempt:
+        raise RuntimeError("not yet")
+    time.sleep(body.get("seconds", 0))
+    return body.get("n")
