@@ -94,8 +94,8 @@ class ContentTests(SynchronousTestCase):
         self.assertEqual([name for name in names if "__pycache__" in name or name.endswith("dropin.cache")], [])
 
 
-class InstallTests(SynchronousTestCase):
-    """What `twistd` and the package find after an installation."""
+class EnvironmentTestCase(SynchronousTestCase):
+    """A virtual environment of its own, which sees the dependencies of the running one."""
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp()).absolute()
@@ -109,6 +109,10 @@ class InstallTests(SynchronousTestCase):
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install")
         options = ("--quiet", "--no-deps", "--no-index", "--no-build-isolation")
         _run(*pip, *options, *what, cwd=self.folder)
+
+
+class InstallTests(EnvironmentTestCase):
+    """What `twistd` and the package find after an installation."""
 
     def _check(self, home: Path) -> None:
         found = json.loads(_run(self.python, "-c", _INVENTORY, cwd=self.folder))

@@ -1,0 +1,1 @@
+"""Devices of amqprouter in an SQLite database."""
