@@ -26,11 +26,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.core.counters import Counters
+from amqprouter.core.decision import Decision
 from amqprouter.core.device_id import valid_device_id
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.rules import RuleSet
-from amqprouter.core.scheduler import Decision, Scheduler
+from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.sender import Sender, Senders
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
@@ -150,6 +151,7 @@ class Pipeline:
             sender.recognise(message.properties)
             settlement = Settlement(message, delivery.delivery_tag, ledger, self._finish)
             self._guarded(settlement, now)
+        self._scheduler.tidy(now)
         self.flush()
 
     def _guarded(self, settlement: Settlement, now: float) -> None:
@@ -222,13 +224,28 @@ class Pipeline:
         if not allowed:
             self._reject(settlement, "not-authorised")
             return
-        decision = self._scheduler.offer(message.device, settlement, now)
+        decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
         if decision is Decision.RUN:
             self._route(settlement)
         elif decision is Decision.THROTTLED:
             self._counters.throttled += 1
+        elif decision is Decision.DROP:
+            self._counters.dropped += 1
+            self._settle(settlement)
         elif decision is Decision.REFUSED:
-            self._reject(settlement, "rate-limited")
+            self._reject_as_over(settlement, now)
+        elif decision is Decision.PARK:
+            self._park(settlement, now)
+
+    def _park(self, settlement: Settlement, now: float) -> None:
+        """Too much of the device waits already."""
+        self._reject_as_over(settlement, now)
+
+    def _reject_as_over(self, settlement: Settlement, now: float) -> None:
+        """Reject a message, and say over which limit its device is and when it may try again."""
+        message = settlement.message
+        why = self._scheduler.explain(message.device, now, len(message.body)).reason
+        self._reject(settlement, f"rate-limited: {why}" if why else "rate-limited")
 
     # Out.
 
@@ -263,7 +280,7 @@ class Pipeline:
 
     def _finish(self, settlement: Settlement) -> None:
         """Every target has answered."""
-        self._scheduler.finished()
+        self._scheduler.finished(settlement.message.device)
         if settlement.refusals:
             self._dead_letter(settlement, "; ".join(settlement.refusals))
         else:
@@ -271,7 +288,8 @@ class Pipeline:
 
     def _reject(self, settlement: Settlement, reason: str) -> None:
         self._quarantining += 1
-        counted = Settlement(settlement.message, settlement.tag, settlement.ledger, lambda s: self._rejected(s, reason))
+        label = reason.partition(":")[0]  # what follows a colon differs from message to message
+        counted = Settlement(settlement.message, settlement.tag, settlement.ledger, lambda s: self._rejected(s, label))
         self._quarantine.reject(settlement.message, reason, counted)
 
     def _rejected(self, settlement: Settlement, reason: str) -> None:

@@ -20,7 +20,7 @@ from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
 
-_LIVE = {"routes", "scheduler"}
+_LIVE = {"routes", "scheduler", "classes", "tenants"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reloaded:
 
 
 class Reloader:
-    """Reads the configuration again, with `load`, and the files of `parts`."""
+    """Reads the configuration again, with `load`, and the files of `parts`. `now` is the scheduler's clock."""
 
     log = Logger()
 
@@ -46,6 +46,7 @@ class Reloader:
         scheduler: Scheduler[Settlement],
         parts: Sequence[IReloadable],
         counters: Counters,
+        now: Callable[[], float],
     ) -> None:
         self._load = load
         self._settings = settings
@@ -53,6 +54,7 @@ class Reloader:
         self._scheduler = scheduler
         self._parts = parts
         self._counters = counters
+        self._now = now
 
     def reload(self) -> Reloaded:
         """Read everything again, and say what became of it, here and in the log. Never raises."""
@@ -64,7 +66,7 @@ class Reloader:
             return self._kept(error.problems)
         except ValueError as error:
             return self._kept([f"{error}; a target that is new needs a restart"])
-        self._scheduler.configure(settings.scheduler)
+        self._scheduler.configure(settings.scheduler, settings.classes, settings.tenants, self._now())
         problems: list[str] = []
         for part in self._parts:
             try:

@@ -121,10 +121,50 @@ class SchedulerSettings:
     """Messages of one device that may wait for its rate; one more is refused."""
     max_waiting: int = 1000
     """Messages of all devices that may wait for their rates."""
+    max_hold: float = 60.0
+    """Seconds that a message may wait for a limit; one that would have to wait longer is refused."""
     max_in_flight: int = 4096
     """Messages that may be under way to their targets at once; beyond it devices take turns."""
     max_devices: int = 1_000_000
-    """Token buckets remembered; full ones are forgotten first, then the ones idle longest."""
+    """Devices remembered; those with full buckets are forgotten first."""
+    tenant_limits: str = ""
+    """Limits of a tenant's devices together, for tenants without a section of their own; none when empty."""
+    gateway_limits: str = ""
+    """Limits of all devices of this gateway together; none when empty."""
+
+
+@dataclass(frozen=True)
+class ClassSettings:
+    """A section ``[class NAME]``: how the devices of one kind are scheduled."""
+
+    name: str
+    devices: tuple[str, ...] = ()
+    """Globs over the device id."""
+    groups: tuple[str, ...] = ()
+    """Groups that a checker may say a device is in."""
+    limits: str = ""
+    """Of each device, such as ``100/s burst 200, 1MB/s``; that of ``[scheduler]`` when empty."""
+    total: str = ""
+    """Of all devices of the class together; none when empty."""
+    priority: str = "normal"
+    """``high``, ``normal`` or ``low``."""
+    weight: int = 1
+    """Turns in a row, compared with the other classes of the same priority."""
+    over: str = "delay"
+    """What happens to messages over a limit: ``delay``, ``drop`` or ``reject``."""
+    shadow: bool = False
+    """Whether the class's limits only count what they would have held up."""
+
+
+@dataclass(frozen=True)
+class TenantSettings:
+    """A section ``[tenant NAME]``: limits of the devices that a checker says are this tenant's."""
+
+    name: str
+    limits: str = ""
+    """Of all devices of the tenant together; ``[scheduler] tenant_limits`` when empty."""
+    shadow: bool = False
+    """Whether the limits only count what they would have held up."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +287,8 @@ class Settings:
     auth: AuthSettings = field(default_factory=AuthSettings)
     acl: AclSettings = field(default_factory=AclSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    classes: tuple[ClassSettings, ...] = ()
+    tenants: tuple[TenantSettings, ...] = ()
     routes: tuple[RouteSettings, ...] = ()
     store: StoreSettings = field(default_factory=StoreSettings)
     events: EventsSettings = field(default_factory=EventsSettings)

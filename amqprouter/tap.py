@@ -57,6 +57,8 @@ from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import hub_gauges, make_site
 from amqprouter.web.status import StatusReport
 
+log = Logger()
+
 TOP_DEVICES = 50
 """Devices in ``/status``: what fits on a screen or two; the rest is for /metrics."""
 
@@ -206,7 +208,13 @@ def build(
         negative_cache_seconds=settings.auth.negative_cache_seconds,
     )
     devices_acl, users_acl = device_acl(settings.acl.devices), user_acl(settings.acl.users)
-    scheduler: Scheduler[Settlement] = Scheduler(settings.scheduler)
+    scheduler: Scheduler[Settlement] = Scheduler(
+        settings.scheduler,
+        settings.classes,
+        settings.tenants,
+        counts=counters.scheduled,
+        complain=lambda problem: log.warn("{problem}", problem=problem),
+    )
     pipeline = Pipeline(
         clock,
         wall_clock,
@@ -254,12 +262,12 @@ def build(
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
-    reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters)
+    reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
     gauges = [
         Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
         Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
         Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
-        Gauge("known_devices", "Devices with a token bucket in memory.", lambda: scheduler.known_devices),
+        Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
     ]
 
     def top_devices() -> list[dict[str, object]]:

@@ -77,9 +77,7 @@ class Bench:
         self.outgoing = Outgoing("x-device-secret")
         self.rules = RuleSet([RouteSettings("all", (f"exchange:{TARGET_EXCHANGE}",))])
         self.acl = Acl.parse("* -> %d.up.#\n", "acl", "%d")
-        self.scheduler: Scheduler[Settlement] = Scheduler(
-            SchedulerSettings(rate=1e9, burst=1e9, max_in_flight=messages + 1)
-        )
+        self.scheduler: Scheduler[Settlement] = Scheduler(SchedulerSettings(rate=1e9, burst=1e9, max_in_flight=10**9))
         self.authenticator = Authenticator(
             ("user-id", "secret"),
             _KnowsAll(),

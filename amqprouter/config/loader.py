@@ -20,12 +20,14 @@ from typing import Any
 
 from amqprouter.config.checks import check_together
 from amqprouter.config.file import Problems, Sections, read_sections
-from amqprouter.config.options import ROUTE, SECTIONS
+from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
 from amqprouter.config.values import CheckerCheck, ListOf, Pairs, Surroundings, Value
 from amqprouter.errors import ConfigError
-from amqprouter.settings import ControlSettings, RouteSettings, Settings
+from amqprouter.settings import ClassSettings, ControlSettings, RouteSettings, Settings, TenantSettings
 
-_ROUTE_HEADER = re.compile(r"route(\s.*)?", re.DOTALL)
+_NAMED = {"route": ROUTE, "class": CLASS, "tenant": TENANT}
+"""Kinds of sections that there may be many of, each with a name of its own."""
+_NAMED_HEADER = re.compile(rf"({'|'.join(_NAMED)})(\s.*)?", re.DOTALL)
 _INLINE_COMMENT = re.compile(r"\s[;#]\s*\w")
 
 
@@ -72,28 +74,36 @@ class _Reader:
     def settings(self, sections: Sections) -> Settings:
         """All sections."""
         settings = Settings()
-        routes: dict[str, RouteSettings | None] = {}
+        named: dict[str, dict[str, Any]] = {kind: {} for kind in _NAMED}
         for header, texts in sections.items():
             if header in SECTIONS:
                 values = self._values(header, texts, SECTIONS[header])
                 section = dataclasses.replace(getattr(settings, header), **values)
                 settings = dataclasses.replace(settings, **{header: section})
-            elif _ROUTE_HEADER.fullmatch(header):
-                name = " ".join(header.split()[1:])
-                if name in routes:
-                    self._problems.in_section(header, "another route has this name; routes need names of their own")
-                routes[name] = self._route(header, name, texts)
+            elif match := _NAMED_HEADER.fullmatch(header):
+                kind, name = match[1], " ".join(header.split()[1:])
+                if not name:
+                    self._problems.in_section(header, f"a {kind} needs a name: [{kind} NAME]")
+                if name in named[kind]:
+                    self._problems.in_section(header, f"another {kind} has this name; each needs one of its own")
+                named[kind][name] = self._values(header, texts, _NAMED[kind])
+                if kind == "route":
+                    self._check_route(header, texts)
             else:
-                self._problems.in_section(header, f"unknown section{_nearest(header, [*SECTIONS, 'route NAME'])}")
-        return dataclasses.replace(settings, routes=tuple(route for route in routes.values() if route is not None))
+                legal = [*SECTIONS, *(f"{kind} NAME" for kind in _NAMED)]
+                self._problems.in_section(header, f"unknown section{_nearest(header, legal)}")
+        return dataclasses.replace(
+            settings,
+            classes=tuple(ClassSettings(name, **values) for name, values in named["class"].items()),
+            tenants=tuple(TenantSettings(name, **values) for name, values in named["tenant"].items()),
+            routes=tuple(
+                RouteSettings(name, **values) for name, values in named["route"].items() if values.get("targets")
+            ),
+        )
 
-    def _route(self, header: str, name: str, texts: dict[str, str]) -> RouteSettings | None:
-        if not name:
-            self._problems.in_section(header, "a route needs a name: [route NAME]")
-        values = self._values(header, texts, ROUTE)
+    def _check_route(self, header: str, texts: dict[str, str]) -> None:
         if "targets" not in texts:
             self._problems.in_option(header, "targets", None, "missing; a route goes somewhere", ROUTE["targets"].legal)
-        return RouteSettings(name=name, **values) if "targets" in values else None
 
     def _values(self, header: str, texts: dict[str, str], kinds: dict[str, Value]) -> dict[str, Any]:
         values = {}

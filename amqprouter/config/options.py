@@ -24,9 +24,11 @@ from amqprouter.config.values import (
     Value,
     matching,
 )
-from amqprouter.core import target
+from amqprouter.core import limit, target
 from amqprouter.core.device_pattern import DevicePattern
+from amqprouter.core.terms import OVER
 from amqprouter.core.topic import TopicPattern
+from amqprouter.core.turns import MOST_WEIGHT, PRIORITIES
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 
 MIN_HEARTBEAT = 5
@@ -59,6 +61,7 @@ TOPIC_PATTERN = Text(
 )
 DEVICE_PATTERN = Text("a glob over device ids: *, ?, [abc], [!abc]", _device_pattern)
 TARGET = Text("", target.Target.parse, longest=600)  # its own errors name the legal forms
+LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
 AUTHORITIES = OrEmpty(FilePath("a PEM file of authorities", check=check_certificates), "the system's authorities")
@@ -119,8 +122,12 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "burst": Number(1),  # with less than one, no message would ever have its turn
         "max_waiting_per_device": Integer(0, 10_000_000),
         "max_waiting": Integer(0, 10_000_000),
+        # Well before the broker gives a consumer up, after 30 minutes: https://www.rabbitmq.com/docs/consumers
+        "max_hold": Duration(0, most=900),
         "max_in_flight": Integer(1, 10_000_000),
         "max_devices": Integer(1, 100_000_000),
+        "tenant_limits": OrEmpty(LIMITS, "none"),
+        "gateway_limits": OrEmpty(LIMITS, "none"),
     },
     "store": {
         "uri": StoreUri(),
@@ -178,3 +185,21 @@ ROUTE: dict[str, Value] = {
     "final": Boolean(),
 }
 """The options of each section ``[route NAME]``."""
+
+CLASS: dict[str, Value] = {
+    "devices": ListOf(DEVICE_PATTERN),
+    "groups": ListOf(NAME),
+    "limits": OrEmpty(LIMITS, "rate and burst of [scheduler]"),
+    "total": OrEmpty(LIMITS, "none"),
+    "priority": Choice(PRIORITIES),
+    "weight": Integer(1, MOST_WEIGHT),
+    "over": Choice(OVER),
+    "shadow": Boolean(),
+}
+"""The options of each section ``[class NAME]``."""
+
+TENANT: dict[str, Value] = {
+    "limits": OrEmpty(LIMITS, "tenant_limits of [scheduler]"),
+    "shadow": Boolean(),
+}
+"""The options of each section ``[tenant NAME]``."""

@@ -17,7 +17,9 @@ class Counters:
     authenticated: int = 0
     """A message's device proved who it is."""
     throttled: int = 0
-    """A message had to wait for its device's rate."""
+    """A message had to wait for a limit."""
+    dropped: int = 0
+    """A message was over a limit, and its device's class drops what is."""
     routed: int = 0
     """A message was handed to its targets."""
     settled: int = 0
@@ -50,6 +52,12 @@ class Counters:
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Messages published to the dead-letter queue, by reason."""
+    scheduled: Counter[str] = field(default_factory=Counter)
+    """Messages by what the scheduler decided, and by class, with a space between: ``run default``.
+
+    Those that had to wait are in ``wait`` or ``throttled`` and, once they ran, in ``run`` too; ``shadow`` are those
+    that ran although a limit in shadow mode would have held them up.
+    """
     checker_answers: Counter[str] = field(default_factory=Counter)
     """What became of questions, by checker and outcome with a space between: ``devices/http allowed``."""
     checker_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))

@@ -1,205 +1,375 @@
-"""Whose message goes next: a token bucket for each device, and turns among those that have tokens.
+"""Whose message goes next: limits for devices and those above them, and turns among those that have room.
 
-Theory of operation. A message whose device has a token, with room under `max_in_flight` and nobody waiting for a turn,
-runs at once: the usual case costs one dictionary look-up and some arithmetic. Otherwise it waits in its device's queue.
-A waiting device stands in one of two places: in the ring of those that have a token and wait for room, served one
-message a turn, round and round; or, without a token, in a heap by the moment of its next one. Every decision is O(1) on
-the ring and O(log waiting devices) on the heap, however many devices there are.
+Theory of operation. A message runs at once when its device's limit has room (`amqprouter.core.limit`), when every
+bucket that it shares with others has (`amqprouter.core.terms`), when there is room in flight, and when nobody waits for
+that room; the usual case costs one look-up and some arithmetic. Nothing is taken from any bucket unless all of them
+have room.
 
-Bounds. A device without a token may have `max_waiting_per_device` messages waiting, and all such devices together
-`max_waiting`; one more is refused, for holding it would fill the consumers' prefetch window and stall everybody else.
-Messages that wait for room only are bounded by the prefetch. Buckets are bounded by `max_devices`: those that are full
-equal new ones and are forgotten first, then the longest known that nothing waits for.
+Otherwise the class of the device says what happens. ``drop`` and ``reject`` measure messages as they come. ``delay``
+has them wait in the device's lane, in order, which stands in one place at a time:
+
+- taking turns for room (`amqprouter.core.turns`);
+- letting others go first, while the device has more in flight than there is room left: so however few or many devices
+  are at it, about as much room as each of them has stays free for those that are quiet (dynamic thresholds, Choudhury
+  and Hahne, 1998), and no rate needs to be configured for that;
+- asleep until its limit has room (`amqprouter.core.timer_wheel`);
+- or behind other lanes at a bucket that they share. Of those, one at a time is next to take from the bucket: it alone
+  sleeps and wakes, so that a thousand lanes do not all wake for one token. It may queue at a later bucket meanwhile,
+  but gives up later ones when an earlier one holds it up: so no two lanes ever wait for each other.
+
+Each step is O(1), however many devices wait.
+
+Bounds. A device may have `max_waiting_per_device` messages waiting for a limit, for at most `max_hold` seconds, and all
+devices together `max_waiting`: one more would fill the consumers' prefetch window and stall everybody else, so it is to
+be parked. Messages that wait for room only are bounded by the prefetch. Devices in memory are bounded by `max_devices`:
+those whose buckets are full equal new ones and are forgotten, sooner when memory is short.
 
 The core is pure: `now` is seconds on a monotonic clock, and whoever calls `take` decides when.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum
-from heapq import heappop, heappush, nlargest
+from collections import Counter
+from collections.abc import Callable, Sequence
+from heapq import nlargest
 from typing import Generic, Protocol, TypeVar
 
-from amqprouter.core.token_bucket import TokenBucket
+from amqprouter.core.decision import Decision
+from amqprouter.core.explanation import Explanation, explain
+from amqprouter.core.known_devices import KnownDevices
+from amqprouter.core.lane import Device, Place, Waiting
+from amqprouter.core.limit import Limit
+from amqprouter.core.talkers import Talkers
+from amqprouter.core.terms import (
+    NOTHING,
+    ClassOptions,
+    Grant,
+    Granted,
+    Rates,
+    TenantOptions,
+    Terms,
+    TermsBook,
+)
+from amqprouter.core.waiting_room import WaitingRoom
 
 Item = TypeVar("Item")
 
+MAX_OVERRIDES = 10_000
+"""Limits set by hand. More of them are better granted by the checker, or made a class."""
+TALKERS = 4096
+"""Devices counted for `top`; while there are no more, the counts are exact."""
+_LOOKED_AT = 4
+"""Lanes of those that yield looked at in each `take`: the others come next time."""
 
-class Limits(Protocol):
+
+class Limits(Rates, Protocol):
     """Rates and bounds; ``[scheduler]`` of the configuration says what each means."""
 
     @property
-    def rate(self) -> float: ...
-
-    @property
-    def burst(self) -> float: ...
-
-    @property
     def max_waiting_per_device(self) -> int: ...
-
     @property
     def max_waiting(self) -> int: ...
-
+    @property
+    def max_hold(self) -> float: ...
     @property
     def max_in_flight(self) -> int: ...
-
     @property
     def max_devices(self) -> int: ...
 
 
-class Decision(Enum):
-    """What becomes of an offered message."""
-
-    RUN = "run"
-    """Its turn is now; it counts as in flight."""
-    WAIT = "wait"
-    """It waits for room; `take` will return it."""
-    THROTTLED = "throttled"
-    """It waits for its device's rate; `take` will return it."""
-    REFUSED = "refused"
-    """Too many wait for the device's rate already."""
-
-
-class _Device(Generic[Item]):
-    __slots__ = ("bucket", "is_throttled", "name", "passed", "refused", "waiting")
-
-    def __init__(self, name: str, bucket: TokenBucket) -> None:
-        self.name = name
-        self.bucket = bucket
-        self.waiting: deque[Item] | None = None  # made when needed: most devices never wait
-        self.is_throttled = False  # in the heap, not the ring
-        self.passed = 0
-        self.refused = 0
-
-
 class Scheduler(Generic[Item]):
-    """Schedules items of any kind by the name of their device."""
+    """Schedules items of any kind by the name of their device. `counts` gets the totals of
+    `amqprouter.core.counters.Counters.scheduled`; `complain` is told what is wrong with what a checker grants.
 
-    def __init__(self, limits: Limits) -> None:
-        self._devices: dict[str, _Device[Item]] = {}
-        self._ring: deque[_Device[Item]] = deque()
-        self._heap: list[tuple[float, int, _Device[Item]]] = []
-        self._heap_order = 0  # decides between equal moments: first come, first served
+    :raises ValueError: a limit or a pattern is none; configurations that were validated have no such.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        classes: Sequence[ClassOptions] = (),
+        tenants: Sequence[TenantOptions] = (),
+        counts: Counter[str] | None = None,
+        complain: Callable[[str], None] = lambda problem: None,
+    ) -> None:
+        self._counts: Counter[str] = Counter() if counts is None else counts
+        self._complain = complain
+        self._known: KnownDevices[Item] = KnownDevices()
+        self._devices = self._known.by_name
+        self._room: WaitingRoom[Item] = WaitingRoom()
+        self._talkers = Talkers(TALKERS)
+        self._refused = Talkers(TALKERS)
+        self.overrides: dict[str, Limit] = {}
+        """Limits set by hand, by device."""
         self.in_flight = 0
-        self.waiting = 0
-        """Messages that wait, for room or for their rate."""
-        self.throttled_waiting = 0
-        """Those of them that wait for their rate."""
-        self.configure(limits)
-
-    def configure(self, limits: Limits) -> None:
-        """Use these rates and bounds from now on; what waits keeps waiting by the new rate."""
+        self._book = TermsBook(limits, classes, tenants, complain)
         self._limits = limits
-        self._rate, self._burst, self._max_in_flight = limits.rate, limits.burst, limits.max_in_flight
+        self._max_in_flight = limits.max_in_flight
 
-    def offer(self, name: str, item: Item, now: float) -> Decision:
-        """A message of the device `name` has come."""
+    def configure(
+        self, limits: Limits, classes: Sequence[ClassOptions], tenants: Sequence[TenantOptions], now: float
+    ) -> None:
+        """Use these limits and bounds from now on; what was used stays used, and what waits goes by the new ones."""
+        book = TermsBook(limits, classes, tenants, self._complain)
+        self._book.retire(book, now)
+        self._book = book
+        self._limits, self._max_in_flight = limits, limits.max_in_flight
+        lanes = [lane for lane in self._room.lanes.values() if lane.items]
+        self._room.clear(self._book.meters())
+        for lane in lanes:
+            self._renew(lane.name, lane.device, lane.device.terms.granted, now)
+            self._room.make_ready(lane)
+
+    def set_limit(self, name: str, limit: Limit | None, now: float) -> None:
+        """Give a device a limit of its own, whatever its class or checker says; None takes it away again.
+
+        :raises ValueError: too many devices have one.
+        """
+        if limit is None:
+            self.overrides.pop(name, None)
+        elif name not in self.overrides and len(self.overrides) >= MAX_OVERRIDES:
+            raise ValueError(f"{MAX_OVERRIDES} devices have limits of their own already; make a class for them")
+        else:
+            self.overrides[name] = limit
         device = self._devices.get(name)
         if device is None:
-            device = self._add(name, now)
-        if not device.waiting:
-            if device.bucket.take(self._rate, self._burst, now):
-                if self.in_flight < self._max_in_flight and not self._ring:
-                    self.in_flight += 1
-                    device.passed += 1
-                    return Decision.RUN
-                device.bucket.tokens += 1.0  # its turn will take it
-                self._enqueue(device, item)
-                self._ring.append(device)
-                return Decision.WAIT
-        elif not device.is_throttled:
-            self._enqueue(device, item)
-            return Decision.WAIT
-        waiting = device.waiting
-        if self.throttled_waiting >= self._limits.max_waiting or (
-            waiting and len(waiting) >= self._limits.max_waiting_per_device
+            return
+        self._renew(name, device, device.terms.granted, now)
+        if device.lane is not None and device.lane.place is Place.ASLEEP:
+            self._room.make_ready(device.lane)
+
+    # In.
+
+    def offer(
+        self, name: str, item: Item, now: float, size: int = 0, grant: Grant | None = None, from_parking: bool = False
+    ) -> Decision:
+        """A message of `size` bytes has come from the device `name`, of which a checker says `grant`."""
+        device = self._devices.get(name)
+        granted: Granted | None = None
+        if grant is not None:
+            granted = grant.limits, grant.device_class, grant.tenant, grant.groups
+            if granted == NOTHING:
+                granted = None
+        if device is None:
+            device = self._add(name, granted, now)
+        terms = device.terms
+        if granted != terms.granted or terms.retired_at is not None:
+            terms = self._renew(name, device, granted, now)
+        if (
+            device.lane is None
+            and not self._room.ready.count
+            and self.in_flight + device.in_flight < self._max_in_flight
         ):
-            device.refused += 1
-            return Decision.REFUSED
-        if not waiting:
-            self._throttle(device)
-        self._enqueue(device, item)
-        self.throttled_waiting += 1
+            interval = terms.interval
+            if interval:
+                full_at: float = device.state  # type: ignore[assignment]  # one window
+                full_at = (full_at if full_at > now else now) + interval
+                if full_at - now <= terms.tolerance:
+                    device.state = full_at
+                    device.in_flight += 1
+                    self.in_flight += 1
+                    self._counts[terms.counted_as] += 1
+                    self._talkers.count(name)
+                    return Decision.RUN
+        decision = self._decide(name, device, Waiting(item, size, now, False), now, from_parking)
+        if decision is Decision.RUN:
+            self._run(name, device)
+        else:
+            self._counts[f"{decision.value} {terms.device_class.name}"] += 1
+            if decision in (Decision.PARK, Decision.DROP, Decision.REFUSED):
+                self._refused.count(name)
+        return decision
+
+    def _decide(
+        self, name: str, device: Device[Item], waiting: Waiting[Item], now: float, from_parking: bool
+    ) -> Decision:
+        lane, terms = device.lane, device.terms
+        if lane is not None and lane.is_parked and not from_parking:
+            return Decision.PARK
+        over = terms.device_class.over if not from_parking else "delay"
+        is_behind = lane is not None and len(lane.items) > 0
+        if is_behind and over == "delay":
+            assert lane is not None
+            if lane.place < Place.ASLEEP:
+                self._room.enqueue(name, device, waiting)
+                return Decision.WAIT
+            return self._hold(name, device, waiting, now, from_parking)
+        blocker = device.blocker(waiting.size, now)
+        if blocker is not None:
+            if over != "delay":
+                return Decision.DROP if over == "drop" else Decision.REFUSED
+            decision = self._hold(name, device, waiting, now, from_parking)
+            if decision is Decision.THROTTLED:
+                assert device.lane is not None
+                self._room.block(device.lane, blocker, now)
+            return decision
+        runs = not is_behind and not self._room.ready.count and self.in_flight + device.in_flight < self._max_in_flight
+        if runs or over != "delay":
+            self._charge(device, waiting.size, now)
+        if runs:
+            return Decision.RUN
+        lane = self._room.enqueue(name, device, waiting._replace(is_paid=over != "delay"))
+        if not is_behind:
+            self._room.make_ready(lane)
+        return Decision.WAIT
+
+    def _hold(
+        self, name: str, device: Device[Item], waiting: Waiting[Item], now: float, from_parking: bool
+    ) -> Decision:
+        """Have a message wait for a limit, if there is room for that and it would not take too long."""
+        limits, lane = self._limits, device.lane
+        held = len(lane.items) if lane is not None else 0
+        if not from_parking and (held >= limits.max_waiting_per_device or self._room.throttled >= limits.max_waiting):
+            return Decision.PARK
+        if device.expected_wait(held, waiting.size, now) > limits.max_hold:
+            return Decision.PARK
+        self._room.enqueue(name, device, waiting)
         return Decision.THROTTLED
+
+    # Out.
 
     def take(self, now: float) -> list[Item]:
         """The items whose turn has come; they count as in flight."""
-        heap, ring = self._heap, self._ring
-        while heap and heap[0][0] <= now:
-            device = heappop(heap)[2]
-            device.is_throttled = False
-            self.throttled_waiting -= len(device.waiting or ())
-            ring.append(device)
-        items: list[Item] = []
-        while ring and self.in_flight < self._max_in_flight:
-            device = ring.popleft()
-            waiting = device.waiting
-            assert waiting
-            if not device.bucket.take(self._rate, self._burst, now):
-                self._throttle(device)
-                self.throttled_waiting += len(waiting)
-                continue
-            items.append(waiting.popleft())
-            self.waiting -= 1
-            self.in_flight += 1
-            device.passed += 1
-            if waiting:
-                ring.append(device)
+        room, most = self._room, self._max_in_flight
+        room.wake(now)
+        ready, yielding = room.ready, room.yielding
+        for _ in range(min(len(yielding), _LOOKED_AT)):
+            lane = yielding.popleft()
+            if self.in_flight + lane.device.in_flight < most:
+                room.make_ready(lane)
             else:
-                device.waiting = None
+                yielding.append(lane)
+        items: list[Item] = []
+        while ready.count and self.in_flight < most:
+            lane = ready.pop()
+            device = lane.device
+            if self.in_flight + device.in_flight >= most:
+                room.move(lane, Place.YIELDING)
+                yielding.append(lane)
+                continue
+            waiting = lane.items[0]
+            if not waiting.is_paid:
+                blocker = device.blocker(waiting.size, now)
+                if blocker is not None:
+                    room.block(lane, blocker, now)
+                    continue
+                self._charge(device, waiting.size, now)
+            room.pop(lane)
+            self._run(lane.name, device)
+            items.append(waiting.item)
         return items
 
-    def finished(self, count: int = 1) -> None:
-        """So many items are no longer in flight."""
-        self.in_flight -= count
+    def finished(self, name: str) -> None:
+        """An item of the device `name` is no longer in flight."""
+        self.in_flight -= 1
+        device = self._devices.get(name)
+        if device is not None:
+            device.in_flight -= 1
 
     def due(self) -> float | None:
         """When `take` will next have something by the passing of time alone; None when nothing waits for that."""
-        return self._heap[0][0] if self._heap else None
+        return self._room.due()
 
     def withdraw(self) -> list[Item]:
         """Take everything that waits out of the scheduler, for a stop: it goes back to its queue on the broker."""
-        items: list[Item] = []
-        for device in (*self._ring, *(entry[2] for entry in self._heap)):
-            items.extend(device.waiting or ())
-            device.waiting, device.is_throttled = None, False
-        self._ring.clear()
-        self._heap.clear()
-        self.waiting = self.throttled_waiting = 0
+        room = self._room
+        items = [waiting.item for lane in room.lanes.values() for waiting in lane.items]
+        room.clear(self._book.meters())
+        for lane in list(room.lanes.values()):
+            lane.items.clear()
+            room.leave(lane)
+        room.waiting = 0
         return items
 
+    # Being parked.
+
+    def park(self, name: str, now: float) -> None:
+        """From now on what comes from this device gets `Decision.PARK`: older messages of it are in its parking queue.
+
+        Those are offered with `from_parking`; they wait behind what waits already.
+        """
+        device = self._devices.get(name) or self._add(name, None, now)
+        self._room.lane(name, device).is_parked = True
+
+    def unpark(self, name: str) -> None:
+        """The parking queue is empty and everything that was in it has been offered: what comes is newer than that."""
+        lane = self._room.lanes.get(name)
+        if lane is not None:
+            lane.is_parked = False
+            if not lane.items:
+                self._room.leave(lane)
+
+    # Being asked.
+
+    def explain(self, name: str, now: float, size: int = 0) -> Explanation:
+        """Which limits hold for a device, how much is left of them, and when a message of `size` bytes may pass."""
+        device = self._devices.get(name)
+        if device is None:
+            terms = self._book.terms(name, None, self.overrides.get(name), now)
+        elif device.terms.retired_at is not None:
+            terms = self._renew(name, device, device.terms.granted, now)
+        else:
+            terms = device.terms
+        return explain(name, device, terms, name in self.overrides, size, now)
+
     def top(self, count: int) -> list[tuple[str, int, int, int]]:
-        """The busiest devices: (name, messages passed, waiting, refused)."""
-        busiest = nlargest(count, self._devices.values(), key=lambda device: device.passed + device.refused)
-        return [(d.name, d.passed, len(d.waiting or ()), d.refused) for d in busiest]
+        """The busiest devices: (name, messages passed, waiting, refused); refused may be parked or dropped."""
+        refused, lanes = self._refused.counts, self._room.lanes
+        passed = self._talkers.counts
+        busiest = nlargest(
+            count,
+            {**dict.fromkeys(lanes, 0), **dict.fromkeys(refused, 0), **passed},
+            key=lambda name: passed.get(name, 0) + refused.get(name, 0),
+        )
+        return [
+            (name, passed.get(name, 0), len(lanes[name].items) if name in lanes else 0, refused.get(name, 0))
+            for name in busiest
+        ]
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait, for room or for a limit."""
+        return self._room.waiting
+
+    @property
+    def throttled_waiting(self) -> int:
+        """Those of them that wait for a limit."""
+        return self._room.throttled
 
     @property
     def known_devices(self) -> int:
-        """Buckets in memory."""
+        """Devices in memory."""
         return len(self._devices)
 
-    def _enqueue(self, device: _Device[Item], item: Item) -> None:
-        if device.waiting is None:
-            device.waiting = deque()
-        device.waiting.append(item)
-        self.waiting += 1
+    def tidy(self, now: float) -> None:
+        """Look at a few devices whether they are idle; call it for every batch of messages."""
+        self._known.tidy(now)
 
-    def _throttle(self, device: _Device[Item]) -> None:
-        device.is_throttled = True
-        self._heap_order += 1
-        heappush(self._heap, (device.bucket.due(self._rate), self._heap_order, device))
+    # Inside.
 
-    def _add(self, name: str, now: float) -> _Device[Item]:
-        if len(self._devices) >= self._limits.max_devices:
-            self._forget(now)
-        device = self._devices[name] = _Device(name, TokenBucket(self._burst, now))
-        return device
+    def _add(self, name: str, granted: Granted | None, now: float) -> Device[Item]:
+        terms = self._book.terms(name, granted, self.overrides.get(name), now)
+        return self._known.add(name, terms, self._limits.max_devices, now)
 
-    def _forget(self, now: float) -> None:
-        """Make room, an eighth at least so that the walk is rare."""
-        room = max(1, self._limits.max_devices // 8)
-        idle = [d for d in self._devices.values() if not d.waiting]
-        full = [d for d in idle if d.bucket.is_full(self._rate, self._burst, now)]
-        for device in full if len(full) >= room else idle[:room]:
-            del self._devices[device.name]
+    def _renew(self, name: str, device: Device[Item], granted: Granted | None, now: float) -> Terms:
+        """Look up a device's terms again, keeping what it has used."""
+        before = device.terms
+        terms = self._book.terms(name, granted, self.overrides.get(name), now)
+        if terms is not before:
+            if terms.limit is not before.limit:
+                at = now if before.retired_at is None else before.retired_at
+                device.state = before.limit.converted(device.state, at, terms.limit)
+            before.members -= 1
+            terms.members += 1
+            device.terms = terms
+        return terms
+
+    def _charge(self, device: Device[Item], size: int, now: float) -> None:
+        if not device.charge(size, now):
+            self._counts[f"shadow {device.terms.device_class.name}"] += 1
+
+    def _run(self, name: str, device: Device[Item]) -> None:
+        self._counts[device.terms.counted_as] += 1
+        device.in_flight += 1
+        self.in_flight += 1
+        self._talkers.count(name)

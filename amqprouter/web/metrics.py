@@ -20,7 +20,8 @@ HELP = {
     "received": "Deliveries from the ingress queues.",
     "redelivered": "Deliveries that the broker had made before.",
     "authenticated": "Messages whose device proved who it is.",
-    "throttled": "Messages that had to wait for their device's rate.",
+    "throttled": "Messages that had to wait for a limit.",
+    "dropped": "Messages over a limit, of a class that drops them.",
     "routed": "Messages handed to their targets.",
     "settled": "Source deliveries acknowledged.",
     "stored": "Documents in the store.",
@@ -37,12 +38,17 @@ HELP = {
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
+    "scheduled": "Messages by what the scheduler decided, and by class.",
     "checker_answers": "Questions to credentials checkers, by what became of them.",
     "checker_seconds": "Time that questions to credentials checkers took, in all.",
 }
 """What each field of `Counters` counts. A test holds the two together."""
 
-LABELS = {"checker_answers": ("checker", "outcome"), "checker_seconds": ("checker",)}
+LABELS = {
+    "scheduled": ("decision", "class"),
+    "checker_answers": ("checker", "outcome"),
+    "checker_seconds": ("checker",),
+}
 """Of the totals that are kept apart, with a space between the values; by reason where nothing is said here."""
 
 

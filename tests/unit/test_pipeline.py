@@ -21,7 +21,7 @@ from amqprouter.core.wire import Delivery
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
 from amqprouter.pipeline import Pipeline
-from amqprouter.settings import LimitsSettings, RouteSettings, SchedulerSettings
+from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
 
 
 @implementer(IVerdict)
@@ -136,13 +136,13 @@ class PipelineTestCase(SynchronousTestCase):
         self.random = 1.0
         self.use(self.SCHEDULER)
 
-    def use(self, scheduler: SchedulerSettings) -> None:
+    def use(self, scheduler: SchedulerSettings, classes: Sequence[ClassSettings] = ()) -> None:
         self.pipeline = Pipeline(
             self.clock,
             lambda: 1_800_000_000.0,
             authenticator=self.authenticator,
             acl=OwnTopics(),
-            scheduler=Scheduler(scheduler),
+            scheduler=Scheduler(scheduler, classes),
             rules=RuleSet(self.ROUTES),
             targets={Target.parse("store:a"): self.store, Target.parse("events:"): self.events},
             quarantine=self.quarantine,
@@ -364,7 +364,10 @@ class SchedulingTests(PipelineTestCase):
     def test_over_the_rate_waits_and_more_than_that_is_rejected(self) -> None:
         self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(10)])
         self.assertEqual(self.store.bodies, [b"0", b"1", b"2", b"3", b"4"])
-        self.assertEqual(self.quarantine.rejected, [("8", "rate-limited"), ("9", "rate-limited")])
+        why = "rate-limited: 10/s burst 5 of device dev1, retry in 0.1 s"
+        self.assertEqual(self.quarantine.rejected, [("8", why), ("9", why)])
+        self.turn()
+        self.assertEqual(self.counters.rejected, {"rate-limited": 2})
         self.assertEqual(self.counters.throttled, 3)
         self.turn(0.11)
         self.turn(0.1)
@@ -377,13 +380,35 @@ class SchedulingTests(PipelineTestCase):
     def test_no_more_than_the_window_is_under_way_and_devices_take_turns(self) -> None:
         self.use(replace(self.SCHEDULER, max_in_flight=2))
         self.receive(*[self.delivery(f"dev{d}.up.x", f"{d}{n}") for d in (1, 2) for n in range(3)])
-        self.assertEqual(self.store.bodies, [b"10", b"11"])
+        self.assertEqual(self.store.bodies, [b"10", b"20"])
         order = []
         for _ in range(4):
             self.store.answer()
             self.turn()
             order.append(self.store.bodies[-1])
-        self.assertEqual(order, [b"12", b"20", b"21", b"22"])
+        self.assertEqual(order, [b"11", b"21", b"12", b"22"])
+
+    def test_a_class_may_drop_or_reject_what_is_over(self) -> None:
+        classes = (
+            ClassSettings("lossy", devices=("dev1",), limits="1/s", over="drop"),
+            ClassSettings("strict", devices=("dev2",), limits="1/min", over="reject"),
+        )
+        self.use(self.SCHEDULER, classes)
+        self.receive(*[self.delivery(f"dev{d}.up.x", f"{d}{n}") for d in (1, 2) for n in range(2)])
+        self.assertEqual(self.store.bodies, [b"10", b"20"])
+        self.assertEqual(self.quarantine.rejected, [("21", "rate-limited: 1/min of device dev2, retry in 60 s")])
+        self.turn()
+        self.assertEqual((self.counters.dropped, self.acks), (1, [(2, False), (4, False)]))
+
+    def test_what_the_checker_grants_takes_effect_at_once(self) -> None:
+        self.authenticator.known["dev1"] = Answer(identity=Identity("dev1", limits="1000/s"))
+        self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(20)])
+        self.assertEqual(len(self.store.bodies), 20)
+
+    def test_large_messages_count_against_limits_in_bytes(self) -> None:
+        self.use(self.SCHEDULER, (ClassSettings("any", devices=("*",), limits="100B/s", over="reject"),))
+        self.receive(*[self.delivery("dev1.up.x", "x" * 40) for _ in range(3)])
+        self.assertEqual((len(self.store.bodies), len(self.quarantine.rejected)), (2, 1))
 
 
 class DrainTests(PipelineTestCase):

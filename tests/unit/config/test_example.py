@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 from amqprouter.config import load
-from amqprouter.config.options import ROUTE, SECTIONS
-from amqprouter.settings import RouteSettings, Settings
+from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
+from amqprouter.settings import ClassSettings, RouteSettings, Settings, TenantSettings
 from tests.support.config import ConfigTestCase
 
 CHECKOUT = Path(__file__).parents[3]
@@ -26,14 +26,15 @@ class ExampleConfigTests(ConfigTestCase):
         self.assertEqual(load(str(EXAMPLE), environ={}), Settings(routes=ROUTES))
 
     def test_the_defaults_it_shows_are_the_defaults(self) -> None:
-        self.assertEqual(self.load(self.uncommented()), Settings(routes=ROUTES))
+        settings = Settings(classes=(ClassSettings("default"),), tenants=(TenantSettings("acme"),), routes=ROUTES)
+        self.assertEqual(self.load(self.uncommented()), settings)
 
     def test_it_names_every_option_once_and_no_other(self) -> None:
         parser = configparser.RawConfigParser()
         parser.read_string(self.uncommented())
         named = {section: list(parser[section]) for section in parser.sections()}
         expected = {section: list(kinds) for section, kinds in SECTIONS.items()}
-        expected["route everything"] = list(ROUTE)
+        expected |= {"route everything": list(ROUTE), "class default": list(CLASS), "tenant acme": list(TENANT)}
         self.assertEqual(named, expected)
 
     def test_every_group_of_options_is_explained(self) -> None:

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 from zope.interface.interface import InterfaceClass
 
-from amqprouter.config.options import ROUTE, SECTIONS
+from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.settings import RouteSettings, Settings
+from amqprouter.settings import ClassSettings, RouteSettings, Settings, TenantSettings
 from tests.support.config import ConfigTestCase, known_checkers
 
 # (section, key, text, value)
@@ -38,6 +38,8 @@ GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("scheduler", "rate", "0.5", 0.5),
     ("scheduler", "rate", "1e3", 1000.0),
     ("scheduler", "max_waiting", "2559", 2559),
+    ("scheduler", "gateway_limits", "1e6/min, 2 MB/s burst 4MB", "1e6/min, 2 MB/s burst 4MB"),
+    ("scheduler", "tenant_limits", "none", "none"),
     ("store", "uri", "mongodb://u:p@a,b:1/db?tls=true", "mongodb://u:p@a,b:1/db?tls=true"),
     ("store", "database", "plant-7", "plant-7"),
     ("store", "linger", "0", 0.0),
@@ -125,6 +127,9 @@ BAD: tuple[tuple[str, str, str, str], ...] = (
     ("scheduler", "rate", "1e10", "more than 1000000000"),
     ("scheduler", "rate", "10/s", "not a number"),
     ("scheduler", "burst", "0.5", "less than 1"),
+    ("scheduler", "max_hold", "1h", "more than 900"),
+    ("scheduler", "tenant_limits", "100", "'100' is not AMOUNT/PERIOD"),
+    ("scheduler", "gateway_limits", "1/s/s", "is not AMOUNT/PERIOD"),
     ("scheduler", "max_waiting", "2560", "the whole prefetch window, which is 2560"),
     ("store", "uri", "http://h/", "must begin with 'mongodb://'"),
     ("store", "uri", "mongodb+srv://h/", "not supported"),
@@ -179,14 +184,18 @@ SECRETS = (
 
 class TableTests(ConfigTestCase):
     def test_every_setting_is_an_option_and_every_option_a_setting(self) -> None:
-        sections = {field.name: getattr(Settings(), field.name) for field in fields(Settings) if field.name != "routes"}
+        named = {"classes", "tenants", "routes"}
+        sections = {
+            field.name: getattr(Settings(), field.name) for field in fields(Settings) if field.name not in named
+        }
         self.assertEqual(list(SECTIONS), list(sections))
         for name, section in sections.items():
             self.assertEqual(list(SECTIONS[name]), [field.name for field in fields(section)])
-        self.assertEqual({"name", *ROUTE}, {field.name for field in fields(RouteSettings)})
+        for kinds, settings in ((ROUTE, RouteSettings), (CLASS, ClassSettings), (TENANT, TenantSettings)):
+            self.assertEqual({"name", *kinds}, {field.name for field in fields(settings)})
 
     def test_every_option_says_what_is_legal(self) -> None:
-        for kinds in (*SECTIONS.values(), ROUTE):
+        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT):
             for key, kind in kinds.items():
                 self.assertTrue(kind.legal or key == "targets", key)
 
@@ -293,7 +302,7 @@ class RouteTests(ConfigTestCase):
     def test_names(self) -> None:
         self.assertIn("needs a name", self.problem("[route]\ntargets = events:\n"))
         self.assertIn(
-            "another route has this name",
+            "another route has this name; each needs one of its own",
             self.problem("[route a b]\ntargets = events:\n[route a  b]\ntargets = events:\n"),
         )
 
@@ -302,6 +311,60 @@ class RouteTests(ConfigTestCase):
         self.load(topology + "[route a]\ntargets = exchange:devices, exchange:amqprouter.x, exchange:gwx\n")
         for name in ("plant", "plant.by-id", "gw.ingress"):
             self.assertIn("a routing cycle", self.problem(topology + f"[route a]\ntargets = exchange:{name}\n"))
+
+
+class ClassTests(ConfigTestCase):
+    def test_classes_and_tenants_in_file_order(self) -> None:
+        settings = self.load(
+            "[class alarms]\ndevices = alarm-*, boiler-[12]\ngroups = vip\nlimits = 100/s burst 200, 1MB/s\n"
+            "total = 5000/s\npriority = high\nweight = 4\nover = reject\nshadow = yes\n"
+            "[tenant acme]\nlimits = 50000/day\n"
+            "[class default]\nover = drop\n"
+        )
+        alarms = ClassSettings(
+            "alarms",
+            ("alarm-*", "boiler-[12]"),
+            ("vip",),
+            "100/s burst 200, 1MB/s",
+            "5000/s",
+            "high",
+            4,
+            "reject",
+            True,
+        )
+        self.assertEqual(settings.classes, (alarms, ClassSettings("default", over="drop")))
+        self.assertEqual(settings.tenants, (TenantSettings("acme", "50000/day"),))
+
+    def test_bad_classes(self) -> None:
+        for options, reason in {
+            "limits = fast": "'fast' is not AMOUNT/PERIOD; legal: AMOUNT/PERIOD, such as 100/s",
+            "limits = 0/s": "with 0 nothing would ever pass",
+            "limits = -1/s": "less than 0",
+            "limits = nan/s": "must be a finite number",
+            "limits = inf/s": "must be a finite number",
+            "limits = 1/fortnight": "unknown period 'fortnight'",
+            "limits = 1TB/s": "unknown unit 'TB'",
+            "limits = 1/s, 2/s": "for the same unit and period",
+            "limits = 1MB/s burst 5": "the limit is in bytes, its burst in messages",
+            "total = 1/s,": "a limit is missing",
+            "priority = urgent": "'urgent' is none of them; legal: high, normal, low",
+            "weight = 0": "less than 1",
+            "weight = 1.5": "not a whole number",
+            "over = park": "'park' is none of them; legal: delay, drop, reject",
+            "shadow = 1": "neither yes nor no",
+            "devices = a.*": "would match none",
+            "devices = a, a": "named twice",
+            "rate = 5": "([scheduler] has one of this name)",
+        }.items():
+            problem = self.problem(f"[class a]\n{options}\n")
+            self.assertIn(reason, problem)
+            self.assertTrue(problem.startswith("[class a]"), problem)
+
+    def test_names(self) -> None:
+        self.assertIn("a class needs a name: [class NAME]", self.problem("[class]\n"))
+        self.assertIn("a tenant needs a name", self.problem("[tenant]\n"))
+        self.assertIn("another class has this name", self.problem("[class a]\n[class  a]\n"))
+        self.assertIn("did you mean 'class NAME'?", self.problem("[classes a]\n"))
 
 
 class TogetherTests(ConfigTestCase):

@@ -1,0 +1,134 @@
+"""Where messages wait: the lanes of the devices, and the places in which lanes stand.
+
+House rules. A lane with messages stands in exactly one `Place`; one without messages is forgotten, unless its device is
+parked. Of the lanes that a shared bucket has no room for, one holds the bucket, that is, is next to take from it: it
+alone sleeps and wakes, so that a thousand lanes do not all wake for one token. Buckets are held in the order in which
+terms list them: a lane that an earlier one holds up gives up the later ones, so no two lanes ever wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from amqprouter.core.lane import Device, Lane, Place, Waiting
+from amqprouter.core.terms import Meter
+from amqprouter.core.timer_wheel import TimerWheel
+from amqprouter.core.turns import Turns
+
+Item = TypeVar("Item")
+
+
+class WaitingRoom(Generic[Item]):
+    """Lanes by device, those that take turns, those that yield, those asleep."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[str, Lane[Item]] = {}
+        self.ready: Turns[Lane[Item]] = Turns()
+        self.yielding: deque[Lane[Item]] = deque()
+        self._wheel: TimerWheel[Lane[Item]] = TimerWheel()
+        self.waiting = 0
+        """Messages that wait, for room or for a limit."""
+        self.throttled = 0
+        """Those of them that wait for a limit."""
+
+    def lane(self, name: str, device: Device[Item]) -> Lane[Item]:
+        """The device's lane, made if need be."""
+        lane = device.lane
+        if lane is None:
+            lane = device.lane = self.lanes[name] = Lane(name, device)
+        return lane
+
+    def enqueue(self, name: str, device: Device[Item], waiting: Waiting[Item]) -> Lane[Item]:
+        """Put a message at the end of its device's lane; one that was empty stands nowhere yet."""
+        lane = self.lane(name, device)
+        lane.items.append(waiting)
+        self.waiting += 1
+        if lane.place >= Place.ASLEEP:
+            self.throttled += 1
+        return lane
+
+    def move(self, lane: Lane[Item], place: Place) -> None:
+        """Note where a lane stands."""
+        if (lane.place >= Place.ASLEEP) != (place >= Place.ASLEEP):
+            self.throttled += len(lane.items) if place >= Place.ASLEEP else -len(lane.items)
+        lane.place = place
+
+    def make_ready(self, lane: Lane[Item]) -> None:
+        """Have a lane take turns."""
+        self.move(lane, Place.READY)
+        self.ready.push(lane)
+
+    def block(self, lane: Lane[Item], blocker: Device[Item] | Meter, now: float) -> None:
+        """Have a lane wait for what has no room for its first message."""
+        size = lane.size
+        if isinstance(blocker, Device):
+            self.give_up(lane)
+            self._sleep(lane, now + lane.device.terms.limit.wait(blocker.state, size, now), now)
+            return
+        meters = lane.device.terms.meters
+        self.give_up(lane, meters[: meters.index(blocker) + 1])
+        if blocker.holder is None:
+            blocker.holder = lane
+            lane.holds += (blocker,)
+        if blocker.holder is lane:
+            self._sleep(lane, now + blocker.limit.wait(blocker.state, size, now), now)
+        else:
+            self.move(lane, Place.QUEUED)
+            blocker.turns.push(lane)
+
+    def _sleep(self, lane: Lane[Item], due: float, now: float) -> None:
+        self.move(lane, Place.ASLEEP)
+        lane.due = due
+        self._wheel.push(due, lane, now)
+
+    def give_up(self, lane: Lane[Item], keep: Sequence[Meter] = ()) -> None:
+        """The lane is no longer next at the shared buckets that it holds, but for those to keep."""
+        for meter in lane.holds:
+            if meter not in keep:
+                meter.holder = None
+                if meter.turns.count:
+                    following = meter.turns.pop()
+                    meter.holder = following
+                    following.holds += (meter,)
+                    self.make_ready(following)
+        lane.holds = tuple(meter for meter in lane.holds if meter in keep)
+
+    def leave(self, lane: Lane[Item]) -> None:
+        """A lane has nothing left that waits."""
+        self.move(lane, Place.NOWHERE)
+        if not lane.is_parked:
+            lane.device.lane = None
+            del self.lanes[lane.name]
+
+    def wake(self, now: float) -> None:
+        """Have the lanes take turns whose moment has come."""
+        for due, lane in self._wheel.pop_due(now):
+            if lane.place is Place.ASLEEP and lane.due == due:
+                self.make_ready(lane)
+
+    def due(self) -> float | None:
+        """When to `wake` next; None when nobody sleeps."""
+        return self._wheel.next()
+
+    def pop(self, lane: Lane[Item]) -> Waiting[Item]:
+        """Take the first message out of a lane that has had its turn."""
+        waiting = lane.items.popleft()
+        self.waiting -= 1
+        if lane.holds:
+            self.give_up(lane)
+        if lane.items:
+            self.ready.push(lane)
+        else:
+            self.leave(lane)
+        return waiting
+
+    def clear(self, meters: Sequence[Meter]) -> None:
+        """Have no lane stand anywhere, nor hold any of the shared buckets."""
+        self.ready, self.yielding, self._wheel = Turns(), deque(), TimerWheel()
+        for meter in meters:
+            meter.holder, meter.turns = None, Turns()
+        for lane in self.lanes.values():
+            self.move(lane, Place.NOWHERE)
+            lane.holds = ()
