@@ -128,6 +128,10 @@ class Answers:
             proved = identity.name
             if not isinstance(identity.valid_for, (int, float, type(None))):
                 raise CheckerUnavailable(f"the checker for {proof!r} gave an identity whose valid_for is no number")
+            if not (isinstance(identity.tenant, str) and _is_tuple_of_text(identity.groups)):
+                raise CheckerUnavailable(
+                    f"the checker for {proof!r} gave an identity whose tenant is no text, or groups no tuple of texts"
+                )
         if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
             return Verdict(True, checker=proof, identity=identity)
         return Verdict(False, IDENTITY_MISMATCH, proof)
@@ -152,3 +156,8 @@ class Answers:
         self._waiting -= len(asked.waiting)
         for answer in asked.waiting:
             answer.callback(result)
+
+
+def _is_tuple_of_text(groups: object) -> bool:
+    """Whether these can be the groups of an identity: a checker's author may take a text, or a list, for them."""
+    return isinstance(groups, tuple) and all(isinstance(group, str) for group in groups)

@@ -163,6 +163,15 @@ class AnswersTests(SynchronousTestCase):
         said = Identity("dev1", valid_for="60")  # type: ignore[arg-type]
         answer = self.answers.ask(self.question, self.saying(said), 0.0)
         self.assertIn("valid_for", str(self.failureResultOf(answer, CheckerUnavailable).value))
+        for said in (
+            Identity("dev1", tenant=None),  # type: ignore[arg-type]
+            Identity("dev1", groups="lab"),  # type: ignore[arg-type]
+            Identity("dev1", groups=["lab"]),  # type: ignore[arg-type]
+            Identity("dev1", groups=("lab", ["x"])),  # type: ignore[arg-type]
+            Identity("dev1", groups=(b"lab",)),  # type: ignore[arg-type]
+        ):
+            answer = self.answers.ask(self.question, self.saying(said), 0.0)
+            self.assertIn("groups", str(self.failureResultOf(answer, CheckerUnavailable).value))
 
     def test_another_name_is_no_proof(self) -> None:
         for name in ("dev2", "", None, (), b"dev2", 1, Identity("dev2"), Identity("")):
