@@ -81,7 +81,7 @@ class AclTopic:
         if self.group is None:
             return pattern.matches(topic)
         device, *words = topic.split(".")
-        return pattern.matches_words(words) and bool(self.group.member(device))
+        return bool(device) and pattern.matches_words(words) and bool(self.group.member(device))
 
     def _filled_in(self, subject: Subject, widely: bool) -> TopicPattern | None:
         values = {self._marker: subject.who, TENANT_MARKER: subject.tenant}

@@ -68,7 +68,7 @@ class Oracle:
     def matches(self, words: tuple[str, ...], asked: Asked, allows: bool) -> bool:
         topic = asked.topic.split(".") if asked.topic else []
         if words[0].startswith("@"):
-            if not topic or not self.is_member(topic[0], words[0][1:]):
+            if not topic or not topic[0] or not self.is_member(topic[0], words[0][1:]):
                 return False
             words, topic = words[1:], topic[1:]
         expression = ""

@@ -173,6 +173,10 @@ class GroupTests(SynchronousTestCase):
             with self.subTest(who=who, topic=topic):
                 self.assertEqual(acl.allows(who, topic), allowed)
 
+    def test_a_topic_without_a_device_is_of_no_group(self) -> None:
+        acl = Acl.parse("* -> @all.#\ngroup all: *", "users.acl", "%u")
+        self.assertEqual([acl.allows("ann", topic) for topic in ("dev1.up", "", ".up")], [True, False, False])
+
     def test_many_groups_do_not_slow_each_other(self) -> None:
         text = "".join(f"group g{n}: dev{n}\n@g{n} -> t{n}.#\n" for n in range(5000))
         acl = Acl.parse(text, "f", "%d")
