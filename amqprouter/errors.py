@@ -43,6 +43,15 @@ class NotKnown(UnauthorizedLogin):
     answer is no. To a caller that asks one checker only it is a wrong secret, which it derives from."""
 
 
+class BadToken(AmqprouterError):
+    """A signed token is not good, for `reason`, a word that quotes nothing of it: mend who issues or sends it, or the
+    keys, issuer and audience that are configured. Whoever sent it is told no more than that it was a no."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class ProtocolError(AmqprouterError):
     """The peer broke AMQP framing: the connection is closed and opened again. If it recurs, look at what stands
     between the daemon and the broker (a proxy, a port that is not AMQP)."""

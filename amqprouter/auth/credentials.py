@@ -8,8 +8,10 @@ from zope.interface import implementer
 
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 
-MAX_SECRET_BYTES = 1024
-"""A longer secret is wrong without anybody being asked: none is so long, and what is asked about waits in memory."""
+MAX_SECRET_BYTES = 8192
+"""A longer secret is wrong without anybody being asked: none is so long, and what is asked about waits in memory. The
+longest are signed tokens with certificates or many groups in them; web servers take 8 KiB of headers, so that no issuer
+makes longer ones."""
 
 
 @implementer(IDeviceSecret)

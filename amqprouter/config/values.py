@@ -305,12 +305,16 @@ def located(text: str, surroundings: Surroundings) -> Path:
     return surroundings.folder / re.sub(r"\$\{(\w+)\}", value, text)
 
 
+_WITH_A_PATH = {"file": "(.*)()", "jwt": r"(.*?)((?:\s+\w+=.*)?)"}
+"""Checkers whose argument is a path, and how to tell it from options behind it."""
+
+
 @dataclass(frozen=True)
 class Checker(Kind):
     """A strcred string, checked by the function that the composition root passes in.
 
-    The path of a ``file:`` is made absolute, like those of options that name a file, and so are arguments of the form
-    ``…_file=PATH`` behind white space; other arguments are the plugins'.
+    The path of a ``file:`` or ``jwt:`` is made absolute, like those of options that name a file, and so are arguments
+    of the form ``…_file=PATH`` behind white space; other arguments are the plugins'.
     """
 
     interface: InterfaceClass
@@ -320,19 +324,20 @@ class Checker(Kind):
         if not re.match(r"[^\s:]", text):
             raise ValueError("it begins with no checker's name")
         name, _, argument = text.partition(":")
-        if name == "file":
-            if not argument:
+        if name in _WITH_A_PATH:
+            path, options = re.fullmatch(_WITH_A_PATH[name], argument, re.DOTALL).groups()  # type: ignore[union-attr]
+            if not path:
                 raise ValueError("it names no file")
-            text = f"file:{located(argument, surroundings)}"
+            text = f"{name}:{located(path, surroundings)}{options}"
         text = re.sub(r"(?<=\s)(\w+_file=)(\S+)", lambda match: f"{match[1]}{located(match[2], surroundings)}", text)
         if surroundings.check_checker is not None:
             surroundings.check_checker(text, self.interface)
         return text
 
     def shown(self, text: str) -> str:
-        """Only ``file:`` arguments are known to be free of secrets."""
+        """Only the arguments of those with a path are known to be free of secrets."""
         name, colon, _ = text.partition(":")
-        return text if name == "file" else name + (colon and ":***")
+        return text if name in _WITH_A_PATH else name + (colon and ":***")
 
 
 def split(text: str) -> list[str]:

@@ -176,7 +176,7 @@ SECRETS = (
     ("store", "uri", "mongodb://u:hunter2"),
     ("store", "uri", "mongodb://u:hun/?ter2=@h"),
     ("store", "uri", "mongodb://u:hunter2@h:x/"),
-    ("auth", "device_checker", "jwt:hunter2"),
+    ("auth", "device_checker", "ldap:hunter2"),
     ("broker", "password", "hunter2"),
     ("stroe", "uri", "mongodb://u:hunter2@h/"),
 )

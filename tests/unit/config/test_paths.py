@@ -54,7 +54,7 @@ class PlaceTests(ConfigTestCase):
         self.environ["NAME"] = "bob"
         self.assertEqual(self.load("[broker]\nusername = ${NAME}\n").broker.username, "${NAME}")
         self.check_checker = lambda description, interface: None
-        self.assertEqual(self.load("[auth]\ndevice_checker = jwt:${NAME}\n").auth.device_checker, ("jwt:${NAME}",))
+        self.assertEqual(self.load("[auth]\ndevice_checker = http:${NAME}\n").auth.device_checker, ("http:${NAME}",))
 
     def test_the_path_of_a_file_checker(self) -> None:
         self.environ["CREDENTIALS_DIRECTORY"] = "/run/credentials"
@@ -71,6 +71,15 @@ class PlaceTests(ConfigTestCase):
         (checker,) = self.load(f"[auth]\ndevice_checker = {text}\n").auth.device_checker
         ours = f"authorization_file=/run/credentials/auth ca_file={self.folder}/ca.pem"
         self.assertEqual(checker, f"https://h/x_file=y {ours} timeout=2")
+
+    def test_the_path_of_a_jwt_checker_and_not_its_options(self) -> None:
+        self.check_checker = lambda description, interface: None
+        options = " issuer=https://id.example//${x}/../ audience=urn:a"
+        for checker, expected in (("keys.json", ""), (f"keys.json{options}", options), ("/a b:c=d.json", "")):
+            path = str(self.folder / checker.removesuffix(expected))
+            (read,) = self.load(f"[auth]\ndevice_checker = jwt:{checker}\n").auth.device_checker
+            self.assertEqual(read, f"jwt:{path}{expected}")
+        self.assertIn("it names no file", self.problem("[auth]\ndevice_checker = jwt:\n"))
 
     def test_files_that_cannot_be_used(self) -> None:
         for text, reason in {
