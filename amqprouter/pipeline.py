@@ -350,13 +350,21 @@ class Pipeline:
         for target in self._targets.values():
             target.flush()
         self._quarantine.flush()
-        dirty, self._dirty = self._dirty, set()
-        for ledger in dirty:
-            ledger.flush()
+        if self._dirty:
+            self._acknowledge()
         if self._idle and not self.under_way:
             idle, self._idle = self._idle, []
             for waiter in idle:
                 waiter.callback(None)
+
+    def _acknowledge(self) -> None:
+        now = None if self._stopping else self._clock.seconds()
+        dirty, self._dirty = self._dirty, set()
+        for ledger in dirty:
+            due = ledger.flush(now)
+            if due is not None:
+                self._dirty.add(ledger)
+                self._flush_at(due)
 
     # The end.
 

@@ -4,7 +4,10 @@ Theory of operation. Each consuming channel has one `AckLedger` for as long as i
 delivery: it counts the targets still to answer and, when the last has, hands itself to its `finish` callable — the
 pipeline's, which dead-letters what some target refused and then marks the delivery's tag in the ledger. At the end of
 a batch the ledger says which acks to write: one with `multiple` for the run of settled tags at the front, single ones
-for those behind a delivery that is still under way. A ledger is closed with its channel and then ignores everything,
+for those behind a delivery that is still under way. While many deliveries are out, acks wait a moment for more to join
+them: each write costs us and the broker a good deal, and an ack of its own is often spared to a delivery by the ones
+before it being settled next. What is settled is never more than a small share of what the broker lets be out, so this
+holds nothing up. A ledger is closed with its channel and then ignores everything,
 so an old tag is never acknowledged on a new channel (AMQP 0-9-1, 1.8.3.13: delivery tags are local to a channel).
 """
 
@@ -14,6 +17,13 @@ from collections.abc import Callable
 
 from amqprouter.core.message import Message
 
+HOLD = 0.002
+"""Seconds that acks wait for others at the most. A queue whose whole prefetch is settled stands still meanwhile."""
+HOLD_SINGLES = 0.005
+"""Seconds that acks wait which could become part of one with `multiple`."""
+SHARE = 8
+"""Acks wait only while they are less than this part of all deliveries that are out, an eighth."""
+
 
 class AckLedger:
     """The delivery tags of one channel: which are settled, and which acks that allows.
@@ -21,7 +31,7 @@ class AckLedger:
     `write` is called with (delivery tag, multiple) pairs when `flush` finds some due.
     """
 
-    __slots__ = ("_acked_beyond", "_closed", "_floor", "_settled", "_unacked", "_write")
+    __slots__ = ("_acked_beyond", "_closed", "_floor", "_held_since", "_settled", "_unacked", "_write")
 
     def __init__(self, write: Callable[[list[tuple[int, bool]]], None] | None = None) -> None:
         self._write = write
@@ -29,6 +39,7 @@ class AckLedger:
         self._settled: set[int] = set()  # settled since the last `acks`
         self._acked_beyond: set[int] = set()  # acknowledged singly, above the floor
         self._unacked = 0
+        self._held_since: float | None = None
         self._closed = False
 
     @property
@@ -56,13 +67,16 @@ class AckLedger:
         self._settled.add(tag)
         return True
 
-    def acks(self) -> list[tuple[int, bool]]:
-        """The (delivery tag, multiple) pairs to write now, in order; they then count as written."""
+    def acks(self, singles: bool = True) -> list[tuple[int, bool]]:
+        """The (delivery tag, multiple) pairs to write now, in order; they then count as written.
+
+        Without `singles` that is one at most, and what is settled behind a gap waits for a later call.
+        """
         settled = self._settled
         if not settled:
             return []
         written: list[tuple[int, bool]] = []
-        self._unacked -= len(settled)
+        before = len(settled)
         floor, beyond = self._floor, self._acked_beyond
         last = 0
         while True:
@@ -79,17 +93,35 @@ class AckLedger:
             # Not `floor`: a tag acked singly before is unknown to the broker by now, and naming it is a channel error.
             written.append((last, True))
         self._floor = floor
-        for tag in sorted(settled):
-            written.append((tag, False))
-            beyond.add(tag)
-        settled.clear()
+        if singles and settled:
+            for tag in sorted(settled):
+                written.append((tag, False))
+                beyond.add(tag)
+            settled.clear()
+        self._unacked -= before - len(settled)
         return written
 
-    def flush(self) -> None:
-        """Hand the acks that are due, as `acks` gives them, to `write`."""
-        acks = self.acks()
+    def flush(self, now: float | None = None) -> float | None:
+        """Hand the acks that are due to `write`. With `now`, in seconds, some may wait: until when, if they do."""
+        settled = self._settled
+        if not settled:
+            return None
+        singles = True
+        if now is not None:
+            since = self._held_since
+            if since is None:
+                since = self._held_since = now
+            if len(settled) * SHARE < self._unacked:
+                if now < since + HOLD:
+                    return since + HOLD
+                singles = now >= since + HOLD_SINGLES
+        acks = self.acks(singles)
         if acks and self._write is not None:
             self._write(acks)
+        if settled and self._held_since is not None:
+            return self._held_since + HOLD_SINGLES
+        self._held_since = None
+        return None
 
     def close(self) -> None:
         """The channel is gone: its tags mean nothing any more."""

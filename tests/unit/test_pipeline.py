@@ -15,7 +15,7 @@ from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
-from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.settlement import HOLD, AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
@@ -182,6 +182,25 @@ class WayTests(PipelineTestCase):
         self.store.answer(5)
         self.turn()
         self.assertEqual(self.acks, [(5, True)])
+
+    def some_of_many_are_settled(self) -> None:
+        """One in ten has its answer: too few to be worth a write at once."""
+        self.use(SchedulerSettings(rate=1000, burst=1000, max_in_flight=100))
+        self.receive(*[self.delivery("dev1.up.x") for _ in range(100)])
+        self.store.answer(10)
+
+    def test_few_acks_of_many_wait_a_moment(self) -> None:
+        self.some_of_many_are_settled()
+        self.turn()
+        self.assertEqual(self.acks, [])
+        self.turn(HOLD)
+        self.assertEqual(self.acks, [(10, True)])
+
+    def test_no_ack_waits_at_a_stop(self) -> None:
+        self.some_of_many_are_settled()
+        self.pipeline.drain()
+        self.turn()
+        self.assertEqual(self.acks, [(10, True)])
 
     def test_what_a_target_refuses_is_dead_lettered_with_every_reason(self) -> None:
         self.receive(self.delivery("dev1.up.both", "x"))

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
-from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.settlement import HOLD, HOLD_SINGLES, SHARE, AckLedger, Settlement
 
 
 class AckLedgerTests(SynchronousTestCase):
@@ -73,6 +73,66 @@ class AckLedgerTests(SynchronousTestCase):
                 outstanding -= covered
             self.assertEqual(outstanding, set(order) - settled)
             self.assertEqual(ledger.unacked, len(outstanding))
+
+
+class HoldingTests(SynchronousTestCase):
+    """Acks wait a moment for more, while that holds nothing up."""
+
+    def setUp(self) -> None:
+        self.written: list[tuple[int, bool]] = []
+        self.ledger = AckLedger(self.written.extend)
+        self.ledger.received(1000)
+
+    def flush(self, now: float) -> float | None:
+        self.written.clear()
+        return self.ledger.flush(now)
+
+    def settle(self, *tags: int) -> None:
+        for tag in tags:
+            self.ledger.settle(tag)
+
+    def test_few_of_many_wait(self) -> None:
+        self.settle(1)
+        self.assertEqual((self.flush(10.0), self.written), (10.0 + HOLD, []))
+        self.settle(2)
+        self.assertEqual((self.flush(10.0 + HOLD / 2), self.written), (10.0 + HOLD, []))
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (None, [(2, True)]))
+        self.settle(3)
+        self.assertEqual((self.flush(11.0), self.written), (11.0 + HOLD, []))
+
+    def test_many_do_not(self) -> None:
+        self.settle(*range(1, 1000 // SHARE + 1))
+        self.assertEqual((self.flush(10.0), self.written), (None, [(1000 // SHARE, True)]))
+
+    def test_where_few_are_out_none_waits(self) -> None:
+        """A consumer with a small prefetch is given its next delivery for the ack of this one."""
+        ledger = AckLedger(self.written.extend)
+        ledger.received(SHARE)
+        ledger.settle(2)
+        self.assertIsNone(ledger.flush(10.0))
+        self.assertEqual(self.written, [(2, False)])
+
+    def test_those_behind_a_gap_wait_for_it_to_close(self) -> None:
+        self.settle(1, 3, 4)
+        self.flush(10.0)
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (10.0 + HOLD_SINGLES, [(1, True)]))
+        self.settle(2)
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (None, [(4, True)]))
+        self.assertEqual(self.ledger.unacked, 996)
+
+    def test_not_for_long(self) -> None:
+        self.settle(1, 3, 4)
+        self.flush(10.0)
+        self.flush(10.0 + HOLD)
+        self.assertEqual((self.flush(10.0 + HOLD_SINGLES), self.written), (None, [(3, False), (4, False)]))
+        self.assertEqual(self.ledger.unacked, 997)
+
+    def test_without_a_time_nothing_waits(self) -> None:
+        self.settle(1, 3)
+        self.assertEqual((self.ledger.flush(), self.written), (None, [(1, True), (3, False)]))
+
+    def test_nothing_settled(self) -> None:
+        self.assertEqual((self.flush(10.0), self.written), (None, []))
 
 
 class SettlementTests(SynchronousTestCase):
