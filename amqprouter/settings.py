@@ -64,6 +64,8 @@ class IngressSettings:
     """Unacknowledged deliveries for each queue."""
     bind: tuple[str, ...] = ("*.*.#",)
     """Topic patterns that bind the ingress queue to the devices exchange."""
+    exchanges: tuple[str, ...] = ()
+    """Existing topic exchanges, such as MQTT's ``amq.topic``, that `bind` binds the ingress queue to as well."""
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
     watchdog: float = 30.0
@@ -77,6 +79,8 @@ class AuthSettings:
 
     accept: tuple[str, ...] = ("user-id", "secret")
     """Proofs that count for devices, tried in this order."""
+    broker_checked_exchanges: tuple[str, ...] = ()
+    """Topic exchanges whose routing keys the broker checks with ``[broker_auth]``: what ``broker-topic`` is about."""
     device_checker: tuple[str, ...] = ()
     """Strcred strings for device secrets, such as ``file:/etc/amqprouter/devices.passwd``; asked in this order."""
     user_checker: tuple[str, ...] = ()
@@ -254,6 +258,28 @@ class ControlSettings:
 
 
 @dataclass(frozen=True)
+class BrokerAuthSettings:
+    """Section ``[broker_auth]``: the endpoint that RabbitMQ asks about devices (rabbitmq_auth_backend_http)."""
+
+    endpoint: str = ""
+    """A Twisted server endpoint string; empty turns it off."""
+    secret_file: str = ""
+    """A file whose first line is the secret that the URLs in rabbitmq.conf begin with."""
+    tls_certificate: str = ""
+    """PEM file of the endpoint's certificate, for https."""
+    tls_key: str = ""
+    """PEM file of that certificate's key."""
+    tls_client_ca: str = ""
+    """PEM file of the authorities of which one must have signed the broker's client certificate."""
+    services: tuple[str, ...] = ()
+    """Broker users that are no devices; the daemon's own is always one."""
+    external: bool = False
+    """Whether a device that the broker knows by its certificate, without a password, is let in."""
+    subscribe: bool = False
+    """Whether devices may subscribe over MQTT to topics under their own id."""
+
+
+@dataclass(frozen=True)
 class LoggingSettings:
     """Section ``[logging]``."""
 
@@ -294,5 +320,6 @@ class Settings:
     events: EventsSettings = field(default_factory=EventsSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
+    broker_auth: BrokerAuthSettings = field(default_factory=BrokerAuthSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application import strports
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
 from twisted.python import usage
 from zope.interface.interface import InterfaceClass
@@ -27,9 +27,11 @@ from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
 from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.auth.checker_help import explain_checker, list_checkers
 from amqprouter.auth.checkers import Provisions, make_checkers
+from amqprouter.auth.proofs import Proof
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.auth.watched_checker import WatchedChecker
@@ -50,6 +52,7 @@ from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
 from amqprouter.storage.mongo import MongoStore
 from amqprouter.storage.target import StoreTarget
+from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.control import Command, ControlSite
 from amqprouter.web.control_socket import ControlSocket
 from amqprouter.web.hub import Hub
@@ -192,6 +195,10 @@ def build(
     device_chain = chain("devices", settings.auth.device_checker, IDeviceSecret)
     user_chain = chain("users", settings.auth.user_checker, IUserPassword)
     chains = [each for each in (device_chain, user_chain) if each is not None]
+    further: list[Proof] = [BrokerTopicProof(settings.auth.broker_checked_exchanges)]
+    signatures = hmac_proof(settings.auth, wall_clock)
+    if signatures is not None:
+        further.append(signatures)
     authenticator = Authenticator(
         settings.auth.accept,
         device_chain,
@@ -199,7 +206,7 @@ def build(
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
-        hmac=hmac_proof(settings.auth, wall_clock) if "hmac" in settings.auth.accept else None,
+        further=further,
     )
     users = UserAuthenticator(
         user_chain,
@@ -276,6 +283,33 @@ def build(
             for name, passed, waiting, refused in scheduler.top(TOP_DEVICES)
         ]
 
+    web = MultiService()
+    for service in (
+        _web(
+            settings,
+            reactor,
+            clock,
+            hub,
+            counters,
+            users,
+            users_acl.allows_identity,
+            readiness,
+            gauges,
+            top_devices,
+            randomness,
+        ),
+        broker_auth_service(
+            settings,
+            topology.names.devices,
+            topology.names.by_id,
+            lambda device, secret: authenticator.check_secret(device, secret, clock.seconds()),
+            devices_acl.allows,
+            counters=counters,
+            reactor=reactor,
+        ),
+    ):
+        if service is not None:
+            service.setServiceParent(web)
     control = Control(
         clock,
         authenticator,
@@ -296,19 +330,7 @@ def build(
         store=store,
         hashing=hashing,
         checkers=chains,
-        web=_web(
-            settings,
-            reactor,
-            clock,
-            hub,
-            counters,
-            users,
-            users_acl.allows_identity,
-            readiness,
-            gauges,
-            top_devices,
-            randomness,
-        ),
+        web=web,
         control=_control(settings, reactor, control.commands()),
         reloader=reloader,
         shutdown_deadline=settings.limits.shutdown_deadline,

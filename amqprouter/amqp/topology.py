@@ -2,7 +2,7 @@
 
 ::
 
-    devices (topic) ──bind patterns──► <prefix>.ingress
+    devices (topic) ──bind patterns──► <prefix>.ingress ◄──bind patterns── [ingress] exchanges, which others declare
        └─ alternate exchange ────────► <prefix>.unrouted (fanout) ──► <prefix>.unrouted
     devices.by-id (consistent hash) ─► <prefix>.shard.0 … <prefix>.shard.N-1
     <prefix>.rejected (fanout) ──────► <prefix>.rejected
@@ -76,6 +76,7 @@ class Topology:
         self.names = Names.of(topology, ingress)
         self._queue_type = topology.queue_type
         self._bind = ingress.bind
+        self._exchanges = ingress.exchanges
         self._events = events
 
     async def declare(self, connection: Connection) -> None:
@@ -100,8 +101,9 @@ class Topology:
         await self._queue(channel, names.unrouted, durable, names.unrouted)
         await self._exchange(channel, names.devices, "topic", {"alternate-exchange": names.unrouted})
         await self._queue(channel, names.ingress, work)
-        for pattern in self._bind:
-            await channel.queue_bind(queue=names.ingress, exchange=names.devices, routing_key=pattern)
+        for exchange in (names.devices, *self._exchanges):
+            for pattern in self._bind:
+                await channel.queue_bind(queue=names.ingress, exchange=exchange, routing_key=pattern)
         await self._exchange(channel, names.by_id, "x-consistent-hash")
         for shard in names.shards:
             # The key of such a binding is the queue's weight on the hash ring.

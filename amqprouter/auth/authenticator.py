@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers, Question
-from amqprouter.auth.proofs import ABSENT, Doubt, Proof, make_proofs
+from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
 from amqprouter.auth.verdict import Verdict
 from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable
@@ -21,9 +21,9 @@ class Authenticator:
 
     :param checker: who knows the devices' secrets; without one, secrets prove nothing.
     :param secret_header: the message header that carries a secret.
-    :param hmac: the proof of that name, where it is to be accepted.
     :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
-    :raises ConfigError: a name in `accept` is not one of `proofs.KINDS`.
+    :param further: proofs that `accept` may name besides ``user-id`` and ``secret``.
+    :raises ConfigError: a name in `accept` is none of theirs.
     """
 
     def __init__(
@@ -35,9 +35,10 @@ class Authenticator:
         cache_size: int,
         cache_seconds: float,
         negative_cache_seconds: float,
-        hmac: Proof | None = None,
+        further: Sequence[Proof] = (),
     ) -> None:
-        self._proofs = make_proofs(accept, checker, secret_header, hmac)
+        self._secret = SecretProof(checker, secret_header)
+        self._proofs = make_proofs(accept, (UserIdProof(), self._secret, *further))
         self._checker = checker
         self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
 
@@ -67,6 +68,22 @@ class Authenticator:
         credential = proof.examine(message)
         assert isinstance(credential, bytes)  # or there would be no question
         return self._answers.ask(question, lambda: proof.ask(message.device, credential), now)
+
+    async def check_secret(self, device: str, secret: bytes, now: float) -> Verdict:
+        """The verdict on a secret that came without a message, as the password of a device that connects to the broker.
+
+        Whatever ``accept`` says. It is remembered, and then holds for messages with this secret too.
+
+        :raises CheckerUnavailable: nobody could say.
+        """
+        said = self._secret.judge(secret)
+        if isinstance(said, Verdict):
+            return said
+        if isinstance(said, Doubt):
+            return Verdict(False, said.reason)
+        question = self._answers.question(self._secret.name, device, secret)
+        known = self._answers.get(question, now)
+        return known or await self._answers.ask(question, lambda: self._secret.ask(device, secret), now)
 
     def flush(self) -> int:
         """Forget every remembered answer; how many."""

@@ -7,12 +7,12 @@ A proof examines a message and says one of four things:
 - *ask*: the credential as bytes. The answer for this device and credential may be remembered; when it is not,
   `ask` puts the question to whoever can answer it.
 
-A further kind is a class here and its name in `KINDS`.
+A further kind is a class, a name in ``[auth] accept``, and an instance that `amqprouter.tap` gives the `Authenticator`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,9 +22,6 @@ from amqprouter.auth.credentials import MAX_SECRET_BYTES, DeviceSecret
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, NO_CREDENTIAL, Verdict
 from amqprouter.core.message import Message
 from amqprouter.errors import ConfigError
-
-KINDS = ("user-id", "secret", "hmac")
-"""The names for ``[auth] accept``."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,10 @@ class SecretProof:
 
     def examine(self, message: Message) -> Verdict | Doubt | bytes:
         secret = message.properties.raw_header(self._header)
-        if secret is None:
-            return ABSENT
+        return ABSENT if secret is None else self.judge(secret)
+
+    def judge(self, secret: bytes) -> Verdict | Doubt | bytes:
+        """As `examine`, for a secret wherever it came from."""
         if self._checker is None:
             return self._no_checker
         return secret if 0 < len(secret) <= MAX_SECRET_BYTES else self._bad
@@ -104,19 +103,13 @@ class SecretProof:
         return self._checker.requestAvatarId(DeviceSecret(device, credential))
 
 
-def make_proofs(
-    accept: Sequence[str], checker: ICredentialsChecker | None, secret_header: str, hmac: Proof | None = None
-) -> tuple[Proof, ...]:
-    """The proofs with these names, in this order. `hmac` is the one of that name.
+def make_proofs(accept: Sequence[str], proofs: Iterable[Proof]) -> tuple[Proof, ...]:
+    """Those of the proofs that have these names, in this order.
 
-    :raises ConfigError: a name is not one of `KINDS`, or it is ``hmac`` and there is none.
+    :raises ConfigError: none of them has one of the names.
     """
-    known: dict[str, Proof] = {"user-id": UserIdProof(), "secret": SecretProof(checker, secret_header)}
-    if hmac is not None:
-        known[hmac.name] = hmac
-    elif "hmac" in accept:
-        raise ConfigError(["the proof 'hmac' needs [auth] hmac_keys"])
+    known = {proof.name: proof for proof in proofs}
     unknown = [name for name in accept if name not in known]
     if unknown:
-        raise ConfigError([f"no proof is called {name!r}; legal: {', '.join(KINDS)}" for name in unknown])
+        raise ConfigError([f"no proof is called {name!r}; legal: {', '.join(known)}" for name in unknown])
     return tuple(known[name] for name in accept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -110,6 +111,22 @@ class ClientEndpoint(Kind):
         except Exception as error:  # endpoints are plugins: anything may come out of one
             raise ValueError(_endpoint_problem(text, error)) from None
         return text
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether only this machine can reach a legal server endpoint: TCP on a loopback address, or a UNIX socket."""
+    reactor = MemoryReactorClock()
+    if not endpoint.startswith(("tcp:", "unix:")):
+        return False
+    serverFromString(reactor, endpoint).listen(Factory())
+    return all(_is_loopback(interface) for _, _, _, interface in reactor.tcpServers)
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ipaddress.ip_address(interface).is_loopback
+    except ValueError:
+        return interface == "localhost"
 
 
 def _endpoint_problem(text: str, error: Exception) -> str:

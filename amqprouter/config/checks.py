@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from amqprouter.config.broker_auth import check_broker_auth
 from amqprouter.config.file import Problems, Sections
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
@@ -24,6 +25,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_cycles(settings, problems)
     _check_window(settings, problems)
     _check_proofs(settings, problems)
+    check_broker_auth(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
 
 
@@ -70,7 +72,8 @@ def _check_tls(settings: Settings, problems: Problems) -> None:
 
 def _check_cycles(settings: Settings, problems: Problems) -> None:
     """Nothing that the daemon writes may come back to it as a device's message."""
-    if problems.concern(("topology", "prefix"), ("topology", "devices_exchange")):
+    looked_at = ("topology", "prefix"), ("topology", "devices_exchange"), ("ingress", "exchanges")
+    if problems.concern(*looked_at):
         return
     for route in settings.routes:
         for text in route.targets:
@@ -92,17 +95,20 @@ def _is_own(exchange: str, settings: Settings) -> bool:
     """Whether the daemon declares this exchange, or may in a later version: it feeds queues of the daemon's own."""
     topology = settings.topology
     ingress = topology.devices_exchange, f"{topology.devices_exchange}.by-id"
-    return exchange in ingress or exchange.startswith(f"{topology.prefix}.")
+    return exchange in (*ingress, *settings.ingress.exchanges) or exchange.startswith(f"{topology.prefix}.")
 
 
 def _cycle(route: RouteSettings, target: str, settings: Settings, problems: Problems) -> None:
     topology = settings.topology
+    own = f"{topology.devices_exchange!r} and those beginning with {topology.prefix!r} and a dot"
+    if settings.ingress.exchanges:
+        own += ", and those in [ingress] exchanges"
     problems.in_option(
         f"route {route.name}",
         "targets",
         ", ".join(route.targets),
         f"a routing cycle: {target!r} is an exchange of the daemon's own, from which messages come back to it",
-        f"exchanges other than {topology.devices_exchange!r} and those beginning with {topology.prefix!r} and a dot",
+        f"exchanges other than {own}",
     )
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 
 from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
-from amqprouter.config.paths import FilePath, SocketPath, check_certificates, check_key, check_password
+from amqprouter.config.paths import (
+    FilePath,
+    SocketPath,
+    check_certificates,
+    check_key,
+    check_password,
+    check_url_secret,
+)
 from amqprouter.config.values import (
     Boolean,
     Checker,
@@ -64,6 +71,8 @@ TARGET = Text("", target.Target.parse, longest=600)  # its own errors name the l
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
+CERTIFICATE = OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none")
+KEY = OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none")
 AUTHORITIES = OrEmpty(FilePath("a PEM file of authorities", check=check_certificates), "the system's authorities")
 
 SECTIONS: dict[str, dict[str, Value]] = {
@@ -78,8 +87,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "connect_timeout": Duration(0, above=True, most=3600),
         "reconnect_max": Duration(1, most=3600),
         "tls_ca": AUTHORITIES,
-        "tls_certificate": OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none"),
-        "tls_key": OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none"),
+        "tls_certificate": CERTIFICATE,
+        "tls_key": KEY,
         "tls_server_name": OrEmpty(matching(r"[^\s\x00-\x1f\x7f]+", "a host name"), "the host's own"),
     },
     "topology": {
@@ -96,11 +105,13 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "shards": Integer(1, 1024),
         "prefetch": Integer(1, 65_535, why=_UNLIMITED),  # 16 bits in basic.qos
         "bind": ListOf(TOPIC_PATTERN),
+        "exchanges": ListOf(NAME),
         "queues": ListOf(NAME),
         "watchdog": Duration(0, most=3600),
     },
     "auth": {
-        "accept": ListOf(Choice(("user-id", "secret", "hmac")), least=1),
+        "accept": ListOf(Choice(("user-id", "secret", "hmac", "broker-topic")), least=1),
+        "broker_checked_exchanges": ListOf(NAME),
         "device_checker": ListOf(Checker(IDeviceSecret)),
         "user_checker": ListOf(Checker(IUserPassword)),
         "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
@@ -163,6 +174,16 @@ SECTIONS: dict[str, dict[str, Value]] = {
     },
     "control": {
         "socket": OrEmpty(SocketPath(), "no control socket"),
+    },
+    "broker_auth": {
+        "endpoint": OrEmpty(ServerEndpoint(), "the broker is not answered"),
+        "secret_file": OrEmpty(FilePath("a file whose first line is the secret", True, check_url_secret), "none"),
+        "tls_certificate": CERTIFICATE,
+        "tls_key": KEY,
+        "tls_client_ca": OrEmpty(FilePath("a PEM file of authorities", check=check_certificates), "none is asked for"),
+        "services": ListOf(NAME),
+        "external": Boolean(),
+        "subscribe": Boolean(),
     },
     "logging": {
         "format": Choice(("text", "json")),

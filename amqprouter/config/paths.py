@@ -7,6 +7,7 @@ the sake of systemd's ``${CREDENTIALS_DIRECTORY}``; besides paths, only those of
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from amqprouter.config.values import Kind, Surroundings, located
 
+_URL_SECRET = re.compile(rb"[A-Za-z0-9_-]{16,128}").fullmatch
 _LARGEST = 1 << 20
 """Bytes. Keys, certificates and password files are far smaller; the system's whole list of authorities is 0.2 MB."""
 
@@ -102,6 +104,15 @@ def check_password(content: bytes) -> None:
         raise ValueError("its first line holds NUL")
     if line.startswith("\ufeff"):
         raise ValueError("it begins with a byte-order mark, which would be part of the password")
+
+
+def check_url_secret(content: bytes) -> None:
+    """The file's first line must be a secret that can stand in a URL."""
+    check_password(content)
+    if not _URL_SECRET(content.split(b"\n", 1)[0].rstrip(b"\r")):
+        raise ValueError(
+            "its first line is not 16 to 128 of the characters A-Z a-z 0-9 _ -, such as: openssl rand -hex 20"
+        )
 
 
 def check_certificates(content: bytes) -> None:

@@ -48,6 +48,8 @@ class Counters:
     """SIGHUP took a new configuration into force."""
     failed_reloads: int = 0
     """SIGHUP met a bad configuration and kept the old."""
+    broker_auth: Counter[str] = field(default_factory=Counter)
+    """The broker asked about a device: the kind of question and of answer, as ``topic deny``."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)

@@ -36,6 +36,7 @@ HELP = {
     "stalled_consumers": "Consumers given nothing though messages waited, and started again.",
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
+    "broker_auth": "Questions that the broker asked about devices.",
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
     "scheduled": "Messages by what the scheduler decided, and by class.",
@@ -46,6 +47,7 @@ HELP = {
 
 LABELS = {
     "scheduled": ("decision", "class"),
+    "broker_auth": ("question", "answer"),
     "checker_answers": ("checker", "outcome"),
     "checker_seconds": ("checker",),
 }

@@ -35,6 +35,11 @@ class RouterRequest(Request):
     """Whether the client has disconnected: there is nobody left to answer."""
     _started = 0.0
 
+    @property
+    def shown_path(self) -> bytes:
+        """The path as the log may have it."""
+        return self.path
+
     def prepare(self, now: float) -> None:
         """Set the headers that every response has; `now` is when the request was complete, in seconds."""
         self._started = now
@@ -61,7 +66,7 @@ class RouterRequest(Request):
             peer=getattr(self.getClientAddress(), "host", "-"),
             member=self.member or "-",
             method=self.method.decode("ascii", "replace"),  # twisted.web lets only printable ASCII through
-            path=self.path.decode("ascii", "replace")[:200],
+            path=self.shown_path.decode("ascii", "replace")[:200],
             status=self.code,
             bytes_sent=self.sentLength,
             seconds=now - self._started,
@@ -69,7 +74,7 @@ class RouterRequest(Request):
 
     def processingFailed(self, reason: Failure) -> Failure | None:
         """Something broke: the log gets the traceback, the client gets none."""
-        self._log.failure("a request to {path!r} failed", failure=reason, path=self.path)
+        self._log.failure("a request to {path!r} failed", failure=reason, path=self.shown_path)
         if self.gone or self.finished:
             return None
         if self.startedWriting:

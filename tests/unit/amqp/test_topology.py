@@ -10,10 +10,12 @@ from amqprouter.settings import EventsSettings, IngressSettings, TopologySetting
 from tests.unit.amqp.harness import BrokerTestCase
 
 
-def topology(prefix: str = "amqprouter", queue_type: str = "quorum", **events: Any) -> Topology:
+def topology(
+    prefix: str = "amqprouter", queue_type: str = "quorum", exchanges: tuple[str, ...] = (), **events: Any
+) -> Topology:
     return Topology(
         TopologySettings(prefix=prefix, queue_type=queue_type),
-        IngressSettings(shards=2, bind=("*.up", "*.down.#")),
+        IngressSettings(shards=2, bind=("*.up", "*.down.#"), exchanges=exchanges),
         EventsSettings(**events),
     )
 
@@ -95,6 +97,13 @@ class TopologyTests(BrokerTestCase):
         self.declare(topology(queue_type="classic"))
         work = {"x-queue-type": "classic", "x-single-active-consumer": True}
         self.assertEqual(self.queues()["amqprouter.shard.0"], work)
+
+    def test_further_exchanges_are_bound_but_not_declared(self) -> None:
+        self.declare(topology(exchanges=("amq.topic",)))
+        bound = {(one.exchange, one.routing_key) for one in self.broker.sent("Queue.Bind") if "ingress" in one.queue}
+        patterns = ("*.up", "*.down.#")
+        self.assertEqual(bound, {(name, pattern) for name in ("devices", "amq.topic") for pattern in patterns})
+        self.assertNotIn("amq.topic", [one.exchange for one in self.broker.sent("Exchange.Declare")])
 
     def test_a_small_stream_has_small_segments(self) -> None:
         """Retention drops whole segments."""

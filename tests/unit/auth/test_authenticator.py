@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.credentials import MAX_SECRET_BYTES
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.auth.verdict import Verdict
 from amqprouter.core.field_table import FieldValue
@@ -50,6 +51,39 @@ class DeviceTestCase(SynchronousTestCase):
 
     def ask(self, message: Message, now: float = 0.0) -> Verdict:
         return self.successResultOf(self.authenticator.ask(message, now))
+
+
+class CheckSecretTests(DeviceTestCase):
+    """Secrets that came without a message."""
+
+    def check(self, device: str, secret: bytes, now: float = 0.0) -> Verdict:
+        return self.successResultOf(Deferred.fromCoroutine(self.authenticator.check_secret(device, secret, now)))
+
+    def test_it_holds_for_messages_too(self) -> None:
+        self.authenticator = self.make()
+        self.assertEqual(self.check("dev1", b"sesame"), BY_SECRET)
+        self.assertEqual(self.authenticator.check(message(secret="sesame"), 1.0), BY_SECRET)
+        self.assertEqual(self.check("dev1", b"sesame", 2.0), BY_SECRET)
+        self.assertEqual(self.checker.asked, ["dev1"])
+
+    def test_no(self) -> None:
+        for secret in (b"wrong", b"", b"x" * (MAX_SECRET_BYTES + 1)):
+            self.assertEqual(self.check("dev1", secret), BAD_SECRET)
+        self.assertFalse(self.check("dev9", b"sesame").allowed)
+        self.assertEqual(self.checker.asked, ["dev1", "dev9"])
+
+    def test_whatever_messages_may_carry(self) -> None:
+        self.authenticator = self.make(["user-id"])
+        self.assertEqual(self.check("dev1", b"sesame"), BY_SECRET)
+
+    def test_nobody_to_ask(self) -> None:
+        self.authenticator = self.make(checker=False)
+        self.assertEqual(self.check("dev1", b"sesame"), Verdict(False, "no-checker"))
+
+    def test_a_checker_that_cannot_say(self) -> None:
+        self.checker.unavailable = True
+        asked = Deferred.fromCoroutine(self.authenticator.check_secret("dev1", b"sesame", 0.0))
+        self.failureResultOf(asked, CheckerUnavailable)
 
 
 class AuthenticatorTests(DeviceTestCase):
@@ -152,8 +186,8 @@ class AuthenticatorTests(DeviceTestCase):
         self.assertEqual(
             error.problems,
             [
-                "no proof is called 'password'; legal: user-id, secret, hmac",
-                "no proof is called 'jtw'; legal: user-id, secret, hmac",
+                "no proof is called 'password'; legal: user-id, secret",
+                "no proof is called 'jtw'; legal: user-id, secret",
             ],
         )
 

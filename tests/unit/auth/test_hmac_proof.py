@@ -220,7 +220,10 @@ class KeyFileTests(HmacTestCase):
 
 class AcceptTests(HmacTestCase):
     def make(self, *accept: str, proof: HmacProof | None) -> Authenticator:
-        return Authenticator(accept, None, "x-s", cache_size=1, cache_seconds=1, negative_cache_seconds=1, hmac=proof)
+        further = () if proof is None else (proof,)
+        return Authenticator(
+            accept, None, "x-s", cache_size=1, cache_seconds=1, negative_cache_seconds=1, further=further
+        )
 
     def test_accepted_by_name(self) -> None:
         authenticator = self.make("user-id", "hmac", proof=self.proof)
@@ -252,7 +255,7 @@ class AcceptTests(HmacTestCase):
 
     def test_accepted_without_keys(self) -> None:
         error = self.assertRaises(ConfigError, self.make, "hmac", proof=None)
-        self.assertEqual(error.problems, ["the proof 'hmac' needs [auth] hmac_keys"])
+        self.assertEqual(error.problems, ["no proof is called 'hmac'; legal: user-id, secret"])
 
 
 class DocumentedTests(SynchronousTestCase):

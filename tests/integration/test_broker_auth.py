@@ -1,0 +1,365 @@
+"""RabbitMQ asks the daemon about devices: who gets in and publishes, by AMQP and MQTT, and who does not."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pika
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from tests.support.broker_auth_guide import AS_DOCUMENTED
+from tests.support.certificates import Authority
+from tests.support.gateway import SECRET, Gateway
+from tests.support.mongo import TestDatabase, mongo_for_tests
+from tests.support.mqtt import MqttDevice
+from tests.support.process import free_ports, reactor, until
+from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
+
+URL_SECRET = "s3cret-of-the-broker"
+PLUGINS = ("rabbitmq_auth_backend_http", "rabbitmq_mqtt", "rabbitmq_auth_mechanism_ssl", CONSISTENT_HASH)
+
+
+class AskingBroker:
+    """A node that is configured as docs/broker-auth.rst says, with TLS besides."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority("Fleet authority")
+        self.backend_port, self.tls_port = free_ports(2)
+        certificate, key = self.authority.issue("localhost", "127.0.0.1")
+        for name, content in (("server.pem", certificate), ("server.key", key), ("ca.pem", self.authority.pem)):
+            (folder / name).write_bytes(content)
+        documented = {
+            option: value.replace("8081", str(self.backend_port)).replace("SECRET", URL_SECRET)
+            for option, value in AS_DOCUMENTED.items()
+        }
+        self.node = PrivateRabbitMQ(
+            folder,
+            plugins=PLUGINS,
+            config=documented
+            | {
+                "listeners.ssl.1": f"127.0.0.1:{self.tls_port}",
+                "ssl_options.certfile": str(folder / "server.pem"),
+                "ssl_options.keyfile": str(folder / "server.key"),
+                "ssl_options.cacertfile": str(folder / "ca.pem"),
+            },
+        )
+
+    @property
+    def mqtt_port(self) -> int:
+        return self.node.plugin_ports["rabbitmq_mqtt"]
+
+
+_broker: AskingBroker | None = None
+_starting = DeferredLock()
+
+
+async def shared_broker() -> AskingBroker:
+    """The node of this module's tests."""
+    global _broker  # noqa: PLW0603 - one for each process is the point
+    async with _starting:
+        if _broker is None:
+            broker = AskingBroker(Path(mkdtemp(prefix="rabbitmq-auth-", dir=".")).absolute())
+            reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(broker.node.stop()))
+            await broker.node.start()
+            await broker.node.add_user("backend", "the backend's")
+            _broker = broker
+        return _broker
+
+
+def amqp(uri: str, *steps: Callable[[Any], object]) -> str:
+    """Connect by AMQP and do these things on one channel; what the broker said against it, empty when nothing."""
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(uri))
+    except AMQPError as error:
+        return f"connection: {error}"
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for step in steps:
+            step(channel)
+    except ChannelClosedByBroker as error:
+        return f"channel: {error}"
+    finally:
+        if connection.is_open:
+            connection.close()
+    return ""
+
+
+def publish(exchange: str, key: str, body: bytes = b"{}", **properties: Any) -> Callable[[Any], object]:
+    return lambda channel: channel.basic_publish(exchange, key, body, pika.BasicProperties(**properties))
+
+
+@asynccontextmanager
+async def gateway_of(
+    test: TestCase, broker: AskingBroker, **options: Any
+) -> AsyncIterator[tuple[Gateway, TestDatabase]]:
+    with mongo_for_tests(Path(test.mktemp())) as database:
+        sections: dict[str, dict[str, object]] = {
+            "ingress": {"exchanges": "amq.topic"},
+            "auth": {"accept": "user-id, broker-topic", "broker_checked_exchanges": "amq.topic"},
+            "broker_auth": {
+                "endpoint": f"tcp:{broker.backend_port}:interface=127.0.0.1",
+                "secret_file": "broker-auth.secret",
+                "services": "backend",
+                "subscribe": "yes",
+            },
+        }
+        for name, values in options.items():
+            sections[name] = {**sections.get(name, {}), **values}
+        gateway = Gateway(Path(test.mktemp()), broker.node.uri, database.uri, database.name, **sections)
+        gateway.file("broker-auth.secret", f"{URL_SECRET}\n")
+        gateway.devices("dev1", "dev2")
+        try:
+            yield gateway, database
+        finally:
+            await gateway.stop()
+
+
+class BrokerAuthTests(TestCase):
+    skip = missing or None
+    timeout = 120
+
+    def run_with(
+        self, test: Callable[[AskingBroker, Gateway, TestDatabase], Awaitable[None]], **options: Any
+    ) -> Deferred[None]:
+        async def around() -> None:
+            broker = await shared_broker()
+            async with gateway_of(self, broker, **options) as (gateway, database):
+                await gateway.start()
+                await test(broker, gateway, database)
+
+        return Deferred.fromCoroutine(around())
+
+    def uri(self, broker: AskingBroker, device: str = "dev1", password: str = SECRET, vhost: str = "/") -> str:
+        return broker.node.uri_for(vhost, device, password)
+
+    def mqtt(self, broker: AskingBroker, device: str = "dev1", password: str = SECRET, **options: Any) -> MqttDevice:
+        client = MqttDevice(broker.mqtt_port, device, password, **options)
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.close()))
+        return client
+
+    def test_devices_get_in_and_their_messages_arrive(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            said = await deferToThread(
+                amqp,
+                self.uri(broker),
+                publish("devices", "dev1.up.temp", b"amqp", user_id="dev1"),
+                publish("devices.by-id", "dev1", b"by-id", user_id="dev1", type="up.temp"),
+            )
+            self.assertEqual(said, "")
+            client = self.mqtt(broker, "dev2")
+            self.assertEqual(await client.connect(), "")
+            self.assertTrue(await client.publish("dev2/up/temp", b"mqtt"))
+            self.assertTrue(await client.publish("dev2/up/raw/x", b"mqtt 0", qos=0))
+            await gateway.metric_reaches("stored_total", 4)
+            stored = {(d["device"], d["topic"], bytes(d["body"])) for d in database.documents("readings")}
+            expected = {("dev1", "up.temp", b"amqp"), ("dev1", "up.temp", b"by-id")}
+            expected |= {("dev2", "up.temp", b"mqtt"), ("dev2", "up.raw.x", b"mqtt 0")}
+            self.assertEqual(stored, expected)
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
+
+        return self.run_with(test)
+
+    def test_whoever_cannot_prove_it_does_not_get_in(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            for device, password in (("dev1", "wrong"), ("dev1", ""), ("dev9", SECRET), ("backend", SECRET)):
+                said = await deferToThread(amqp, self.uri(broker, device, password))
+                self.assertIn("ACCESS_REFUSED", said, device)
+                self.assertNotEqual(await self.mqtt(broker, device, password).connect(), "", device)
+            other = await broker.node.add_vhost("other")
+            self.assertEqual(await deferToThread(amqp, other), "", "guest may go there")
+            said = await deferToThread(amqp, self.uri(broker, vhost="other"))
+            self.assertIn("NOT_ALLOWED - access to vhost 'other' refused", said)
+            self.assertNotEqual(await self.mqtt(broker, client_id="dev2").connect(), "", "would end dev2's connection")
+            self.assertEqual(await self.mqtt(broker, client_id="dev1/2").connect(), "")
+            self.assertIn("is denied to log in on the broker", gateway.running.tail())
+            for secret in (SECRET, URL_SECRET, "wrong"):
+                self.assertNotIn(secret, (gateway.folder / "daemon.log").read_text())
+
+        return self.run_with(test)
+
+    def test_a_device_does_nothing_but_publish_its_own(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            for what, step in {
+                "access to topic 'dev2.up.temp' in exchange": publish("devices", "dev2.up.temp", user_id="dev1"),
+                "access to topic 'dev1.down.temp' in exchange": publish("devices", "dev1.down.temp"),
+                "access to exchange 'amq.topic'": publish("amq.topic", "dev1.up.temp"),
+                "access to exchange 'amq.default'": publish("", "amqprouter.ingress"),
+                "access to queue 'mine'": lambda channel: channel.queue_declare("mine"),
+                "access to queue 'mqtt-subscription-dev1qos1'": lambda channel: channel.queue_declare(
+                    "mqtt-subscription-dev1qos1"
+                ),
+                "access to queue 'amqprouter.ingress'": lambda channel: channel.basic_get("amqprouter.ingress"),
+                "access to exchange 'devices'": lambda channel: channel.exchange_delete("devices"),
+                "user_id property set to 'dev2'": publish("devices", "dev1.up.temp", user_id="dev2"),
+            }.items():
+                self.assertIn(what, await deferToThread(amqp, self.uri(broker), step))
+            client = self.mqtt(broker)
+            self.assertEqual(await client.connect(), "")
+            self.assertFalse(await client.publish("dev2/up/temp", b"not mine"))
+            self.assertEqual(await gateway.metric("received_total"), 0)
+            self.assertGreater(await gateway.metric('broker_auth_total{answer="deny",question="topic"}'), 0)
+
+        return self.run_with(test)
+
+    def test_mqtt_devices_read_what_is_under_their_own_id(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            for pattern in ("#", "dev2/#", "+/down/#", "dev2/down"):
+                client = self.mqtt(broker)
+                self.assertEqual(await client.connect(), "")
+                self.assertFalse(await client.subscribe(pattern), pattern)
+            client = self.mqtt(broker)
+            self.assertEqual(await client.connect(), "")
+            self.assertTrue(await client.subscribe("dev1/down/#"))
+            await deferToThread(amqp, broker.node.uri, publish("amq.topic", "dev1.down.reboot", b"now"))
+
+            async def received() -> bool:
+                return client.received == [("dev1/down/reboot", b"now")]
+
+            await until(received, what="the command arrives", timeout=20)
+
+        return self.run_with(test, ingress={"bind": "*.up.#"})
+
+    def test_mqtt_devices_read_nothing_unless_they_may(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            client = self.mqtt(broker)
+            self.assertEqual(await client.connect(), "")
+            self.assertFalse(await client.subscribe("dev1/down/#"))
+            again = self.mqtt(broker)
+            self.assertEqual(await again.connect(), "")
+            self.assertTrue(await again.publish("dev1/up/x", b"still welcome"))
+
+        return self.run_with(test, broker_auth={"subscribe": "no"})
+
+    def test_copies_and_dead_letters_prove_nothing(self) -> Deferred[None]:
+        """A device's CC header routes without a question; what then arrives carries the key that was asked about."""
+
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            copy = publish("devices", "dev1.up.temp", b"copy", headers={"CC": ["dev2.up.temp"]}, message_id="copy")
+            self.assertEqual(await deferToThread(amqp, self.uri(broker), copy), "")
+
+            def dead_letter(channel: Any) -> None:
+                """As guest, for no device can make such a queue."""
+                channel.queue_declare(
+                    "trap",
+                    arguments={"x-dead-letter-exchange": "amq.topic", "x-dead-letter-routing-key": "dev2.up.temp"},
+                )
+                channel.basic_publish("", "trap", b"dead", pika.BasicProperties(expiration="0", message_id="dead"))
+
+            self.assertEqual(await deferToThread(amqp, broker.node.uri, dead_letter), "")
+            await gateway.metric_reaches("settled_total", 2)
+            stored = [(d["device"], bytes(d["body"])) for d in database.documents("readings")]
+            self.assertEqual(stored, [("dev1", b"copy")])
+            self.assertEqual(await gateway.metric('rejected_total{reason="identity-mismatch"}'), 1)
+
+        checked = {"accept": "user-id, broker-topic", "broker_checked_exchanges": "devices, amq.topic"}
+        return self.run_with(test, auth=checked)
+
+    def test_without_the_daemon_devices_stay_out_and_others_get_in(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            client = self.mqtt(broker, "dev2")
+            self.assertEqual(await client.connect(), "")
+            self.assertEqual(await deferToThread(amqp, self.uri(broker)), "")
+            await gateway.stop()
+            self.assertIn("ACCESS_REFUSED", await deferToThread(amqp, self.uri(broker)))
+            self.assertNotEqual(await self.mqtt(broker).connect(), "")
+            self.assertFalse(await client.publish("dev2/up/temp", b"nobody to ask"))
+            self.assertEqual(await deferToThread(amqp, broker.node.uri, publish("devices", "dev1.up.temp")), "")
+            await gateway.start()
+            self.assertEqual(await deferToThread(amqp, self.uri(broker)), "")
+
+        return self.run_with(test)
+
+    def test_a_certificate_is_enough_where_that_is_configured(self) -> Deferred[None]:
+        def by_certificate(broker: AskingBroker, name: str, *steps: Callable[[Any], object]) -> str:
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            certificate, key = broker.authority.issue(name)
+            (folder / "pair.pem").write_bytes(certificate + key)
+            context = ssl.create_default_context(cadata=broker.authority.pem.decode())
+            context.load_cert_chain(str(folder / "pair.pem"))
+            parameters = pika.ConnectionParameters(
+                "localhost",
+                broker.tls_port,
+                credentials=pika.credentials.ExternalCredentials(),
+                ssl_options=pika.SSLOptions(context, "localhost"),
+            )
+            try:
+                connection = pika.BlockingConnection(parameters)
+            except AMQPError as error:
+                return f"connection: {error}"
+            for step in steps:
+                step(connection.channel())
+            connection.close()
+            return ""
+
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            send = publish("devices", "cam-7.up.temp", b"{}", user_id="cam-7")
+            self.assertEqual(await deferToThread(by_certificate, broker, "cam-7", send), "")
+            await gateway.metric_reaches("stored_total", 1)
+            self.assertEqual([d["device"] for d in database.documents("readings")], ["cam-7"])
+            self.assertIn("ACCESS_REFUSED", await deferToThread(by_certificate, broker, "cam.7"))
+            self.assertIn("ACCESS_REFUSED", await deferToThread(amqp, self.uri(broker, "cam-7", "")))
+            await gateway.stop()
+            gateway.sections["broker_auth"]["external"] = "no"
+            gateway.write_config()
+            await gateway.start()
+            self.assertIn("ACCESS_REFUSED", await deferToThread(by_certificate, broker, "cam-7"))
+
+        return self.run_with(test, broker_auth={"external": "yes"})
+
+    def test_the_broker_shows_a_certificate(self) -> Deferred[None]:
+        """The plugin's TLS, as it is set in advanced.config, here while the node runs."""
+
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            folder = gateway.folder
+            urls = {name: f"https://localhost:{broker.backend_port}/{name}" for name in ("user", "vhost")}
+
+            async def ask_with(certificate: str) -> str:
+                options = f'{{cacertfile, "{folder}/ca.pem"}}, {{verify, verify_peer}}'
+                if certificate:
+                    options += (
+                        f', {{certfile, "{folder}/{certificate}.pem"}}, {{keyfile, "{folder}/{certificate}.key"}}'
+                    )
+                await broker.node.eval(f"application:set_env(rabbitmq_auth_backend_http, ssl_options, [{options}]).")
+                return await deferToThread(amqp, self.uri(broker))
+
+            before = await broker.node.eval("application:get_all_env(rabbitmq_auth_backend_http).")
+            for name, url in urls.items():
+                await broker.node.eval(f'application:set_env(rabbitmq_auth_backend_http, {name}_path, "{url}").')
+            try:
+                self.assertEqual(await ask_with("broker"), "")
+                self.assertIn("ACCESS_REFUSED", await ask_with(""))
+                self.assertIn("ACCESS_REFUSED", await ask_with("stranger"))
+            finally:
+                env = before.strip()
+                await broker.node.eval(
+                    f"[application:set_env(rabbitmq_auth_backend_http, K, V) || {{K, V}} <- {env}], "
+                    "application:unset_env(rabbitmq_auth_backend_http, ssl_options)."
+                )
+
+        async def around() -> None:
+            broker = await shared_broker()
+            tls = {"tls_certificate": "own.pem", "tls_key": "own.key", "tls_client_ca": "ca.pem", "secret_file": ""}
+            async with gateway_of(self, broker, broker_auth=tls) as (gateway, database):
+                authority, strangers = Authority("Brokers"), Authority("Strangers")
+                gateway.file("ca.pem", authority.pem.decode())
+                for name, issued in {
+                    "own": authority.issue("localhost"),
+                    "broker": authority.issue("broker"),
+                    "stranger": strangers.issue("broker"),
+                }.items():
+                    gateway.file(f"{name}.pem", issued[0].decode())
+                    gateway.file(f"{name}.key", issued[1].decode())
+                await gateway.start()
+                await test(broker, gateway, database)
+
+        return Deferred.fromCoroutine(around())
