@@ -93,13 +93,17 @@ class Fleet:
         key: str = "",
         headers: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
+        message_id: str = "",
+        timestamp: int | None = None,
     ) -> str:
-        """Publish one message (written at the next `flush`); returns its message id."""
-        message_id = str(uuid.UUID(bytes=os.urandom(16)))
+        """Publish one message (written at the next `flush`); returns its message id, a new one unless given."""
+        message_id = message_id or str(uuid.UUID(bytes=os.urandom(16)))
         all_headers = dict(headers or {})
         if secret is not None:
             all_headers["x-device-secret"] = secret
-        properties = encode_properties(content_type=content_type, headers=all_headers, message_id=message_id)
+        properties = encode_properties(
+            content_type=content_type, headers=all_headers, message_id=message_id, timestamp=timestamp
+        )
         routing_key = (key or f"{device}.{topic}").encode()
         receipt = _Confirmed(self.ledger, message_id, body)
         self._publisher.publish(exchange.encode(), routing_key, properties, body, receipt, must_arrive=True)
