@@ -12,7 +12,6 @@ from amqprouter.core.terms import Terms
 _PLACES = {
     Place.NOWHERE: "parked",
     Place.READY: "waiting for room",
-    Place.YIELDING: "letting others go first: it has more than its share in flight",
     Place.ASLEEP: "waiting for a limit",
     Place.QUEUED: "waiting for a limit",
 }

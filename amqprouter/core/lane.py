@@ -19,11 +19,9 @@ class Place(IntEnum):
     """It is empty, and kept because its device is parked."""
     READY = 1
     """It takes turns."""
-    YIELDING = 2
-    """It has more than its share in flight, and lets others go first."""
-    ASLEEP = 3
+    ASLEEP = 2
     """Until a moment at which its limit may have room."""
-    QUEUED = 4
+    QUEUED = 3
     """Behind others, at a bucket that it shares with them."""
 
 

@@ -9,13 +9,15 @@ Otherwise the class of the device says what happens. ``drop`` and ``reject`` mea
 has them wait in the device's lane, in order, which stands in one place at a time:
 
 - taking turns for room (`amqprouter.core.turns`);
-- letting others go first, while the device has more in flight than there is room left: so however few or many devices
-  are at it, about as much room as each of them has stays free for those that are quiet (dynamic thresholds, Choudhury
-  and Hahne, 1998), and no rate needs to be configured for that;
 - asleep until its limit has room (`amqprouter.core.timer_wheel`);
 - or behind other lanes at a bucket that they share. Of those, one at a time is next to take from the bucket: it alone
   sleeps and wakes, so that a thousand lanes do not all wake for one token. It may queue at a later bucket meanwhile,
   but gives up later ones when an earlier one holds it up: so no two lanes ever wait for each other.
+
+Room in flight is for whoever comes until others have to wait for it. Those who take turns fill it up to a reserve. The
+reserve is for devices that have less in flight than there is room left (a dynamic threshold, Choudhury and Hahne,
+1998): they run at once, before those who take turns, but in the long run not more often than these. So a device that
+sends more than the targets take yields to quiet ones, without any rate being configured, and nobody starves.
 
 Each step is O(1), however many devices wait.
 
@@ -58,8 +60,8 @@ MAX_OVERRIDES = 10_000
 """Limits set by hand. More of them are better granted by the checker, or made a class."""
 TALKERS = 4096
 """Devices counted for `top`; while there are no more, the counts are exact."""
-_LOOKED_AT = 4
-"""Lanes of those that yield looked at in each `take`: the others come next time."""
+RESERVE = 1 / 8
+"""Of the room in flight, what those who take turns leave to devices that have little in flight."""
 
 
 class Limits(Rates, Protocol):
@@ -103,8 +105,14 @@ class Scheduler(Generic[Item]):
         """Limits set by hand, by device."""
         self.in_flight = 0
         self._book = TermsBook(limits, classes, tenants, complain)
+        self._overtaken = 0  # messages that ran before others who took turns, less the turns taken since
+        self._use(limits)
+
+    def _use(self, limits: Limits) -> None:
         self._limits = limits
         self._max_in_flight = limits.max_in_flight
+        self._reserve = int(limits.max_in_flight * RESERVE)
+        self._open = limits.max_in_flight - self._reserve
 
     def configure(
         self, limits: Limits, classes: Sequence[ClassOptions], tenants: Sequence[TenantOptions], now: float
@@ -113,7 +121,7 @@ class Scheduler(Generic[Item]):
         book = TermsBook(limits, classes, tenants, self._complain)
         self._book.retire(book, now)
         self._book = book
-        self._limits, self._max_in_flight = limits, limits.max_in_flight
+        self._use(limits)
         lanes = [lane for lane in self._room.lanes.values() if lane.items]
         self._room.clear(self._book.meters())
         for lane in lanes:
@@ -155,11 +163,7 @@ class Scheduler(Generic[Item]):
         terms = device.terms
         if granted != terms.granted or terms.retired_at is not None:
             terms = self._renew(name, device, granted, now)
-        if (
-            device.lane is None
-            and not self._room.ready.count
-            and self.in_flight + device.in_flight < self._max_in_flight
-        ):
+        if device.lane is None and self.in_flight < self._open and not self._room.ready.count:
             interval = terms.interval
             if interval:
                 full_at: float = device.state  # type: ignore[assignment]  # one window
@@ -203,15 +207,24 @@ class Scheduler(Generic[Item]):
                 assert device.lane is not None
                 self._room.block(device.lane, blocker, now)
             return decision
-        runs = not is_behind and not self._room.ready.count and self.in_flight + device.in_flight < self._max_in_flight
+        runs = not is_behind and self._has_room(device)
         if runs or over != "delay":
             self._charge(device, waiting.size, now)
         if runs:
+            if self._room.ready.count:
+                self._overtaken += 1
             return Decision.RUN
         lane = self._room.enqueue(name, device, waiting._replace(is_paid=over != "delay"))
         if not is_behind:
             self._room.make_ready(lane)
         return Decision.WAIT
+
+    def _has_room(self, device: Device[Item]) -> bool:
+        """Whether a message may run at once as far as the room in flight goes."""
+        if not self._room.ready.count and self.in_flight < self._open:
+            return True
+        is_quiet = self.in_flight + device.in_flight < self._max_in_flight
+        return is_quiet and (not self._room.ready.count or self._overtaken < self._reserve)
 
     def _hold(
         self, name: str, device: Device[Item], waiting: Waiting[Item], now: float, from_parking: bool
@@ -230,23 +243,13 @@ class Scheduler(Generic[Item]):
 
     def take(self, now: float) -> list[Item]:
         """The items whose turn has come; they count as in flight."""
-        room, most = self._room, self._max_in_flight
+        room = self._room
         room.wake(now)
-        ready, yielding = room.ready, room.yielding
-        for _ in range(min(len(yielding), _LOOKED_AT)):
-            lane = yielding.popleft()
-            if self.in_flight + lane.device.in_flight < most:
-                room.make_ready(lane)
-            else:
-                yielding.append(lane)
+        ready = room.ready
         items: list[Item] = []
-        while ready.count and self.in_flight < most:
+        while ready.count and self.in_flight < self._open:
             lane = ready.pop()
             device = lane.device
-            if self.in_flight + device.in_flight >= most:
-                room.move(lane, Place.YIELDING)
-                yielding.append(lane)
-                continue
             waiting = lane.items[0]
             if not waiting.is_paid:
                 blocker = device.blocker(waiting.size, now)
@@ -255,6 +258,7 @@ class Scheduler(Generic[Item]):
                     continue
                 self._charge(device, waiting.size, now)
             room.pop(lane)
+            self._overtaken -= self._overtaken > 0
             self._run(lane.name, device)
             items.append(waiting.item)
         return items

@@ -8,7 +8,6 @@ terms list them: a lane that an earlier one holds up gives up the later ones, so
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
@@ -21,12 +20,11 @@ Item = TypeVar("Item")
 
 
 class WaitingRoom(Generic[Item]):
-    """Lanes by device, those that take turns, those that yield, those asleep."""
+    """Lanes by device, those that take turns, those asleep."""
 
     def __init__(self) -> None:
         self.lanes: dict[str, Lane[Item]] = {}
         self.ready: Turns[Lane[Item]] = Turns()
-        self.yielding: deque[Lane[Item]] = deque()
         self._wheel: TimerWheel[Lane[Item]] = TimerWheel()
         self.waiting = 0
         """Messages that wait, for room or for a limit."""
@@ -126,7 +124,7 @@ class WaitingRoom(Generic[Item]):
 
     def clear(self, meters: Sequence[Meter]) -> None:
         """Have no lane stand anywhere, nor hold any of the shared buckets."""
-        self.ready, self.yielding, self._wheel = Turns(), deque(), TimerWheel()
+        self.ready, self._wheel = Turns(), TimerWheel()
         for meter in meters:
             meter.holder, meter.turns = None, Turns()
         for lane in self.lanes.values():
