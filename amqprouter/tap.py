@@ -303,7 +303,9 @@ def build(
             topology.names.devices,
             topology.names.by_id,
             lambda device, secret: authenticator.check_secret(device, secret, clock.seconds()),
-            devices_acl.allows,
+            lambda device, key: devices_acl.allows_identity(
+                authenticator.logins.identity(device) or Identity(device), key
+            ),
             counters=counters,
             reactor=reactor,
         ),

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword
+from amqprouter.interfaces import Identity, IDeviceSecret, IReloadable, IUserPassword
 
 
 @implementer(ICredentialsChecker, IReloadable)
@@ -19,6 +19,7 @@ class MemoryChecker:
     """Knows the secrets it was given, in the clear.
 
     :ivar secrets: by name; change it as you like.
+    :ivar identities: what to answer instead of a bare name.
     :ivar unavailable: while set, every answer is `CheckerUnavailable`.
     :ivar slow: while set, answers wait for `release`.
     :ivar asked: the names asked about, in order.
@@ -29,6 +30,7 @@ class MemoryChecker:
 
     def __init__(self, secrets: Mapping[str, bytes] | None = None) -> None:
         self.secrets = dict(secrets or {})
+        self.identities: dict[str, Identity] = {}
         self.unavailable = False
         self.slow = False
         self.asked: list[str] = []
@@ -36,7 +38,7 @@ class MemoryChecker:
         self._waiting: list[Deferred[None]] = []
 
     # Twisted annotates avatar ids as bytes; names are text here.
-    def requestAvatarId(self, credentials: ICredentials) -> Deferred[str]:  # type: ignore[override]
+    def requestAvatarId(self, credentials: ICredentials) -> Deferred[str | Identity]:  # type: ignore[override]
         """The name if the secret is its own.
 
         :raises NotKnown: (by the Deferred) unknown name.
@@ -58,7 +60,7 @@ class MemoryChecker:
     def reload(self) -> None:
         self.reloads += 1
 
-    async def _answer(self, name: str, secret: bytes) -> str:
+    async def _answer(self, name: str, secret: bytes) -> str | Identity:
         self.asked.append(name)
         if self.slow:
             turn: Deferred[None] = Deferred()
@@ -70,4 +72,4 @@ class MemoryChecker:
             raise NotKnown
         if self.secrets[name] != secret:
             raise UnauthorizedLogin
-        return name
+        return self.identities.get(name, name)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers, Question
+from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
 from amqprouter.auth.verdict import Verdict
 from amqprouter.core.message import Message
@@ -41,6 +42,7 @@ class Authenticator:
         self._proofs = make_proofs(accept, (UserIdProof(), self._secret, *further))
         self._checker = checker
         self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
+        self.logins = BrokerLogins(cache_size)
 
     def check(self, message: Message, now: float) -> Verdict | None:
         """The verdict if it can be had at once, None when `ask` must be called. `now` is in seconds.
@@ -72,7 +74,8 @@ class Authenticator:
     async def check_secret(self, device: str, secret: bytes, now: float) -> Verdict:
         """The verdict on a secret that came without a message, as the password of a device that connects to the broker.
 
-        Whatever ``accept`` says. It is remembered, and then holds for messages with this secret too.
+        Whatever ``accept`` says. It is remembered, and then holds for messages with this secret too; and so is what the
+        checker told of the device, for messages that the broker vouches for.
 
         :raises CheckerUnavailable: nobody could say.
         """
@@ -82,8 +85,12 @@ class Authenticator:
         if isinstance(said, Doubt):
             return Verdict(False, said.reason)
         question = self._answers.question(self._secret.name, device, secret)
-        known = self._answers.get(question, now)
-        return known or await self._answers.ask(question, lambda: self._secret.ask(device, secret), now)
+        verdict = self._answers.get(question, now)
+        if verdict is None:
+            verdict = await self._answers.ask(question, lambda: self._secret.ask(device, secret), now)
+        if verdict.allowed:
+            self.logins.remember(device, verdict.identity)
+        return verdict
 
     def flush(self) -> int:
         """Forget every remembered answer; how many."""
@@ -91,6 +98,7 @@ class Authenticator:
 
     def forget(self, device: str) -> int:
         """Forget every remembered answer about one device; how many."""
+        self.logins.forget(device)
         return self._answers.forget(device)
 
     def explain(self, device: str, now: float) -> list[dict[str, object]]:
@@ -122,7 +130,7 @@ class Authenticator:
             if isinstance(said, tuple):
                 return proof, said
             if isinstance(said, Verdict):
-                return said
+                return self.logins.completed(said, message.device)
             if doubt is ABSENT:  # the first that saw something has the best reason
                 doubt = said
         return Verdict(False, doubt.reason)

@@ -72,6 +72,25 @@ class CheckSecretTests(DeviceTestCase):
         self.assertFalse(self.check("dev9", b"sesame").allowed)
         self.assertEqual(self.checker.asked, ["dev1", "dev9"])
 
+    def test_what_the_checker_told_holds_for_what_the_broker_vouches_for(self) -> None:
+        by_broker, plain = message(user_id="dev1"), BY_USER_ID
+        self.assertEqual(self.authenticator.check(by_broker, 0.0), plain)
+        told = self.checker.identities["dev1"] = Identity("dev1", groups=("g",), tenant="t")
+        self.assertEqual(self.check("dev1", b"sesame").identity, told)
+        self.assertEqual(self.authenticator.check(by_broker, 1e6), Verdict(True, checker="user-id", identity=told))
+        self.assertEqual(self.authenticator.logins.identity("dev1"), told)
+        self.assertEqual(self.authenticator.check(message("dev2", user_id="dev2"), 0.0), plain)
+        self.assertEqual(self.authenticator.check(message(user_id="dev2"), 0.0), Verdict(False, "identity-mismatch"))
+        self.authenticator.flush()
+        self.assertEqual(self.authenticator.logins.identity("dev1"), told, "connections outlast answers")
+        self.assertFalse(self.check("dev1", b"wrong").allowed)
+        self.assertEqual(self.authenticator.logins.identity("dev1"), told, "somebody else tried")
+        del self.checker.identities["dev1"]
+        self.check("dev1", b"sesame", 1e6)
+        self.assertEqual(self.authenticator.logins.identity("dev1"), Identity("dev1"))
+        self.authenticator.forget("dev1")
+        self.assertEqual(self.authenticator.check(by_broker, 0.0), plain)
+
     def test_whatever_messages_may_carry(self) -> None:
         self.authenticator = self.make(["user-id"])
         self.assertEqual(self.check("dev1", b"sesame"), BY_SECRET)

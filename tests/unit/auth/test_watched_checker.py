@@ -17,7 +17,7 @@ from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.auth.watched_checker import WatchedChecker
 from amqprouter.core.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerNotAsked, CheckerUnavailable, NotKnown
-from amqprouter.interfaces import IConnects, IReadiness, IReloadable
+from amqprouter.interfaces import IConnects, Identity, IReadiness, IReloadable
 from amqprouter.testing_auth import MemoryChecker
 from tests.unit.auth.checker_contract import CheckerContract
 
@@ -38,7 +38,7 @@ class PartlyBroken(MemoryChecker):
     broken: str = ""
     error: Exception = KeyError("hunter2")
 
-    def requestAvatarId(self, credentials: ICredentials) -> Deferred[str]:
+    def requestAvatarId(self, credentials: ICredentials) -> Deferred[str | Identity]:
         if getattr(credentials, "device_id", "") == self.broken:
             self.asked.append(self.broken)
             raise self.error
