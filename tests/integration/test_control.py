@@ -92,7 +92,7 @@ class CommandTests(ControlTestCase):
             await fleet.all_confirmed()
             await gateway.metric_reaches("settled_total", 2)
             text = await self.says("status", "--socket", self.socket)
-            for pattern in (r"broker-consume +ok", r"received +2", r"rejected +1, bad-secret 1", r"dev1 +1 +0 +0"):
+            for pattern in (r"broker-consume +ok", r"received +2", r"rejected +1, unknown-name 1", r"dev1 +1 +0 +0"):
                 self.assertRegex(text, pattern)
             status: dict[str, Any] = json.loads(await self.says("status", "--json", "--socket", self.socket))
             self.assertEqual((status["counters"]["stored"], status["gauges"]["subscribers"]), (1, 0))
