@@ -88,7 +88,7 @@ class HeldMessages:
             settlement = queue[0]
             try:
                 now = self._clock.seconds()
-                verdict = self._authenticator.check(settlement.message, now)
+                verdict = settlement.message.verdict or self._authenticator.check(settlement.message, now)
                 if verdict is None:
                     verdict = await self._authenticator.ask(settlement.message, now)
             except CheckerFailed as error:

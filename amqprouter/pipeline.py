@@ -29,10 +29,10 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.decision import Decision
 from amqprouter.core.device_id import valid_device_id
 from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
+from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
-from amqprouter.core.sender import Sender, Senders
+from amqprouter.core.sender import Senders
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
@@ -94,6 +94,7 @@ class Pipeline:
         by_id_exchange: str,
         limits: LimitsSettings,
         counters: Counters,
+        replays: Replays | None = None,
         random: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._clock = clock
@@ -107,6 +108,7 @@ class Pipeline:
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._limits = limits
         self._counters = counters
+        self._replays = replays or Replays("", "")
         self._held = HeldMessages(
             clock,
             authenticator,
@@ -146,9 +148,10 @@ class Pipeline:
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
-            sender = self._senders.of(delivery.exchange, delivery.routing_key)
-            message = _message(delivery, sender, received_at)
-            sender.recognise(message.properties)
+            if delivery.exchange == self._replays.exchange:
+                message = self._replays.message(delivery, received_at)
+            else:
+                message = self._senders.of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
             settlement = Settlement(message, delivery.delivery_tag, ledger, self._finish)
             self._guarded(settlement, now)
         self._scheduler.tidy(now)
@@ -176,7 +179,7 @@ class Pipeline:
         if refusal:
             self._reject(settlement, refusal)
             return
-        verdict = self._authenticator.check(message, now)
+        verdict = message.verdict or self._authenticator.check(message, now)
         if verdict is None:
             self._held.hold(settlement)
         else:
@@ -384,16 +387,3 @@ class Pipeline:
         self._idle.append(done)
         self.wake()
         return done
-
-
-def _message(delivery: Delivery, sender: Sender, received_at: float) -> Message:
-    return Message(
-        sender.device,
-        sender.topic,
-        delivery.body,
-        Properties(delivery.properties),
-        exchange=delivery.exchange,
-        routing_key=delivery.routing_key,
-        redelivered=delivery.redelivered,
-        received_at=received_at,
-    )

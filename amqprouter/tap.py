@@ -16,6 +16,7 @@ from twisted.python import usage
 from zope.interface.interface import InterfaceClass
 
 from amqprouter import __version__
+from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.ingress import Ingress
@@ -38,6 +39,7 @@ from amqprouter.auth.watched_checker import WatchedChecker
 from amqprouter.clock import SteadyClock
 from amqprouter.control import Control
 from amqprouter.core.counters import Counters
+from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
@@ -232,6 +234,7 @@ def build(
         targets=targets,
         quarantine=BrokerQuarantine(publisher, topology.names, outgoing, wall_clock),
         by_id_exchange=topology.names.by_id,
+        replays=Replays(topology.names.replay, account_of(settings.broker)),
         limits=settings.limits,
         counters=counters,
         random=randomness.random,
@@ -239,7 +242,7 @@ def build(
     ingress = Ingress(
         clock,
         topology,
-        settings.ingress.queues,
+        (*settings.ingress.queues, topology.names.replay),
         settings.ingress.prefetch,
         pipeline.receive,
         watchdog=settings.ingress.watchdog,

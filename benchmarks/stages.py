@@ -41,7 +41,7 @@ from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Confirm, Delivery, FrameReader, encode_ack, encode_publish
 from amqprouter.interfaces import IDeviceSecret
-from amqprouter.pipeline import Pipeline, _message
+from amqprouter.pipeline import Pipeline
 from amqprouter.settings import (
     EventsSettings,
     IngressSettings,
@@ -132,10 +132,7 @@ class Bench:
             self.authenticator.ask(self._message(delivery), 0.0)
 
     def _message(self, delivery: Delivery) -> Message:
-        sender = self.pipeline._senders.of(delivery.exchange, delivery.routing_key)
-        message = _message(delivery, sender, 0.0)
-        sender.recognise(message.properties)
-        return message
+        return self.pipeline._senders.of(delivery.exchange, delivery.routing_key).message(delivery, 0.0)
 
     def stages(self) -> dict[str, Callable[[], Any]]:
         """Each stage as a callable over all messages; their inputs are made here, fresh for every repeat."""

@@ -70,6 +70,12 @@ def addresses_for(reactor: Any, settings: BrokerSettings, random: Callable[[], f
     return addresses
 
 
+def account_of(settings: BrokerSettings) -> str:
+    """The name of the account that these settings log in with; empty where a client certificate names it and
+    ``username`` does not say it too."""
+    return settings.username or parse_amqp_uri(settings.uri).username
+
+
 def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:
     """Credentials, virtual host and the connection's name. The password file is read anew each time.
 

@@ -16,7 +16,18 @@ from amqprouter.core.event import KEY_HEADER
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import encode_properties, flag_mask
-from amqprouter.core.story import AT, CHECKER, DEVICE, EXCHANGE, NAMES, PROVEN, REASON, ROUTING_KEY
+from amqprouter.core.story import (
+    AT,
+    CHECKER,
+    DEVICE,
+    EXCHANGE,
+    IDENTITY,
+    NAMES,
+    PROVEN,
+    REASON,
+    ROUTING_KEY,
+    identity_text,
+)
 
 _DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
 _BROKER_HEADERS = ("CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
@@ -67,6 +78,9 @@ class Outgoing:
         if message.verdict is not None:  # else it came to no proof of identity
             headers[CHECKER] = message.verdict.checker
             headers[PROVEN] = message.verdict.allowed
+            identity = message.verdict.identity
+            if identity is not None and message.verdict.allowed and (text := identity_text(identity)):
+                headers[IDENTITY] = text
         try:
             entries = b"".join(field_table.encode_entry(name, value) for name, value in headers.items())
             return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)

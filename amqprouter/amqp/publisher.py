@@ -123,12 +123,14 @@ class Publisher:
         max_attempts: int,
         random: Callable[[], float],
         timeout: float = CONFIRM_TIMEOUT,
+        patient: bool = True,
     ) -> None:
         self._clock = clock
         self._counters = counters
         self._max_attempts = max_attempts
         self._random = random
         self._timeout = timeout
+        self._patient = patient  # whether trouble that no message is to blame for is waited out; commands tell of it
         self._channel: Channel | None = None
         self._frame_max = 0
         self._sequence = 0
@@ -272,7 +274,7 @@ class Publisher:
         """A publish failed; `blameless` when the message is not to blame for it."""
         outgoing.attempts += 1
         outgoing.returned = ""
-        if not blameless and not outgoing.must_arrive:
+        if not (blameless and self._patient) and not outgoing.must_arrive:
             outgoing.faults += 1
             if outgoing.faults >= self._max_attempts:
                 outgoing.refuse(reason)

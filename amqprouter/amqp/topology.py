@@ -7,15 +7,17 @@
     devices.by-id (consistent hash) ─► <prefix>.shard.0 … <prefix>.shard.N-1
     <prefix>.rejected (fanout) ──────► <prefix>.rejected
     <prefix>.dead-letter (fanout) ───► <prefix>.dead-letters
+    <prefix>.replay (fanout) ────────► <prefix>.replay   (out of those three, by `amqprouter rejected replay`)
                                        <prefix>.events  (stream)
 
-Ingress and shard queues have a single active consumer, so that of several gateways one owns a queue, and with it the
-devices in it, at a time. The consistent-hash exchange hashes the whole routing key; device affinity needs the device id
-alone, hence a second exchange, to which devices publish with their id as the key and the topic in the ``type``
-property.
+Ingress, shard and replay queues have a single active consumer, so that of several gateways one owns a queue, and with
+it the devices in it, at a time. The consistent-hash exchange hashes the whole routing key; device affinity needs the
+device id alone, hence a second exchange, to which devices publish with their id as the key and the topic in the
+``type`` property.
 
-Quorum ingress and shard queues count how often a message came back because whoever had it died, and give it up after
-`DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes the daemon does not do so for ever.
+These queues, where they are quorum queues, count how often a message came back because whoever had it died, and give
+it up after `DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes the daemon does not do
+so for ever.
 Declaring is idempotent; what exists with other properties is reported, never changed.
 """
 
@@ -34,6 +36,9 @@ _COMMAND_INVALID = 503
 DELIVERY_LIMIT = 20
 """Returns to a quorum queue that a message may have. Each connection lost, for whatever reason, is one for all messages
 under way; so it must not be small. It is the default of RabbitMQ 4; before, there was no limit."""
+QUARANTINE_DELIVERY_LIMIT = 1_000_000
+"""The same for the queues that people look into, who take messages and return them: without a limit of their own,
+RabbitMQ 4 would drop what was looked at 20 times."""
 _SEGMENT_BYTES = 50_000_000
 """Bytes of a stream's segment file. Retention drops whole segments: RabbitMQ's 500 MB would round it up too far."""
 
@@ -50,6 +55,7 @@ class Names:
     rejected: str
     dead_letter: str
     dead_letters: str
+    replay: str
     events: str
 
     @classmethod
@@ -65,6 +71,7 @@ class Names:
             rejected=f"{prefix}.rejected",
             dead_letter=f"{prefix}.dead-letter",
             dead_letters=f"{prefix}.dead-letters",
+            replay=f"{prefix}.replay",
             events=f"{prefix}.events",
         )
 
@@ -86,7 +93,7 @@ class Topology:
         :raises BrokerRefused: the broker does not let us (403: grant configure, write and read on these names).
         """
         names, channel = self.names, await connection.open_channel()
-        durable = {"x-queue-type": self._queue_type}
+        durable: dict[str, Any] = {"x-queue-type": self._queue_type}
         work: dict[str, Any] = durable | {"x-single-active-consumer": True}
         if self._queue_type == "quorum":
             work |= {
@@ -97,6 +104,7 @@ class Topology:
                 "x-dead-letter-strategy": "at-least-once",
                 "x-overflow": "reject-publish",
             }
+            durable |= {"x-delivery-limit": QUARANTINE_DELIVERY_LIMIT}
         await self._exchange(channel, names.unrouted, "fanout")
         await self._queue(channel, names.unrouted, durable, names.unrouted)
         await self._exchange(channel, names.devices, "topic", {"alternate-exchange": names.unrouted})
@@ -112,6 +120,8 @@ class Topology:
         await self._queue(channel, names.rejected, durable, names.rejected)
         await self._exchange(channel, names.dead_letter, "fanout")
         await self._queue(channel, names.dead_letters, durable, names.dead_letter)
+        await self._exchange(channel, names.replay, "fanout")
+        await self._queue(channel, names.replay, work, names.replay)
         await channel.shut()
 
     async def declare_events(self, connection: Connection) -> None:

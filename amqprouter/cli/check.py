@@ -91,7 +91,8 @@ async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
         say(f"a channel with publisher confirms opens; heartbeat {connection.heartbeat} s")
         await channel.shut()
         names = Names.of(settings.topology, settings.ingress)
-        queues = (names.ingress, *names.shards, names.rejected, names.dead_letters, names.unrouted, names.events)
+        queues = (names.ingress, *names.shards, names.rejected, names.dead_letters, names.unrouted)
+        queues += (names.replay, names.events)
         missing = await _missing(connection, (*queues, *settings.ingress.queues))
         own = set(settings.ingress.queues).intersection(missing)
         if own:

@@ -23,6 +23,7 @@ COMMANDS = {
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",
     "hmac-key": "give devices keys to sign their messages with",
+    "rejected": "look into quarantine, replay or drop what is in it",
     "status": "show how the running daemon is",
     "reload": "have the running daemon read its configuration again",
     "auth": "show or forget what the running daemon remembers of checkers' answers",

@@ -123,7 +123,7 @@ async def send(reactor: Any, broker: BrokerSettings, publishing: Publishing) -> 
     from amqprouter.core.counters import Counters  # noqa: PLC0415
 
     connection = await connect(reactor, broker, "send")
-    publisher = Publisher(reactor, Counters(), max_attempts=1, random=random.random)
+    publisher = Publisher(reactor, Counters(), max_attempts=1, random=random.random, patient=False)
     try:
         await publisher.attach(connection)
         sent = Deferred.fromCoroutine(

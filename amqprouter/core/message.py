@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from amqprouter.core.properties import Properties
-
-
-class Verdict(Protocol):
-    """What authentication said: `interfaces.IVerdict`, as the core sees it."""
-
-    @property
-    def allowed(self) -> bool: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def checker(self) -> str: ...
 
 
 class Message:
@@ -60,7 +47,7 @@ class Message:
         self.routing_key = routing_key
         self.redelivered = redelivered
         self.received_at = received_at
-        self.verdict: Verdict | None = None
+        self.verdict: Any = None  # an IVerdict, which the core does not know
 
     @property
     def key(self) -> str:

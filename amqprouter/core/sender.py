@@ -18,7 +18,9 @@ from hashlib import blake2s
 from typing import Any
 
 from amqprouter.core.front import Front
+from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery
 
 MAX_SENDERS = 65_536
 """Senders kept, each some 800 bytes: 50 MB. Topics come from devices, so without a bound one of them could fill the
@@ -38,6 +40,21 @@ class Sender:
         self._digest = digest
         self._front: Front | None = None
         self._patience = PATIENCE
+
+    def message(self, delivery: Delivery, received_at: float) -> Message:
+        """A message of this sender's, whose properties know their front."""
+        properties = Properties(delivery.properties)
+        self.recognise(properties)
+        return Message(
+            self.device,
+            self.topic,
+            delivery.body,
+            properties,
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            redelivered=delivery.redelivered,
+            received_at=received_at,
+        )
 
     def recognise(self, properties: Properties) -> None:
         """Have these properties know their front, if it is the one that came before. Malformed ones stay unknown."""

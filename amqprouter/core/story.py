@@ -5,7 +5,11 @@ They are believed only where the daemon's own account wrote them: it strips them
 
 from __future__ import annotations
 
-DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN = (
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
     "x-amqprouter-device",
     "x-amqprouter-reason",
     "x-amqprouter-at",
@@ -13,8 +17,40 @@ DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN = (
     "x-amqprouter-routing-key",
     "x-amqprouter-checker",
     "x-amqprouter-proven",
+    "x-amqprouter-identity",
 )
 """The device, proven on what is passed on; and on quarantined messages: what happened, when, where the message had been
-published, which proof of identity decided, and whether it had said yes."""
+published, which proof of identity decided, whether it had said yes, and what a checker had said of the device."""
 
-NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN)
+NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY)
+_MOST_IDENTITY = 4096
+"""Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a checker had said of a device when it was proven, as far as access lists and limits ask."""
+
+    limits: str = ""
+    device_class: str = ""
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+
+
+def identity_text(identity: Any) -> str:
+    """What a checker said, for the header; empty when that is nothing, or too much."""
+    said = {field.name: getattr(identity, field.name) for field in fields(Recalled)}
+    text = json.dumps({name: value for name, value in said.items() if value}, separators=(",", ":"))
+    return text if 2 < len(text) <= _MOST_IDENTITY else ""
+
+
+def recalled(text: str) -> Recalled | None:
+    """The header's content; None when there is nothing in it, or what is in it is not ours."""
+    try:
+        said = json.loads(text)
+        groups = tuple(said.pop("groups", ()))
+        if all(isinstance(word, str) for word in (*said.values(), *groups)):
+            return Recalled(groups=groups, **said)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    return None

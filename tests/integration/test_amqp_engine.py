@@ -133,7 +133,15 @@ class TopologyTests(EngineTestCase):
                 names = declared.names
                 self.assertEqual(
                     set(queues),
-                    {names.ingress, *names.shards, names.unrouted, names.rejected, names.dead_letters, names.events},
+                    {
+                        names.ingress,
+                        *names.shards,
+                        names.unrouted,
+                        names.rejected,
+                        names.dead_letters,
+                        names.replay,
+                        names.events,
+                    },
                 )
                 with self.assertRaises(TopologyClash) as raised:
                     await topology(queue_type=other).declare(connection)

@@ -177,7 +177,7 @@ class GatewayTests(TestCase):
                     await self._check(config, "0 of the daemon's")
                     try:
                         await gateway.start()
-                        await self._check(config, "9 of the daemon's 9 queues are there")
+                        await self._check(config, "10 of the daemon's 10 queues are there")
                         await self._tail(gateway, config)
                     finally:
                         await gateway.stop()

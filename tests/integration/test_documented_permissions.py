@@ -69,6 +69,7 @@ class DocumentedPermissionsTests(TestCase):
                 (NAMES.by_id, "meter-17"),
                 (NAMES.rejected, ""),
                 (NAMES.dead_letter, ""),
+                (NAMES.replay, "meter-17.reading"),
             ]:
                 await deferToThread(_publish, uri, exchange, key)
             await deferToThread(self._read, uri)
@@ -78,7 +79,7 @@ class DocumentedPermissionsTests(TestCase):
     def _read(self, uri: str) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(uri))
         channel = connection.channel()
-        for queue in (NAMES.ingress, *NAMES.shards, NAMES.events):
+        for queue in (NAMES.ingress, *NAMES.shards, NAMES.events, NAMES.replay, NAMES.rejected, NAMES.dead_letters):
             channel.basic_qos(prefetch_count=1)
             channel.basic_consume(queue, lambda *delivery: None)
         connection.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -13,6 +14,7 @@ from zope.interface import implementer
 from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.replay import Replays, enveloped
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import HOLD, AckLedger, Settlement
@@ -149,6 +151,7 @@ class PipelineTestCase(SynchronousTestCase):
             by_id_exchange="devices.by-id",
             limits=LimitsSettings(max_body_bytes=100, max_headers=3),
             counters=self.counters,
+            replays=Replays("replay", "gateway"),
             random=lambda: self.random,
         )
 
@@ -262,6 +265,38 @@ class WayTests(PipelineTestCase):
         self.store.answer()
         self.turn()
         self.assertEqual((self.acks, self.counters.settled, self.pipeline.under_way), ([], 0, 0))
+
+
+class ReplayTests(PipelineTestCase):
+    STORY: ClassVar[dict[str, Any]] = {
+        "x-amqprouter-device": "stranger",
+        "x-amqprouter-exchange": "devices",
+        "x-amqprouter-proven": True,
+    }
+
+    def replayed(self, key: str, body: str = "x", user: str = "gateway") -> Delivery:
+        return self.delivery(key, body, enveloped(b"\0\0", user, self.STORY), "replay")
+
+    def test_the_proof_of_then_counts_and_the_access_list_of_now(self) -> None:
+        self.receive(self.replayed("stranger.up.x", "good"), self.replayed("stranger.up.forbidden", "bad"))
+        self.assertEqual((self.store.bodies, self.authenticator.asked), ([b"good"], []))
+        self.assertEqual(self.quarantine.rejected, [("bad", "not-authorised")])
+        self.assertEqual(self.quarantine.proven, [True])
+
+    def test_nobody_elses_word_counts(self) -> None:
+        self.receive(self.replayed("stranger.up.x", user="evil"))
+        self.assertEqual((self.store.bodies, len(self.authenticator.asked)), ([], 1))
+
+    def test_behind_a_message_that_is_being_asked_about(self) -> None:
+        self.receive(self.delivery("stranger.up.x", "first"), self.replayed("stranger.up.x", "second"))
+        self.assertEqual(self.store.bodies, [])
+        self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+        self.turn()
+        self.assertEqual((self.quarantine.rejected, self.store.bodies), ([("first", "bad-secret")], [b"second"]))
+
+    def test_malformed(self) -> None:
+        self.receive(self.delivery("stranger.up.x", "x", b"\x20\x00\xff\xff\xff\xff", "replay"))
+        self.assertEqual(self.quarantine.rejected, [("x", "malformed-properties")])
 
 
 class BadMessageTests(PipelineTestCase):

@@ -16,6 +16,7 @@ from amqprouter.core import field_table
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.sender import Sender, Senders
+from amqprouter.interfaces import Identity
 
 FORGED: dict[str, Any] = {
     "CC": ["other"],
@@ -32,6 +33,7 @@ FORGED: dict[str, Any] = {
     "x-amqprouter-routing-key": "k",
     "x-amqprouter-checker": "c",
     "x-amqprouter-proven": True,
+    "x-amqprouter-identity": "{}",
     "x-amqprouter-key": "other.topic",
     "x-secret": "s3cret",
 }
@@ -113,6 +115,14 @@ class OutgoingTests(SynchronousTestCase):
             headers = Properties(self.outgoing.quarantined(refused, "r", 0)).headers
             told = headers["x-amqprouter-checker"], headers["x-amqprouter-proven"]
             self.assertEqual(told, (verdict.checker, verdict.allowed))
+
+    def test_quarantined_with_what_a_checker_said(self) -> None:
+        """For a replay; of a device that was not proven it means nothing."""
+        for allowed, told in ((True, '{"tenant":"plant","groups":["a"]}'), (False, None)):
+            refused = message(everything())
+            refused.verdict = Verdict(allowed, "r", "secret", Identity("dev1", tenant="plant", groups=("a",)))
+            headers = Properties(self.outgoing.quarantined(refused, "r", 0)).headers
+            self.assertEqual(headers.get("x-amqprouter-identity"), told)
 
     def test_quarantined_with_malformed_properties(self) -> None:
         """The story is told without them."""

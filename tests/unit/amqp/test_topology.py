@@ -48,6 +48,7 @@ class TopologyTests(BrokerTestCase):
                 "p.unrouted": "fanout",
                 "p.rejected": "fanout",
                 "p.dead-letter": "fanout",
+                "p.replay": "fanout",
             },
         )
         work = {
@@ -58,7 +59,7 @@ class TopologyTests(BrokerTestCase):
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-        plain = {"x-queue-type": "quorum"}
+        plain = {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000}
         queues = self.queues()
         events = queues.pop("p.events")
         self.assertEqual(
@@ -70,6 +71,7 @@ class TopologyTests(BrokerTestCase):
                 "p.unrouted": plain,
                 "p.rejected": plain,
                 "p.dead-letters": plain,
+                "p.replay": work,
             },
         )
         self.assertEqual((events["x-queue-type"], events["x-max-age"]), ("stream", "86400s"))
@@ -84,6 +86,7 @@ class TopologyTests(BrokerTestCase):
                 ("p.unrouted", "p.unrouted", ""),
                 ("p.rejected", "p.rejected", ""),
                 ("p.dead-letters", "p.dead-letter", ""),
+                ("p.replay", "p.replay", ""),
             },
         )
         for one in (*self.broker.sent("Exchange.Declare"), *self.broker.sent("Queue.Declare")):

@@ -1,0 +1,167 @@
+"""One message of a quarantine queue, as the operator sees it; and which of them are meant.
+
+The daemon's story headers are believed only in messages that the daemon itself quarantined. What the broker put into
+the dead letters (it has an ``x-death`` header, which the daemon strips) or into the unrouted queue is as a device sent
+it, and its headers may say anything; of those only what the broker knows counts: routing key, exchange, user id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from amqprouter.core import story
+from amqprouter.core.device_pattern import DevicePattern
+from amqprouter.core.field_table import FieldValue
+from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery
+
+OPERATOR = "operator"
+"""The name of the proof that is the operator's word."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """What is known of a message; `position` counts from 1, from the head of the queue."""
+
+    position: int
+    delivery: Delivery
+    device: str
+    reason: str
+    at: datetime | None
+    """When it was quarantined; None where nobody noted it."""
+    exchange: str
+    """Where it had been published; empty when that is not known."""
+    checker: str = ""
+    proven: bool = False
+    """Whether the device had proven who it is."""
+    own_story: bool = True
+    """Whether the daemon quarantined it, rather than the broker."""
+    message_id: str = ""
+    identity: str = ""
+    """What a checker had said of the device, as the daemon wrote it down."""
+
+    @classmethod
+    def read(cls, delivery: Delivery, position: int, *, unrouted: bool, user_id_counts: bool) -> Quarantined:
+        """Never raises: malformed properties are no properties.
+
+        :param unrouted: the queue is that of messages which no binding took.
+        :param user_id_counts: whether the broker's word is a proof of identity (``[auth] accept``).
+        """
+        properties = Properties(delivery.properties)
+        try:
+            headers, message_id = properties.headers, properties.message_id or ""
+            user_id = properties.text("user_id")
+        except ValueError:
+            headers, message_id, user_id = {}, "", None
+        if not unrouted and "x-death" not in headers:
+            return cls._told(delivery, position, headers, message_id)
+        device = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")[0]
+        reason, at = ("unrouted", None) if unrouted else _death(headers)
+        proven = user_id_counts and user_id == device
+        exchange = delivery.exchange.decode("utf-8", "backslashreplace") if unrouted else ""
+        checker = "user-id" if proven else ""
+        return cls(position, delivery, device, reason, at, exchange, checker, proven, False, message_id)
+
+    @classmethod
+    def _told(
+        cls, delivery: Delivery, position: int, headers: Mapping[str, FieldValue], message_id: str
+    ) -> Quarantined:
+        at = headers.get(story.AT)
+        names = story.DEVICE, story.REASON, story.EXCHANGE, story.CHECKER, story.IDENTITY
+        device, reason, exchange, checker, identity = (
+            value if isinstance(value, str) else "" for value in map(headers.get, names)
+        )
+        at = at if isinstance(at, datetime) else None
+        proven = headers.get(story.PROVEN) is True
+        return cls(position, delivery, device, reason, at, exchange, checker, proven, True, message_id, identity)
+
+    @property
+    def label(self) -> str:
+        """The reason without what follows a colon, which differs from message to message."""
+        return self.reason.partition(":")[0]
+
+    @property
+    def key(self) -> str:
+        return self.delivery.routing_key.decode("utf-8", "backslashreplace")
+
+    @property
+    def topic(self) -> str:
+        """The topic without the device id; all of the key where that does not begin with it."""
+        return self.key.removeprefix(f"{self.device}.")
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "position": self.position,
+            "at": None if self.at is None else self.at.isoformat(),
+            "device": self.device,
+            "topic": self.topic,
+            "exchange": self.exchange,
+            "reason": self.reason,
+            "checker": self.checker,
+            "proven": self.proven,
+            "bytes": len(self.delivery.body),
+            "message_id": self.message_id,
+        }
+
+    def replay(self, vouch: bool) -> tuple[bytes, dict[str, FieldValue]]:
+        """The routing key and the story for a replay.
+
+        :param vouch: the operator's word stands for a proof of identity that is missing.
+        :raises ValueError: it cannot be replayed; the text says why.
+        """
+        key = self.delivery.routing_key
+        if not self.own_story and b"." not in key:  # published by id: the topic is in the type
+            key += b"." + (Properties(self.delivery.properties).raw_text("type") or b"")
+        if not key:
+            raise ValueError("its routing key was not kept")
+        if self.label == "topic-too-long":
+            raise ValueError("its routing key is too long for AMQP")
+        if self.own_story and not self.proven and not vouch:
+            raise ValueError("its device had not proven who it is, and its secret is gone; --vouch takes your word")
+        told: dict[str, FieldValue] = {story.DEVICE: self.device, story.EXCHANGE: self.exchange}
+        if self.proven or vouch:
+            told |= {story.CHECKER: self.checker if self.proven else OPERATOR, story.PROVEN: True}
+            if self.identity:
+                told[story.IDENTITY] = self.identity
+        return key, told
+
+
+def _death(headers: Mapping[str, FieldValue]) -> tuple[str, datetime | None]:
+    """Why and when the broker gave a message up."""
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    if not isinstance(last, dict):
+        return "dead-lettered by the broker", None
+    at = last.get("time")
+    return f"broker: {last.get('reason', '')!s}", at if isinstance(at, datetime) else None
+
+
+class Wanted:
+    """Which messages a command means: those for which every kind of condition that is given holds.
+
+    :raises ValueError: a device pattern is none.
+    """
+
+    def __init__(self, reasons: Sequence[str] = (), device: str = "", ids: Sequence[str] = ()) -> None:
+        self._reasons = frozenset(reasons)
+        self._device = DevicePattern(device) if device else None
+        self._ids = frozenset(ids)
+
+    def __bool__(self) -> bool:
+        return bool(self._reasons or self._device or self._ids)
+
+    def means(self, message: Quarantined) -> bool:
+        """Whether this message is one of them."""
+        if self._reasons and self._reasons.isdisjoint((message.reason, message.label)):
+            return False
+        if self._ids and message.message_id not in self._ids:
+            return False
+        return self._device is None or self._device.matches(message.device)
+
+
+def moment(at: datetime | None) -> str:
+    """In local time, for people."""
+    return "" if at is None else f"{at.replace(tzinfo=at.tzinfo or timezone.utc).astimezone():%Y-%m-%d %H:%M:%S}"

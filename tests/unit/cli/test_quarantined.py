@@ -1,0 +1,178 @@
+"""What an operator is told of a quarantined message, and which of them can be replayed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.auth.verdict import Verdict
+from amqprouter.cli.message_text import body_lines, message_lines
+from amqprouter.cli.quarantined import Quarantined, Wanted
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.wire import Delivery
+from amqprouter.interfaces import Identity
+
+DEATH: dict[str, Any] = {
+    "x-death": [{"reason": "delivery_limit", "time": datetime(2026, 1, 2, tzinfo=timezone.utc), "exchange": "lie"}]
+}
+
+
+def delivery(properties: bytes, key: bytes = b"dev1.up.x", exchange: bytes = b"", body: bytes = b"{}") -> Delivery:
+    return Delivery(1, b"c", 1, False, exchange, key, properties, body)
+
+
+def read(one: Delivery, *, unrouted: bool = False, user_id_counts: bool = True) -> Quarantined:
+    return Quarantined.read(one, 7, unrouted=unrouted, user_id_counts=user_id_counts)
+
+
+def rejected(verdict: Verdict | None, reason: str = "not-authorised", **properties: Any) -> Quarantined:
+    """A message as the daemon quarantines it."""
+    message = Message(
+        "dev1",
+        "up.x",
+        b"{}",
+        Properties(encode_properties(**properties)),
+        exchange=b"devices",
+        routing_key=b"dev1.up.x",
+    )
+    message.verdict = verdict
+    return read(delivery(Outgoing("x-secret").quarantined(message, reason, 1_767_312_000)))
+
+
+class StoryTests(SynchronousTestCase):
+    def test_the_daemons_own(self) -> None:
+        message = rejected(Verdict(True, checker="secret"), "bad-json: line 1", message_id="m")
+        self.assertEqual(
+            message.as_json(),
+            {
+                "position": 7,
+                "at": "2026-01-02T00:00:00+00:00",
+                "device": "dev1",
+                "topic": "up.x",
+                "exchange": "devices",
+                "reason": "bad-json: line 1",
+                "checker": "secret",
+                "proven": True,
+                "bytes": 2,
+                "message_id": "m",
+            },
+        )
+        self.assertEqual(message.label, "bad-json")
+
+    def test_the_brokers_says_nothing_of_itself(self) -> None:
+        """It is as a device sent it: what it claims in our name, or of its history, counts for nothing."""
+        claims: dict[str, Any] = {
+            "x-amqprouter-device": "dev2",
+            "x-amqprouter-proven": True,
+            "x-amqprouter-exchange": "e",
+        }
+        message = read(delivery(encode_properties(headers={**DEATH, **claims}, user_id="dev9")))
+        self.assertEqual((message.device, message.proven, message.exchange), ("dev1", False, ""))
+        self.assertEqual(
+            (message.reason, message.at), ("broker: delivery_limit", datetime(2026, 1, 2, tzinfo=timezone.utc))
+        )
+        odd: Any
+        for odd in (
+            {"x-death": "x"},
+            {"x-death": []},
+            {"x-death": [1]},
+            {"x-death": [{"time": "x", "reason": b"\xff"}]},
+        ):
+            self.assertFalse(read(delivery(encode_properties(headers={**odd, **claims}))).proven)
+
+    def test_a_user_id_that_the_broker_validated(self) -> None:
+        for properties, counts, proven in (("dev1", True, True), ("dev1", False, False), ("dev2", True, False)):
+            one = delivery(encode_properties(headers=DEATH, user_id=properties))
+            self.assertEqual(read(one, user_id_counts=counts).proven, proven)
+
+    def test_unrouted(self) -> None:
+        forged = encode_properties(headers={"x-amqprouter-proven": True, "x-amqprouter-device": "dev2"})
+        message = read(delivery(forged, exchange=b"devices"), unrouted=True)
+        self.assertEqual((message.device, message.exchange, message.reason), ("dev1", "devices", "unrouted"))
+        self.assertFalse(message.proven)
+        self.assertEqual(
+            message.replay(False), (b"dev1.up.x", {"x-amqprouter-device": "dev1", "x-amqprouter-exchange": "devices"})
+        )
+
+    def test_what_cannot_be_read(self) -> None:
+        for raw in (b"", b"\x20\x00\xff", b"\x80\x00\x09x"):
+            message = read(delivery(raw, key=b"\xff"))
+            self.assertEqual((message.reason, message.proven, message.key), ("", False, "\\xff"))
+
+
+class ReplayTests(SynchronousTestCase):
+    def test_what_was_proven(self) -> None:
+        key, story = rejected(Verdict(True, checker="user-id")).replay(vouch=False)
+        self.assertEqual(
+            (key, story["x-amqprouter-proven"], story["x-amqprouter-checker"]), (b"dev1.up.x", True, "user-id")
+        )
+
+    def test_what_a_checker_had_said_goes_along(self) -> None:
+        verdict = Verdict(True, checker="secret", identity=Identity("dev1", tenant="plant"))
+        self.assertEqual(rejected(verdict).replay(vouch=False)[1]["x-amqprouter-identity"], '{"tenant":"plant"}')
+
+    def test_what_was_not_needs_the_operators_word(self) -> None:
+        for verdict in (None, Verdict(False, "bad-secret", "secret")):
+            message = rejected(verdict, "bad-secret")
+            with self.assertRaisesRegex(ValueError, "--vouch"):
+                message.replay(vouch=False)
+            self.assertEqual(message.replay(vouch=True)[1]["x-amqprouter-checker"], "operator")
+
+    def test_the_brokers_may_still_have_their_secret(self) -> None:
+        _, story = read(delivery(encode_properties(headers=DEATH))).replay(vouch=False)
+        self.assertNotIn("x-amqprouter-proven", story)
+        by_id = read(delivery(encode_properties(headers=DEATH, type="up.y"), key=b"dev1"))
+        self.assertEqual(by_id.replay(vouch=False)[0], b"dev1.up.y")
+
+    def test_what_lost_its_key(self) -> None:
+        bare = Outgoing.story_only(Message("dev1", "up", b"", Properties()), "no-route", 0)
+        with self.assertRaisesRegex(ValueError, "was not kept"):
+            read(delivery(bare, key=b"")).replay(vouch=True)
+        with self.assertRaisesRegex(ValueError, "too long"):
+            rejected(None, "topic-too-long").replay(vouch=True)
+
+
+class WantedTests(SynchronousTestCase):
+    def test_every_kind_must_hold_and_one_of_each(self) -> None:
+        message = rejected(None, "bad-json: line 1", message_id="m")
+        for filters, means in (
+            ({}, True),
+            ({"reasons": ["no-route", "bad-json"]}, True),
+            ({"reasons": ["bad-json: line 1"]}, True),
+            ({"reasons": ["bad"]}, False),
+            ({"device": "dev?", "ids": ["m", "n"]}, True),
+            ({"device": "dev2", "ids": ["m"]}, False),
+            ({"device": "dev1", "ids": ["n"]}, False),
+        ):
+            self.assertEqual(Wanted(**filters).means(message), means, filters)
+
+
+class TextTests(SynchronousTestCase):
+    def test_no_credential_and_nothing_for_the_terminal_itself(self) -> None:
+        raw = encode_properties(headers={**DEATH, "x-secret": "hunter2", "a\x1b": "b\x1b[2J"}, app_id="\x07")
+        lines = list(message_lines(read(delivery(raw)), {"x-secret"}))
+        self.assertIn("header x-secret: (not shown)", lines)
+        self.assertNotIn("hunter2", str(lines))
+        self.assertTrue(all(line.isprintable() for line in lines))
+
+    def test_bodies(self) -> None:
+        self.assertEqual(list(body_lines(b'{"a": [1]}', whole=True)), ["{", '  "a": [', "    1", "  ]", "}"])
+        self.assertEqual(list(body_lines(b'{"a"', whole=False)), ['{"a"'])
+        self.assertEqual(list(body_lines("grü\x1b\nb".encode(), whole=True)), ["grü\\x1b", "b"])
+        self.assertEqual(list(body_lines(b"17", whole=True)), ["17"])
+        self.assertEqual(list(body_lines(b"[" * 100_000, whole=True)), ["[" * 100_000])
+        self.assertEqual(list(body_lines(b"", whole=True)), [""])
+        hexadecimal = list(body_lines(bytes(range(20)) + b"\xffa", whole=True))
+        self.assertEqual(len(hexadecimal), 2)
+        self.assertTrue(hexadecimal[1].endswith(" .....a"), hexadecimal[1])
+
+    def test_a_long_body_is_cut(self) -> None:
+        lines = list(message_lines(read(delivery(encode_properties(), body=b"x" * 5000)), ()))
+        self.assertEqual(lines[-1], "… 904 bytes more; --raw gives all of them")
+
+    def test_malformed_properties(self) -> None:
+        self.assertIn("malformed properties", str(list(message_lines(read(delivery(b"\x20\x00\xff")), ()))))
