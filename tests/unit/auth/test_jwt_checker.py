@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
 from twisted.cred.strcred import ICheckerFactory, InvalidAuthArgumentString
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
@@ -28,6 +28,7 @@ from amqprouter.errors import AuthFileError, ConfigError, NotKnown
 from amqprouter.interfaces import Identity, IDeviceSecret, IReloadable, IUserPassword
 from tests.support.tokens import jwk, key_set, token
 from tests.unit.auth.checker_contract import SECRETS, CheckerContract
+from tests.unit.auth.test_file_checker import run_at_once
 
 NOW = 1_700_000_000.0
 BY_SUBJECT = ClaimNames()
@@ -66,11 +67,16 @@ class ContractTests(CheckerContract, JwtTestCase):
 
 class JwtCheckerTests(JwtTestCase):
     def ask(self, checker: JwtChecker, secret: bytes, name: str = "dev1") -> Identity:
-        return checker.requestAvatarId(DeviceSecret(name, secret))
+        return self.successResultOf(checker.requestAvatarId(DeviceSecret(name, secret)))
+
+    def refusal(self, checker: JwtChecker, secret: bytes) -> Exception:
+        failure = self.failureResultOf(checker.requestAvatarId(DeviceSecret("dev1", secret)), UnauthorizedLogin)
+        error: Exception = failure.value
+        return error
 
     def refused(self, checker: JwtChecker, **claims: object) -> None:
         good = {"sub": "dev1", "exp": NOW + 60}
-        error = self.assertRaises(UnauthorizedLogin, self.ask, checker, token({**good, **claims}, "HS256"))
+        error = self.refusal(checker, token({**good, **claims}, "HS256"))
         self.assertEqual((str(error), isinstance(error, NotKnown)), ("", False))
 
     def test_the_name_and_how_long_it_is_good(self) -> None:
@@ -78,7 +84,8 @@ class JwtCheckerTests(JwtTestCase):
         verifyObject(IReloadable, checker)
         good = token({"sub": "dev1", "exp": NOW + 60, "groups": ["not", "asked", "for"]}, "ES256")
         self.assertEqual(self.ask(checker, good), Identity("dev1", 90.0))
-        self.assertEqual(checker.requestAvatarId(UserPassword("dev1", good)), Identity("dev1", 90.0))
+        said = self.successResultOf(checker.requestAvatarId(UserPassword("dev1", good)))
+        self.assertEqual(said, Identity("dev1", 90.0))
 
     def test_what_else_claims_say(self) -> None:
         names = ClaimNames("device_id", "roles", "org", "class", "rate")
@@ -104,12 +111,12 @@ class JwtCheckerTests(JwtTestCase):
         self.refused(checker)
         self.refused(checker, iss="me", exp=NOW - 30)
         for other in (b"sesame", b"", b"\xff", token({"sub": "dev1", "exp": NOW + 60}, "RS256")):
-            self.assertRaises(NotKnown, self.ask, checker, other)
+            self.assertIsInstance(self.refusal(checker, other), NotKnown)
 
     def test_why_is_for_the_log_alone_and_without_the_token(self) -> None:
         bad = token({"sub": "dev1", "exp": NOW - 60}, "HS256")
         with capturedLogs() as events:
-            self.assertRaises(UnauthorizedLogin, self.ask, self.make(), bad)
+            self.refusal(self.make(), bad)
         (event,) = events
         self.assertEqual(formatEvent(event), "The token that came for 'dev1' is refused: expired")
         self.assertEqual(event["log_level"], LogLevel.debug)
@@ -138,7 +145,28 @@ class JwtCheckerTests(JwtTestCase):
         self.ask(checker, good)
         Path(self.path).write_text(key_set(jwk("ES256")))
         checker.reload()
-        self.assertRaises(NotKnown, self.ask, checker, good)
+        self.assertIsInstance(self.refusal(checker, good), NotKnown)
+
+    def test_slow_algorithms_are_for_threads(self) -> None:
+        waiting: list[Callable[[], Any]] = []
+
+        def run(work: Callable[[], Any], /) -> Deferred[Any]:
+            waiting.append(work)
+            return Deferred()
+
+        checker = self.make()
+        checker.use_threads(run)
+        self.ask(checker, token({"sub": "dev1", "exp": NOW + 60}, "ES256"))
+        Path(self.path).write_text(key_set(jwk("ES256"), jwk("ES512")))
+        checker.reload()
+        slow = checker.requestAvatarId(DeviceSecret("dev1", token({"sub": "dev1", "exp": NOW + 60}, "ES512")))
+        self.assertNoResult(slow)
+        (work,) = waiting
+        self.assertEqual(work().values["sub"], "dev1")
+
+        checker.use_threads(run_at_once)
+        self.ask(checker, token({"sub": "dev1", "exp": NOW + 60}, "ES512"))
+        self.assertNotIsInstance(self.refusal(checker, token({"sub": "dev1", "exp": 0}, "ES512")), NotKnown)
 
 
 class FactoryTests(JwtTestCase):
@@ -160,11 +188,11 @@ class FactoryTests(JwtTestCase):
         arguments = f"{self.path} issuer={issuer} {options}"
         checker = JwtCheckerFactory().generateChecker(arguments)
         good = {"iss": issuer, "aud": "urn:plant:gw", "https://x/device": "dev1", "g": "a", "exp": 2**40}
-        said = self.successResultOf(maybeDeferred(checker.requestAvatarId, DeviceSecret("dev1", token(good, "ES256"))))
+        said = self.successResultOf(checker.requestAvatarId(DeviceSecret("dev1", token(good, "ES256"))))
         self.assertEqual((said.name, said.groups), ("dev1", ("a",)))
         for changed in ({"iss": "https"}, {"aud": "urn"}, {"exp": 0}):
             bad = token({**good, **changed}, "ES256")
-            self.assertRaises(UnauthorizedLogin, checker.requestAvatarId, DeviceSecret("dev1", bad))
+            self.failureResultOf(checker.requestAvatarId(DeviceSecret("dev1", bad)), UnauthorizedLogin)
 
     def test_arguments_that_make_no_sense(self) -> None:
         for arguments, problem in (
