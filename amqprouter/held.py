@@ -1,9 +1,11 @@
 """Messages held until a checker has answered for their device.
 
-House rules. A device's messages stay in order: while one is being asked about, whatever else the device sends waits
-behind it. A checker that cannot answer decides nothing: the same message is asked about again, after a pause; pauses
-differ from device to device, so that those who wait for the same checker don't come back all at once. Only one that
-will never answer (`CheckerFailed`) ends the wait, and the message goes to the dead letters.
+House rules. A device's messages stay in order: while one is being asked about, others that must be asked about wait
+behind it. Those whose sender is known don't: anybody can claim a device's id, and would hold up its messages by that.
+So they pass, together with whatever waits and has become known meanwhile, in order. A checker that cannot answer
+decides nothing: the same message is asked about again, after a pause; pauses differ from device to device, so that
+those who wait for the same checker don't come back all at once. Only one that will never answer (`CheckerFailed`) ends
+the wait, and the message goes to the dead letters.
 
 Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
 """
@@ -55,23 +57,52 @@ class HeldMessages:
         self._refused = refused
         self._emptied = emptied
         self._random = random
-        self._queues: dict[str, deque[Settlement]] = {}
+        self.queues: dict[str, deque[Settlement]] = {}
+        """By device. The first of each is being asked about."""
         self._pauses: set[Any] = set()
         self._stopping = False
 
-    def join(self, settlement: Settlement) -> bool:
-        """Hold this message if others of its device are held; whether it is."""
-        queue = self._queues.get(settlement.message.device)
-        if queue is None:
-            return False
-        queue.append(settlement)
-        return True
-
     def hold(self, settlement: Settlement) -> None:
-        """Hold this message, the first of its device, and ask about it."""
+        """Hold this message, and ask about it when its turn comes."""
         device = settlement.message.device
-        self._queues[device] = deque((settlement,))
+        queue = self.queues.get(device)
+        if queue is not None:
+            queue.append(settlement)
+            return
+        self.queues[device] = deque((settlement,))
         Deferred.fromCoroutine(self._ask(device))
+
+    def may_pass(self, device: str, now: float) -> bool:
+        """Whether a message of this device, whose sender is known, may pass those that are held.
+
+        Those among them that have become known go first. Looks at all that are held of the device.
+        """
+        queue = self.queues.get(device)
+        if queue is None:
+            return True
+        first = queue.popleft()
+        if self._known(first, now) is None:
+            self._let_pass(queue, now)
+            queue.appendleft(first)
+            return True
+        queue.appendleft(first)  # it is asked about already, and will be gone in a moment
+        return False
+
+    def _let_pass(self, queue: deque[Settlement], now: float) -> None:
+        """Judge those that have become known."""
+        for _ in range(len(queue)):
+            settlement = queue.popleft()
+            verdict = self._known(settlement, now)
+            if verdict is None:
+                queue.append(settlement)
+            else:
+                self._judged(settlement, verdict)
+
+    def _known(self, settlement: Settlement, now: float) -> IVerdict | None:
+        try:
+            return settlement.message.verdict or self._authenticator.check(settlement.message, now)
+        except ValueError:  # which it was not when it came
+            return None
 
     def stop(self) -> None:
         """Ask no more. What is held goes back to its queue unacknowledged."""
@@ -82,7 +113,7 @@ class HeldMessages:
 
     async def _ask(self, device: str) -> None:
         """Have a device's messages checked, one after the other; more may join while it waits."""
-        queue = self._queues[device]
+        queue = self.queues[device]
         delay = RETRY_CHECKER_FIRST
         while queue and not self._stopping:
             settlement = queue[0]
@@ -106,16 +137,14 @@ class HeldMessages:
                 await self._pause(pause)
                 delay = min(delay * 2, RETRY_CHECKER_MAX)
                 continue
-            except ValueError as error:
-                self.log.info("A message with malformed properties: {error}", error=str(error))
-                self._refused(queue.popleft(), "malformed-properties")
             except Exception:
                 self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
                 self._refused(queue.popleft(), "internal-error")
             else:
                 self._judged(queue.popleft(), verdict)
+                self._let_pass(queue, self._clock.seconds())
             delay = RETRY_CHECKER_FIRST
-        del self._queues[device]
+        del self.queues[device]
         self._emptied()
 
     async def _pause(self, delay: float) -> None:

@@ -112,7 +112,7 @@ class Pipeline:
         self._held = HeldMessages(
             clock,
             authenticator,
-            judged=self._judge_held,
+            judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
             refused=self._dead_letter,
             emptied=self.wake,
             random=random,
@@ -173,15 +173,14 @@ class Pipeline:
         if message.exchange == self._by_id_exchange and not message.topic:
             message.topic = message.properties.text("type") or ""
             message.routing_key = message.key.encode()
-        if self._held.join(settlement):
-            return
         refusal = self._refusal(message)
         if refusal:
             self._reject(settlement, refusal)
             return
         verdict = message.verdict or self._authenticator.check(message, now)
-        if verdict is None:
-            self._held.hold(settlement)
+        held = self._held
+        if verdict is None or (held.queues and verdict.allowed and not held.may_pass(message.device, now)):
+            held.hold(settlement)
         else:
             self._judge(settlement, verdict, now)
 
@@ -200,17 +199,6 @@ class Pipeline:
         return ""
 
     # Authentication and authorisation.
-
-    def _judge_held(self, settlement: Settlement, verdict: IVerdict) -> None:
-        """Go on with a message that was held. It may be one that was never looked at, having come behind another."""
-        try:
-            refusal = self._refusal(settlement.message)
-        except ValueError:
-            refusal = "malformed-properties"
-        if refusal:
-            self._reject(settlement, refusal)
-        else:
-            self._judge(settlement, verdict, self._clock.seconds())
 
     def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
         message = settlement.message

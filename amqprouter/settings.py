@@ -85,6 +85,10 @@ class AuthSettings:
     """Strcred strings for device secrets, such as ``file:/etc/amqprouter/devices.passwd``; asked in this order."""
     user_checker: tuple[str, ...] = ()
     """Strcred strings for users of the event endpoint; asked in this order."""
+    lock_out_after: int = 10
+    """Wrong secrets for one name from one source after which no more are asked about for a while; 0 turns that off."""
+    lock_out_seconds: float = 60.0
+    """How long that is."""
     max_checker_errors: int = 8
     """Failures of a checker on one device, while it answers for others, before the message is dead-lettered."""
     secret_header: str = "x-device-secret"

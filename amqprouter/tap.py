@@ -32,6 +32,7 @@ from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.auth.checker_help import explain_checker, list_checkers
 from amqprouter.auth.checkers import Provisions, make_checkers
+from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import Proof
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
@@ -194,6 +195,10 @@ def build(
         ]
         return CheckerChain(watched) if watched else None
 
+    def lock_out() -> LockOut:
+        auth = settings.auth
+        return LockOut(auth.lock_out_after, auth.lock_out_seconds, auth.cache_size, counters)
+
     device_chain = chain("devices", settings.auth.device_checker, IDeviceSecret)
     user_chain = chain("users", settings.auth.user_checker, IUserPassword)
     chains = [each for each in (device_chain, user_chain) if each is not None]
@@ -209,9 +214,11 @@ def build(
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
         further=further,
+        lock_out=lock_out(),
     )
     users = UserAuthenticator(
         user_chain,
+        lock_out=lock_out(),
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
@@ -360,8 +367,8 @@ def _web(
     if not settings.http.endpoint:
         return None
 
-    async def authenticate(username: str, password: bytes) -> Identity | None:
-        return await users.identify(username, password, clock.seconds())
+    async def authenticate(username: str, password: bytes, peer: str) -> Identity | None:
+        return await users.identify(username, password, clock.seconds(), peer)
 
     def devices_for(user: Identity) -> list[dict[str, object]]:
         return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, succeed
@@ -10,8 +10,9 @@ from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers, Question
 from amqprouter.auth.broker_logins import BrokerLogins
+from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
-from amqprouter.auth.verdict import Verdict
+from amqprouter.auth.verdict import LOCKED_OUT, Verdict
 from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable
 
@@ -22,6 +23,7 @@ class Authenticator:
 
     :param checker: who knows the devices' secrets; without one, secrets prove nothing.
     :param secret_header: the message header that carries a secret.
+    :param lock_out: keeps too many wrong secrets from being asked about; None lets them all.
     :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
     :param further: proofs that `accept` may name besides ``user-id`` and ``secret``.
     :raises ConfigError: a name in `accept` is none of theirs.
@@ -37,12 +39,14 @@ class Authenticator:
         cache_seconds: float,
         negative_cache_seconds: float,
         further: Sequence[Proof] = (),
+        lock_out: LockOut | None = None,
     ) -> None:
         self._secret = SecretProof(checker, secret_header)
         self._proofs = make_proofs(accept, (UserIdProof(), self._secret, *further))
         self._checker = checker
         self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
         self.logins = BrokerLogins(cache_size)
+        self._lock_out = lock_out
 
     def check(self, message: Message, now: float) -> Verdict | None:
         """The verdict if it can be had at once, None when `ask` must be called. `now` is in seconds.
@@ -69,7 +73,8 @@ class Authenticator:
             return succeed(known)
         credential = proof.examine(message)
         assert isinstance(credential, bytes)  # or there would be no question
-        return self._answers.ask(question, lambda: proof.ask(message.device, credential), now)
+        source = message.properties.text("user_id") or ""
+        return self._ask(question, lambda: proof.ask(message.device, credential), source, now)
 
     async def check_secret(self, device: str, secret: bytes, now: float) -> Verdict:
         """The verdict on a secret that came without a message, as the password of a device that connects to the broker.
@@ -87,18 +92,35 @@ class Authenticator:
         question = self._answers.question(self._secret.name, device, secret)
         verdict = self._answers.get(question, now)
         if verdict is None:
-            verdict = await self._answers.ask(question, lambda: self._secret.ask(device, secret), now)
+            verdict = await self._ask(question, lambda: self._secret.ask(device, secret), "", now)
         if verdict.allowed:
             self.logins.remember(device, verdict.identity)
         return verdict
 
+    def _ask(self, question: Question, ask: Callable[[], object], source: str, now: float) -> Deferred[Verdict]:
+        lock_out = self._lock_out
+        if lock_out is None:
+            return self._answers.ask(question, ask, now)
+        if lock_out.refuses(question, source, now):
+            return succeed(Verdict(False, LOCKED_OUT, question[0]))
+
+        def note(verdict: Verdict) -> Verdict:
+            lock_out.note(question, source, verdict.allowed, now)
+            return verdict
+
+        return self._answers.ask(question, ask, now).addCallback(note)
+
     def flush(self) -> int:
-        """Forget every remembered answer; how many."""
+        """Forget every remembered answer, and how often anything failed; how many answers."""
+        if self._lock_out is not None:
+            self._lock_out.flush()
         return self._answers.flush()
 
     def forget(self, device: str) -> int:
-        """Forget every remembered answer about one device; how many."""
+        """Forget every remembered answer about one device, and how often it failed; how many answers."""
         self.logins.forget(device)
+        if self._lock_out is not None:
+            self._lock_out.forget(device)
         return self._answers.forget(device)
 
     def explain(self, device: str, now: float) -> list[dict[str, object]]:

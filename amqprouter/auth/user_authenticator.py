@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
-from amqprouter.auth.verdict import BAD_SECRET, NO_CHECKER, NO_CREDENTIAL, Verdict
+from amqprouter.auth.lock_out import LockOut
+from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, Verdict
 from amqprouter.interfaces import Identity, IReloadable
 
 
@@ -18,6 +19,7 @@ class UserAuthenticator:
     """Asks `checker` about names and passwords, and remembers what it said.
 
     :param checker: who knows the users; without one nobody is let in.
+    :param lock_out: keeps too many wrong passwords from being asked about; None lets them all.
     :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
     """
 
@@ -28,12 +30,14 @@ class UserAuthenticator:
         cache_size: int,
         cache_seconds: float,
         negative_cache_seconds: float,
+        lock_out: LockOut | None = None,
     ) -> None:
         self._checker = checker
         self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
+        self._lock_out = lock_out
 
-    async def authenticate(self, username: str, password: bytes, now: float) -> Verdict:
-        """The verdict. `now` is in seconds.
+    async def authenticate(self, username: str, password: bytes, now: float, peer: str = "") -> Verdict:
+        """The verdict. `now` is in seconds; `peer` is the address that this comes from, where it has one.
 
         :raises CheckerUnavailable: nobody could say: to the web that is 503, and never a welcome.
         """
@@ -48,24 +52,35 @@ class UserAuthenticator:
         known = self._answers.get(question, now)
         if known:
             return known
-        return await self._answers.ask(question, lambda: checker.requestAvatarId(UserPassword(username, password)), now)
+        lock_out = self._lock_out
+        if lock_out is not None and lock_out.refuses(question, peer, now):
+            return Verdict(False, LOCKED_OUT, "password")
+        asked = self._answers.ask(question, lambda: checker.requestAvatarId(UserPassword(username, password)), now)
+        verdict = await asked
+        if lock_out is not None:
+            lock_out.note(question, peer, verdict.allowed, now)
+        return verdict
 
     def flush(self) -> int:
-        """Forget every remembered answer; how many."""
+        """Forget every remembered answer, and how often anything failed; how many answers."""
+        if self._lock_out is not None:
+            self._lock_out.flush()
         return self._answers.flush()
 
-    async def identify(self, username: str, password: bytes, now: float) -> Identity | None:
-        """Who this is, with what the checker told; None where it is not the user. `now` is in seconds.
+    async def identify(self, username: str, password: bytes, now: float, peer: str = "") -> Identity | None:
+        """Who this is, with what the checker told; None where it is not the user. `now` and `peer` as there.
 
         :raises CheckerUnavailable: as `authenticate` does.
         """
-        verdict = await self.authenticate(username, password, now)
+        verdict = await self.authenticate(username, password, now, peer)
         if not verdict.allowed:
             return None
         return Identity(username) if verdict.identity is None else replace(verdict.identity, name=username)
 
     def forget(self, username: str) -> int:
-        """Forget every remembered answer about one user; how many."""
+        """Forget every remembered answer about one user, and how often they failed; how many answers."""
+        if self._lock_out is not None:
+            self._lock_out.forget(username)
         return self._answers.forget(username)
 
     def explain(self, username: str, now: float) -> list[dict[str, object]]:

@@ -114,6 +114,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "broker_checked_exchanges": ListOf(NAME),
         "device_checker": ListOf(Checker(IDeviceSecret)),
         "user_checker": ListOf(Checker(IUserPassword)),
+        "lock_out_after": Integer(0, 1_000_000),
+        "lock_out_seconds": Duration(0, above=True, most=86_400),
         "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
         "secret_header": NAME,
         "signature_header": NAME,

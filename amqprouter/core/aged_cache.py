@@ -48,6 +48,10 @@ class AgedCache(Generic[K, V]):
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 
+    def drop(self, key: K) -> None:
+        """Forget this value, if there is one."""
+        self._entries.pop(key, None)
+
     def entries(self, chosen: Callable[[K], bool], now: float) -> Iterator[tuple[K, V, float, float]]:
         """The chosen keys with their values, ages and what is left of their time. Looks at all: for rare use."""
         for key, (since, until, value) in self._entries.items():

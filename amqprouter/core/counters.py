@@ -60,6 +60,8 @@ class Counters:
     Those that had to wait are in ``wait`` or ``throttled`` and, once they ran, in ``run`` too; ``shadow`` are those
     that ran although a limit in shadow mode would have held them up.
     """
+    locked_out: int = 0
+    """A message or a log-in was refused without anybody being asked, after too many failures."""
     checker_answers: Counter[str] = field(default_factory=Counter)
     """What became of questions, by checker and outcome with a space between: ``devices/http allowed``."""
     checker_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))

@@ -9,8 +9,8 @@ from twisted.web.iweb import IRequest
 
 from amqprouter.interfaces import Identity
 
-Authenticate = Callable[[str, bytes], Awaitable[Identity | None]]
-"""(user name, password) → who that is, or None where they do not belong together.
+Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
+"""(user name, password, address of the peer) → who that is, or None where the first two do not belong together.
 
 :raises CheckerUnavailable: nobody can tell at the moment.
 """
@@ -40,7 +40,7 @@ class Login:
         if pair is None:
             return None
         username, password = pair
-        return await self._authenticate(username, password)
+        return await self._authenticate(username, password, getattr(request.getClientAddress(), "host", ""))
 
 
 def _parse_basic(header: bytes) -> tuple[str, bytes] | None:

@@ -40,6 +40,7 @@ HELP = {
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
     "scheduled": "Messages by what the scheduler decided, and by class.",
+    "locked_out": "Messages and log-ins refused without asking, after too many failures.",
     "checker_answers": "Questions to credentials checkers, by what became of them.",
     "checker_seconds": "Time that questions to credentials checkers took, in all.",
 }

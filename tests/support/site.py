@@ -39,7 +39,7 @@ class LiveSite:
         self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
 
-    async def _authenticate(self, username: str, password: bytes) -> Identity | None:
+    async def _authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
         return Identity(username) if (username, password) == ("alice", b"wonder") else None
 
     @property

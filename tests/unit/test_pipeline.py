@@ -25,6 +25,8 @@ from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
 
+STRANGER = encode_properties(app_id="a credential that is never known at once")
+
 
 @implementer(IVerdict)
 @dataclass
@@ -45,6 +47,8 @@ class ScriptedAuthenticator:
 
     def check(self, message: Message, now: float) -> Answer | None:
         message.properties.spans()  # raises ValueError for malformed ones, as the real one does
+        if message.properties.raw == STRANGER:
+            return None
         return self.known.get(message.device)
 
     def ask(self, message: Message, now: float) -> Deferred[Answer]:
@@ -400,12 +404,43 @@ class AuthenticationTests(PipelineTestCase):
             self.delivery("new.up.x", "properties", b"\x20\x00\xff\xff\xff\xff"),
             self.delivery("new.up.x", "headers", headers),
         )
-        self.authenticator.known["new"] = Answer()
+        rejected = [("properties", "malformed-properties"), ("headers", "too-many-headers")]
+        self.assertEqual(self.quarantine.rejected, rejected)
         self.authenticator.asked.pop().callback(Answer())
         self.turn()
-        self.assertEqual(self.quarantine.dead, [("properties", "malformed-properties")])
-        self.assertEqual(self.quarantine.rejected, [("headers", "too-many-headers")])
         self.assertEqual(self.store.bodies, [b"1"])
+
+    def test_a_stranger_does_not_hold_up_the_device_that_it_claims_to_be(self) -> None:
+        for n in range(3):
+            self.receive(self.delivery("dev1.up.x", f"stranger {n}", STRANGER), self.delivery("dev1.up.x", str(n)))
+        self.assertEqual(self.store.bodies, [b"0", b"1", b"2"])
+        self.assertEqual(len(self.authenticator.asked), 1)
+        for _ in range(3):
+            self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+        self.assertEqual([reason for _, reason in self.quarantine.rejected], ["bad-secret"] * 3)
+
+    def test_what_became_known_goes_before_what_comes_later(self) -> None:
+        self.receive(
+            self.delivery("new.up.x", "stranger", STRANGER),
+            self.delivery("new.up.x", "1"),
+            self.delivery("new.up.x", "another", STRANGER),
+            self.delivery("new.up.x", "2"),
+        )
+        self.authenticator.known["new"] = Answer()
+        self.receive(self.delivery("new.up.x", "3"))
+        self.assertEqual(self.store.bodies, [b"1", b"2", b"3"])
+        for _ in range(2):
+            self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+        rejected = [("stranger", "bad-secret"), ("another", "bad-secret")]
+        self.assertEqual((self.quarantine.rejected, self.pipeline.under_way), (rejected, 3))
+
+    def test_one_that_is_asked_about_and_becomes_known_is_not_overtaken(self) -> None:
+        self.receive(self.delivery("new.up.x", "1"))
+        self.authenticator.known["new"] = Answer()
+        self.receive(self.delivery("new.up.x", "2"))
+        self.assertEqual(self.store.bodies, [])
+        self.authenticator.asked.pop().callback(Answer())
+        self.assertEqual(self.store.bodies, [b"1", b"2"])
 
     def test_a_checker_with_a_bug_dead_letters_the_message(self) -> None:
         self.receive(self.delivery("new.up.x", "1"))

@@ -11,8 +11,10 @@ from zope.interface.verify import verifyObject
 
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import MAX_SECRET_BYTES
+from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.auth.verdict import Verdict
+from amqprouter.core.counters import Counters
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
@@ -266,6 +268,72 @@ class AuthenticatorTests(DeviceTestCase):
         self.assertEqual(self.authenticator.check(good, 1.0), BY_SECRET)
 
 
+class LockOutTests(DeviceTestCase):
+    """A stranger who tries secrets of a device is not asked about any more; the device itself is."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.counters = Counters()
+        self.now = 0.0
+
+    def make(self, accept: Sequence[str] = ("user-id", "secret"), checker: bool = True) -> Authenticator:
+        lock_out = LockOut(3, 60.0, 100, Counters())
+        return Authenticator(
+            accept,
+            self.checker,
+            HEADER,
+            cache_size=100,
+            cache_seconds=300.0,
+            negative_cache_seconds=10.0,
+            lock_out=lock_out,
+        )
+
+    def guess(self, times: int, user_id: str = "stranger") -> list[str]:
+        self.now += 1.0
+        return [self.ask(message(user_id=user_id, secret=f"guess {n}"), self.now).reason for n in range(times)]
+
+    def test_too_many_guesses(self) -> None:
+        self.assertEqual(self.guess(5), ["bad-secret"] * 3 + ["locked-out"] * 2)
+        self.assertEqual(len(self.checker.asked), 3)
+
+    def test_the_device_itself_gets_in_all_the_same(self) -> None:
+        self.guess(5)
+        for user_id in ("", "backend"):
+            self.assertTrue(self.ask(message(user_id=user_id, secret="sesame"), self.now).allowed)
+        self.assertTrue(self.ask(message(user_id="dev1")).allowed)
+        self.assertTrue(self.ask(message("dev2", user_id="stranger", secret=b"\xff\0"), self.now).allowed)
+
+    def test_even_with_the_same_broker_user_once_it_was_known(self) -> None:
+        good = message(user_id="stranger", secret="sesame")
+        self.assertTrue(self.ask(good, 0.0).allowed)
+        self.now = 1000.0  # long after the yes is forgotten
+        self.guess(5)
+        self.assertTrue(self.ask(good, self.now).allowed)
+
+    def test_without_a_validated_user_only_the_same_secret_is_locked(self) -> None:
+        self.assertEqual(self.guess(50, user_id=""), ["bad-secret"] * 50)
+        wrong = message(secret="wrong")
+        reasons = [self.ask(wrong, 100.0 + 10 * n).reason for n in range(9)]
+        self.assertEqual(reasons, ["bad-secret"] * 3 + ["locked-out"] * 5 + ["bad-secret"])
+        self.assertTrue(self.ask(message(secret="sesame"), 180.0).allowed)
+
+    def test_an_outage_is_no_failure(self) -> None:
+        self.checker.unavailable = True
+        for _ in range(10):
+            self.failureResultOf(self.authenticator.ask(message(user_id="b", secret="x"), 0.0), CheckerUnavailable)
+        self.checker.unavailable = False
+        self.assertEqual(self.guess(1, "b"), ["bad-secret"])
+
+    def test_forget_and_flush_unlock(self) -> None:
+        for unlock in (lambda: self.authenticator.forget("dev1"), self.authenticator.flush, self.authenticator.reload):
+            self.assertEqual(self.guess(4)[-1], "locked-out")
+            unlock()
+        self.assertEqual(self.guess(1), ["bad-secret"])
+        self.guess(4)
+        self.authenticator.forget("dev2")
+        self.assertEqual(self.guess(4)[-1], "locked-out")
+
+
 class UserAuthenticatorTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.checker = MemoryChecker({"alice": b"sesame"})
@@ -301,6 +369,32 @@ class UserAuthenticatorTests(SynchronousTestCase):
     def test_without_a_checker_nobody_gets_in(self) -> None:
         self.authenticator = self.make(None)
         self.assertEqual(self.ask("alice", b"sesame"), Verdict(False, "no-checker", "password"))
+
+    def test_who_tries_passwords_is_locked_out_from_where_they_are(self) -> None:
+        counters = Counters()
+        authenticator = UserAuthenticator(
+            self.checker,
+            cache_size=100,
+            cache_seconds=300.0,
+            negative_cache_seconds=10.0,
+            lock_out=LockOut(3, 60.0, 100, counters),
+        )
+
+        def log_in(password: bytes, peer: str, now: float = 0.0) -> str:
+            answer = Deferred.fromCoroutine(authenticator.authenticate("alice", password, now, peer))
+            verdict: Verdict = self.successResultOf(answer)
+            return verdict.reason
+
+        reasons = [log_in(b"guess %d" % n, "10.0.0.9") for n in range(4)]
+        self.assertEqual(reasons, ["bad-secret"] * 3 + ["locked-out"])
+        self.assertEqual([log_in(b"sesame", "10.0.0.9"), log_in(b"sesame", "10.0.0.1")], ["locked-out", ""])
+        self.assertEqual(log_in(b"sesame", "10.0.0.9"), "")  # which is remembered by now
+        self.assertEqual((log_in(b"guess 4", "10.0.0.1"), counters.locked_out), ("bad-secret", 2))
+        self.assertEqual(log_in(b"guess 9", "10.0.0.9", 60.0), "bad-secret")  # once, and locked again
+        self.assertEqual(log_in(b"guess 10", "10.0.0.9", 61.0), "locked-out")
+        self.assertIsNotNone(
+            self.successResultOf(Deferred.fromCoroutine(authenticator.identify("alice", b"sesame", 61.0)))
+        )
 
     def test_unavailable(self) -> None:
         self.checker.unavailable = True

@@ -123,6 +123,7 @@ class World:
         self.clock = Clock()
         self.counters = Counters()
         self.passwords = {"alice": b"wonder"}
+        self.peers: list[str] = []
         self.groups: tuple[str, ...] = ()
         self.checker_error: Exception | None = None
         self.hidden: set[tuple[str, str]] = set()
@@ -142,7 +143,8 @@ class World:
         )
         self.site.startFactory()
 
-    async def authenticate(self, username: str, password: bytes) -> Identity | None:
+    async def authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
+        self.peers.append(peer)
         if self.checker_error is not None:
             raise self.checker_error
         return Identity(username, groups=self.groups) if self.passwords.get(username) == password else None

@@ -63,7 +63,7 @@ class RouteTests(SynchronousTestCase):
     def test_a_client_that_leaves_while_its_login_is_checked(self) -> None:
         world = World()
         checking: Deferred[bool] = Deferred()
-        world.site._routes[b"/"]._login._authenticate = lambda username, password: checking  # type: ignore[attr-defined]
+        world.site._routes[b"/"]._login._authenticate = lambda username, password, peer: checking  # type: ignore[attr-defined]
         for path in ("/", "/events"):
             connection = world.connect()
             connection.get(path, ALICE)
@@ -107,6 +107,13 @@ class LogTests(SynchronousTestCase):
         connection.lose()
         [line] = self.lines
         self.assertEqual((line["path"], line["status"], line["seconds"]), ("/events", 200, 5))
+
+
+class PeerTests(SynchronousTestCase):
+    def test_who_authenticates_is_told_where_a_log_in_comes_from(self) -> None:
+        world = World()
+        world.get("/status", ALICE)
+        self.assertEqual(world.peers, ["192.168.1.1"])  # as StringTransport has it
 
 
 class HealthTests(SynchronousTestCase):
