@@ -174,6 +174,13 @@ class BrokerAuthLeaf(Leaf):
         return rule(fields)
 
 
+class _HangUp(Protocol):
+    """For one connection too many. (TLS, wrapped around the site, cannot do with no protocol at all.)"""
+
+    def connectionMade(self) -> None:
+        self.transport.abortConnection()  # type: ignore[union-attr]  # TCP and TLS have it, the interface does not
+
+
 class BrokerAuthSite(Site):
     """The endpoint: one leaf for all paths."""
 
@@ -181,6 +188,7 @@ class BrokerAuthSite(Site):
     protocol = PostChannel  # type: ignore[assignment]  # without the wrapper that would switch to HTTP/2
     displayTracebacks = False
     open_connections = 0
+    _full = False
 
     def __init__(self, leaf: BrokerAuthLeaf, reactor: IReactorTime) -> None:
         self._leaf = leaf
@@ -188,11 +196,14 @@ class BrokerAuthSite(Site):
             leaf, requestFactory=BrokerRequest, parsePOSTFormSubmission=False, timeout=ANSWER_LIMIT, reactor=reactor
         )
 
-    def buildProtocol(self, addr: IPv4Address | IPv6Address | UNIXAddress | None) -> Protocol | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IPv4Address | IPv6Address | UNIXAddress | None) -> Protocol:  # type: ignore[override]
         """Take the connection, or hang up when there are too many."""
-        if self.open_connections >= MAX_CONNECTIONS:
-            self._log.warn("over {count} questions of the broker at once: hanging up", count=MAX_CONNECTIONS)
-            return None
+        full = self.open_connections >= MAX_CONNECTIONS
+        if full and not self._full:
+            self._log.warn("over {count} questions of the broker at once: hanging up on more", count=MAX_CONNECTIONS)
+        self._full = full
+        if full:
+            return _HangUp()
         channel: PostChannel = super().buildProtocol(addr)
         return channel
 

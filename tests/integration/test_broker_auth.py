@@ -24,7 +24,13 @@ from tests.support.process import free_ports, reactor, until
 from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
 
 URL_SECRET = "s3cret-of-the-broker"
-PLUGINS = ("rabbitmq_auth_backend_http", "rabbitmq_mqtt", "rabbitmq_auth_mechanism_ssl", CONSISTENT_HASH)
+PLUGINS = (
+    "rabbitmq_auth_backend_http",
+    "rabbitmq_auth_backend_cache",
+    "rabbitmq_mqtt",
+    "rabbitmq_auth_mechanism_ssl",
+    CONSISTENT_HASH,
+)
 
 
 class AskingBroker:
@@ -32,7 +38,7 @@ class AskingBroker:
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority("Fleet authority")
-        self.backend_port, self.tls_port = free_ports(2)
+        self.backend_port, self.tls_port, self.mqtts_port = free_ports(3)
         certificate, key = self.authority.issue("localhost", "127.0.0.1")
         for name, content in (("server.pem", certificate), ("server.key", key), ("ca.pem", self.authority.pem)):
             (folder / name).write_bytes(content)
@@ -49,6 +55,8 @@ class AskingBroker:
                 "ssl_options.certfile": str(folder / "server.pem"),
                 "ssl_options.keyfile": str(folder / "server.key"),
                 "ssl_options.cacertfile": str(folder / "ca.pem"),
+                "mqtt.listeners.ssl.1": f"127.0.0.1:{self.mqtts_port}",
+                "mqtt.ssl_cert_login": "true",
             },
         )
 
@@ -275,17 +283,21 @@ class BrokerAuthTests(TestCase):
             self.assertEqual(await deferToThread(amqp, broker.node.uri, publish("devices", "dev1.up.temp")), "")
             await gateway.start()
             self.assertEqual(await deferToThread(amqp, self.uri(broker)), "")
+            await gateway.metric_reaches("settled_total", 1)  # the queue is the next test's too
 
         return self.run_with(test)
 
+    def certificate_of(self, broker: AskingBroker, name: str) -> ssl.SSLContext:
+        """TLS with a certificate for this name."""
+        pair = Path(self.mktemp())
+        pair.write_bytes(b"".join(broker.authority.issue(name)))
+        context = ssl.create_default_context(cadata=broker.authority.pem.decode())
+        context.load_cert_chain(str(pair))
+        return context
+
     def test_a_certificate_is_enough_where_that_is_configured(self) -> Deferred[None]:
         def by_certificate(broker: AskingBroker, name: str, *steps: Callable[[Any], object]) -> str:
-            folder = Path(self.mktemp())
-            folder.mkdir()
-            certificate, key = broker.authority.issue(name)
-            (folder / "pair.pem").write_bytes(certificate + key)
-            context = ssl.create_default_context(cadata=broker.authority.pem.decode())
-            context.load_cert_chain(str(folder / "pair.pem"))
+            context = self.certificate_of(broker, name)
             parameters = pika.ConnectionParameters(
                 "localhost",
                 broker.tls_port,
@@ -315,6 +327,56 @@ class BrokerAuthTests(TestCase):
             self.assertIn("ACCESS_REFUSED", await deferToThread(by_certificate, broker, "cam-7"))
 
         return self.run_with(test, broker_auth={"external": "yes"})
+
+    def test_a_certificate_is_enough_by_mqtt(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            def client(client_id: str) -> MqttDevice:
+                context = self.certificate_of(broker, "cam-7")
+                device = MqttDevice(broker.mqtts_port, "cam-7", None, client_id=client_id, tls=context)
+                self.addCleanup(lambda: Deferred.fromCoroutine(device.close()))
+                return device
+
+            good = client("cam-7")
+            self.assertEqual(await good.connect(), "")
+            self.assertTrue(await good.publish("cam-7/up/temp", b"{}"))
+            await gateway.metric_reaches("stored_total", 1)
+            self.assertEqual([d["device"] for d in database.documents("readings")], ["cam-7"])
+            self.assertNotEqual(await client("dev1").connect(), "", "would end dev1's connection")
+
+        return self.run_with(test, broker_auth={"external": "yes"})
+
+    def test_a_checker_that_cannot_say_lets_nobody_in(self) -> Deferred[None]:
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            self.assertIn("ACCESS_REFUSED", await deferToThread(amqp, self.uri(broker)))
+            self.assertNotEqual(await self.mqtt(broker).connect(), "")
+            self.assertEqual(await deferToThread(amqp, broker.node.uri), "")
+            self.assertGreater(await gateway.metric('broker_auth_total{answer="error",question="user"}'), 0)
+
+        (closed,) = free_ports(1)
+        return self.run_with(test, auth={"device_checker": f"http://127.0.0.1:{closed}/user"})
+
+    def test_a_cache_in_the_broker_answers_without_the_daemon(self) -> Deferred[None]:
+        """That is the price of it: what is revoked counts later."""
+
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            backends = (
+                "application:set_env(rabbit, auth_backends, [rabbit_auth_backend_internal, rabbit_auth_backend_{}])."
+            )
+            cached = "application:set_env(rabbitmq_auth_backend_cache, cached_backend, rabbit_auth_backend_http)."
+            await broker.node.eval(cached)
+            await broker.node.eval(backends.format("cache"))
+            send = publish("devices", "dev1.up.temp", user_id="dev1")
+            try:
+                self.assertEqual(await deferToThread(amqp, self.uri(broker), send), "")
+                await gateway.metric_reaches("stored_total", 1)
+                await gateway.stop()
+                self.assertEqual(await deferToThread(amqp, self.uri(broker)), "")
+                self.assertIn("ACCESS_REFUSED", await deferToThread(amqp, self.uri(broker, "dev2")))
+                self.assertEqual(await deferToThread(amqp, broker.node.uri), "")
+            finally:
+                await broker.node.eval(backends.format("http"))
+
+        return self.run_with(test)
 
     def test_the_broker_shows_a_certificate(self) -> Deferred[None]:
         """The plugin's TLS, as it is set in advanced.config, here while the node runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from typing import Any
 
@@ -16,7 +17,15 @@ PATIENCE = 20.0
 class MqttDevice:
     """One connection. Each method waits until the broker has answered, or has hung up."""
 
-    def __init__(self, port: int, device: str, password: str | None, *, client_id: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        device: str,
+        password: str | None,
+        *,
+        client_id: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Without a password, no user name is sent either."""
         self._port = port
         self._client = paho.Client(
@@ -25,6 +34,8 @@ class MqttDevice:
             protocol=paho.MQTTv311,
             reconnect_on_failure=False,
         )
+        if tls is not None:
+            self._client.tls_set_context(tls)
         if password is not None:
             self._client.username_pw_set(device, password)
         self._answered = threading.Event()
@@ -53,7 +64,7 @@ class MqttDevice:
         """Connect; returns why the broker refused, empty when it did not."""
 
         def work() -> str:
-            self._client.connect("127.0.0.1", self._port)
+            self._client.connect("localhost", self._port)
             self._client.loop_start()
             self._wait()
             return self._code

@@ -238,9 +238,11 @@ class RefusalTests(BrokerAuthTestCase):
     def test_connections_are_bounded(self) -> None:
         self.patch(broker_auth, "MAX_CONNECTIONS", 2)
         first, _second = Connection(self.site), Connection(self.site)
-        self.assertIsNone(self.site.buildProtocol(None))
+        for _ in range(2):
+            self.assertTrue(Connection(self.site).transport.disconnecting)
+        self.assertEqual(self.logged().count("hanging up"), 1)
         first.lose()
-        self.assertIsNotNone(self.site.buildProtocol(None))
+        self.assertEqual(self.posted(f"/{SECRET}/user", USER).take()[-5:], b"allow")
 
 
 class WithoutSecretTests(BrokerAuthTestCase):
