@@ -11,12 +11,13 @@ from tempfile import mkdtemp
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
 
 from tests.integration.test_cli import amqprouter
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
-from tests.support.process import Finished
+from tests.support.process import Finished, reactor
 from tests.support.servers import Vhost
 
 
@@ -131,3 +132,36 @@ class LifeTests(ControlTestCase):
         with socket.socket(socket.AF_UNIX) as deaf:
             deaf.bind(self.socket)
             self.assertIn("is gone", (await self.fails("auth", "flush", "--socket", self.socket)).stderr)
+
+    async def test_what_speaks_something_else(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nServer: amqprouter/0\r\nContent-Length: "
+        old = head.replace(b"200 OK", b"404 Not Found") + b'22\r\n\r\n{"error": "not found"}'
+        for number, (said, expected) in enumerate(
+            (
+                (b"220 mail.example ESMTP\r\n", "does not answer: "),
+                (head + b"100\r\n\r\n{", "does not answer: "),
+                (head + b"5\r\n\r\nhello", "does not speak as amqprouter's control socket does"),
+                (old, "the daemon says: not found (the daemon is of version 0 and this command of"),
+            )
+        ):
+            path = f"{self.socket}{number}"
+            port = reactor.listenUNIX(path, _Says.saying(said))
+            try:
+                self.assertIn(expected, (await self.fails("status", "--socket", path)).stderr)
+            finally:
+                await port.stopListening()
+
+
+class _Says(Protocol):
+    """Says one thing to whatever is said to it, and hangs up."""
+
+    @classmethod
+    def saying(cls, said: bytes) -> Any:
+        factory: Any = Factory.forProtocol(cls)
+        factory.said = said
+        return factory
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(self.factory.said)
+        self.transport.loseConnection()
