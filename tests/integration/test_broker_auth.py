@@ -14,6 +14,8 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
 
 from tests.support.broker_auth_guide import AS_DOCUMENTED
 from tests.support.certificates import Authority
@@ -354,6 +356,36 @@ class BrokerAuthTests(TestCase):
 
         (closed,) = free_ports(1)
         return self.run_with(test, auth={"device_checker": f"http://127.0.0.1:{closed}/user"})
+
+    def test_groups_that_a_checker_tells_at_the_login_count(self) -> Deferred[None]:
+        class Registry(Resource):
+            isLeaf = True
+
+            def render_POST(self, request: Request) -> bytes:
+                assert request.content is not None
+                return b"allow plant-7" if b"username=dev1" in request.content.read() else b"allow"
+
+        async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
+            gateway.file("devices.acl", "@group/plant-7 -> %d.up.#\n")
+            await gateway.start()
+            member, other = self.mqtt(broker), self.mqtt(broker, "dev2")
+            self.assertEqual((await member.connect(), await other.connect()), ("", ""))
+            self.assertTrue(await member.publish("dev1/up/temp", b"{}"))
+            self.assertFalse(await other.publish("dev2/up/temp", b"{}"))
+            await gateway.metric_reaches("stored_total", 1)
+            self.assertEqual([d["device"] for d in database.documents("readings")], ["dev1"])
+
+        async def around() -> None:
+            broker = await shared_broker()
+            registry = reactor.listenTCP(0, Site(Registry()), interface="127.0.0.1")
+            checker = f"http://127.0.0.1:{registry.getHost().port}/user"
+            try:
+                async with gateway_of(self, broker, auth={"device_checker": checker}) as (gateway, database):
+                    await test(broker, gateway, database)
+            finally:
+                await registry.stopListening()
+
+        return Deferred.fromCoroutine(around())
 
     def test_a_cache_in_the_broker_answers_without_the_daemon(self) -> Deferred[None]:
         """That is the price of it: what is revoked counts later."""
