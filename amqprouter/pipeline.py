@@ -66,7 +66,7 @@ class Quarantine(Protocol):
 class Allows(Protocol):
     """An access control list."""
 
-    def allows(self, who: str, topic: str, groups: tuple[str, ...] = ..., tenant: str = ...) -> bool:
+    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
         """Whether `who` may use this topic, a device's own id in front; groups and tenant are what a checker told."""
 
 

@@ -24,7 +24,10 @@ from amqprouter.errors import ProtocolError
 
 FRAME_MAX = 4096
 _TEXTS = [name for name in NAMES if name not in ("headers", "delivery_mode", "priority", "timestamp")]
-_DELIVERY = (*(name for name in Delivery.__slots__ if name not in ("properties", "body")), "properties", "body")
+_DELIVERY = (
+    *("channel", "consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key"),
+    *("properties", "body"),
+)
 
 Event = tuple[object, ...]
 

@@ -54,7 +54,7 @@ def _run(*command: str | Path, cwd: Path) -> str:
     return finished.stdout
 
 
-def _source() -> Path:
+def source_copy() -> Path:
     """A copy of the checkout: building writes into the tree, and others may be at work in it."""
     copy = Path(mkdtemp(dir=".", prefix="source-")).absolute()
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_BEHIND), dirs_exist_ok=True)
@@ -64,7 +64,7 @@ def _source() -> Path:
 @cache
 def _distributions() -> tuple[Path, Path]:
     """A source distribution, and the wheel built from it."""
-    source = _source()
+    source = source_copy()
     _run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
     (sdist,) = (source / "dist").glob("*.tar.gz")
     (wheel,) = (source / "dist").glob("*.whl")
@@ -135,6 +135,6 @@ class InstallTests(EnvironmentTestCase):
         self._check(self.folder)
 
     def test_editable(self) -> None:
-        source = _source()
+        source = source_copy()
         self._install("--editable", source)
         self._check(source)
