@@ -105,6 +105,68 @@ class ITarget(Interface):
         """The end of one batch of `deliver` calls: write what was put together."""
 
 
+class IGate(Interface):
+    """What stands between a target and the settlements: a target that has a gate answers to it instead."""
+
+    def delivered(settlement: Settlement) -> None:
+        """The target has the message for good."""
+
+    def refused(settlement: Settlement, reason: str) -> None:
+        """The target will never take the message, and the message is to blame."""
+
+    def troubled(settlement: Settlement, reason: str) -> None:
+        """The target can't take the message now, which is not the message's fault: it is the gate's again."""
+
+    def stumbled(reason: str) -> None:
+        """The target is in trouble, keeps what it has, and tries again by itself."""
+
+
+class IGateFigures(Interface):
+    """What a gate tells of its target, for metrics."""
+
+    name: str = Attribute("the target's, as the routes write it")
+    outstanding: int = Attribute("messages out at the target")
+    waiting: int = Attribute("messages that wait for it in the daemon")
+    parked: int = Attribute("messages parked for it in the broker")
+    is_open: bool = Attribute("whether the breaker is: the target counts as down")
+    troubles: Mapping[str, int] = Attribute("how often it did not take a message, by kind")
+
+
+class IGatedTarget(ITarget):
+    """A target that can answer to a gate."""
+
+    def use_gate(gate: IGate) -> None:
+        """Answer to this gate from now on, exactly once for each message taken."""
+
+
+class IGivesBack(Interface):
+    """A target that tries again by itself, and can be asked to let go."""
+
+    def give_back() -> list[Settlement]:
+        """Forget every message that is not yet answered for; returns them, in the order in which they came."""
+
+
+class ILot(Interface):
+    """A queue in the broker where messages are parked until they can go on: see `amqprouter.amqp.parking`."""
+
+    backlog: int = Attribute("messages in the lot, on their way into it, or out of it and not yet settled")
+    prefetch: int = Attribute("messages out of the lot and not yet settled, at most")
+
+    def use(receive: Callable[[Message, Settlement], None], changed: Callable[[], None]) -> None:
+        """Hand every message that comes out of the lot to `receive`, in order, each with a settlement of its own;
+        `changed` is called when the backlog turns out to be another than it seemed."""
+
+    def park(message: Message, settlement: Settlement) -> None:
+        """Take the message, behind all that are there; ``settlement.delivered()`` once the broker has it. A full lot
+        takes its time. Written at the next `flush`."""
+
+    def flush() -> None:
+        """The end of a batch of `park` calls."""
+
+    def owns(settlement: Settlement) -> bool:
+        """Whether a settlement is of a message that came out of this lot."""
+
+
 class WriteOutcome(Enum):
     """What became of one document."""
 

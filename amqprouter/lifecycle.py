@@ -23,6 +23,7 @@ from twisted.python.components import Componentized
 
 from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.errors import AmqprouterError
@@ -47,6 +48,7 @@ class Daemon(Service):
         ingress: Ingress,
         pipeline: Pipeline,
         publisher: Publisher,
+        parking: Parking,
         consume: BrokerLink,
         publish: BrokerLink,
         events: BrokerLink,
@@ -64,6 +66,7 @@ class Daemon(Service):
         self._ingress = ingress
         self._pipeline = pipeline
         self._publisher = publisher
+        self._parking = parking
         self._consume, self._publish, self._events = consume, publish, events
         self._hub = hub
         self._store = store
@@ -145,6 +148,7 @@ class Daemon(Service):
 
     async def _finish(self) -> None:
         await self._ingress.stop()
+        self._parking.stop()
         await self._pipeline.drain()
 
     async def _step(self, what: str, close: Callable[[], Any]) -> None:

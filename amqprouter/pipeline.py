@@ -152,7 +152,7 @@ class Pipeline:
                 message = self._replays.message(delivery, received_at)
             else:
                 message = self._senders.of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
-            settlement = Settlement(message, delivery.delivery_tag, ledger, self._finish)
+            settlement = Settlement(message, delivery.delivery_tag, ledger, self.finish)
             self._guarded(settlement, now)
         self._scheduler.tidy(now)
         self.flush()
@@ -269,9 +269,10 @@ class Pipeline:
         self._bound[id(answer)] = (answer, targets)
         return targets
 
-    def _finish(self, settlement: Settlement) -> None:
-        """Every target has answered."""
-        self._scheduler.finished(settlement.message.device)
+    def finish(self, settlement: Settlement, in_flight: bool = True) -> None:
+        """Every target has answered; a parked message was not in flight."""
+        if in_flight:
+            self._scheduler.finished(settlement.message.device)
         if settlement.refusals:
             self._dead_letter(settlement, "; ".join(settlement.refusals))
         else:

@@ -303,6 +303,13 @@ class LimitsSettings:
     """Headers of a device message; one with more is rejected."""
     max_attempts: int = 8
     """Tries with a message that its target has no queue for before it is dead-lettered."""
+    target_window: int = 0
+    """Messages that may be out at one of several targets; 0 for half of ``[ingress] prefetch`` or ``max_in_flight``,
+    whichever is less, so that a target that is stuck leaves the other half to the others."""
+    target_patience: float = 2.0
+    """Seconds that messages wait for one of several targets before they are parked in the broker."""
+    max_parked: int = 1_000_000
+    """Messages in one parking queue; when it is full, more wait at their source."""
     shutdown_deadline: float = 20.0
     """Seconds that a stop may take to finish what is under way."""
 

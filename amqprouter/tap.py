@@ -46,7 +46,8 @@ from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
 from amqprouter.errors import ConfigError
-from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
+from amqprouter.gates import park_and_gate
+from amqprouter.interfaces import Identity, IDeviceSecret, IGatedTarget, IReadiness, IReloadable, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
@@ -167,7 +168,7 @@ def build(
     rules = RuleSet(settings.routes)
     collections = [target.name for target in rules.targets if target.kind == "store"]
     store = MongoStore(settings.store, collections, reactor) if collections else None
-    targets: dict[Target, ITarget] = {}
+    targets: dict[Target, IGatedTarget] = {}
     for target in rules.targets:
         if target.kind == "exchange":
             targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
@@ -183,6 +184,10 @@ def build(
                 randomness,
                 [settings.auth.secret_header, settings.auth.signature_header],
             )
+
+    parking, gates = park_and_gate(
+        targets, settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline
+    )
 
     provisions = Provisions(hashing.run, reactor)
 
@@ -238,7 +243,7 @@ def build(
         acl=devices_acl,
         scheduler=scheduler,
         rules=rules,
-        targets=targets,
+        targets=gates,
         quarantine=BrokerQuarantine(publisher, topology.names, outgoing, wall_clock),
         by_id_exchange=topology.names.by_id,
         replays=Replays(topology.names.replay, account_of(settings.broker)),
@@ -258,24 +263,20 @@ def build(
     hub = Hub(settings.events, counters, users_acl.allows_identity)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
 
-    def link(
-        purpose: str, declare: Callable[[Connection], Awaitable[None]], attach: Callable[[Connection], Awaitable[None]]
-    ) -> BrokerLink:
+    def link(purpose: str, *steps: Callable[[Connection], Awaitable[None]]) -> BrokerLink:
         async def prepare(connection: Connection) -> None:
-            await declare(connection)
-            await attach(connection)
+            for step in steps:
+                await step(connection)
 
         return BrokerLink(
             reactor, settings.broker, purpose, prepare, clock=clock, counters=counters, random=randomness.random
         )
 
-    consume = link("consume", topology.declare, ingress.attach)
+    consume = link("consume", topology.declare, parking.attach, ingress.attach)  # what is parked is older
     publish = link("publish", topology.declare, publisher.attach)
     events = link("events", topology.declare_events, reader.attach)
-    readiness: list[IReadiness] = [consume, publish, events, ingress]
-    if store is not None:
-        readiness.append(store)
-    readiness.extend(target for target in targets.values() if isinstance(target, StoreTarget))
+    stores = [] if store is None else [store]
+    readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
@@ -335,6 +336,7 @@ def build(
         ingress=ingress,
         pipeline=pipeline,
         publisher=publisher,
+        parking=parking,
         consume=consume,
         publish=publish,
         events=events,

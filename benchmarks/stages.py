@@ -145,7 +145,7 @@ class Bench:
         untouched = [self._message(delivery) for delivery in deliveries]
         ledger = AckLedger(lambda acks: self.consume_transport.write(b"".join(encode_ack(1, *ack) for ack in acks)))
         ledger.received(len(messages))
-        settlements = [Settlement(m, tag, ledger, pipeline._finish) for tag, m in enumerate(messages, 1)]
+        settlements = [Settlement(m, tag, ledger, pipeline.finish) for tag, m in enumerate(messages, 1)]
         properties = [self.outgoing.passed_on(message) for message in messages]
         in_flight = self.scheduler.in_flight
 
@@ -176,7 +176,7 @@ class Bench:
         return {
             "slice frames": slice_frames,
             "make messages": lambda: [self._message(delivery) for delivery in deliveries],
-            "make settlements": lambda: [Settlement(m, 1, ledger, pipeline._finish) for m in messages],
+            "make settlements": lambda: [Settlement(m, 1, ledger, pipeline.finish) for m in messages],
             "look for reasons to refuse": lambda: [pipeline._refusal(message) for message in untouched],
             "authenticate, from cache": lambda: [self.authenticator.check(message, now) for message in untouched],
             "authorise": lambda: [self.acl.allows(message.device, message.key) for message in untouched],

@@ -12,12 +12,12 @@ from amqprouter.core.message import Message
 from amqprouter.core.properties import encode_properties
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import Unencodable
-from amqprouter.interfaces import ITarget
+from amqprouter.interfaces import IGate, IGatedTarget
 
 _KEY = KEY_HEADER.decode()
 
 
-@implementer(ITarget)
+@implementer(IGatedTarget)
 class ExchangeTarget:
     """Passes messages on to an exchange; an empty `routing_key` keeps each message's own."""
 
@@ -26,28 +26,45 @@ class ExchangeTarget:
         self._exchange = exchange.encode()
         self._routing_key = routing_key.encode()
         self._outgoing = outgoing
+        self._gate: IGate | None = None
+
+    def use_gate(self, gate: IGate) -> None:
+        """See `IGatedTarget`."""
+        self._gate = gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
             properties = self._outgoing.passed_on(message)
         except ValueError:
-            settlement.refused("malformed-properties")
+            if self._gate is None:
+                settlement.refused("malformed-properties")
+            else:
+                self._gate.refused(settlement, "malformed-properties")
             return
         key = self._routing_key or message.routing_key
-        self._publisher.publish(self._exchange, key, properties, message.body, settlement)
+        self._publisher.publish(self._exchange, key, properties, message.body, settlement, lane=self._gate)
 
     def flush(self) -> None:
         self._publisher.flush()
 
 
-@implementer(ITarget)
+@implementer(IGatedTarget)
 class EventsTarget:
-    """Publishes messages as events to the stream that all gateways read."""
+    """Publishes messages as events to the stream that all gateways read; it needs a gate.
+
+    It is its own publishes' lane, to count those that arrive.
+    """
+
+    _gate: IGate
 
     def __init__(self, publisher: Publisher, stream: str, counters: Counters) -> None:
         self._publisher = publisher
         self._stream = stream.encode()
         self._counters = counters
+
+    def use_gate(self, gate: IGate) -> None:
+        """See `IGatedTarget`."""
+        self._gate = gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
@@ -56,27 +73,23 @@ class EventsTarget:
             )
             body = encode_event_body(message)
         except (ValueError, Unencodable):
-            settlement.refused("malformed-properties")
+            self._gate.refused(settlement, "malformed-properties")
             return
         # The default exchange routes to the queue that the key names.
-        self._publisher.publish(b"", self._stream, properties, body, _Counted(settlement, self._counters))
+        self._publisher.publish(b"", self._stream, properties, body, settlement, lane=self)
 
     def flush(self) -> None:
         self._publisher.flush()
 
-
-class _Counted:
-    """A settlement that counts its event once it is on the stream."""
-
-    __slots__ = ("_counters", "_settlement")
-
-    def __init__(self, settlement: Settlement, counters: Counters) -> None:
-        self._settlement = settlement
-        self._counters = counters
-
-    def delivered(self) -> None:
+    def delivered(self, settlement: Settlement) -> None:
+        """See `Lane`."""
         self._counters.events_published += 1
-        self._settlement.delivered()
+        self._gate.delivered(settlement)
 
-    def refused(self, reason: str) -> None:
-        self._settlement.refused(reason)
+    def refused(self, settlement: Settlement, reason: str) -> None:
+        """See `Lane`."""
+        self._gate.refused(settlement, reason)
+
+    def troubled(self, settlement: Settlement, reason: str) -> None:
+        """See `Lane`."""
+        self._gate.troubled(settlement, reason)

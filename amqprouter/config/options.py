@@ -195,6 +195,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_body_bytes": Size(1, _LARGEST_MESSAGE),
         "max_headers": Integer(0, 10_000),
         "max_attempts": Integer(1, 1000),
+        "target_window": Integer(0, 1_000_000),
+        "target_patience": Duration(0, above=True, most=600),
+        "max_parked": Integer(1, 2_000_000_000),
         "shutdown_deadline": Duration(0, above=True, most=3600),
     },
 }

@@ -42,6 +42,10 @@ class Counters:
     """A subscriber was disconnected because its buffer was full."""
     reconnects: int = 0
     """A broker connection was opened again after a loss."""
+    parked: int = 0
+    """A message was put into a parking queue."""
+    unparked: int = 0
+    """A message came out of a parking queue and reached its target."""
     stalled_consumers: int = 0
     """A consumer was given nothing though messages waited, and was started again."""
     reloads: int = 0

@@ -48,6 +48,11 @@ class AckLedger:
         return self._unacked
 
     @property
+    def closed(self) -> bool:
+        """Whether the channel is gone: what was not acknowledged comes again."""
+        return self._closed
+
+    @property
     def floor(self) -> int:
         """Every delivery with a tag up to this one is acknowledged."""
         return self._floor

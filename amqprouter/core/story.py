@@ -22,7 +22,10 @@ DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
 """The device, proven on what is passed on; and on quarantined messages: what happened, when, where the message had been
 published, which proof of identity decided, whether it had said yes, and what a checker had said of the device."""
 
-NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY)
+PARKED = "x-amqprouter-parked"
+"""On parked messages: what `amqprouter.core.parked_message` needs to make the message again."""
+
+NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PARKED)
 _MOST_IDENTITY = 4096
 """Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
 

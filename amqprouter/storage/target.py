@@ -4,7 +4,9 @@ Theory of operation. A message becomes a document at once, or is refused at once
 until they fill a batch or the oldest has lingered long enough (`_due`), and a write slot is free. A batch that fails
 keeps its place: it goes to `_failed`, by its number, and is sent again before anything newer, with the same documents
 and ids, after a pause that doubles from one failure to the next and is jittered, so that many gateways do not come
-back as one. While the store fails, one batch at a time tries; the first success opens all slots again.
+back as one. While the store fails, one batch at a time tries; the first success opens all slots again. The gate, where
+there is one, is told of each failure, and may ask for all messages back (`give_back`): what is under way then has no
+one waiting for it any more, and whether it was stored does not matter, for it is stored again under the same id.
 
 Bounds: every message here is an unacknowledged delivery, so the consumers' prefetch bounds their number, and the
 scheduler's ``max_in_flight`` does again; nothing here needs a limit of its own.
@@ -29,7 +31,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
-from amqprouter.interfaces import IReadiness, IStore, ITarget, WriteOutcome, WriteResult
+from amqprouter.interfaces import IGate, IGatedTarget, IGivesBack, IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker
 
@@ -46,7 +48,7 @@ class _Batch:
     settlements: list[Settlement]
 
 
-@implementer(ITarget, IReadiness)
+@implementer(IGatedTarget, IGivesBack, IReadiness)
 class StoreTarget:
     """One collection of a store.
 
@@ -87,13 +89,19 @@ class StoreTarget:
         self._starting = False
         self._given_up = False
         self._idle: list[Deferred[None]] = []
+        self._gate: IGate | None = None
+        self._writes: dict[int, _Batch] = {}  # under way, by number
+
+    def use_gate(self, gate: IGate) -> None:
+        """See `IGatedTarget`."""
+        self._gate = gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         """See `ITarget`."""
         try:
             document = self._document(message)
         except Unstorable as refusal:
-            settlement.refused(str(refusal))
+            self._refuse(settlement, str(refusal))
             return
         self._pending += 1
         waiting = self._waiting
@@ -102,6 +110,31 @@ class StoreTarget:
             self._write()
         elif self._linger is None and not self._due:
             self._linger = self._clock.callLater(self._settings.linger, self._lingered)
+
+    def _refuse(self, settlement: Settlement, reason: str) -> None:
+        if self._gate is None:
+            settlement.refused(reason)
+        else:
+            self._gate.refused(settlement, reason)
+
+    def give_back(self) -> list[Settlement]:
+        """See `IGivesBack`."""
+        batches = sorted([*self._failed, *self._writes.values()])
+        given = [settlement for batch in batches for settlement in batch.settlements]
+        given.extend(settlement for _, settlement in self._waiting)
+        for batch in batches:
+            batch.settlements = []
+        self._failed.clear()
+        self._waiting.clear()
+        for call in (self._linger, self._pause):
+            if call is not None and call.active():
+                call.cancel()
+        self._linger = self._pause = None
+        self._due = False
+        self._failures = 0  # the gate says when to try again
+        self._pending -= len(given)
+        self._tell_idle()
+        return given
 
     def flush(self) -> None:
         """See `ITarget`. A batch that is not full waits for more until the linger time is over, and is written then."""
@@ -170,48 +203,53 @@ class StoreTarget:
 
     def _start(self, batch: _Batch) -> None:
         self._writing += 1
+        self._writes[batch.number] = batch
         writing = maybeDeferred(self._store.insert, self._collection, batch.documents)
         writing.addCallbacks(self._written, self._not_written, callbackArgs=(batch,), errbackArgs=(batch,))
         writing.addErrback(lambda failure: self._log.failure("this is a bug", failure))
 
     def _written(self, results: list[WriteResult], batch: _Batch) -> None:
         self._writing -= 1
-        if self._failures:
-            self._log.info(
-                "{target} takes writes again after {failures} failed attempts",
-                target=self.name,
-                failures=self._failures,
-            )
+        del self._writes[batch.number]
+        if self._problem:
+            self._log.info("{target} takes writes again", target=self.name)
             self._failures, self._problem = 0, ""
         self._pending -= len(batch.settlements)
-        counters = self._counters
-        for result, settlement in zip(results, batch.settlements, strict=True):
+        counters, gate = self._counters, self._gate
+        for result, settlement in zip(results, batch.settlements, strict=bool(batch.settlements)):
             if result.outcome is WriteOutcome.REFUSED:
-                settlement.refused(result.reason)
+                self._refuse(settlement, result.reason)
                 continue
             counters.stored += 1
             if result.outcome is WriteOutcome.DUPLICATE:
                 counters.store_duplicates += 1
-            settlement.delivered()
+            if gate is None:
+                settlement.delivered()
+            else:
+                gate.delivered(settlement)
         self._write()
         self._tell_idle()
 
     def _not_written(self, failure: Failure, batch: _Batch) -> None:
         self._writing -= 1
+        del self._writes[batch.number]
         self._counters.store_retries += 1
-        heappush(self._failed, batch)
+        if batch.settlements:  # else they were given back
+            heappush(self._failed, batch)
         if not failure.check(StoreUnavailable, StoreMisconfigured):
             self._log.failure("{target}: this is a bug; the write is tried again", failure, target=self.name)
-        self._problem = failure.getErrorMessage()
+        new, self._problem = not self._problem, failure.getErrorMessage() or "unknown trouble"
         if self._pause is not None or self._given_up:
             return  # of two writes under way at once, the first to fail sets the pause
-        if not self._failures:
+        if new:
             self._log.error(
                 "{target} cannot be written to, trying again: {problem}", target=self.name, problem=self._problem
             )
         longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
         self._failures += 1
         self._pause = self._clock.callLater(longest * self._randomness.uniform(0.5, 1.0), self._try_again)
+        if self._gate is not None:
+            self._gate.stumbled(self._problem)
 
     def _try_again(self) -> None:
         self._pause = None

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from amqprouter.core.counters import Counters
+from amqprouter.interfaces import IGateFigures
 from amqprouter.web.leaf import Leaf, reply
 from amqprouter.web.request import RouterRequest
 
@@ -33,6 +34,8 @@ HELP = {
     "events_delivered": "Events written to subscribers.",
     "slow_subscribers": "Subscribers disconnected because they read too slowly.",
     "reconnects": "Broker connections opened again after a loss.",
+    "parked": "Messages put into parking queues.",
+    "unparked": "Messages that came out of parking queues and were settled.",
     "stalled_consumers": "Consumers given nothing though messages waited, and started again.",
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
@@ -66,9 +69,10 @@ class Gauge(NamedTuple):
 class RouterCollector(Collector):
     """Reads the counters and gauges when Prometheus asks, so that the hot path pays for plain integers only."""
 
-    def __init__(self, counters: Counters, gauges: Sequence[Gauge]) -> None:
+    def __init__(self, counters: Counters, gauges: Sequence[Gauge], gates: Sequence[IGateFigures] = ()) -> None:
         self._counters = counters
         self._gauges = gauges
+        self._gates = gates
 
     def collect(self) -> Iterable[Metric]:
         """Every metric with its value now."""
@@ -85,15 +89,35 @@ class RouterCollector(Collector):
                 yield CounterMetricFamily(name, text, value)
         for gauge in self._gauges:
             yield GaugeMetricFamily(PREFIX + gauge.name, gauge.help, gauge.read())
+        yield from self._of_targets()
+
+    def _of_targets(self) -> Iterable[Metric]:
+        figures: dict[str, tuple[str, Callable[[IGateFigures], float]]] = {
+            "target_outstanding": ("Messages out at a target.", lambda gate: gate.outstanding),
+            "target_waiting": ("Messages that wait for a target.", lambda gate: gate.waiting),
+            "target_parked": ("Messages parked in the broker for a target.", lambda gate: gate.parked),
+            "target_down": ("1 while a target takes no messages.", lambda gate: float(gate.is_open)),
+        }
+        for name, (text, read) in figures.items():
+            gauge = GaugeMetricFamily(PREFIX + name, text, labels=["target"])
+            for gate in self._gates:
+                gauge.add_metric([gate.name], read(gate))
+            yield gauge
+        text = "Times that a target did not take a message."
+        troubles = CounterMetricFamily(PREFIX + "target_troubles", text, labels=["target", "reason"])
+        for gate in self._gates:
+            for reason, count in sorted(gate.troubles.items()):
+                troubles.add_metric([gate.name, reason], count)
+        yield troubles
 
 
 class MetricsLeaf(Leaf):
     """The Prometheus text format, with the process's own figures beside the daemon's."""
 
-    def __init__(self, counters: Counters, gauges: Sequence[Gauge]) -> None:
+    def __init__(self, counters: Counters, gauges: Sequence[Gauge], gates: Sequence[IGateFigures] = ()) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
-        self._registry.register(RouterCollector(counters, gauges))
+        self._registry.register(RouterCollector(counters, gauges, gates))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 

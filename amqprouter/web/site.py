@@ -9,7 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from amqprouter.core.counters import Counters
-from amqprouter.interfaces import IReadiness
+from amqprouter.interfaces import IGateFigures, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
 from amqprouter.web.hub import Hub
@@ -70,9 +70,11 @@ def make_site(
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
-    `random` gives numbers in [0, 1). The hub's own gauges are added to `gauges`.
+    `random` gives numbers in [0, 1). The hub's own gauges are added to `gauges`, and the figures
+    of those parts of `readiness` that are gates.
     """
     login = Login(authenticate, anonymous=http.anonymous)
+    gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {
         b"/": PageLeaf(login),
@@ -81,7 +83,7 @@ def make_site(
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
         b"/events": EventsLeaf(login, hub, events, http.allowed_origins, random),
         b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
-        b"/metrics": MetricsLeaf(counters, all_gauges),
+        b"/metrics": MetricsLeaf(counters, all_gauges, gates),
         b"/healthz": HealthLeaf(),
         b"/readyz": ReadyLeaf(readiness),
     }

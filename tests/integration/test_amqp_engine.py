@@ -29,6 +29,7 @@ from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_ack, encode_nack, encode_reject
 from amqprouter.errors import BrokerRefused, TopologyClash
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
+from amqprouter.testing_gate import OpenGate
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import PrivateRabbitMQ, missing
 from tests.support.servers import Vhost, with_vhost
@@ -270,6 +271,7 @@ class MessageTests(EngineTestCase):
             inbox: DeferredQueue[Event] = DeferredQueue()
             reader = EventReader(declared.names.events, lambda event, live: inbox.put(event), reactor.seconds)
             target = EventsTarget(publisher, declared.names.events, Counters())
+            target.use_gate(OpenGate())
 
             def tell(number: int) -> None:
                 message = Message("dev1", f"t{number}", b"{}", Properties(), received_at=reactor.seconds())

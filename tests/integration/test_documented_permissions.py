@@ -6,11 +6,18 @@ import re
 from pathlib import Path
 
 import pika
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.parking import Parking
+from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.topology import Names, Topology
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.process import reactor
 from tests.support.rabbitmq import missing
@@ -72,9 +79,39 @@ class DocumentedPermissionsTests(TestCase):
                 (NAMES.replay, "meter-17.reading"),
             ]:
                 await deferToThread(_publish, uri, exchange, key)
+            await self._park(uri)
             await deferToThread(self._read, uri)
             with self.assertRaisesRegex(pika.exceptions.ChannelClosedByBroker, "ACCESS_REFUSED"):
                 await deferToThread(_publish, uri, "amq.topic", "x")
+
+    async def _park(self, uri: str) -> None:
+        """A message goes into a parking queue that is made for it, and comes out of it."""
+        publishing = await connect_once(reactor, BrokerSettings(uri=uri), "test publisher")
+        consuming = await connect_once(reactor, BrokerSettings(uri=uri), "test consumer")
+        counters, settled = Counters(), Deferred[Settlement]()
+        publisher = Publisher(reactor, counters, max_attempts=1, random=lambda: 0.5)
+        await publisher.attach(publishing)
+        parking = Parking(
+            reactor,
+            publisher,
+            counters,
+            prefix=TopologySettings().prefix,
+            queue_type=TopologySettings().queue_type,
+            max_parked=10,
+            random=lambda: 0.5,
+            wake=publisher.flush,
+            finish=settled.callback,
+        )
+        lot = parking.lot("target", "exchange:alarms", prefetch=1)
+        lot.use(lambda message, settlement: settlement.delivered(), lambda: None)
+        await parking.attach(consuming)
+        message = Message("meter-17", "reading", b"{}", Properties(), routing_key=b"meter-17.reading")
+        lot.park(message, Settlement(message, 1, AckLedger(), lambda _: None))
+        self.assertEqual((await settled).message.key, "meter-17.reading")
+        parking.stop()
+        for connection in (publishing, consuming):
+            await connection.shut()
+        publisher.stop()
 
     def _read(self, uri: str) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(uri))

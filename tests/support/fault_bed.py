@@ -124,6 +124,12 @@ class FaultBed:
     async def queues(self, column: str = "messages") -> dict[str, int]:
         return await self.broker.list_queues(self.vhost, column)
 
+    async def held(self) -> int:
+        """Messages that are not yet with all their targets: in the ingress queues, or parked."""
+        counts = await self.queues()
+        parked = [name for name in counts if name.startswith("amqprouter.parked.")]
+        return sum(counts[name] for name in (NAMES.ingress, *NAMES.shards, *parked))
+
     async def unacked(self) -> int:
         """Deliveries that the broker waits for, from the queues that the gateway takes messages from."""
         counts = await self.queues("messages_unacknowledged")
@@ -164,8 +170,7 @@ class FaultBed:
         async def quiet() -> bool:
             if self.database.count("readings") < len(expected):
                 return False
-            counts = await self.queues()
-            return not any(counts[name] for name in (NAMES.ingress, *NAMES.shards))
+            return not await self.held()
 
         await until(quiet, what="every message is acknowledged", timeout=QUIET, child=self.gateway.running)
         documents = self.database.documents("readings")

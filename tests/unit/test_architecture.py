@@ -21,9 +21,11 @@ MAY_IMPORT = {
     "settings": {"settings"},
     "interfaces": {"interfaces", "settings", "core", "errors"},
     "held": INNER,
+    "breaker": set[str](),
+    "gate": {"breaker", *INNER},
     "pipeline": {"held", *INNER},
     "config": {"config", *INNER},
-    **{adapter: {adapter, "pipeline", *INNER} for adapter in ADAPTERS},
+    **{adapter: {adapter, "pipeline", "gate", *INNER} for adapter in ADAPTERS},
     "worker": {"worker", "amqp", *INNER},
 }
 """Parts of the package, by first module name, and the parts that each may import; others may import all but `tap`."""

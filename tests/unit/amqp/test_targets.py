@@ -11,6 +11,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.testing_gate import OpenGate
 from tests.unit.amqp.harness import BrokerTestCase
 
 
@@ -66,6 +67,7 @@ class ExchangeTargetTests(TargetTestCase):
 class EventsTargetTests(TargetTestCase):
     def deliver(self, settlement: Settlement) -> None:
         target = EventsTarget(self.publisher, "events", self.counters)
+        target.use_gate(OpenGate())
         target.deliver(settlement.message, settlement)
         target.flush()
 

@@ -1,0 +1,318 @@
+"""Parking: queues in the broker for messages that cannot go on now, and need not be held unacknowledged for it.
+
+::
+
+    park ──publish, confirmed──► <prefix>.parked.<kind>.<name> ──consume──► back, in order, each acked when settled
+
+House rules. A parked message is settled at its source after the broker's confirm, so it is always in one queue or the
+other. Only the daemon writes to these queues, over the default exchange, and what comes out of them over its own
+consumer is believed without being authenticated again: the device was proven before (see
+`amqprouter.core.parked_message`).
+
+Theory of operation. A `Lot` is one such queue. It is declared when the first message is parked, or found when the
+daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an earlier
+run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is there, by
+a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are on one
+channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a channel
+that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was not
+acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot (`Lot.seen`).
+
+Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``): those wait
+unacknowledged at their source until there is room, so nothing is lost and the source slows down. A queue that exists
+with other properties, say because the bound was changed, is used as it is.
+
+Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
+say, must be found after a restart in another way, since AMQP 0-9-1 cannot list queues: their names are to be kept in a
+small stream, ``<prefix>.parked``, that every gateway reads from its start as it does the events: one record with kind
+and name, confirmed, before the lot's first message, and the name again now and then while the lot is used, for streams
+forget their oldest. A gateway calls `lot` with every name that it reads, and a name whose queue is gone costs one
+question. `expires` makes the broker delete the queues of a kind that nobody consumes from for that long; it deletes
+what is in them too, so it must exceed the longest time that all gateways may be down together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.incarnation import Incarnation, consumer_tag
+from amqprouter.amqp.lot import Lot
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.counters import Counters
+from amqprouter.core.settlement import Settlement
+from amqprouter.core.wire import Delivery
+from amqprouter.errors import AmqprouterError, BrokerRefused
+from amqprouter.interfaces import IReadiness
+
+LOOK_EVERY = 5.0
+"""Seconds between two questions how much is in the lots: for so long another gateway's messages may go unnoticed."""
+REOPEN_DELAY = 0.5
+"""Seconds before a channel that the broker closed is opened again."""
+MOST_RETURNS = 1_000_000
+"""Times that a message may come back to a quorum lot because whoever had it died: RabbitMQ 4 would drop it after 20,
+and a target may be down over many restarts of the gateway."""
+_LONGEST_NAME = 255
+"""Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
+_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+
+
+def lot_name(prefix: str, kind: str, name: str) -> str:
+    """The queue for a lot; a name that would make it too long is known by its hash."""
+    queue = f"{prefix}.parked.{kind}.{name}"
+    if len(queue.encode()) <= _LONGEST_NAME:
+        return queue
+    return f"{prefix}.parked.{kind}.sha256-{sha256(name.encode()).hexdigest()}"
+
+
+@implementer(IReadiness)
+class Parking:
+    """All lots of one daemon.
+
+    :param max_parked: messages in one lot.
+    :param wake: asks for a flush in the reactor's next turn.
+    :param finish: is called with each settlement of a parked message once it is answered for; see
+        `Pipeline.finish`.
+    """
+
+    log = Logger()
+    name = "parking"
+
+    def __init__(
+        self,
+        clock: Any,
+        publisher: Publisher,
+        counters: Counters,
+        *,
+        prefix: str,
+        queue_type: str,
+        max_parked: int,
+        random: Callable[[], float],
+        wake: Callable[[], None],
+        finish: Callable[[Settlement], None],
+    ) -> None:
+        self.counters = counters
+        self._clock = clock
+        self._publisher = publisher
+        self._prefix = prefix
+        self._queue_type = queue_type
+        self._max_parked = max_parked
+        self._random = random
+        self._wake = wake
+        self._finish = finish
+        self._lots: dict[bytes, Lot] = {}  # by consumer tag
+        self._connection: Connection | None = None
+        self._current: Incarnation | None = None
+        self._turn = DeferredLock()
+        self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
+        self._stopping = False
+
+    def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
+        """The lot of this kind and name, always the same one; `prefetch` and `expires` count when it is new."""
+        queue = lot_name(self._prefix, kind, name)
+        tag = consumer_tag(queue).encode()
+        lot = self._lots.get(tag)
+        if lot is None:
+            lot = self._lots[tag] = Lot(
+                self,
+                self._publisher,
+                queue,
+                prefetch=prefetch,
+                expires=expires,
+                clock=self._clock,
+                random=self._random,
+                wake=self._wake,
+                finish=self._finish,
+            )
+            if self._current is not None:
+                self._later(0, self._find, lot)
+        return lot
+
+    @property
+    def lots(self) -> list[Lot]:
+        """All there are."""
+        return list(self._lots.values())
+
+    def problem(self) -> str:
+        """See `IReadiness`: the lots that take no messages."""
+        problems = [f"{lot.queue}: {lot.gate.problem()}" for lot in self._lots.values() if lot.gate.problem()]
+        return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+
+    # Coming and going.
+
+    async def attach(self, connection: Connection) -> None:
+        """Consume over this connection from now on; returns when every lot was looked for.
+
+        :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+        """
+        if self._stopping:
+            return
+        self._connection = connection
+        async with self._turn:
+            await self._consume_all(connection)
+
+    async def _consume_all(self, connection: Connection) -> None:
+        self._forget_timers()
+        channel = await connection.open_channel()
+        current = Incarnation(channel, 0, _ignore)
+        channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
+        channel.on_cancelled = lambda tag: self._cancelled(current, tag)
+        channel.on_closed = lambda error: self._closed(connection, current, error)
+        self._current = current
+        for lot in self.lots:
+            await self._consume(connection, current, lot, make=bool(lot.entering))
+        self._later(LOOK_EVERY, self._look_around)
+
+    async def _consume(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
+        """Consume from a lot, if it is there; with `make`, it will be."""
+        messages = await self._look(connection, lot.queue)
+        if messages is None and make:
+            messages = await self._declare(connection, lot)
+        if messages is None:
+            if lot.declared:
+                lot.gone()
+            return
+        await current.channel.basic_qos(prefetch_count=lot.prefetch)
+        lot.opened(messages)  # before anything comes out
+        await current.consume(lot.queue)
+
+    async def _look(self, connection: Connection, queue: str) -> int | None:
+        """The messages that are ready in a queue; None when it does not exist."""
+        channel = await connection.open_channel()
+        try:
+            answer = await channel.queue_declare(queue=queue, passive=True)
+        except BrokerRefused as error:
+            if error.code == _NOT_FOUND:
+                return None
+            raise
+        await channel.shut()
+        return int(answer.message_count)
+
+    async def _declare(self, connection: Connection, lot: Lot) -> int | None:
+        arguments: dict[str, Any] = {
+            "x-queue-type": self._queue_type,
+            "x-single-active-consumer": True,
+            "x-max-length": self._max_parked,
+            "x-overflow": "reject-publish",
+        }
+        if self._queue_type == "quorum":
+            arguments["x-delivery-limit"] = MOST_RETURNS
+        if lot.expires:
+            arguments["x-expires"] = int(lot.expires * 1000)
+        channel = await connection.open_channel()
+        try:
+            answer = await channel.queue_declare(queue=lot.queue, durable=True, arguments=arguments)
+        except BrokerRefused as error:
+            if error.code != _PRECONDITION_FAILED:
+                raise
+            self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=error.text)
+            return await self._look(connection, lot.queue)
+        await channel.shut()
+        return int(answer.message_count)
+
+    def open(self, lot: Lot) -> None:
+        """Have this lot's queue declared; `Lot.opened` tells when it is."""
+        self._later(0, self._make, lot)
+
+    async def _make(self, lot: Lot) -> None:
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is not None and current is not None and not lot.declared:
+                await self._consume(connection, current, lot, make=True)
+
+    async def _find(self, lot: Lot) -> None:
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is not None and current is not None and not lot.declared:
+                await self._consume(connection, current, lot, make=False)
+
+    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
+        incarnation.ledger.close()
+        if incarnation is not self._current:
+            return
+        self._current = None
+        for lot in self._lots.values():
+            lot.lost()
+        if connection.closed or self._stopping:
+            self._forget_timers()
+            return
+        self.log.warn("The broker closed the parking queues' channel ({reason}): opening another", reason=str(error))
+        self._later(REOPEN_DELAY, self._reopen, connection)
+
+    async def _reopen(self, connection: Connection) -> None:
+        async with self._turn:
+            if self._current is None and not connection.closed:
+                await self._consume_all(connection)
+
+    def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
+        """The broker ended a consumer: the queue is gone, or moves to another node."""
+        lot = self._lots.get(tag.encode())
+        if incarnation.consumers.pop(tag, None) is None or lot is None or self._stopping:
+            return
+        self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
+        lot.gone()
+        self._later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+
+    def _delivered(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
+        incarnation.received(deliveries)
+        for delivery in deliveries:
+            lot = self._lots.get(delivery.consumer_tag)
+            if lot is not None:
+                lot.take(delivery, incarnation.ledger)
+
+    async def _look_around(self) -> None:
+        """See how much is in the lots that there are."""
+        self._later(LOOK_EVERY, self._look_around)
+        async with self._turn:
+            connection = self._connection
+            if connection is None or self._current is None:
+                return
+            for lot in self.lots:
+                if lot.declared:
+                    messages = await self._look(connection, lot.queue)
+                    if messages is not None:
+                        lot.seen(messages)
+
+    # The rest.
+
+    def _later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
+        """Run a coroutine function after a delay; what it cannot mend, a new connection will."""
+        plan = action, arguments
+        if self._stopping or plan in self._timers:
+            return
+
+        def run() -> None:
+            del self._timers[plan]
+            Deferred.fromCoroutine(self._guarded(action, arguments))
+
+        self._timers[plan] = self._clock.callLater(delay, run)
+
+    async def _guarded(self, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        connection = self._connection
+        try:
+            await action(*arguments)
+        except AmqprouterError as error:
+            if connection is not None and not connection.closed:
+                self.log.error("Cannot use the parking queues: {reason}; connecting anew", reason=str(error))
+                connection.fail(error)
+
+    def _forget_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def stop(self) -> None:
+        """Take nothing more out; what is out and not settled stays with the broker."""
+        self._stopping = True
+        self._forget_timers()
+        if self._current is not None:
+            self._current.channel.on_deliveries = None
+
+
+def _ignore(_: Incarnation) -> None:
+    """Nobody needs to know that acks were written."""

@@ -1,0 +1,67 @@
+"""Putting together what stands between the pipeline and its targets: a gate for each, and a parking lot behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from amqprouter.amqp.parking import Parking
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.counters import Counters
+from amqprouter.core.settlement import Settlement
+from amqprouter.core.target import Target
+from amqprouter.gate import TargetGate
+from amqprouter.interfaces import IGatedTarget
+from amqprouter.pipeline import Pipeline
+from amqprouter.settings import Settings
+
+
+def park_and_gate(
+    targets: Mapping[Target, IGatedTarget],
+    settings: Settings,
+    clock: Any,
+    publisher: Publisher,
+    counters: Counters,
+    *,
+    random: Callable[[], float],
+    pipeline: Callable[[], Pipeline],
+) -> tuple[Parking, dict[Target, TargetGate]]:
+    """The gates of all targets and, when there are several, a lot for each: a single one holds up nobody else.
+
+    `pipeline` gives the pipeline, which is made after these.
+    """
+
+    def wake() -> None:
+        pipeline().wake()
+
+    def finish_parked(settlement: Settlement) -> None:
+        pipeline().finish(settlement, in_flight=False)
+
+    limits, everything = settings.limits, settings.scheduler.max_in_flight
+    parking = Parking(
+        clock,
+        publisher,
+        counters,
+        prefix=settings.topology.prefix,
+        queue_type=settings.topology.queue_type,
+        max_parked=limits.max_parked,
+        random=random,
+        wake=wake,
+        finish=finish_parked,
+    )
+    several = len(targets) > 1
+    window = limits.target_window or max(1, min(settings.ingress.prefetch, everything) // 2)
+    gates = {
+        target: TargetGate(
+            str(target),
+            adapter,
+            clock,
+            window=window if several else everything,
+            patience=limits.target_patience,
+            random=random,
+            wake=wake,
+            lot=parking.lot("target", str(target), prefetch=window) if several else None,
+        )
+        for target, adapter in targets.items()
+    }
+    return parking, gates

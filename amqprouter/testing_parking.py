@@ -1,0 +1,72 @@
+"""A parking lot in memory: it passes the same contract tests as the real ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zope.interface import implementer
+
+from amqprouter.core.message import Message
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.interfaces import ILot
+
+
+@implementer(ILot)
+class MemoryLot:
+    """Keeps messages until the test lets them out; nothing comes out by itself.
+
+    :param room: messages that it takes; more wait until there is room again.
+    """
+
+    def __init__(self, prefetch: int = 10, room: int = 1_000_000) -> None:
+        self.prefetch = prefetch
+        self.messages: deque[Message] = deque()
+        """What is in the lot."""
+        self.ledger = AckLedger()
+        self._room = room
+        self._unconfirmed: deque[tuple[Message, Settlement]] = deque()
+        self._unsettled = 0
+        self._tag = 0
+        self._receive: Callable[[Message, Settlement], None] | None = None
+        self._changed: Callable[[], None] = _nothing
+
+    @property
+    def backlog(self) -> int:
+        return len(self.messages) + len(self._unconfirmed) + self._unsettled
+
+    def use(self, receive: Callable[[Message, Settlement], None], changed: Callable[[], None]) -> None:
+        self._receive, self._changed = receive, changed
+
+    def park(self, message: Message, settlement: Settlement) -> None:
+        self._unconfirmed.append((message, settlement))
+
+    def flush(self) -> None:
+        while self._unconfirmed and len(self.messages) < self._room:
+            message, settlement = self._unconfirmed.popleft()
+            self.messages.append(message)
+            settlement.delivered()
+
+    def owns(self, settlement: Settlement) -> bool:
+        return settlement.ledger is self.ledger
+
+    def let_out(self, count: int = 1) -> None:
+        """Hand over the next messages, as far as the prefetch allows."""
+        assert self._receive is not None
+        for _ in range(min(count, len(self.messages), self.prefetch - self._unsettled)):
+            self._tag += 1
+            self._unsettled += 1
+            message = self.messages.popleft()
+            self._receive(message, Settlement(message, self._tag, self.ledger, self._settled))
+
+    def find(self, *messages: Message) -> None:
+        """There were messages in it all along."""
+        self.messages.extend(messages)
+        self._changed()
+
+    def _settled(self, settlement: Settlement) -> None:
+        self._unsettled -= 1
+
+
+def _nothing() -> None:
+    """For lots that nobody watches."""

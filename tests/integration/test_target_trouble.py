@@ -1,0 +1,100 @@
+"""A target is down: its messages wait in the broker, in order, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.parking import lot_name
+from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery
+from tests.support.fault_bed import COPIES, DEVICES, NAMES, FaultBed, fault_bed
+from tests.support.gateway import drain_queue
+from tests.support.process import until
+from tests.support.rabbitmq import missing
+
+FULL = {"x-max-length": 10, "x-overflow": "reject-publish"}
+COPIES_LOT = lot_name("amqprouter", "target", f"exchange:{COPIES}")
+STORE_LOT = lot_name("amqprouter", "target", "store:readings")
+QUICK = {"limits": {"max_attempts": 2, "target_patience": 0.3}}
+
+
+class TargetTroubleTests(TestCase):
+    skip = missing or None
+    timeout = 180
+
+    def bed(self, **options: Any) -> Any:
+        return fault_bed(Path(self.mktemp()), **{**QUICK, **options})
+
+    def setUp(self) -> None:
+        self.numbers = dict.fromkeys(DEVICES, 0)
+
+    async def send(self, bed: FaultBed, count: int) -> None:
+        """Readings, numbered by device."""
+        for _ in range(count):
+            device = bed.random.choice(DEVICES)
+            bed.fleet.reading(device, self.numbers[device])
+            self.numbers[device] += 1
+        await bed.fleet.all_confirmed()
+
+    async def sources_are_empty(self, bed: FaultBed, timeout: float = 30) -> None:
+        """Every message is with its targets, or parked."""
+
+        async def empty() -> bool:
+            counts = await bed.queues()
+            return not any(counts[name] for name in (NAMES.ingress, *NAMES.shards))
+
+        await until(empty, what="the ingress is empty", timeout=timeout, child=bed.gateway.running)
+
+    async def lot_is_empty(self, bed: FaultBed, lot: str) -> None:
+        async def empty() -> bool:
+            return (await bed.queues())[lot] == 0
+
+        await until(empty, what=f"{lot} is empty", timeout=30, child=bed.gateway.running)
+
+    def check_order(self, bed: FaultBed, copies: Sequence[Delivery], *, repeats: bool = False) -> None:
+        """Each device's readings, all of them, in order, with the bytes that were sent."""
+        bed.check_copies(self, copies)
+        for device in DEVICES:
+            numbers = [json.loads(copy.body)["n"] for copy in copies if _device(copy) == device]
+            if repeats:
+                numbers = list(dict.fromkeys(numbers))
+            self.assertEqual(numbers, list(range(self.numbers[device])), device)
+
+    async def check_nothing_was_given_up(self, bed: FaultBed) -> None:
+        counts = await bed.queues()
+        self.assertEqual((counts[NAMES.rejected], counts[NAMES.dead_letters]), (0, 0))
+
+    async def test_a_full_queue(self) -> None:
+        async with self.bed(copies=FULL) as bed:
+            count = 2000
+            await self.send(bed, count)
+            await bed.stored_reaches(count)
+            await self.sources_are_empty(bed)  # the others' flow goes on: nothing is held up
+            self.assertEqual(bed.database.count("readings"), count)
+            problems = await bed.problems()
+            self.assertIn(f"exchange:{COPIES}", problems)
+            self.assertIn("nacked by the broker", problems[f"exchange:{COPIES}"])
+            await bed.gateway.metric_reaches("target_troubles_total", 6)
+            await self.send(bed, 500)
+            await bed.stored_reaches(count + 500)
+            await self.sources_are_empty(bed)
+            await self.check_nothing_was_given_up(bed)
+            self.assertEqual(bed.gateway.running.tail(1_000_000).count("takes no messages: nacked"), 1)
+            copies = await drain_queue(bed.uri, COPIES, count + 500)
+            self.check_order(bed, copies)
+            await bed.is_ready()
+            self.assertEqual(bed.gateway.running.tail(1_000_000).count("takes messages again"), 1)
+            await self.lot_is_empty(bed, COPIES_LOT)
+            parked = await bed.gateway.metric("parked_total")
+            await self.send(bed, 5)
+            await drain_queue(bed.uri, COPIES, 5)
+            self.assertEqual(await bed.gateway.metric("parked_total"), parked, "parked although all is well")
+
+
+def _device(delivery: Delivery) -> str:
+    return str(Properties(delivery.properties).headers["x-amqprouter-device"])
