@@ -234,7 +234,11 @@ class EventsSettings:
     """Bytes that may wait for one subscriber; one that reads slower is disconnected."""
     heartbeat: float = 15.0
     """Seconds between comments that keep a quiet connection open."""
-    max_subscribers: int = 5000
+    max_subscribers: int = 10_000
+    max_subscribers_per_user: int = 100
+    """0 for no limit. The user ``anonymous`` is many people and has none."""
+    max_subscribers_per_address: int = 0
+    """0 for no limit. Behind a proxy all clients have its address."""
     max_topics: int = 100
     """Topic filters in one subscription."""
 

@@ -260,8 +260,9 @@ def build(
         watchdog=settings.ingress.watchdog,
         counters=counters,
     )
-    hub = Hub(settings.events, counters, users_acl.allows_identity)
+    hub = Hub(settings.events, counters, clock)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
+    hub.throttle = reader.throttle
 
     def link(purpose: str, *steps: Callable[[Connection], Awaitable[None]]) -> BrokerLink:
         async def prepare(connection: Connection) -> None:
@@ -384,6 +385,7 @@ def _web(
         readiness=readiness,
         gauges=gauges,
         top_devices=devices_for,
+        allows=may_see,
         reactor=reactor,
         random=randomness.random,
     )

@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.core.event import KEY_HEADER, Event
+from amqprouter.core.event import KEY_HEADER, Event, read_event
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerUnavailable
@@ -68,6 +68,7 @@ class EventReader:
         self._last_timestamp = 0
         self._history_until: int | None = None
         self._verifying: Any = None  # the timer, while the last event is awaited once more
+        self._connection: Connection | None = None
 
     async def attach(self, connection: Connection) -> None:
         """Read over this connection from now on, going on where the last one ended.
@@ -75,6 +76,7 @@ class EventReader:
         :raises BrokerRefused: the broker refuses the consumer. :raises BrokerUnavailable: the connection is lost.
         """
         self._verified()
+        self._connection = connection
         channel = await connection.open_channel()
         await channel.basic_qos(prefetch_count=PREFETCH)
         channel.on_deliveries = lambda deliveries: self._received(connection, channel, deliveries)
@@ -92,6 +94,12 @@ class EventReader:
         await channel.basic_consume(
             queue=self._stream, consumer_tag=f"amqprouter:{self._stream}", arguments={"x-stream-offset": start}
         )
+
+    def throttle(self, wait: bool) -> None:
+        """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
+        connection = self._connection
+        if connection is not None and connection.end is None:
+            (connection.transport.pauseProducing if wait else connection.transport.resumeProducing)()
 
     def _received(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
         if connection.end is not None:
@@ -133,12 +141,13 @@ class EventReader:
 
     def _event(self, delivery: Delivery, properties: Properties) -> Event | None:
         try:
-            offset, key = properties.header(_OFFSET), properties.header(KEY_HEADER)
+            offset = properties.header(_OFFSET)
+            event = read_event(offset, properties, delivery.body) if isinstance(offset, int) else None
         except ValueError as error:
-            self.log.warn("Skipping an event with malformed properties: {error}", error=str(error))
+            self.log.warn("Skipping a malformed event: {error}", error=str(error))
             return None
-        if isinstance(offset, int) and isinstance(key, str):
-            return Event(offset, key, delivery.body)
+        if event is not None:
+            return event
         self.log.warn(
             "Skipping a stream message without {header}: something else publishes to {stream}",
             header=KEY_HEADER.decode(),

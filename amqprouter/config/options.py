@@ -166,6 +166,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "buffer_bytes": Size(4096),
         "heartbeat": Duration(1, most=3600),
         "max_subscribers": Integer(0, 1_000_000),
+        "max_subscribers_per_user": Integer(0, 1_000_000),
+        "max_subscribers_per_address": Integer(0, 1_000_000),
         "max_topics": Integer(1, 10_000),
     },
     "http": {

@@ -19,15 +19,17 @@ _FORBIDDEN = re.compile("[\r\n\0]")
 _OFFSET = re.compile("[0-9]{1,20}")  # 20 digits write the largest 64-bit offset
 
 
-def encode(event: Event, event_type: str = "") -> bytes:
-    """`event` with its offset as the id; `event_type` is what listeners ask for, ``message`` when empty.
+def encode(event: Event) -> bytes:
+    """`event`, with its offset as the id unless it has one of its own.
 
-    :raises ValueError: the type holds CR, LF or NUL.
+    :raises ValueError: the type or the id holds CR, LF or NUL.
     """
-    return encode_fields(event.data, id=str(event.offset), event_type=event_type)
+    return encode_fields(
+        event.data, id=event.id or str(event.offset), event_type=event.type, retry_milliseconds=event.retry
+    )
 
 
-def encode_fields(data: bytes, *, id: str = "", event_type: str = "") -> bytes:
+def encode_fields(data: bytes, *, id: str = "", event_type: str = "", retry_milliseconds: int | None = None) -> bytes:
     """An event of these fields; an empty id leaves the receiver's last id as it was.
 
     :raises ValueError: the id or the type holds CR, LF or NUL.
@@ -38,6 +40,8 @@ def encode_fields(data: bytes, *, id: str = "", event_type: str = "") -> bytes:
             raise ValueError(f"the {name} of an event must not hold CR, LF or NUL: {value!r}")
         if value:
             lines.append(f"{name}: {value}\n".encode())
+    if retry_milliseconds is not None:
+        lines.append(b"retry: %d\n" % retry_milliseconds)
     lines += [b"data: " + line + b"\n" for line in _LINE_END.split(data)]
     lines.append(b"\n")
     return b"".join(lines)

@@ -24,6 +24,11 @@ class TopicPattern:
         self._words = tuple(words)
         self._has_hash = "#" in words
 
+    @property
+    def exact(self) -> str:
+        """The one topic that is matched, if there is only one; else empty. Exact ones can be looked up, not tried."""
+        return "" if "*" in self._words or self._has_hash else self.text
+
     def matches(self, topic: str) -> bool:
         """Whether the pattern matches this dotted topic."""
         if self._words == ("#",):

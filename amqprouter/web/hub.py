@@ -1,6 +1,6 @@
 """The hub: every event goes in here once, and out to each subscriber that asked for it and may see it.
 
-House rules: no reactor and no sockets; publishing never waits; everything that grows has a bound.
+House rules: no sockets; publishing never waits; everything that grows has a bound.
 
 Theory of operation. The hub keeps the latest events, already serialised, in its window. A subscriber is in one of two
 states:
@@ -8,155 +8,187 @@ states:
 - *replaying*: it resumes from an earlier event and has a place in the window. Nothing is buffered for it: it walks
   along the window as fast as its connection takes the bytes, and is live when it reaches the end. So history comes
   before news, and the two never mix. If the window moves on past its place, it is too slow.
-- *live*: an event is written at once, or waits in the subscriber's buffer while the connection is blocked. The buffer
-  is bounded in bytes; a subscriber whose buffer would overflow is too slow.
+- *live*: events join its batch (see `amqprouter.web.batch`). Batches are written once the reactor's turn is over, so
+  that many events make one write; or when the connection takes data again, if it is blocked. What waits for a blocked
+  connection is bounded in bytes; a subscriber whose bound would be exceeded is too slow.
 
 One that is too slow is cut and counted. It may connect again and resume; of what the window no longer holds by then it
 is told by an event of the type ``gap``.
 
-Who gets an event depends on its key alone, so the answer is remembered for each key: its *audience*, a set of
-subscribers' numbers. It is brought up to date whenever its key comes up: numbers of those who left drop out, and only
-those who joined since are asked about. So an event costs what its own audience costs, however many others there are.
+With thousands of subscribers, writing their batches takes longer than one turn should: it is done in slices, and the
+source of the events is asked to wait meanwhile (`throttle`). So the daemon's other work has its turns, a slow hub makes
+larger batches instead of a longer queue, and no subscriber is found too slow for what is the daemon's own slowness.
 """
 
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from typing import NamedTuple
+from collections import Counter, deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from zope.interface import implementer
 
 from amqprouter.core import sse
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
-from amqprouter.core.topic import TopicPattern
+from amqprouter.core.interest import Interest
 from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
-from amqprouter.web.subscriber import Sink, Subscriber
+from amqprouter.web.audiences import MAX_REMEMBERED, Audiences
+from amqprouter.web.batch import Batch
+from amqprouter.web.login import ANONYMOUS
+from amqprouter.web.subscriber import MaySee, Sink, Subscriber
+from amqprouter.web.window import WINDOW_BYTES, Window
 
-Permission = Callable[[Identity, str], bool]
-"""(user, event key) → whether that user may see that event."""
-
-WINDOW_BYTES = 67_108_864
-"""The window's bound in bytes, besides the one in events: a body may be a megabyte, and thousands of those too much."""
-
-MAX_REMEMBERED = 100_000
-"""Keys and members that all audiences together may hold, about 20 MB at worst; beyond it they are worked out anew."""
-
-
-class Entry(NamedTuple):
-    """An event in the window."""
-
-    offset: int
-    key: str
-    frame: bytes
-    """The event as it is written to every subscriber."""
+SLICE = 0.01
+"""Seconds of writing batches before other work has its turn: as long as messages may well wait for their confirms."""
+_AT_ONCE = 32
+"""Subscribers written to between two looks at the clock."""
 
 
-class _Audience:
-    """Who gets events of one key: of the subscribers numbered up to `asked`, the ones in `members`."""
+REPLAY_BYTES = 65_536
+"""Bytes that a replay writes at once, rounded up to whole events: about what a socket takes."""
 
-    __slots__ = ("asked", "members")
 
-    def __init__(self) -> None:
-        self.asked = 0
-        self.members: set[int] = set()
+class Refusal(NamedTuple):
+    """Why there is no place for another subscriber, as an HTTP status and in words."""
+
+    status: int
+    problem: str
+
+
+def _nothing(wait: bool) -> None:
+    """For sources that cannot wait."""
 
 
 @implementer(IReloadable)
 class Hub:
-    """All subscribers of this gateway, and the events that they may resume from.
-
-    `allows` must answer at once and never raise: it is called in the middle of publishing. Its answers are remembered
-    until `reload` is called, which must happen whenever they may have changed.
-    """
+    """All subscribers of this gateway, and the events that they may resume from. `clock` is an `IReactorTime`."""
 
     def __init__(
         self,
         settings: EventsSettings,
         counters: Counters,
-        allows: Permission,
+        clock: Any,
         *,
         window_bytes: int = WINDOW_BYTES,
+        replay_bytes: int = REPLAY_BYTES,
         max_remembered: int = MAX_REMEMBERED,
     ) -> None:
         self.settings = settings
         self.counters = counters
-        self.allows = allows
         self.closed = False
-        self.window_bytes = 0
-        """Bytes that the window holds now."""
-        self._window: deque[Entry] = deque()
-        self._max_window_bytes = window_bytes
-        self._first = 0  # sequence number of the window's first entry; subscribers' cursors are sequence numbers
+        self.replay_bytes = replay_bytes
+        self.window = Window(settings.window, window_bytes)
+        self.throttle: Callable[[bool], None] = _nothing
+        """Called with True when the source of events should wait, and with False when it may go on."""
+        self._clock = clock
         self._subscribers: dict[int, Subscriber] = {}  # by number, hence in the order in which they joined
         self._latest_number = 0
-        self._audiences: dict[str, _Audience] = {}
-        self._remembered = 0
-        self._max_remembered = max_remembered
+        self._audiences = Audiences(max_remembered)
+        self._users: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
+        self._writing: Any = None  # the timer of the next slice
+        self._throttled = False
 
     @property
     def subscribers(self) -> Collection[Subscriber]:
         """Those that are connected now."""
         return self._subscribers.values()
 
-    @property
-    def full(self) -> bool:
-        """Whether another subscriber would be one too many."""
-        return len(self._subscribers) >= self.settings.max_subscribers
+    def refusal(self, user: str, address: str) -> Refusal | None:
+        """Why this user, from this address, cannot subscribe now; None when it can."""
+        settings = self.settings
+        if self.closed:
+            return Refusal(503, "shutting down")
+        if len(self._subscribers) >= settings.max_subscribers:
+            return Refusal(503, "too many subscribers")
+        if user != ANONYMOUS and 0 < settings.max_subscribers_per_user <= self._users[user]:
+            return Refusal(429, f"this user has {self._users[user]} subscriptions, the most")
+        if address and 0 < settings.max_subscribers_per_address <= self._addresses[address]:
+            return Refusal(429, f"this address has {self._addresses[address]} subscriptions, the most")
+        return None
 
     def publish(self, event: Event, live: bool = True) -> None:
         """Pass an event on; one that is not `live` is only kept for those who resume.
 
         One that is not newer than the latest is a repeat, from a stream read again: ignored.
+
+        :raises ValueError: its type or id holds CR, LF or NUL.
         """
-        window = self._window
-        if window and event.offset <= window[-1].offset:
+        latest = self.window.latest_offset
+        if latest is not None and event.offset <= latest:
             return
         frame = sse.encode(event)
-        window.append(Entry(event.offset, event.key, frame))
-        self.window_bytes += len(frame)
-        # The latest stays, however large: what comes next, and what clients resume from, is compared with it.
-        while len(window) > 1 and (len(window) > self.settings.window or self.window_bytes > self._max_window_bytes):
-            self.window_bytes -= len(window.popleft().frame)
-            self._first += 1
+        self.window.append(event, frame)
         if not live:
             return
-        audience = self.audience(event.key)
-        gone = []
-        for number in audience:
-            subscriber = self._subscribers.get(number)
-            if subscriber is None:
-                gone.append(number)
-            elif not subscriber.offer(frame):
+        members = self._audiences.of(event.topics, event.private)
+        first = self.window.first
+        made: dict[Batch | None, Batch] = {}
+        unwritten = self._unwritten
+        missing: list[Subscriber] = []
+        for subscriber in members.values():
+            if subscriber.gone:
+                missing.append(subscriber)
+                continue
+            if subscriber.cursor is not None:  # it will come to this event by itself, unless overtaken
+                if subscriber.cursor < first:
+                    self.cut(subscriber)
+                continue
+            before = subscriber.pending
+            batch = made.get(before)
+            if batch is None:
+                batch = made[before] = Batch(before, frame)
+            subscriber.pending = batch
+            if before is None:
+                unwritten.append(subscriber)
+            if subscriber.paused and batch.size > self.settings.buffer_bytes:
                 self.cut(subscriber)
-        audience.difference_update(gone)
+        for subscriber in missing:
+            del members[subscriber.number]
+        self._write_soon()
 
     def subscribe(
-        self, user: Identity, patterns: Collection[TopicPattern], sink: Sink, last_event_id: str = ""
+        self,
+        user: Identity,
+        interest: Interest,
+        may_see: MaySee,
+        sink: Sink,
+        *,
+        address: str = "",
+        last_event_id: str = "",
     ) -> Subscriber:
         """Add a subscriber; nothing is written to `sink` before its `Subscriber.start` is called.
 
         `last_event_id` is what the client sent, or empty: it then gets what is published from now on. The caller has
-        looked at `full` and `closed`.
+        looked at `refusal`, for the same `address`.
         """
-        cursor, notice = self._resume_from(last_event_id)
         self._latest_number += 1
-        subscriber = Subscriber(self, self._latest_number, user, patterns, sink, cursor, notice)
+        subscriber = Subscriber(self, self._latest_number, user.name, address, interest, may_see, sink)
+        self._resume(subscriber, last_event_id)
         self._subscribers[subscriber.number] = subscriber
+        self._users[subscriber.user] += 1
+        self._addresses[address] += 1
+        self._audiences.join(subscriber)
         return subscriber
 
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
-        self._first += len(self._window)
-        self._window.clear()
-        self.window_bytes = 0
+        self.window.clear()
         notice = self._gap("stream restarted")
         for subscriber in list(self._subscribers.values()):
-            if not subscriber.restart(notice):
+            subscriber.cursor = None
+            before = subscriber.pending
+            subscriber.pending = Batch(before, notice)
+            if subscriber.paused and subscriber.pending.size > self.settings.buffer_bytes:
                 self.cut(subscriber)
+            elif before is None:
+                self._unwritten.append(subscriber)
+        self._write_soon()
 
     def heartbeat(self) -> None:
         """Write a comment to every subscriber whose connection is free."""
@@ -165,39 +197,67 @@ class Hub:
 
     def reload(self) -> None:
         """Permissions may have changed: ask again about everybody, also those who are connected."""
-        self._forget()
+        self._audiences.forget()
+
+    def end(self, subscriber: Subscriber) -> None:
+        """End one subscription in order: its time is over, or its permission."""
+        if not subscriber.gone:
+            self.leave(subscriber)
+            subscriber.sink.finish()
 
     def close(self) -> None:
         """End all subscriptions in order, and for good."""
         self.closed = True
         for subscriber in list(self._subscribers.values()):
-            self.leave(subscriber)
-            subscriber.sink.finish()
+            self.end(subscriber)
 
-    def _resume_from(self, last_event_id: str) -> tuple[int | None, bytes]:
-        """Where in the window to go on, None for behind its end, and what to tell the client first."""
-        try:
-            last = sse.parse_last_event_id(last_event_id)
-        except ValueError:
-            return None, self._gap("unknown id")
-        if last is None:
-            return None, b""
-        window = self._window
-        if not window or last > window[-1].offset:
-            return None, self._gap("unknown id")  # a stream made anew counts from 0 again; waiting would be for ever
-        if last < window[0].offset - 1:
-            return self._first, self._gap("too old", window[0].offset - 1)
-        newer = 0  # counted, not subtracted, for offsets may have holes; and from the end, where most resume
-        for entry in reversed(window):
-            if entry.offset <= last:
+    def _write_soon(self) -> None:
+        if self._unwritten and self._writing is None:
+            self._writing = self._clock.callLater(0, self._write)
+
+    def _write(self) -> None:
+        """Write batches: for as long as a slice lasts, and the rest after others had their turn."""
+        self._writing = None
+        unwritten, end = self._unwritten, self._clock.seconds() + SLICE
+        while unwritten:
+            for _ in range(min(_AT_ONCE, len(unwritten))):
+                subscriber = unwritten.popleft()
+                if subscriber.started and not subscriber.paused:
+                    subscriber.pump()
+            if unwritten and self._clock.seconds() >= end:
                 break
-            newer += 1
-        return self._first + len(window) - newer, b""
+        self._write_soon()
+        if self._throttled != bool(unwritten):
+            self._throttled = bool(unwritten)
+            self.throttle(self._throttled)
+
+    def _resume(self, subscriber: Subscriber, last_event_id: str) -> None:
+        """Put it where in the window it goes on, and have it told first what it has missed for good."""
+        if not last_event_id:
+            return
+        window = self.window
+        subscriber.resumed_after = last_event_id
+        last = window.offset_of(last_event_id)
+        if last is None:
+            with suppress(ValueError):
+                last = sse.parse_last_event_id(last_event_id)
+            # A stream made anew counts from 0 again; to wait for an id that is yet to come would be for ever.
+            if last is not None and (window.latest_offset is None or last > window.latest_offset):
+                last = None
+        if last is None:
+            subscriber.pending = Batch(None, self._gap("unknown id"))
+            subscriber.resumed_after = "" if window.latest_offset is None else str(window.latest_offset)
+            return
+        oldest = window.oldest_offset or 0
+        if last < oldest - 1:
+            subscriber.pending = Batch(None, self._gap("too old", oldest - 1))
+            subscriber.resumed_after = str(oldest - 1)
+        subscriber.cursor = window.behind(last)
 
     def _gap(self, reason: str, resumes_after: int | None = None) -> bytes:
         """Tell that events are missing. It has an id, so that a client cut off right behind it is not told again."""
-        if resumes_after is None and self._window:
-            resumes_after = self._window[-1].offset
+        if resumes_after is None:
+            resumes_after = self.window.latest_offset
         data = json.dumps({"reason": reason, "resumes_after": resumes_after}).encode()
         return sse.encode_fields(data, id="" if resumes_after is None else str(resumes_after), event_type="gap")
 
@@ -205,45 +265,19 @@ class Hub:
 
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; doing so twice does no harm."""
-        self._subscribers.pop(subscriber.number, None)
-        subscriber.clear()
+        if subscriber.gone:
+            return
+        subscriber.gone = True
+        subscriber.pending = subscriber.cursor = None
+        del self._subscribers[subscriber.number]
+        self._audiences.leave(subscriber)
+        for counter, key in ((self._users, subscriber.user), (self._addresses, subscriber.address)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
 
     def cut(self, subscriber: Subscriber) -> None:
         """A subscriber is too slow: disconnect it."""
         self.counters.slow_subscribers += 1
         self.leave(subscriber)
         subscriber.sink.cut()
-
-    def holds(self, sequence: int) -> bool:
-        """Whether the window still holds this entry, or has yet to get it."""
-        return sequence >= self._first
-
-    def entry(self, sequence: int) -> Entry | None:
-        """The entry of this sequence number; None behind the end of the window."""
-        index = sequence - self._first
-        return self._window[index] if index < len(self._window) else None
-
-    def audience(self, key: str) -> set[int]:
-        """The numbers of all who get events of this key, and of some who have left."""
-        if self._remembered > self._max_remembered:
-            self._forget()
-        audience = self._audiences.get(key)
-        if audience is None:
-            audience = self._audiences[key] = _Audience()
-            self._remembered += 1
-        if audience.asked < self._latest_number:
-            joined = {subscriber.number for subscriber in self._joined_after(audience.asked) if subscriber.wants(key)}
-            audience.members |= joined
-            audience.asked = self._latest_number
-            self._remembered += len(joined)
-        return audience.members
-
-    def _joined_after(self, number: int) -> Iterator[Subscriber]:
-        for subscriber in reversed(self._subscribers.values()):
-            if subscriber.number <= number:
-                return
-            yield subscriber
-
-    def _forget(self) -> None:
-        self._audiences.clear()
-        self._remembered = 0

@@ -17,7 +17,7 @@ from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
-from amqprouter.web.sse_resource import EventsLeaf
+from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite
 
@@ -65,6 +65,7 @@ def make_site(
     readiness: Sequence[IReadiness],
     gauges: Sequence[Gauge],
     top_devices: TopDevices,
+    allows: Permission,
     reactor: IReactorTime,
     random: Callable[[], float],
 ) -> RouterSite:
@@ -81,7 +82,7 @@ def make_site(
         b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
         b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
-        b"/events": EventsLeaf(login, hub, events, http.allowed_origins, random),
+        b"/events": EventsLeaf(login, hub, events, allows, http.allowed_origins, random),
         b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
         b"/metrics": MetricsLeaf(counters, all_gauges, gates),
         b"/healthz": HealthLeaf(),
@@ -100,6 +101,6 @@ def hub_gauges(hub: Hub) -> tuple[Gauge, ...]:
             lambda: sum(subscriber.buffered for subscriber in hub.subscribers),
         ),
         Gauge(
-            "event_window_bytes", "Bytes of recent events kept for subscribers that resume.", lambda: hub.window_bytes
+            "event_window_bytes", "Bytes of recent events kept for subscribers that resume.", lambda: hub.window.bytes
         ),
     )

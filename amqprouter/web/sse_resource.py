@@ -10,14 +10,16 @@ from twisted.web import http
 from zope.interface import implementer
 
 from amqprouter.core import sse
+from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
 from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
+from amqprouter.web.batch import Batch
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf, reply, reply_error
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
-from amqprouter.web.subscriber import Subscriber
+from amqprouter.web.subscriber import MaySee, Subscriber
 
 RETRY_SECONDS = 2.0
 """Least wait before a client connects again; each is told its own, up to twice this, so that a restart of the daemon
@@ -25,6 +27,9 @@ does not bring them all back at once."""
 
 CLOSING_RETRY_SECONDS = 10.0
 """The same for a shutdown, which takes longer than a hiccup."""
+
+Permission = Callable[[Identity, str], bool]
+"""(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""
 
 MAX_PATTERN = 1024
 """Characters of one topic pattern; routing keys have at most 255 bytes (AMQP 0-9-1, section 4.2.5.3)."""
@@ -40,12 +45,14 @@ class EventsLeaf(MemberLeaf):
         login: Login,
         hub: Hub,
         settings: EventsSettings,
+        allows: Permission,
         allowed_origins: Collection[str],
         random: Callable[[], float],
     ) -> None:
         super().__init__(login)
         self._hub = hub
         self._settings = settings
+        self._allows = allows
         self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
         self._random = random
 
@@ -64,14 +71,15 @@ class EventsLeaf(MemberLeaf):
             reply_error(request, http.BAD_REQUEST, f"{len(texts)} topics; {self._settings.max_topics} are the most")
             return
         try:
-            patterns = [_parse_pattern(text) for text in texts]
+            interest = Interest(_parse_pattern(text) for text in texts)
         except ValueError as error:
             reply_error(request, http.BAD_REQUEST, str(error))
             return
-        if self._hub.closed or self._hub.full:
+        address = getattr(request.getClientAddress(), "host", "")
+        refusal = self._hub.refusal(user.name, address)
+        if refusal is not None:
             request.setHeader(b"Retry-After", b"10")
-            problem = "shutting down" if self._hub.closed else "too many subscribers"
-            reply_error(request, http.SERVICE_UNAVAILABLE, problem)
+            reply_error(request, refusal.status, refusal.problem)
             return
         request.setHeader(b"Content-Type", b"text/event-stream")
         request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
@@ -80,7 +88,11 @@ class EventsLeaf(MemberLeaf):
             request.write(b"")
             request.finish()
             return
-        EventStream(request, self._random).begin(self._hub, user, patterns, _last_event_id(request))
+        stream = EventStream(request, self._random)
+        may_see = by_acl(self._allows, user)
+        stream.begin(
+            self._hub.subscribe(user, interest, may_see, stream, address=address, last_event_id=_last_event_id(request))
+        )
 
     def _allow_origin(self, request: RouterRequest) -> None:
         if not self._allowed_origins:
@@ -94,6 +106,11 @@ class EventsLeaf(MemberLeaf):
                 request.setHeader(b"Access-Control-Allow-Methods", b"GET, HEAD")
                 request.setHeader(b"Access-Control-Allow-Headers", b"authorization, cache-control, last-event-id")
                 request.setHeader(b"Access-Control-Max-Age", b"600")
+
+
+def by_acl(allows: Permission, user: Identity) -> MaySee:
+    """What this user may see: public events, and private ones of topics that the ACL allows."""
+    return lambda topics, private: not private or any(allows(user, topic) for topic in topics)
 
 
 def _parse_pattern(raw: bytes) -> TopicPattern:
@@ -124,10 +141,10 @@ class EventStream:
         self._random = random
         self._subscriber: Subscriber | None = None
 
-    def begin(self, hub: Hub, user: Identity, patterns: Collection[TopicPattern], last_event_id: str) -> None:
-        """Subscribe, and write until the transport says stop."""
+    def begin(self, subscriber: Subscriber) -> None:
+        """Write what `subscriber` gets, until the transport says stop."""
         request = self._request
-        subscriber = self._subscriber = hub.subscribe(user, patterns, self, last_event_id)
+        self._subscriber = subscriber
         request.notifyFinish().addBoth(lambda _: subscriber.close())
         request.registerProducer(self, True)
         # The first bytes make the browser say "open" at once, and open the buffers of what stands between.
@@ -139,9 +156,9 @@ class EventStream:
 
     # The hub's side.
 
-    def write(self, data: bytes) -> None:
+    def write(self, batch: Batch) -> None:
         """Send; the transport's buffer takes it, and says `pauseProducing` when that is full."""
-        self._request.write(data)
+        self._request.write(batch.joined)
 
     def cut(self) -> None:
         """Too slow: what the transport still holds is not worth waiting for."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from amqprouter.core import sse
-from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import Identity
+from amqprouter.core.interest import Interest
+from amqprouter.web.batch import Batch
 
 if TYPE_CHECKING:
     from amqprouter.web.hub import Hub
+
+MaySee = Callable[[tuple[str, ...], bool], bool]
+"""(an event's topics, whether it is private) → whether the subscriber may see it.
+
+It must answer at once and never raise, for it is called in the middle of publishing. Its answers are remembered until
+`Hub.reload` is called, which must happen whenever they may have changed.
+"""
+
+_HEARTBEAT = Batch(None, sse.HEARTBEAT)
 
 
 class Sink(Protocol):
     """A subscriber's connection, as the hub sees it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, batch: Batch) -> None:
         """Send; may call `Subscriber.pause` before it returns."""
 
     def cut(self) -> None:
@@ -31,121 +39,104 @@ class Subscriber:
     """One subscription. The sink's owner calls `start` once, `pause` and `resume` as the connection blocks, and `close`
     when it is gone; all else is the hub's.
 
-    `cursor` is its place in the hub's window while it replays, and None once it is live. `notice` is written first.
+    `cursor` is its place in the hub's window while it replays, and None once it is live; `pending` is what waits for
+    it: for the end of the reactor's turn, or for its connection.
     """
 
     __slots__ = (
-        "_buffer",
-        "_cursor",
-        "_hub",
-        "_notice",
-        "_patterns",
-        "_paused",
-        "buffered",
-        "delivered",
+        "address",
+        "cursor",
+        "gone",
+        "hub",
+        "interest",
+        "may_see",
         "number",
+        "paused",
+        "pending",
+        "resumed_after",
         "sink",
+        "started",
         "user",
     )
 
     def __init__(
-        self,
-        hub: Hub,
-        number: int,
-        user: Identity,
-        patterns: Collection[TopicPattern],
-        sink: Sink,
-        cursor: int | None,
-        notice: bytes,
+        self, hub: Hub, number: int, user: str, address: str, interest: Interest, may_see: MaySee, sink: Sink
     ) -> None:
+        self.hub = hub
         self.number = number
         self.user = user
+        self.address = address
+        self.interest = interest
+        self.may_see = may_see
         self.sink = sink
-        self.buffered = 0
+        self.cursor: int | None = None
+        self.pending: Batch | None = None
+        self.resumed_after = ""
+        """The id before the first event that it gets; empty when it did not resume."""
+        self.paused = False
+        self.started = False
+        self.gone = False
+
+    @property
+    def buffered(self) -> int:
         """Bytes that wait for the connection."""
-        self.delivered = 0
-        """Events written."""
-        self._hub = hub
-        self._patterns = patterns
-        self._cursor = cursor
-        self._notice = notice
-        self._buffer: deque[bytes] = deque()
-        self._paused = False
+        return self.pending.size if self.paused and self.pending is not None else 0
 
     def start(self) -> None:
         """The connection is ready, unless it said `pause` already."""
-        if not self._paused:
-            self._pump()
+        self.started = True
+        if not self.paused:
+            self.pump()
 
     def pause(self) -> None:
         """The connection takes no more for now."""
-        self._paused = True
+        self.paused = True
 
     def resume(self) -> None:
         """The connection takes data again."""
-        self._paused = False
-        self._pump()
+        self.paused = False
+        if self.started:
+            self.pump()
 
     def close(self) -> None:
         """The connection is gone."""
-        self._hub.leave(self)
+        self.hub.leave(self)
 
-    def wants(self, key: str) -> bool:
-        """Whether one of its patterns matches and its user may see this event."""
-        return any(pattern.matches(key) for pattern in self._patterns) and self._hub.allows(self.user, key)
-
-    def offer(self, frame: bytes) -> bool:
-        """Take a live event, which is in the window already; False when the subscriber is too slow for it."""
-        if self._cursor is not None:
-            return self._hub.holds(self._cursor)  # it will come to this event by itself
-        if not self._paused:
-            self._write(frame)
-            return True
-        if self.buffered + len(frame) > self._hub.settings.buffer_bytes:
-            return False
-        self._buffer.append(frame)
-        self.buffered += len(frame)
-        return True
-
-    def restart(self, notice: bytes) -> bool:
-        """The window was cleared: be live from here on, with this notice first; False when too slow even for that."""
-        self._cursor = None
-        return self.offer(notice)
+    def wants(self, topics: tuple[str, ...], private: bool) -> bool:
+        """Whether it asked for such events and may see them."""
+        return self.interest.matches(topics) and self.may_see(topics, private)
 
     def beat(self) -> None:
         """Send a heartbeat, unless data that waits does the same."""
-        if not self._paused:
-            self.sink.write(sse.HEARTBEAT)
+        if self.started and not self.paused:
+            self.sink.write(_HEARTBEAT)
 
-    def clear(self) -> None:
-        """Forget everything that waits: nothing will be written any more."""
-        self._buffer.clear()
-        self.buffered = 0
-        self._cursor = None
-        self._notice = b""
+    def pump(self) -> None:
+        """Write what waits until the connection blocks: what is pending, then the replay."""
+        if self.pending is not None and not self.paused:
+            batch, self.pending = self.pending, None
+            self.hub.counters.events_delivered += batch.count
+            self.sink.write(batch)
+        while self.cursor is not None and not self.paused:
+            replayed = self._replayed(self.cursor)
+            if replayed is not None:
+                self.hub.counters.events_delivered += replayed.count
+                self.sink.write(replayed)
 
-    def _pump(self) -> None:
-        """Write what waits until the connection blocks: the notice, then the buffer or the replay."""
-        if self._notice:
-            notice, self._notice = self._notice, b""
-            self.sink.write(notice)
-        while self._buffer and not self._paused:
-            frame = self._buffer.popleft()
-            self.buffered -= len(frame)
-            self._write(frame)
-        while self._cursor is not None and not self._paused:
-            if not self._hub.holds(self._cursor):
-                self._hub.cut(self)
-                return
-            entry = self._hub.entry(self._cursor)
+    def _replayed(self, cursor: int) -> Batch | None:
+        """The next events of the replay. It is live once it has come to the window's end, cut when overtaken by it."""
+        window = self.hub.window
+        if cursor < window.first:
+            self.hub.cut(self)
+            return None
+        batch: Batch | None = None
+        while batch is None or batch.size < self.hub.replay_bytes:
+            entry = window.entry(cursor)
             if entry is None:
-                self._cursor = None
-                return
-            self._cursor += 1
-            if self.number in self._hub.audience(entry.key):
-                self._write(entry.frame)
-
-    def _write(self, frame: bytes) -> None:
-        self.delivered += 1
-        self._hub.counters.events_delivered += 1
-        self.sink.write(frame)
+                self.cursor = None
+                return batch
+            cursor += 1
+            if self.wants(entry.topics, entry.private):
+                batch = Batch(batch, entry.frame)
+        self.cursor = cursor
+        return batch

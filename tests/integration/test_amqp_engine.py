@@ -289,7 +289,7 @@ class MessageTests(EngineTestCase):
                 events.append(await inbox.get())
                 tell(3)
                 events.append(await inbox.get())
-            self.assertEqual([event.key for event in events], ["dev1.t0", "dev1.t1", "dev1.t2", "dev1.t3"])
+            self.assertEqual([event.topics[0] for event in events], ["dev1.t0", "dev1.t1", "dev1.t2", "dev1.t3"])
             self.assertEqual([event.offset for event in events], [0, 1, 2, 3])
 
 

@@ -104,7 +104,7 @@ class StreamMadeAnewTests(LivenessTestCase):
         told: DeferredQueue[Any] = DeferredQueue()
 
         def publish(event: Event, live: bool) -> None:
-            told.put((event.offset, event.key, live))
+            told.put((event.offset, event.topics[0], live))
 
         async with with_vhost() as vhost, publishing(vhost) as (publisher, channel):
             declared = topology()

@@ -22,7 +22,7 @@ class LiveSite:
 
     def __init__(self, events: EventsSettings, http: HttpSettings) -> None:
         self.counters = Counters()
-        self.hub = Hub(events, self.counters, lambda user, key: True)
+        self.hub = Hub(events, self.counters, reactor)
         self.offset = 0
         self._site = make_site(
             http=http,
@@ -33,6 +33,7 @@ class LiveSite:
             readiness=[],
             gauges=[],
             top_devices=lambda user: [],
+            allows=lambda user, key: True,
             reactor=reactor,
             random=lambda: 0.0,
         )
@@ -50,7 +51,7 @@ class LiveSite:
     def publish(self, device: str, topic: str, body: bytes) -> None:
         """Tell everybody that the device sent this just now."""
         message = Message(device, topic, body, Properties(), received_at=time.time())
-        self.hub.publish(Event(self.offset, message.key, encode_event_body(message)))
+        self.hub.publish(Event(self.offset, (message.key,), encode_event_body(message)))
         self.offset += 1
 
     async def close(self) -> None:

@@ -51,7 +51,7 @@ class EventReaderTests(BrokerTestCase):
     def test_hands_on_and_acknowledges(self) -> None:
         self.attached()
         self.event(7, body=b'{"a":1}')
-        self.assertEqual(self.events, [(Event(7, "d.t", b'{"a":1}'), True)])
+        self.assertEqual(self.events, [(Event(7, ("d.t",), b'{"a":1}'), True)])
         self.assertEqual([(ack.delivery_tag, ack.multiple) for ack in self.broker.sent("Basic.Ack")], [(1, True)])
 
     def test_history_is_not_live(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.event import encode_event_body
+from amqprouter.core.event import Event, encode_event_body, read_event
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 
@@ -94,3 +94,48 @@ class BodyTests(SynchronousTestCase):
         encoded = encode_event_body(message(raw))
         self.assertNotRegex(encoded, rb"[\r\n]")
         json.loads(encoded)
+
+
+class StreamMessageTests(SynchronousTestCase):
+    """Events in the headers of stream messages."""
+
+    def read(self, **headers: Any) -> Event | None:
+        named = {f"x-amqprouter-{name}": value for name, value in headers.items()}
+        return read_event(7, Properties(encode_properties(headers={"x-stream-offset": 7, **named})), b"{}")
+
+    def test_a_device_s(self) -> None:
+        self.assertEqual(self.read(key="d.t"), Event(7, ("d.t",), b"{}", private=True))
+
+    def test_everything_comes_back(self) -> None:
+        for event in (
+            Event(7, ("d.t",), b"{}"),
+            Event(7, ("d.t",), b"{}", private=False),
+            Event(7, ("https://example.com/1", "alternate", "é"), b"{}", False, "kind", 1500, "urn:x"),
+            Event(7, ("a",), b"{}", True, "", 0, ""),
+        ):
+            raw = encode_properties(headers={**event.headers(), "x-stream-offset": 7})
+            self.assertEqual(read_event(7, Properties(raw), b"{}"), event)
+
+    def test_what_is_no_event(self) -> None:
+        self.assertIsNone(self.read())
+
+    def test_bad_headers(self) -> None:
+        for headers in (
+            {"key": 4},
+            {"key": "k", "alternates": "x"},
+            {"key": "k", "alternates": [4]},
+            {"key": "k", "retry": -1},
+            {"key": "k", "retry": "1"},
+            {"key": "k", "retry": True},
+            {"key": "k", "id": "a\nb"},
+            {"key": "k", "id": "a\0"},
+            {"key": "k", "type": "a\rb"},
+            {"key": "k", "type": 4},
+        ):
+            self.assertRaises(ValueError, self.read, **headers)
+
+    def test_private_unless_it_says_public(self) -> None:
+        for value in (None, 1, "true", False, 0):
+            event = self.read(key="k", public=value)
+            assert event is not None
+            self.assertTrue(event.private, value)

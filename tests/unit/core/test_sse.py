@@ -36,8 +36,10 @@ def receive(stream: bytes) -> list[tuple[str, str, str]]:
 
 class EncodeTests(SynchronousTestCase):
     def test_bytes(self) -> None:
-        self.assertEqual(sse.encode(Event(7, "d.t", b"{}")), b"id: 7\ndata: {}\n\n")
-        self.assertEqual(sse.encode(Event(7, "d.t", b"{}"), "gap"), b"id: 7\nevent: gap\ndata: {}\n\n")
+        self.assertEqual(sse.encode(Event(7, ("d.t",), b"{}")), b"id: 7\ndata: {}\n\n")
+        self.assertEqual(sse.encode(Event(7, ("d.t",), b"{}", type="gap")), b"id: 7\nevent: gap\ndata: {}\n\n")
+        whole = Event(7, ("d.t",), b"{}", type="t", retry=1500, id="urn:x")
+        self.assertEqual(sse.encode(whole), b"id: urn:x\nevent: t\nretry: 1500\ndata: {}\n\n")
 
     def test_all_line_ends_split(self) -> None:
         encoded = sse.encode_fields(b"a\r\nb\rc\nd\n\ne")
@@ -51,13 +53,13 @@ class EncodeTests(SynchronousTestCase):
             with self.assertRaises(ValueError):
                 sse.encode_fields(b"", id=bad)
             with self.assertRaises(ValueError):
-                sse.encode(Event(1, "k", b""), bad)
+                sse.encode(Event(1, ("k",), b"", type=bad))
             with self.assertRaises(ValueError):
                 sse.comment(bad)
 
     @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])), st.integers(0, 2**64 - 1))
     def test_whatever_the_data_one_event_arrives(self, text: str, offset: int) -> None:
-        encoded = sse.comment("x") + sse.encode(Event(offset, "k", text.encode())) + sse.HEARTBEAT
+        encoded = sse.comment("x") + sse.encode(Event(offset, ("k",), text.encode())) + sse.HEARTBEAT
         self.assertEqual(receive(encoded), [("message", re.sub("\r\n|\r", "\n", text), str(offset))])
 
     def test_comments_and_retry_dispatch_nothing(self) -> None:

@@ -16,17 +16,19 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.batch import Batch
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
+from amqprouter.web.sse_resource import Permission
 from amqprouter.web.subscriber import Subscriber
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(b"alice:wonder").decode()}
 
 
 def event(offset: int, key: str = "dev1.up", data: bytes = b"{}") -> Event:
-    return Event(offset, key, data)
+    return Event(offset, (key,), data)
 
 
 class MemorySink:
@@ -38,8 +40,8 @@ class MemorySink:
         self.capacity: int | None = None
         self.state = "open"
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+    def write(self, batch: Batch) -> None:
+        self.written.append(batch.joined)
         if self.capacity is not None:
             self.capacity -= 1
             if self.capacity <= 0:
@@ -55,9 +57,10 @@ class MemorySink:
     def ids(self) -> list[str]:
         """The ids of all events written, the type in front where there is one."""
         found = []
-        for frame in self.written:
+        for frame in b"".join(self.written).split(b"\n\n"):
             fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
-            found.append(" ".join(fields[name] for name in ("event", "id") if name in fields))
+            if fields:
+                found.append(" ".join(fields[name] for name in ("event", "id") if name in fields))
         return found
 
 
@@ -127,8 +130,9 @@ class World:
         self.groups: tuple[str, ...] = ()
         self.checker_error: Exception | None = None
         self.hidden: set[tuple[str, str]] = set()
+        self.allows: Permission = lambda user, key: (user.name, key) not in self.hidden
         self.events = events or EventsSettings()
-        self.hub = Hub(self.events, self.counters, lambda user, key: (user.name, key) not in self.hidden)
+        self.hub = Hub(self.events, self.counters, self.clock)
         self.site = make_site(
             http=http or HttpSettings(),
             events=self.events,
@@ -138,10 +142,17 @@ class World:
             readiness=readiness,
             gauges=[Gauge("depth", "How deep.", lambda: 3)],
             top_devices=lambda user: [{"device": f"of-{user.name}", "rate": 1.5}],
+            allows=lambda user, key: self.allows(user, key),  # noqa: PLW0108  # tests replace it
             reactor=self.clock,
             random=lambda: 0.5,
         )
         self.site.startFactory()
+
+    def publish(self, *events: Event) -> None:
+        """Publish in one turn of the reactor."""
+        for each in events:
+            self.hub.publish(each)
+        self.clock.advance(0)
 
     async def authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
         self.peers.append(peer)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.core import sse
 from amqprouter.core.counters import Counters
+from amqprouter.core.event import Event
+from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
 from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
-from amqprouter.web.hub import WINDOW_BYTES, Hub
+from amqprouter.web.hub import Hub
+from amqprouter.web.sse_resource import by_acl
+from amqprouter.web.window import WINDOW_BYTES
 from tests.unit.web.harness import MemorySink, event
 
 
@@ -34,7 +40,15 @@ class HubTestCase(SynchronousTestCase):
     ) -> None:
         self.counters = Counters()
         settings = EventsSettings(window=window, buffer_bytes=buffer_bytes, max_subscribers=2)
-        self.hub = Hub(settings, self.counters, self.allows, window_bytes=window_bytes, max_remembered=max_remembered)
+        self.clock = Clock()
+        self.hub = Hub(
+            settings,
+            self.counters,
+            self.clock,
+            window_bytes=window_bytes,
+            replay_bytes=1,
+            max_remembered=max_remembered,
+        )
 
     def allows(self, user: Identity, key: str) -> bool:
         self.asked += 1
@@ -44,14 +58,21 @@ class HubTestCase(SynchronousTestCase):
         sink = MemorySink()
         sink.capacity = capacity
         sink.subscriber = self.hub.subscribe(
-            Identity(user), [TopicPattern(text) for text in patterns or ("#",)], sink, last
+            Identity(user),
+            Interest(TopicPattern(text) for text in patterns or ("#",)),
+            by_acl(self.allows, Identity(user)),
+            sink,
+            address="192.0.2.1",
+            last_event_id=last,
         )
         sink.subscriber.start()
         return sink
 
     def publish(self, *offsets: int, key: str = "dev1.up") -> None:
+        """Each in a turn of the reactor of its own."""
         for offset in offsets:
             self.hub.publish(event(offset, key))
+            self.clock.advance(0)
 
 
 class MatchingTests(HubTestCase):
@@ -107,7 +128,7 @@ class MatchingTests(HubTestCase):
         self.publish(1)
         self.assertEqual(sink.ids(), ["0"])
         self.assertEqual(len(self.hub.subscribers), 0)
-        self.assertEqual(self.hub.audience("dev1.up"), set())
+        self.assertEqual(self.hub._audiences.of(("dev1.up",), True), {})
 
     def test_memory_of_answers_is_bounded(self) -> None:
         self.make_hub(max_remembered=10)
@@ -127,11 +148,88 @@ class MatchingTests(HubTestCase):
         self.publish(4, 5, 4, 5, 6)
         self.assertEqual(sink.ids(), ["4", "5", "6"])
 
+    def test_topics_by_name_are_looked_up_and_others_not_asked(self) -> None:
+        """Nobody who asked for another topic by name is even looked at."""
+        self.make_hub()
+        named = [self.subscribe(f"dev{number}.up") for number in range(50)]
+        self.publish(0, key="dev7.up")
+        self.assertEqual(self.asked, 1)
+        self.assertEqual([sink.ids() for sink in named], [["0"] if n == 7 else [] for n in range(50)])
+
+    def test_who_joins_and_leaves_by_name(self) -> None:
+        first, second = self.subscribe("dev1.up"), self.subscribe("dev1.up", "dev2.up", "dev3.*")
+        self.publish(0)
+        late = self.subscribe("dev1.up")
+        first.subscriber.close()  # type: ignore[union-attr]
+        self.publish(1)
+        self.publish(2, key="dev2.up")
+        self.publish(3, key="dev3.up")
+        self.assertEqual((first.ids(), second.ids(), late.ids()), (["0"], ["0", "1", "2", "3"], ["1"]))
+        for sink in (second, late):
+            sink.subscriber.close()  # type: ignore[union-attr]
+        self.assertEqual((self.hub._audiences._named, self.hub._audiences._with_patterns), ({}, {}))
+
+    def test_alternate_topics_count_for_interest_and_permission(self) -> None:
+        self.hidden.update({("alice", "a.b"), ("bob", "a.b"), ("bob", "c.d")})
+        alice, bob, other = self.subscribe("a.b"), self.subscribe("c.*", user="bob"), self.subscribe("a.b", "c.d")
+        self.hub.publish(Event(0, ("a.b", "c.d"), b"{}"))
+        self.hub.publish(Event(1, ("a.b",), b"{}"))
+        self.hub.publish(Event(2, ("a.b", "c.d"), b"{}", private=False))
+        self.clock.advance(0)
+        self.assertEqual((alice.ids(), bob.ids(), other.ids()), (["0", "2"], ["2"], ["0", "2"]))
+
+    def test_events_of_one_turn_are_one_write(self) -> None:
+        one, two = self.subscribe("dev1.#"), self.subscribe("#")
+        for offset, key in enumerate(["dev1.up", "dev2.up", "dev1.up"]):
+            self.hub.publish(event(offset, key))
+        self.assertEqual((one.written, two.written), ([], []))
+        self.clock.advance(0)
+        self.assertEqual((one.ids(), two.ids()), (["0", "2"], ["0", "1", "2"]))
+        self.assertEqual((len(one.written), len(two.written)), (1, 1))
+        self.assertEqual(self.counters.events_delivered, 5)
+
+    def test_a_long_write_is_sliced_and_the_source_waits(self) -> None:
+        self.make_hub()
+        waits: list[tuple[bool, int]] = []
+        sinks = [self.subscribe() for _ in range(100)]
+        self.hub.throttle = lambda wait: waits.append((wait, sum(bool(sink.written) for sink in sinks)))
+        self.hub.publish(event(0))
+        seconds = self.clock.seconds
+        moments = itertools.count()
+        self.clock.seconds = lambda: seconds() + next(moments)  # type: ignore[method-assign]  # every look is late
+        while self.clock.getDelayedCalls():
+            self.clock.advance(0)
+        self.assertEqual(waits, [(True, 32), (False, 100)])
+
+    def test_what_waits_for_the_daemon_itself_makes_nobody_slow(self) -> None:
+        sink = self.subscribe()
+        for offset in range(100):
+            self.hub.publish(event(offset))
+        self.clock.advance(0)
+        self.assertEqual((len(sink.ids()), sink.state), (100, "open"))
+
+    def test_limits(self) -> None:
+        self.hub.settings = EventsSettings(max_subscribers_per_user=2, max_subscribers_per_address=3)
+        sink = self.subscribe()
+        self.subscribe()
+        self.assertEqual(self.hub.refusal("alice", ""), (429, "this user has 2 subscriptions, the most"))
+        self.assertIsNone(self.hub.refusal("bob", "192.0.2.1"))
+        self.subscribe(user="bob")
+        self.assertEqual(self.hub.refusal("bob", "192.0.2.1"), (429, "this address has 3 subscriptions, the most"))
+        self.assertIsNone(self.hub.refusal("bob", "192.0.2.2"))
+        sink.subscriber.close()  # type: ignore[union-attr]
+        self.assertIsNone(self.hub.refusal("alice", "192.0.2.1"))
+
+    def test_anonymous_is_many(self) -> None:
+        self.hub.settings = EventsSettings(max_subscribers_per_user=1)
+        self.subscribe(user="anonymous")
+        self.assertIsNone(self.hub.refusal("anonymous", ""))
+
     def test_full(self) -> None:
         self.subscribe()
-        self.assertFalse(self.hub.full)
+        self.assertIsNone(self.hub.refusal("bob", "192.0.2.1"))
         self.subscribe()
-        self.assertTrue(self.hub.full)
+        self.assertEqual(self.hub.refusal("bob", "192.0.2.1"), (503, "too many subscribers"))
 
     def test_close(self) -> None:
         sinks = [self.subscribe(), self.subscribe()]
@@ -242,7 +340,13 @@ class ResumeTests(HubTestCase):
     def test_the_connection_may_block_before_the_start(self) -> None:
         self.publish(0, 1)
         sink = MemorySink()
-        subscriber = self.hub.subscribe(Identity("alice"), [TopicPattern("#")], sink, "0")
+        subscriber = self.hub.subscribe(
+            Identity("alice"),
+            Interest([TopicPattern("#")]),
+            by_acl(self.allows, Identity("alice")),
+            sink,
+            last_event_id="0",
+        )
         subscriber.pause()
         subscriber.start()
         self.publish(2)
@@ -278,6 +382,28 @@ class ResumeTests(HubTestCase):
         self.assertEqual(sink.ids()[:1] == ["gap 1"], last < 1)
 
 
+class OwnIdTests(HubTestCase):
+    """Ids that publishers gave their events."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for offset in range(5):
+            self.hub.publish(Event(offset, ("a",), b"{}", id=f"urn:{offset}"))
+
+    def test_they_are_what_subscribers_see_and_resume_from(self) -> None:
+        sink = self.subscribe(last="urn:2")
+        self.assertEqual(sink.ids(), ["urn:3", "urn:4"])
+        self.assertEqual(sink.subscriber.resumed_after, "urn:2")  # type: ignore[union-attr]
+
+    def test_offsets_work_too(self) -> None:
+        self.assertEqual(self.subscribe(last="3").ids(), ["urn:4"])
+
+    def test_they_leave_with_their_events(self) -> None:
+        self.publish(*range(5, 15))
+        self.assertEqual(self.subscribe(last="urn:4").ids(), ["gap 14"])
+        self.assertEqual(self.hub.window._by_id, {})
+
+
 class SlowReaderTests(HubTestCase):
     FRAME = len(sse.encode(event(10)))
 
@@ -308,7 +434,7 @@ class SlowReaderTests(HubTestCase):
     def test_the_window_is_bounded_in_bytes(self) -> None:
         self.make_hub(window=1000, window_bytes=3 * self.FRAME)
         self.publish(*range(10, 20))
-        self.assertEqual(self.hub.window_bytes, 3 * self.FRAME)
+        self.assertEqual(self.hub.window.bytes, 3 * self.FRAME)
         self.assertEqual(self.subscribe(last="16").ids(), ["17", "18", "19"])
 
     def test_one_event_larger_than_the_window(self) -> None:
@@ -316,7 +442,7 @@ class SlowReaderTests(HubTestCase):
         sink = self.subscribe()
         self.publish(10, 11)
         self.assertEqual(sink.ids(), ["10", "11"])
-        self.assertEqual(self.hub.window_bytes, self.FRAME)
+        self.assertEqual(self.hub.window.bytes, self.FRAME)
 
     def test_heartbeats_go_where_nothing_waits(self) -> None:
         free, blocked = self.subscribe(), self.subscribe(capacity=1)
@@ -347,6 +473,7 @@ class RestartTests(HubTestCase):
         sink = self.subscribe()
         self.publish(502)
         self.hub.restart()
+        self.clock.advance(0)
         self.publish(0, 1)
         self.assertEqual(sink.ids(), ["502", "gap", "0", "1"])
         self.assertEqual(sink.written[1], self.GAP)
@@ -354,7 +481,8 @@ class RestartTests(HubTestCase):
     def test_the_window_is_empty(self) -> None:
         self.publish(500, 501)
         self.hub.restart()
-        self.assertEqual(self.hub.window_bytes, 0)
+        self.clock.advance(0)
+        self.assertEqual(self.hub.window.bytes, 0)
         self.assertEqual(self.subscribe(last="500").ids(), ["gap"])
         self.publish(0, 1)
         self.assertEqual(self.subscribe(last="0").ids(), ["1"])
@@ -364,6 +492,7 @@ class RestartTests(HubTestCase):
         self.publish(10, 11, 12)
         sink = self.subscribe(last="10", capacity=1)
         self.hub.restart()
+        self.clock.advance(0)
         self.publish(0)
         sink.capacity = None
         assert sink.subscriber is not None
@@ -375,4 +504,5 @@ class RestartTests(HubTestCase):
         sink = self.subscribe(capacity=1)
         self.publish(10)
         self.hub.restart()
+        self.clock.advance(0)
         self.assertEqual((sink.state, self.counters.slow_subscribers), ("cut", 1))

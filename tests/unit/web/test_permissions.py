@@ -19,7 +19,7 @@ class PermissionTests(SynchronousTestCase):
         self.write("@operators -> @meters.#\nalice -> gw-1.alarm\ngroup operators: bob\ngroup meters: meter-*")
         self.world = World()
         self.acl = user_acl(str(self.path))
-        self.world.hub.allows = self.acl.allows_identity
+        self.world.allows = self.acl.allows_identity
         self.offset = 0
 
     def write(self, text: str) -> None:
@@ -37,7 +37,7 @@ class PermissionTests(SynchronousTestCase):
         for key in keys:
             self.offset += 1
             published[str(self.offset)] = key
-            self.world.hub.publish(event(self.offset, key))
+            self.world.publish(event(self.offset, key))
         return [published[found] for found in re.findall(r"^id: (.*)$", unchunk(connection.take()).decode(), re.M)]
 
     def test_a_change_applies_to_streams_that_are_open(self) -> None:
@@ -76,6 +76,6 @@ class PermissionTests(SynchronousTestCase):
 
     def test_a_replay_is_asked_about_too(self) -> None:
         for offset, key in enumerate(("gw-1.alarm", "gw-1.up", "meter-1.up", "gw-1.alarm"), 1):
-            self.world.hub.publish(event(offset, key))
+            self.world.publish(event(offset, key))
         self.world.stream(headers={**ALICE, "Last-Event-ID": "1"})
         self.assertEqual(re.findall(rb"^id: (.*)$", self.world.first_body, re.M), [b"4"])

@@ -54,7 +54,7 @@ class WayInTests(SynchronousTestCase):
         connection = world.connect()
         connection.get("/events")
         connection.take()
-        world.hub.publish(event(0))
+        world.publish(event(0))
         self.assertEqual(connection.take(), b"")
         self.assertEqual(world.get("/events", {"Authorization": "Basic YWxpY2U6d3Jvbmc="}).status, 401)
 
@@ -138,7 +138,7 @@ class StreamTests(SynchronousTestCase):
 
     def publish(self, *offsets: int, key: str = "dev1.up") -> None:
         for offset in offsets:
-            self.world.hub.publish(event(offset, key))
+            self.world.publish(event(offset, key))
 
     def ids(self, connection: Connection, first: bytes = b"") -> list[str]:
         return re.findall(r"id: (\d+)", (first + unchunk(connection.take())).decode())
