@@ -89,6 +89,7 @@ class TargetGate:
         self._attentive = False  # whether anything is not as usual: `_room` is then 0
         self._parking = False
         self._handover_from = 0.0
+        self._moved = False  # whether the target took anything since messages began to wait
         self._keeps = False  # the target tries again by itself with what it has
         self._timer: Any = None
         target.use_gate(self)
@@ -121,6 +122,7 @@ class TargetGate:
         self._waiting.append(settlement)
         self._attend()
         if lot is not None and self._timer is None:
+            self._moved = False
             self._timer = self._clock.callLater(self._patience, self._out_of_patience)
 
     def _handing_over(self, lot: ILot) -> bool:
@@ -141,6 +143,7 @@ class TargetGate:
         """See `IGate`."""
         self.outstanding -= 1
         if self._attentive:
+            self._moved = True
             self._busy.discard(settlement.message.device)
             if self._keeps:
                 self._keeps = False
@@ -261,19 +264,21 @@ class TargetGate:
 
     def _out_of_patience(self) -> None:
         self._timer = None
-        self._park()
+        self._park(stuck=not self._moved)
 
-    def _park(self) -> None:
-        """Park all that waits, and what comes from now on."""
+    def _park(self, stuck: bool = False) -> None:
+        """Park all that waits, and what comes from now on; with what the target gives back when it is `stuck`, for
+        that is older than all the rest."""
         lot = self._lot
         if lot is None:
             return
-        if IGivesBack.providedBy(self._target) and self.breaker.state != "closed":
+        stuck = stuck or self.breaker.state != "closed"
+        if IGivesBack.providedBy(self._target) and stuck:
             given_back = IGivesBack(self._target).give_back()
             self.outstanding -= len(given_back)
             self._failed.extend(given_back)
             self._keeps = False
-        if not self._parking and self.breaker.state != "closed":
+        if not self._parking and stuck:
             self._in_order()
             parkable, self._failed = self._failed, []
         else:

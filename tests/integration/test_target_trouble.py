@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 
 from amqprouter.amqp.parking import lot_name
 from amqprouter.core.properties import Properties
@@ -94,6 +94,64 @@ class TargetTroubleTests(TestCase):
             await self.send(bed, 5)
             await drain_queue(bed.uri, COPIES, 5)
             self.assertEqual(await bed.gateway.metric("parked_total"), parked, "parked although all is well")
+
+    async def test_a_full_queue_and_the_daemon_is_killed(self) -> None:
+        """The lot is found again, and what is sent meanwhile goes behind what is in it."""
+        async with self.bed(copies=FULL) as bed:
+            await self.send(bed, 600)
+            await bed.stored_reaches(600)
+            await self.sources_are_empty(bed)
+            await bed.gateway.running.kill()
+            await self.send(bed, 300)
+            await bed.gateway.start(ready=False)
+            await bed.stored_reaches(900)
+            await self.sources_are_empty(bed)
+            self.assertGreater((await bed.queues())[COPIES_LOT], 800)
+            copies = await drain_queue(bed.uri, COPIES, 900)
+            await self.lot_is_empty(bed, COPIES_LOT)
+            copies += await drain_queue(bed.uri, COPIES, (await bed.queues())[COPIES])
+            self.check_order(bed, copies, repeats=True)
+            await self.check_nothing_was_given_up(bed)
+
+    async def test_a_full_queue_and_the_broker_is_killed(self) -> None:
+        async with self.bed(private=True, copies=FULL, broker={"reconnect_max": 1}) as bed:
+            await self.send(bed, 600)
+            await bed.stored_reaches(600)
+            await self.sources_are_empty(bed)
+            await bed.broker.kill()
+            await bed.broker.start()
+            await until(bed.fleet.reconnected, what="the fleet is connected", timeout=30)
+            await self.send(bed, 300)
+            await bed.stored_reaches(900)
+            await self.sources_are_empty(bed)
+            copies = await drain_queue(bed.uri, COPIES, 900)
+            await self.lot_is_empty(bed, COPIES_LOT)
+            copies += await drain_queue(bed.uri, COPIES, (await bed.queues())[COPIES])
+            self.check_order(bed, copies, repeats=True)
+            await self.check_nothing_was_given_up(bed)
+
+    async def test_the_store_is_down(self) -> None:
+        """...and the daemon is killed meanwhile: the exchange gets everything, and the store does once it is back."""
+        async with self.bed(store={"timeout": 1}) as bed:
+            server = bed.database.server
+            if server is None:
+                raise SkipTest("the server is not the test's own")
+            await self.send(bed, 200)
+            await bed.stored_reaches(200)
+            server.kill()
+            await self.send(bed, 1000)
+            await self.sources_are_empty(bed)
+            self.assertIn("store:readings", await bed.problems())
+            await bed.gateway.running.kill()
+            await bed.gateway.start(ready=False)
+            await self.send(bed, 300)
+            await self.sources_are_empty(bed)
+            copies = await drain_queue(bed.uri, COPIES, 1500)
+            copies += await drain_queue(bed.uri, COPIES, (await bed.queues())[COPIES])
+            self.check_order(bed, copies, repeats=True)
+            self.assertGreater((await bed.queues())[STORE_LOT], 1000)
+            server.start()
+            await bed.check(self, copied=())
 
 
 def _device(delivery: Delivery) -> str:

@@ -264,6 +264,17 @@ class KeepingTests(GateTestCase):
         self.assertEqual(self.take_all(), list(range(1, self.sent + 1)))
 
 
+    def test_when_it_is_silent_it_gives_back_what_it_has(self) -> None:
+        """Or what was behind it, and is parked, would be ahead of it."""
+        assert self.lot is not None
+        self.send(6)
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual([int(m.body) for m in self.lot.messages], [1, 2, 3, 4, 5, 6])
+        self.assertEqual((self.gate.outstanding, len(self.answers)), (0, 6))
+        self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6])
+
+
 class ParkingTests(GateTestCase):
     lot: MemoryLot
 
