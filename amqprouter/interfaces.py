@@ -205,6 +205,24 @@ class IStore(Interface):
         """Disconnect. Pending inserts fail with `StoreUnavailable`."""
 
 
+class IDocuments(Interface):
+    """Reads documents by their ids."""
+
+    def find_one(collection: str, key: str) -> Deferred[Mapping[str, Any] | None]:
+        """The document with this ``_id``, None when there is none.
+
+        :raises StoreUnavailable: there is no telling now.
+        :raises StoreMisconfigured: nor later.
+        """
+
+
+class IUsesDocuments(Interface):
+    """A checker that looks names up in the daemon's own document store."""
+
+    def use_documents(documents: IDocuments) -> None:
+        """Read from there from now on."""
+
+
 class IReadiness(Interface):
     """A part that ``/readyz`` asks whether it can do its work."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,6 @@ from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
 from twisted.python import usage
-from zope.interface.interface import InterfaceClass
 
 from amqprouter import __version__
 from amqprouter.amqp.address import account_of
@@ -29,14 +28,13 @@ from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
-from amqprouter.auth.checker_chain import CheckerChain
+from amqprouter.auth.chains import make_chain, reads_documents
 from amqprouter.auth.checker_help import explain_checker, list_checkers
-from amqprouter.auth.checkers import Provisions, make_checkers
+from amqprouter.auth.checkers import Provisions
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import Proof
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
-from amqprouter.auth.watched_checker import WatchedChecker
 from amqprouter.clock import SteadyClock
 from amqprouter.control import Control
 from amqprouter.core.counters import Counters
@@ -167,7 +165,7 @@ def build(
 
     rules = RuleSet(settings.routes)
     collections = [target.name for target in rules.targets if target.kind == "store"]
-    store = MongoStore(settings.store, collections, reactor) if collections else None
+    store = MongoStore(settings.store, collections, reactor) if collections or reads_documents(settings.auth) else None
     targets: dict[Target, IGatedTarget] = {}
     for target in rules.targets:
         if target.kind == "exchange":
@@ -189,23 +187,13 @@ def build(
         targets, settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline
     )
 
-    provisions = Provisions(hashing.run, reactor)
-
-    def chain(audience: str, descriptions: Sequence[str], interface: InterfaceClass) -> CheckerChain | None:
-        if any(description.startswith("anonymous:") for description in descriptions):
-            log.warn("ANYBODY PASSES FOR ANY OF THE {audience}: [auth] says anonymous:", audience=audience.upper())
-        watched = [
-            WatchedChecker(f"{audience}/{name}", checker, counters, clock.seconds, settings.auth.max_checker_errors)
-            for name, checker in make_checkers(descriptions, interface, provisions)
-        ]
-        return CheckerChain(watched) if watched else None
-
     def lock_out() -> LockOut:
         auth = settings.auth
         return LockOut(auth.lock_out_after, auth.lock_out_seconds, auth.cache_size, counters)
 
-    device_chain = chain("devices", settings.auth.device_checker, IDeviceSecret)
-    user_chain = chain("users", settings.auth.user_checker, IUserPassword)
+    provisions = Provisions(hashing.run, reactor, store)
+    device_chain = make_chain("devices", settings.auth, IDeviceSecret, provisions, counters, clock.seconds)
+    user_chain = make_chain("users", settings.auth, IUserPassword, provisions, counters, clock.seconds)
     chains = [each for each in (device_chain, user_chain) if each is not None]
     further: list[Proof] = [BrokerTopicProof(settings.auth.broker_checked_exchanges)]
     signatures = hmac_proof(settings.auth, wall_clock)

@@ -16,7 +16,15 @@ from twisted.cred.strcred import ICheckerFactory, StrcredException, findCheckerF
 from zope.interface.interface import InterfaceClass
 
 from amqprouter.errors import ConfigError
-from amqprouter.interfaces import IDeviceSecret, IUserPassword, IUsesReactor, IUsesThreads, RunInThread
+from amqprouter.interfaces import (
+    IDeviceSecret,
+    IDocuments,
+    IUserPassword,
+    IUsesDocuments,
+    IUsesReactor,
+    IUsesThreads,
+    RunInThread,
+)
 
 _CALLED: dict[InterfaceClass, str] = {IDeviceSecret: "devices' secrets", IUserPassword: "users' passwords"}
 
@@ -52,6 +60,7 @@ class Provisions:
 
     run_in_thread: RunInThread | None = None
     reactor: Any = None
+    documents: IDocuments | None = None
 
 
 def make_checker(
@@ -70,6 +79,8 @@ def make_checker(
         checker.use_threads(provisions.run_in_thread)
     if provisions.reactor is not None and IUsesReactor.providedBy(checker):
         checker.use_reactor(provisions.reactor)
+    if provisions.documents is not None and IUsesDocuments.providedBy(checker):
+        checker.use_documents(provisions.documents)
     return checker
 
 

@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.auth.auth_file import read_auth_file
-from amqprouter.auth.password_hash import UNMATCHED, matches, unmatched
+from amqprouter.auth.password_hash import UNMATCHED, bcrypt_is_installed, is_bcrypt, matches, unmatched
 from amqprouter.auth.threads import in_reactor_threads
 from amqprouter.core.passwords import parse_passwords
-from amqprouter.errors import NotKnown
+from amqprouter.errors import AuthFileError, NotKnown
 from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
 
 
@@ -62,6 +62,8 @@ class FileChecker:
 
     def _read(self) -> None:
         hashes = parse_passwords(read_auth_file(self._path, secret=True), self._path)
+        if not bcrypt_is_installed() and any(map(is_bcrypt, hashes.values())):
+            raise AuthFileError([f"{self._path}: has bcrypt hashes; install amqprouter[bcrypt]"])
         self._hashes, self._samples = hashes, list(hashes.values())
 
     async def _verified(self, name: str, secret: bytes) -> str:

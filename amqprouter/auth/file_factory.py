@@ -20,7 +20,8 @@ class FileCheckerFactory:
 
     authType = "file"
     authHelp = (
-        "A password file of amqprouter: lines name:hash, the hash an argon2id one.\n"
+        "A password file of amqprouter: lines name:hash, the hash an argon2id one,\n"
+        "or one that bcrypt has made elsewhere (with amqprouter[bcrypt] installed).\n"
         "`amqprouter passwd` writes it. Other users of the machine must not be able\n"
         "to read it. SIGHUP makes the daemon read it again.\n"
     )

@@ -2,12 +2,14 @@
 
 One library, argon2-cffi: argon2id is what OWASP and RFC 9106 recommend for new systems, the library does its work
 without the interpreter lock, and a hash carries its own costs, so they can be raised without a change of format.
-bcrypt would be a second compiled dependency for an older scheme that ignores what lies beyond 72 bytes of a secret.
+Hashes that were made elsewhere by bcrypt can be verified, with its library installed (``amqprouter[bcrypt]``), but none
+are made: it is an older scheme, and knows no more than 72 bytes of a secret.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from importlib.util import find_spec
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -31,6 +33,8 @@ _HASHERS = {
     cost: PasswordHasher(memory_cost=cost.value[0], time_cost=cost.value[1], parallelism=1, hash_len=32, salt_len=16)
     for cost in Cost
 }
+BCRYPT_BYTES = 72
+"""Of a secret; bcrypt takes no notice of more."""
 _NO_DIGEST = "A" * 43  # 32 zero bytes
 UNMATCHED = f"$argon2id$v=19$m={Cost.PASSWORD.value[0]},t={Cost.PASSWORD.value[1]},p=1${'A' * 22}${_NO_DIGEST}"
 """A hash at the cost of a password that no secret matches."""
@@ -46,6 +50,8 @@ def matches(hashed: str, secret: bytes) -> bool:
 
     :raises CheckerUnavailable: it could not be computed, for want of memory for instance.
     """
+    if is_bcrypt(hashed):
+        return _bcrypt_matches(hashed, secret)
     try:
         return _HASHERS[Cost.PASSWORD].verify(hashed, secret)  # at the costs that the hash names
     except VerifyMismatchError:
@@ -56,4 +62,27 @@ def matches(hashed: str, secret: bytes) -> bool:
 
 def unmatched(hashed: str) -> str:
     """A hash that takes as long to verify as this one, and that no secret matches."""
+    if is_bcrypt(hashed):
+        return hashed[:-31] + "." * 31
     return f"{hashed.rpartition('$')[0]}${_NO_DIGEST}"
+
+
+def is_bcrypt(hashed: str) -> bool:
+    """Whether a hash was made by bcrypt."""
+    return hashed.startswith("$2")
+
+
+def bcrypt_is_installed() -> bool:
+    """Whether such hashes can be verified."""
+    return find_spec("bcrypt") is not None
+
+
+def _bcrypt_matches(hashed: str, secret: bytes) -> bool:
+    """Whether this is the secret; one that bcrypt would not see the whole of is none."""
+    try:
+        import bcrypt  # noqa: PLC0415 (an extra)
+
+        matched = bcrypt.checkpw(secret[:BCRYPT_BYTES], hashed.encode())
+    except (ImportError, ValueError) as error:
+        raise CheckerUnavailable(f"bcrypt cannot verify: {error}") from error
+    return matched and len(secret) <= BCRYPT_BYTES

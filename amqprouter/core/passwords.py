@@ -1,7 +1,7 @@
-"""Password files: lines ``name:hash``, the hash an argon2id one in PHC form.
+"""Password files: lines ``name:hash``, the hash an argon2id one in PHC form, or a bcrypt one from elsewhere.
 
 Blank lines, and lines whose first character is ``#``, are comments. The last colon of a line ends the name, so a name
-may hold colons (MAC addresses do); no argon2 hash has one.
+may hold colons (MAC addresses do); no hash has one.
 
 House rule: what an error says never quotes a line, for people put passwords where hashes belong. A name is shown only
 once its line is known to be whole.
@@ -20,13 +20,16 @@ MAX_MEMORY_KIB, MAX_TIME, MAX_LANES = 1_048_576, 64, 16
 """The costs that a hash may ask for: 1 GiB, passes over it, threads. Beyond them lies a slip of the pen, and each
 verification would take the gateway down for a while."""
 
-HASH_FORM = "$argon2id$v=19$m=…,t=…,p=…$salt$digest, as `amqprouter passwd` writes it"
+HASH_FORM = "$argon2id$v=19$m=…,t=…,p=…$salt$digest, as `amqprouter passwd` writes it, or bcrypt's $2b$…"
+MAX_BCRYPT_COST = 16
+"""Some four seconds of a core; each step doubles it."""
 
 # Digests of 16, 32 or 64 bytes only: one that lost a character or more on its way here has another length.
 _HASH = re.compile(
     r"\$argon2id\$v=19\$m=([1-9][0-9]{0,6}),t=([1-9][0-9]?),p=([1-9][0-9]?)"
     r"\$[A-Za-z0-9+/]{11,86}\$(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9+/]{86}|[A-Za-z0-9+/]{22})"
 )
+_BCRYPT = re.compile(r"\$2[aby]\$([0-3][0-9])\$[./A-Za-z0-9]{53}")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
 
 
@@ -56,9 +59,13 @@ def _cost_problem(memory: str, time: str, lanes: str) -> str:
 
 def hash_problem(text: str) -> str:
     """What keeps this from being a hash that can be verified against; empty when nothing does. Never quotes it."""
+    bcrypt = _BCRYPT.fullmatch(text)
+    if bcrypt is not None:
+        cost = int(bcrypt[1])
+        return "" if 4 <= cost <= MAX_BCRYPT_COST else f"bcrypt's cost is {cost}; legal: 4 to {MAX_BCRYPT_COST}"
     match = _HASH.fullmatch(text)
     if match is None:
-        return f"not an argon2id hash; legal: {HASH_FORM}"
+        return f"not an argon2id hash, nor a bcrypt one; legal: {HASH_FORM}"
     return _cost_problem(*match.groups())
 
 

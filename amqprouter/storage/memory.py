@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from amqprouter.errors import StoreUnavailable
-from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
+from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.storage.document import MAX_BYTES
 from amqprouter.storage.encoding import encoded
 
@@ -34,7 +35,7 @@ def _refuse_nothing(document: Mapping[str, object]) -> str:
     return ""
 
 
-@implementer(IStore, IReadiness)
+@implementer(IStore, IDocuments, IReadiness)
 class MemoryStore:
     """Collections in memory.
 
@@ -55,6 +56,12 @@ class MemoryStore:
     def connect(self) -> Deferred[None]:
         """See `IStore`."""
         return fail(StoreUnavailable(self.problem())) if self.problem() else succeed(None)
+
+    def find_one(self, collection: str, key: str) -> Deferred[Mapping[str, Any] | None]:
+        """See `IDocuments`."""
+        if self.problem():
+            return fail(StoreUnavailable(self.problem()))
+        return succeed(self.collections.get(collection, {}).get(key))
 
     def insert(self, collection: str, documents: Sequence[Mapping[str, object]]) -> Deferred[list[WriteResult]]:
         """See `IStore`."""

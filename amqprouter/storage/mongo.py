@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable
-from amqprouter.interfaces import IReadiness, IStore, WriteResult
+from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage import mongo_indexes
 from amqprouter.storage.document import MAX_BYTES
@@ -36,7 +36,7 @@ _NO_COLLECTION = 26
 """NamespaceNotFound: the collection is yet to be made, which the first index does."""
 
 
-@implementer(IStore, IReadiness)
+@implementer(IStore, IDocuments, IReadiness)
 class MongoStore:
     """Collections of one MongoDB database.
 
@@ -74,6 +74,10 @@ class MongoStore:
     def insert(self, collection: str, documents: Sequence[Mapping[str, object]]) -> Deferred[list[WriteResult]]:
         """See `IStore`."""
         return Deferred.fromCoroutine(self._insert(collection, documents))
+
+    def find_one(self, collection: str, key: str) -> Deferred[Mapping[str, Any] | None]:
+        """See `IDocuments`."""
+        return Deferred.fromCoroutine(self._find_one(collection, key))
 
     def close(self) -> Deferred[None]:
         """See `IStore`; a closed store stays so."""
@@ -147,6 +151,15 @@ class MongoStore:
             reply = await link.command({**command, "$db": database})
             if not reply.get("ok"):
                 raise _refusal(link, f"{next(iter(command))} of {collection}", reply)
+
+    async def _find_one(self, collection: str, key: str) -> Mapping[str, Any] | None:
+        link = await self._connected()
+        command = {"find": collection, "filter": {"_id": key}, "limit": 1, "singleBatch": True}
+        reply = await link.command({**command, "$db": self._settings.database})
+        if not reply.get("ok"):
+            raise _refusal(link, f"reading {collection}", reply)
+        found: list[Mapping[str, Any]] = reply["cursor"]["firstBatch"]
+        return found[0] if found else None
 
     async def _insert(self, collection: str, documents: Sequence[Mapping[str, object]]) -> list[WriteResult]:
         link = await self._connected()

@@ -50,10 +50,12 @@ class ParseTests(SynchronousTestCase):
             HASH.replace(SALT, ""),
             HASH.replace("m=19456", "m=0"),
             HASH.replace("m=19456", "m=١"),  # digits, but no ASCII ones
-            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMU",
         ):
             (problem,) = self.problems(f"dev:{bad}")
-            self.assertTrue(problem.startswith("f:1: not an argon2id hash; legal: $argon2id$v=19$m="), problem)
+            self.assertTrue(
+                problem.startswith("f:1: not an argon2id hash, nor a bcrypt one; legal: $argon2id$v=19$m="), problem
+            )
 
     def test_costs_out_of_reason(self) -> None:
         for costs in ("m=9999999,t=2,p=1", "m=19456,t=99,p=1", "m=19456,t=2,p=17"):

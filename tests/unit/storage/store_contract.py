@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.errors import StoreUnavailable
-from amqprouter.interfaces import IReadiness, IStore, WriteOutcome
+from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteOutcome
 
 STORED, DUPLICATE, REFUSED = WriteOutcome.STORED, WriteOutcome.DUPLICATE, WriteOutcome.REFUSED
 
@@ -81,6 +81,14 @@ class StoreContract(TestCase):
             self.assertEqual(results[1].reason, reason)
         self.assertEqual(len(await self.stored("things")), 10)
 
+    async def test_a_document_is_found_by_its_id(self) -> None:
+        store = await self.make_store()
+        verifyObject(IDocuments, store)
+        await self.outcomes(store, {"_id": "a", "n": 1}, {"_id": "b", "list": ["x", None]})
+        self.assertEqual(await store.find_one("things", "b"), {"_id": "b", "list": ["x", None]})
+        for collection, key in (("things", "c"), ("things", "$where"), ("others", "a")):
+            self.assertIsNone(await store.find_one(collection, key))
+
     async def test_many_writes_at_once(self) -> None:
         store = await self.make_store()
         batches = [[{"_id": f"{batch}-{n}"} for n in range(100)] for batch in range(10)]
@@ -94,6 +102,8 @@ class StoreContract(TestCase):
         await store.close()
         with self.assertRaises(StoreUnavailable):
             await store.insert("things", [{"_id": "a"}])
+        with self.assertRaises(StoreUnavailable):
+            await store.find_one("things", "a")
         with self.assertRaises(StoreUnavailable):
             await store.connect()
         self.assertIn("closed", store.problem())
