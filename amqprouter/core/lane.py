@@ -82,7 +82,9 @@ class Device(Generic[Item]):
         terms = self.terms
         wait = 0.0
         if not terms.device_class.is_shadow:
-            wait = terms.limit.wait(self.state, size, now) + terms.limit.backlog(held, held * size)
+            wait = terms.limit.wait(self.state, size, now)
+            if held:
+                wait += terms.limit.backlog(held, held * size)
         for meter in terms.meters:
             if not meter.is_shadow:
                 ahead = meter.turns.count + (meter.holder is not None)

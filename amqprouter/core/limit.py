@@ -17,7 +17,7 @@ thousands of devices, and never change.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 State = float | tuple[float, ...]
 """What a limit has let through: when each window's bucket will be full again, on the clock of ``now``."""
@@ -53,25 +53,30 @@ class Window:
     period: float = 1.0
     in_bytes: bool = False
 
-    @property
-    def interval(self) -> float:
-        """Seconds that one message, or one byte, takes to be paid off."""
-        return 1.0 / self.rate
+    interval: float = field(init=False)
+    """Seconds that one message, or one byte, takes to be paid off."""
+    spare: float = field(init=False)
+    """Seconds that a bucket may be from being full, before one message, or one byte, is taken."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interval", 1.0 / self.rate)
+        object.__setattr__(self, "spare", (self.burst - 1.0) / self.rate)
 
     @property
     def tolerance(self) -> float:
-        """Seconds that a bucket may be from being full, after what passes has been taken."""
+        """Seconds that a bucket may be from being full, after a message has been taken."""
         return self.burst / self.rate + SLACK
 
     def wait(self, full_at: float, size: int, now: float) -> float:
         """Seconds until there is room for a message of `size` bytes; 0 when there is."""
-        cost = min(float(size), self.burst) if self.in_bytes else 1.0
-        over = max(full_at, now) - now + (cost - self.burst) / self.rate
+        over = (full_at - now if full_at > now else 0.0) - self.spare
+        if self.in_bytes:
+            over += min(size - 1.0, self.burst - 1.0) * self.interval
         return over if over > SLACK else 0.0
 
     def taken(self, full_at: float, size: int, now: float) -> float:
         """When the bucket will be full again once the message has passed."""
-        return max(full_at, now) + (size if self.in_bytes else 1.0) / self.rate
+        return (full_at if full_at > now else now) + (size * self.interval if self.in_bytes else self.interval)
 
     def left(self, full_at: float, now: float) -> float:
         """Messages or bytes that there is room for now."""
@@ -116,17 +121,25 @@ class Limit:
         """Seconds until every window has room for a message of `size` bytes; 0 when all have."""
         if self.only is not None:
             return self.only.wait(state, size, now)  # type: ignore[arg-type]
-        return max((window.wait(moment, size, now) for window, moment in self.paired(state)), default=0.0)
+        longest = 0.0
+        for window, moment in zip(self.windows, state, strict=True):  # type: ignore[arg-type]
+            wait = window.wait(moment, size, now)
+            longest = max(longest, wait)
+        return longest
 
     def taken(self, state: State, size: int, now: float) -> State:
         """The state once the message has passed."""
         if self.only is not None:
             return self.only.taken(state, size, now)  # type: ignore[arg-type]
-        return tuple(window.taken(moment, size, now) for window, moment in self.paired(state))
+        if not self.windows:
+            return state
+        return tuple([window.taken(moment, size, now) for window, moment in self.paired(state)])
 
     def backlog(self, count: int, size: int) -> float:
         """Seconds that `count` messages take that together have `size` bytes, once the buckets are empty."""
-        return max(((size if window.in_bytes else count) / window.rate for window in self.windows), default=0.0)
+        if self.only is not None:
+            return (size if self.only.in_bytes else count) * self.only.interval
+        return max(((size if window.in_bytes else count) * window.interval for window in self.windows), default=0.0)
 
     def is_full(self, state: State, now: float) -> bool:
         """Whether the state equals `start`."""

@@ -14,10 +14,10 @@ has them wait in the device's lane, in order, which stands in one place at a tim
   sleeps and wakes, so that a thousand lanes do not all wake for one token. It may queue at a later bucket meanwhile,
   but gives up later ones when an earlier one holds it up: so no two lanes ever wait for each other.
 
-Room in flight is for whoever comes until others have to wait for it. Those who take turns fill it up to a reserve. The
-reserve is for devices that have less in flight than there is room left (a dynamic threshold, Choudhury and Hahne,
-1998): they run at once, before those who take turns, but in the long run not more often than these. So a device that
-sends more than the targets take yields to quiet ones, without any rate being configured, and nobody starves.
+Of the room in flight an eighth is a reserve, for devices that have less in flight than there is room left (a dynamic
+threshold, Choudhury and Hahne, 1998): they run at once, even before those who take turns, but in the long run not more
+often than these. So a device that sends more than the targets take yields to quiet ones, without any rate being
+configured, and nobody starves.
 
 Each step is O(1), however many devices wait.
 
@@ -61,7 +61,7 @@ MAX_OVERRIDES = 10_000
 TALKERS = 4096
 """Devices counted for `top`; while there are no more, the counts are exact."""
 RESERVE = 1 / 8
-"""Of the room in flight, what those who take turns leave to devices that have little in flight."""
+"""Of the room in flight, what is left to devices that have little in flight."""
 
 
 class Limits(Rates, Protocol):
@@ -175,17 +175,17 @@ class Scheduler(Generic[Item]):
                     self._counts[terms.counted_as] += 1
                     self._talkers.count(name)
                     return Decision.RUN
-        decision = self._decide(name, device, Waiting(item, size, now, False), now, from_parking)
+        decision = self._decide(name, device, item, size, now, from_parking)
         if decision is Decision.RUN:
             self._run(name, device)
         else:
-            self._counts[f"{decision.value} {terms.device_class.name}"] += 1
+            self._counts[f"{decision._value_} {terms.device_class.name}"] += 1
             if decision in (Decision.PARK, Decision.DROP, Decision.REFUSED):
                 self._refused.count(name)
         return decision
 
     def _decide(
-        self, name: str, device: Device[Item], waiting: Waiting[Item], now: float, from_parking: bool
+        self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool
     ) -> Decision:
         lane, terms = device.lane, device.terms
         if lane is not None and lane.is_parked and not from_parking:
@@ -195,26 +195,26 @@ class Scheduler(Generic[Item]):
         if is_behind and over == "delay":
             assert lane is not None
             if lane.place < Place.ASLEEP:
-                self._room.enqueue(name, device, waiting)
+                self._room.enqueue(name, device, Waiting(item, size, now, False))
                 return Decision.WAIT
-            return self._hold(name, device, waiting, now, from_parking)
-        blocker = device.blocker(waiting.size, now)
+            return self._hold(name, device, item, size, now, from_parking)
+        blocker = device.blocker(size, now)
         if blocker is not None:
             if over != "delay":
                 return Decision.DROP if over == "drop" else Decision.REFUSED
-            decision = self._hold(name, device, waiting, now, from_parking)
+            decision = self._hold(name, device, item, size, now, from_parking)
             if decision is Decision.THROTTLED:
                 assert device.lane is not None
                 self._room.block(device.lane, blocker, now)
             return decision
         runs = not is_behind and self._has_room(device)
         if runs or over != "delay":
-            self._charge(device, waiting.size, now)
+            self._charge(device, size, now)
         if runs:
             if self._room.ready.count:
                 self._overtaken += 1
             return Decision.RUN
-        lane = self._room.enqueue(name, device, waiting._replace(is_paid=over != "delay"))
+        lane = self._room.enqueue(name, device, Waiting(item, size, now, over != "delay"))
         if not is_behind:
             self._room.make_ready(lane)
         return Decision.WAIT
@@ -226,17 +226,15 @@ class Scheduler(Generic[Item]):
         is_quiet = self.in_flight + device.in_flight < self._max_in_flight
         return is_quiet and (not self._room.ready.count or self._overtaken < self._reserve)
 
-    def _hold(
-        self, name: str, device: Device[Item], waiting: Waiting[Item], now: float, from_parking: bool
-    ) -> Decision:
+    def _hold(self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool) -> Decision:
         """Have a message wait for a limit, if there is room for that and it would not take too long."""
         limits, lane = self._limits, device.lane
         held = len(lane.items) if lane is not None else 0
         if not from_parking and (held >= limits.max_waiting_per_device or self._room.throttled >= limits.max_waiting):
             return Decision.PARK
-        if device.expected_wait(held, waiting.size, now) > limits.max_hold:
+        if device.expected_wait(held, size, now) > limits.max_hold:
             return Decision.PARK
-        self._room.enqueue(name, device, waiting)
+        self._room.enqueue(name, device, Waiting(item, size, now, False))
         return Decision.THROTTLED
 
     # Out.
@@ -247,9 +245,12 @@ class Scheduler(Generic[Item]):
         room.wake(now)
         ready = room.ready
         items: list[Item] = []
-        while ready.count and self.in_flight < self._open:
+        while ready.count and self.in_flight < self._max_in_flight:
             lane = ready.pop()
             device = lane.device
+            if self.in_flight >= self._open and self.in_flight + device.in_flight >= self._max_in_flight:
+                ready.put_back(lane)  # the reserve is not for this one
+                break
             waiting = lane.items[0]
             if not waiting.is_paid:
                 blocker = device.blocker(waiting.size, now)

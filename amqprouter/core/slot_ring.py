@@ -27,8 +27,10 @@ class SlotRing(Generic[Thing]):
 
     def push(self, number: int, thing: Thing) -> None:
         """File a thing; a number outside the span counts as the nearest one inside."""
-        offset = min(max(number - self.base, 0), self.span - 1)
-        number = self.base + offset
+        offset = number - self.base
+        if not 0 <= offset < self.span:
+            offset = min(max(offset, 0), self.span - 1)
+            number = self.base + offset
         slot = self._slots.get(number)
         if slot is None:
             slot = self._slots[number] = deque()
@@ -43,23 +45,35 @@ class SlotRing(Generic[Thing]):
 
     def pop(self) -> Thing:
         """Take the first thing of the lowest number in use, which becomes the base."""
-        number = self.first()
-        if number is None:
-            raise IndexError("nothing is filed")
-        self.advance(number)
-        slot = self._slots[number]
+        slot = self._slots.get(self.base)
+        if slot is None:
+            number = self.first()
+            if number is None:
+                raise IndexError("nothing is filed")
+            self.advance(number)
+            slot = self._slots[number]
         thing = slot.popleft()
         if not slot:
-            del self._slots[number]
-            self._bits &= ~1
+            del self._slots[self.base]
+            self._bits ^= 1
         self.count -= 1
         return thing
 
+    def pop_all(self, number: int) -> deque[Thing]:
+        """Take everything of the lowest number in use, which this must be."""
+        self.advance(number)
+        slot = self._slots.pop(number)
+        self._bits ^= 1
+        self.count -= len(slot)
+        return slot
+
     def advance(self, base: int) -> None:
         """Move the base on, as far as nothing is left behind."""
+        if base <= self.base:
+            return
         first = self.first()
-        if first is not None:
-            base = min(base, first)
+        if first is not None and first < base:
+            base = first
         if base > self.base:
             self._bits >>= base - self.base
             self.base = base

@@ -54,7 +54,7 @@ class TimerWheel(Generic[Thing]):
         near, seconds, present = self._near, self._seconds, _tick(now)
         met: list[tuple[float, Thing]] = []
         while (first := near.first()) is not None and first <= present:
-            met.append(near.pop())
+            met += near.pop_all(first)
         near.advance(present)
         later: list[tuple[float, Thing]] = []
         while (first := seconds.first()) is not None and first <= present >> _SECOND:

@@ -56,12 +56,13 @@ W = TypeVar("W", bound=Waiter)
 class Turns(Generic[W]):
     """Those who wait for one thing, each once."""
 
-    __slots__ = ("_passes", "_present", "_rounds", "count")
+    __slots__ = ("_first", "_passes", "_present", "_rounds", "count")
 
     def __init__(self) -> None:
         self._rounds: tuple[SlotRing[W], ...] = tuple(SlotRing(MOST_ROUNDS) for _ in PRIORITIES)
         self._passes = [0.0] * len(PRIORITIES)
         self._present = 0.0  # of the passes
+        self._first: W | None = None
         self.count = 0
 
     def push(self, waiter: W) -> None:
@@ -82,6 +83,10 @@ class Turns(Generic[W]):
 
     def pop(self) -> W:
         """Whose turn it is; `IndexError` when nobody waits."""
+        if self._first is not None:
+            waiter, self._first = self._first, None
+            self.count -= 1
+            return waiter
         best = -1
         for priority, rounds in enumerate(self._rounds):
             if rounds.count and (best < 0 or self._passes[priority] < self._passes[best]):
@@ -92,3 +97,8 @@ class Turns(Generic[W]):
         self._passes[best] += 1.0 / SHARES[best]
         self.count -= 1
         return self._rounds[best].pop()
+
+    def put_back(self, waiter: W) -> None:
+        """Have the one that was popped last wait on: it is still its turn."""
+        self._first = waiter
+        self.count += 1
