@@ -143,7 +143,7 @@ class Scheduler(Generic[Item]):
         if device is None:
             return
         self._renew(name, device, device.terms.granted, now)
-        if device.lane is not None and device.lane.place is Place.ASLEEP:
+        if device.lane is not None and device.lane.place == Place.ASLEEP:
             self._room.make_ready(device.lane)
 
     # In.

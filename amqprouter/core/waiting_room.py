@@ -47,10 +47,13 @@ class WaitingRoom(Generic[Item]):
             self.throttled += 1
         return lane
 
-    def move(self, lane: Lane[Item], place: Place) -> None:
+    def move(self, lane: Lane[Item], place: int) -> None:
         """Note where a lane stands."""
-        if (lane.place >= Place.ASLEEP) != (place >= Place.ASLEEP):
-            self.throttled += len(lane.items) if place >= Place.ASLEEP else -len(lane.items)
+        if lane.place >= Place.ASLEEP:
+            if place < Place.ASLEEP:
+                self.throttled -= len(lane.items)
+        elif place >= Place.ASLEEP:
+            self.throttled += len(lane.items)
         lane.place = place
 
     def make_ready(self, lane: Lane[Item]) -> None:
@@ -103,7 +106,7 @@ class WaitingRoom(Generic[Item]):
     def wake(self, now: float) -> None:
         """Have the lanes take turns whose moment has come."""
         for due, lane in self._wheel.pop_due(now):
-            if lane.place is Place.ASLEEP and lane.due == due:
+            if lane.place == Place.ASLEEP and lane.due == due:
                 self.make_ready(lane)
 
     def due(self) -> float | None:
