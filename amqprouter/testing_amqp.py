@@ -141,10 +141,14 @@ class MemoryBroker:
 
     def deliver(self, queue: str, body: bytes = b"", redelivered: bool = False, **properties: Any) -> int:
         """Deliver a message to the consumer of this queue; returns its delivery tag. `properties` are of its header."""
+        return self.deliver_raw(queue, encode_properties(**properties), body, redelivered)
+
+    def deliver_raw(self, queue: str, properties: bytes, body: bytes, redelivered: bool = False) -> int:
+        """...with properties as they are written."""
         tag, (channel, _) = next(item for item in self.consumers.items() if item[1][1] == queue)
         self._tags[channel] = number = self._tags.get(channel, 0) + 1
         method = frame.marshal(commands.Basic.Deliver(tag, number, redelivered, "", queue), channel)
-        self.send_bytes(method + self._content(channel, encode_properties(**properties), body))
+        self.send_bytes(method + self._content(channel, properties, body))
         return number
 
     def ack(self, sequence: int, multiple: bool = False, channel: int = 1, *, nack: bool = False) -> None:

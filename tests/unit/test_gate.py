@@ -263,7 +263,6 @@ class KeepingTests(GateTestCase):
         self.assertEqual(self.gate.troubles, {"unavailable": OPENS_AFTER})
         self.assertEqual(self.take_all(), list(range(1, self.sent + 1)))
 
-
     def test_when_it_is_silent_it_gives_back_what_it_has(self) -> None:
         """Or what was behind it, and is parked, would be ahead of it."""
         assert self.lot is not None

@@ -1,0 +1,146 @@
+"""Parking queues: made on demand, found again, in order, and never believed empty while they are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amqprouter.amqp.parking import LOOK_EVERY, MOST_RETURNS, REOPEN_DELAY, Parking, lot_name
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.counters import Counters
+from amqprouter.core.properties import encode_properties
+from amqprouter.core.settlement import Settlement
+from tests.unit.amqp.harness import BrokerTestCase
+from tests.unit.lot_contract import LotContract
+
+QUEUE = "p.parked.target.exchange:work"
+
+
+class ParkingTests(BrokerTestCase, LotContract):
+    """The publisher's and the consumers' connections are served by two brokers in memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.publishing, counters = self.broker, Counters()
+        self.publisher = Publisher(self.clock, counters, max_attempts=3, random=lambda: 1.0)
+        self.publishing.confirming = False
+        self.run_now(self.publisher.attach(self.connected()))
+        self.broker = type(self.publishing)(self.clock)
+        self.broker.missing_queues = {QUEUE}
+        self.finished: list[list[str]] = []
+        self.parking = Parking(
+            self.clock,
+            self.publisher,
+            counters,
+            prefix="p",
+            queue_type="quorum",
+            max_parked=7,
+            random=lambda: 1.0,
+            wake=lambda: None,
+            finish=self.finish,
+        )
+        self.entered = 0
+        self.use(self.parking.lot("target", "exchange:work", prefetch=self.PREFETCH))
+        self.run_now(self.parking.attach(self.connected()))
+
+    def finish(self, settlement: Settlement) -> None:
+        self.finished.append(settlement.refusals)
+
+    def park(self, *bodies: bytes) -> None:
+        super().park(*bodies)
+        self.turn()  # the queue is declared
+        self.broker.missing_queues.clear()
+        self.lot.flush()
+
+    def confirm(self) -> None:
+        for published in self.publishing.published[self.entered :]:
+            self.publishing.ack(published.sequence)
+        self.entered = len(self.publishing.published)
+
+    def come_out(self, count: int) -> None:
+        for published in self.publishing.published[:count][: self.PREFETCH]:
+            self.broker.deliver_raw(QUEUE, published.properties, published.body)
+
+    def declared(self) -> list[Any]:
+        return [command for command in self.broker.sent("Queue.Declare") if not command.passive]
+
+    def test_made_on_demand(self) -> None:
+        self.assertEqual((self.declared(), self.broker.sent("Basic.Consume")), ([], []))
+        self.park(b"1")
+        (declare,) = self.declared()
+        self.assertEqual((declare.queue, declare.durable), (QUEUE, True))
+        self.assertEqual(
+            declare.arguments,
+            {
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                "x-max-length": 7,
+                "x-overflow": "reject-publish",
+                "x-delivery-limit": MOST_RETURNS,
+            },
+        )
+        (qos,) = self.broker.sent("Basic.Qos")
+        self.assertEqual(qos.prefetch_count, self.PREFETCH)
+        (published,) = self.publishing.published
+        self.assertEqual((published.exchange, published.routing_key, published.mandatory), ("", QUEUE, True))
+
+    def test_found_again(self) -> None:
+        self.broker.missing_queues.clear()
+        self.broker.ready[QUEUE] = 5
+        self.run_now(self.parking.attach(self.connected()))
+        self.assertEqual((self.lot.backlog, self.changes, self.declared()), (5, 1, []))
+        self.assertEqual(len(self.broker.sent("Basic.Consume")), 1)
+
+    def test_a_full_queue_takes_its_time(self) -> None:
+        self.park(b"1", b"2", b"3")
+        self.publishing.ack(1)
+        self.publishing.ack(3, multiple=True, nack=True)
+        self.assertEqual((self.settled, self.lot.backlog), ([b"1"], 3))
+        for _ in range(3):
+            self.clock.advance(1)
+            self.lot.flush()
+            self.publishing.ack(self.publishing.published[-1].sequence)
+        self.lot.flush()
+        self.assertEqual(self.settled, [b"1", b"2", b"3"])
+
+    def test_what_was_not_parked_is_refused(self) -> None:
+        self.park(b"1")
+        self.broker.deliver_raw(QUEUE, encode_properties(), b"?")
+        ((reason,),) = self.finished
+        self.assertIn("not parked", reason)
+        self.assertEqual(self.out, [])
+
+    def test_seen_empty_twice(self) -> None:
+        """Another gateway empties it: that counts only once nothing can be under way any more."""
+        self.park(b"1")
+        self.confirm()
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.lot.backlog, 1)
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.lot.backlog, 0)
+        self.broker.ready[QUEUE] = 4
+        self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.lot.backlog, 4)
+
+    def test_the_channel_is_closed(self) -> None:
+        """What was out comes out again, and its old settlement is nobody's."""
+        self.park(b"1")
+        self.confirm()
+        self.come_out(1)
+        (old,) = self.out
+        self.broker.ready[QUEUE] = 1
+        self.broker.close_channel(self.broker.consumers[f"amqprouter:{QUEUE}"][0], 406, "PRECONDITION_FAILED - timeout")
+        self.assertEqual((old.ledger.closed, self.lot.backlog), (True, 1))
+        self.clock.advance(REOPEN_DELAY)
+        self.assertEqual(self.lot.backlog, 1)
+        old.delivered()
+        self.assertEqual(self.lot.backlog, 1)
+        self.assertEqual(len(self.broker.sent("Basic.Consume")), 2)
+
+    def test_names(self) -> None:
+        self.assertEqual(lot_name("p", "device", "meter-17"), "p.parked.device.meter-17")
+        long = lot_name("p" * 100, "device", "é" * 127)
+        self.assertLessEqual(len(long.encode()), 255)
+        self.assertNotEqual(long, lot_name("p" * 100, "device", "é" * 126 + "e"))
+
+
+del LotContract
