@@ -122,13 +122,14 @@ async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
 
 
 async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
+    from amqprouter.auth.chains import reads_documents  # noqa: PLC0415
     from amqprouter.core.rules import RuleSet  # noqa: PLC0415
     from amqprouter.storage.mongo import MongoStore  # noqa: PLC0415
     from amqprouter.storage.mongo_address import read_address  # noqa: PLC0415
 
     collections = [target.name for target in RuleSet(settings.routes).targets if target.kind == "store"]
-    if not collections:
-        say("no route goes to it; not tried")
+    if not collections and not reads_documents(settings.auth):
+        say("no route goes to it, and no checker reads it; not tried")
         return
     store = MongoStore(settings.store, collections, reactor)
     connecting: Awaitable[None] = store.connect()
@@ -136,6 +137,8 @@ async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
         await connecting
         where = read_address(settings.store).uri
         names = ", ".join(sorted(set(collections)))
-        say(f"{where} answers; database {settings.store.database!r} has the indexes of {names}")
+        say(
+            f"{where} answers" + (f"; database {settings.store.database!r} has the indexes of {names}" if names else "")
+        )
     finally:
         await store.close()
