@@ -40,6 +40,7 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Confirm, Delivery, FrameReader, encode_ack, encode_publish
+from amqprouter.gate import TargetGate
 from amqprouter.interfaces import IDeviceSecret
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import (
@@ -96,7 +97,16 @@ class Bench:
             scheduler=self.scheduler,
             rules=self.rules,
             targets={
-                target: ExchangeTarget(self.publisher, target.name, "", self.outgoing) for target in self.rules.targets
+                target: TargetGate(
+                    str(target),
+                    ExchangeTarget(self.publisher, target.name, "", self.outgoing),
+                    self.clock,
+                    window=messages + 1,
+                    patience=1,
+                    random=random.random,
+                    wake=lambda: None,
+                )
+                for target in self.rules.targets
             },
             quarantine=BrokerQuarantine(self.publisher, names, self.outgoing, time.time),
             by_id_exchange=names.by_id,
