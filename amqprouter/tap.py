@@ -23,7 +23,7 @@ from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quarantine import BrokerQuarantine
-from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
+from amqprouter.amqp.replies import Replies
 from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
@@ -42,18 +42,15 @@ from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
-from amqprouter.core.target import Target
 from amqprouter.errors import ConfigError
 from amqprouter.gates import park_and_gate
-from amqprouter.interfaces import Identity, IDeviceSecret, IGatedTarget, IReadiness, IReloadable, IUserPassword
+from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.logs import make_observer
 from amqprouter.pipeline import Pipeline
 from amqprouter.preflight import hmac_proof, load_settings
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
-from amqprouter.storage.mongo import MongoStore
-from amqprouter.storage.target import StoreTarget
 from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.control import Command, ControlSite
 from amqprouter.web.control_socket import ControlSocket
@@ -61,6 +58,7 @@ from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import hub_gauges, make_site
 from amqprouter.web.status import StatusReport
+from amqprouter.wired_targets import wire_targets
 
 log = Logger()
 
@@ -164,27 +162,23 @@ def build(
     publisher = Publisher(clock, counters, max_attempts=settings.limits.max_attempts, random=randomness.random)
 
     rules = RuleSet(settings.routes)
-    collections = [target.name for target in rules.targets if target.kind == "store"]
-    store = MongoStore(settings.store, collections, reactor) if collections or reads_documents(settings.auth) else None
-    targets: dict[Target, IGatedTarget] = {}
-    for target in rules.targets:
-        if target.kind == "exchange":
-            targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
-        elif target.kind == "events":
-            targets[target] = EventsTarget(publisher, topology.names.events, counters)
-        elif store is not None:
-            targets[target] = StoreTarget(
-                store,
-                target.name,
-                settings.store,
-                clock,
-                counters,
-                randomness,
-                [settings.auth.secret_header, settings.auth.signature_header],
-            )
+    wired = wire_targets(
+        settings,
+        reactor,
+        clock,
+        targets=rules.targets,
+        needs_store=reads_documents(settings.auth),
+        names=topology.names,
+        publisher=publisher,
+        outgoing=outgoing,
+        counters=counters,
+        randomness=randomness,
+        wall_clock=wall_clock,
+    )
+    store = wired.store
 
     parking, gates = park_and_gate(
-        targets, settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline
+        wired.targets, settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline
     )
 
     def lock_out() -> LockOut:
@@ -224,6 +218,7 @@ def build(
         counts=counters.scheduled,
         complain=lambda problem: log.warn("{problem}", problem=problem),
     )
+    quarantine = BrokerQuarantine(publisher, topology.names, outgoing, wall_clock)
     pipeline = Pipeline(
         clock,
         wall_clock,
@@ -231,8 +226,8 @@ def build(
         acl=devices_acl,
         scheduler=scheduler,
         rules=rules,
-        targets=gates,
-        quarantine=BrokerQuarantine(publisher, topology.names, outgoing, wall_clock),
+        targets={target: gates[target] for target in rules.targets},
+        quarantine=quarantine,
         by_id_exchange=topology.names.by_id,
         replays=Replays(topology.names.replay, account_of(settings.broker)),
         limits=settings.limits,
@@ -248,6 +243,13 @@ def build(
         watchdog=settings.ingress.watchdog,
         counters=counters,
     )
+    replies = Replies(
+        topology.names.replies,
+        settings.topology.queue_type,
+        {section: [gates[target] for target in answers] for section, answers in wired.answers.items()},
+        quarantine,
+        wall_clock,
+    )
     hub = Hub(settings.events, counters, clock)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
     hub.throttle = reader.throttle
@@ -261,8 +263,9 @@ def build(
             reactor, settings.broker, purpose, prepare, clock=clock, counters=counters, random=randomness.random
         )
 
-    consume = link("consume", topology.declare, parking.attach, ingress.attach)  # what is parked is older
-    publish = link("publish", topology.declare, publisher.attach)
+    answering = [replies.attach] if wired.answers else []
+    consume = link("consume", topology.declare, parking.attach, ingress.attach, *answering)  # what is parked is older
+    publish = link("publish", topology.declare, publisher.attach, wired.attach)
     events = link("events", topology.declare_events, reader.attach)
     stores = [] if store is None else [store]
     readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]

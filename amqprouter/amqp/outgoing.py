@@ -61,6 +61,14 @@ class Outgoing:
             changed = front.known[self] = spliced[: len(spliced) - len(raw) + size]
         return changed + raw[size:]
 
+    def with_key(self, message: Message) -> bytes:
+        """As `passed_on`, and with the message's key: for targets whose routing key says something else.
+
+        :raises ValueError: the properties are malformed.
+        """
+        entries = _device_entry(DEVICE, message.device) + field_table.encode_entry(KEY_HEADER.decode(), message.key)
+        return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+
     def _spliced(self, message: Message) -> bytes:
         return message.properties.spliced(
             _DROPPED_PROPERTIES, self._dropped_headers, _device_entry(DEVICE, message.device)

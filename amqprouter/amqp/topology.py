@@ -9,6 +9,7 @@
     <prefix>.dead-letter (fanout) ───► <prefix>.dead-letters
     <prefix>.replay (fanout) ────────► <prefix>.replay   (out of those three, by `amqprouter rejected replay`)
                                        <prefix>.events  (stream)
+                                       <prefix>.replies (where a section of work wants answers)
 
 Ingress, shard and replay queues have a single active consumer, so that of several gateways one owns a queue, and with
 it the devices in it, at a time. The consistent-hash exchange hashes the whole routing key; device affinity needs the
@@ -57,6 +58,7 @@ class Names:
     dead_letters: str
     replay: str
     events: str
+    replies: str
 
     @classmethod
     def of(cls, topology: TopologySettings, ingress: IngressSettings) -> Names:
@@ -73,6 +75,7 @@ class Names:
             dead_letters=f"{prefix}.dead-letters",
             replay=f"{prefix}.replay",
             events=f"{prefix}.events",
+            replies=f"{prefix}.replies",
         )
 
 

@@ -11,6 +11,7 @@ from amqprouter.config.broker_auth import check_broker_auth
 from amqprouter.config.file import Problems, Sections
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
+from amqprouter.config.work import check_work
 from amqprouter.core.target import Target
 from amqprouter.core.uri import masked, parse_amqp_uri
 from amqprouter.settings import RouteSettings, Settings
@@ -26,6 +27,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_window(settings, problems)
     _check_proofs(settings, problems)
     check_broker_auth(settings, problems)
+    check_work(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
 
 

@@ -20,13 +20,23 @@ from typing import Any
 
 from amqprouter.config.checks import check_together
 from amqprouter.config.file import Problems, Sections, read_sections
-from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.config.values import CheckerCheck, ListOf, Pairs, Surroundings, Value
 from amqprouter.errors import ConfigError
-from amqprouter.settings import ClassSettings, ControlSettings, RouteSettings, Settings, TenantSettings
+from amqprouter.settings import (
+    CeleryTaskSettings,
+    ClassSettings,
+    ControlSettings,
+    RouteSettings,
+    Settings,
+    TenantSettings,
+    WorkQueueSettings,
+)
 
-_NAMED = {"route": ROUTE, "class": CLASS, "tenant": TENANT}
+_NAMED = {"route": ROUTE, "class": CLASS, "tenant": TENANT, "queue": QUEUE, "celery": CELERY}
 """Kinds of sections that there may be many of, each with a name of its own."""
+_REQUIRED = {"route": "targets", "celery": "task"}
+"""Options without which such a section means nothing."""
 _NAMED_HEADER = re.compile(rf"({'|'.join(_NAMED)})(\s.*)?", re.DOTALL)
 _INLINE_COMMENT = re.compile(r"\s[;#]\s*\w")
 
@@ -87,8 +97,9 @@ class _Reader:
                 if name in named[kind]:
                     self._problems.in_section(header, f"another {kind} has this name; each needs one of its own")
                 named[kind][name] = self._values(header, texts, _NAMED[kind])
-                if kind == "route":
-                    self._check_route(header, texts)
+                required = _REQUIRED.get(kind)
+                if required is not None and required not in texts:
+                    self._problems.in_option(header, required, None, "missing", _NAMED[kind][required].legal)
             else:
                 legal = [*SECTIONS, *(f"{kind} NAME" for kind in _NAMED)]
                 self._problems.in_section(header, f"unknown section{_nearest(header, legal)}")
@@ -96,14 +107,12 @@ class _Reader:
             settings,
             classes=tuple(ClassSettings(name, **values) for name, values in named["class"].items()),
             tenants=tuple(TenantSettings(name, **values) for name, values in named["tenant"].items()),
+            work_queues=tuple(WorkQueueSettings(name, **values) for name, values in named["queue"].items()),
+            celery_tasks=tuple(CeleryTaskSettings(name, **values) for name, values in named["celery"].items()),
             routes=tuple(
                 RouteSettings(name, **values) for name, values in named["route"].items() if values.get("targets")
             ),
         )
-
-    def _check_route(self, header: str, texts: dict[str, str]) -> None:
-        if "targets" not in texts:
-            self._problems.in_option(header, "targets", None, "missing; a route goes somewhere", ROUTE["targets"].legal)
 
     def _values(self, header: str, texts: dict[str, str], kinds: dict[str, Value]) -> dict[str, Any]:
         values = {}

@@ -33,6 +33,7 @@ from amqprouter.config.values import (
 )
 from amqprouter.core import limit, target
 from amqprouter.core.device_pattern import DevicePattern
+from amqprouter.core.placeholders import Template
 from amqprouter.core.terms import OVER
 from amqprouter.core.topic import TopicPattern
 from amqprouter.core.turns import MOST_WEIGHT, PRIORITIES
@@ -68,6 +69,7 @@ TOPIC_PATTERN = Text(
 )
 DEVICE_PATTERN = Text("a glob over device ids: *, ?, [abc], [!abc]", _device_pattern)
 TARGET = Text("", target.Target.parse, longest=600)  # its own errors name the legal forms
+TEMPLATE = Text("text, with placeholders such as {device}, {topic[0]}, {header[NAME]}, {body[NAME]}", Template)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
@@ -225,6 +227,35 @@ CLASS: dict[str, Value] = {
     "shadow": Boolean(),
 }
 """The options of each section ``[class NAME]``."""
+
+QUEUE: dict[str, Value] = {
+    "queue": OrEmpty(TEMPLATE, "the section's name"),
+    "exchange": OrEmpty(NAME, "the default exchange"),
+    "exchange_type": Choice(("direct", "topic", "fanout", "headers", "x-consistent-hash")),
+    "routing_key": OrEmpty(TEMPLATE, "the queue's name"),
+    "declare": Boolean(),
+    "queue_type": OrEmpty(Choice(("quorum", "classic")), "that of [topology]"),
+    "max_length": Integer(0, 2**31 - 1),
+    "ttl": Duration(0),
+    "max_priority": Integer(0, 255),
+    "dead_letter": Boolean(),
+    "priority": OrEmpty(TEMPLATE, "none"),
+    # Each queue takes some 20 kB of the broker's memory, with replicas more.
+    "max_queues": Integer(1, 100_000),
+    "idle": Duration(0),
+    "reply": ListOf(TARGET),
+}
+"""The options of each section ``[queue NAME]``."""
+
+CELERY: dict[str, Value] = {
+    **QUEUE,
+    "task": matching(r"[^\s\x00-\x1f\x7f]+", "a task's registered name, such as shop.tasks.resize"),
+    "args": ListOf(TEMPLATE),
+    "kwargs": Pairs(TEMPLATE),
+    "countdown": Duration(0),
+    "expires": Duration(0),
+}
+"""The options of each section ``[celery NAME]``."""
 
 TENANT: dict[str, Value] = {
     "limits": OrEmpty(LIMITS, "tenant_limits of [scheduler]"),

@@ -271,8 +271,9 @@ class ListOf(Kind):
 
 @dataclass(frozen=True)
 class Pairs(Kind):
-    """Names with values, ``unit=C, kind=alarm``; each name at most once."""
+    """Names with values, ``unit=C, kind=alarm``; each name at most once, each value one that `item` takes."""
 
+    item: Value | None = None
     legal: str = "a list, separated by commas or line ends, of NAME=TEXT"
 
     def read(self, text: str, surroundings: Surroundings) -> tuple[tuple[str, str], ...]:
@@ -285,7 +286,7 @@ class Pairs(Kind):
                 raise ValueError(f"the name {name[:40]!r}… is over 255 bytes")
             if name in pairs:
                 raise ValueError(f"{name!r} is named twice")
-            pairs[name] = value
+            pairs[name] = value if self.item is None else self.item.read(value, surroundings)
         return tuple(pairs.items())
 
 

@@ -46,7 +46,6 @@ class CeleryTask:
         *,
         expires: float = 0.0,
         countdown: float = 0.0,
-        reply_to: str = "",
         origin: str = "amqprouter",
         random_id: Callable[[], UUID],
     ) -> None:
@@ -55,7 +54,6 @@ class CeleryTask:
         self._kwargs = dict(kwargs or {})
         self._expires = expires
         self._countdown = countdown
-        self._reply_to = reply_to
         self._origin = origin
         self._random_id = random_id
 
@@ -71,8 +69,11 @@ class CeleryTask:
         name = "".join(f"{len(part)}:{part}" for part in (self.task, message.key, message_id))
         return str(uuid5(NAMESPACE, name))
 
-    def encoded(self, message: Message, now: float) -> tuple[bytes, bytes]:
-        """Properties (from the property flags on) and body; `now` is seconds since 1970.
+    def encoded(
+        self, message: Message, now: float, *, reply_to: str = "", correlation_id: str = ""
+    ) -> tuple[bytes, bytes]:
+        """Properties (from the property flags on) and body; `now` is seconds since 1970. A worker with the result
+        backend ``rpc://`` sends the result to the queue `reply_to`, under the correlation id: the task's id when empty.
 
         :raises FieldMissing: the message lacks what an argument is made of.
         :raises ValueError: the message's properties are malformed.
@@ -103,8 +104,8 @@ class CeleryTask:
             content_type="application/json",
             content_encoding="utf-8",
             headers=headers,
-            correlation_id=task_id,
-            reply_to=self._reply_to,
+            correlation_id=correlation_id or task_id,
+            reply_to=reply_to,
         )
         return properties, body
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-LEGAL = "exchange:NAME, exchange:NAME/ROUTING KEY, store:COLLECTION or events:"
+LEGAL = "exchange:NAME, exchange:NAME/ROUTING KEY, queue:NAME, celery:NAME, store:COLLECTION or events:"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_NAME = 255
@@ -20,9 +20,10 @@ class Target:
     """One target.
 
     An ``exchange`` target without a `routing_key` is sent to with the message's own. An ``events`` target has no name.
+    Those of a ``queue`` and a ``celery`` target are of sections of the configuration.
     """
 
-    kind: Literal["exchange", "store", "events"]
+    kind: Literal["exchange", "queue", "celery", "store", "events"]
     name: str = ""
     routing_key: str = ""
 
@@ -42,6 +43,8 @@ class Target:
             if max(len(name.encode()), len(routing_key.encode())) > _LONGEST_NAME:
                 raise ValueError(f"target {text[:40]!r}… has a name or routing key over {_LONGEST_NAME} bytes")
             return cls("exchange", name, routing_key)
+        if kind in ("queue", "celery") and rest:
+            return cls(kind, " ".join(rest.split()))  # type: ignore[arg-type]
         if kind == "store" and rest:
             if "$" in rest or rest.startswith("system.") or rest[0] == "." or rest[-1] == ".":
                 raise ValueError(f"target {text!r}: a collection has no '$', no 'system.' in front, no '.' at its ends")

@@ -8,8 +8,15 @@ import re
 from pathlib import Path
 
 from amqprouter.config import load
-from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
-from amqprouter.settings import ClassSettings, RouteSettings, Settings, TenantSettings
+from amqprouter.config.options import CELERY, CLASS, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.settings import (
+    CeleryTaskSettings,
+    ClassSettings,
+    RouteSettings,
+    Settings,
+    TenantSettings,
+    WorkQueueSettings,
+)
 from tests.support.config import ConfigTestCase
 
 CHECKOUT = Path(__file__).parents[3]
@@ -26,7 +33,13 @@ class ExampleConfigTests(ConfigTestCase):
         self.assertEqual(load(str(EXAMPLE), environ={}), Settings(routes=ROUTES))
 
     def test_the_defaults_it_shows_are_the_defaults(self) -> None:
-        settings = Settings(classes=(ClassSettings("default"),), tenants=(TenantSettings("acme"),), routes=ROUTES)
+        settings = Settings(
+            classes=(ClassSettings("default"),),
+            tenants=(TenantSettings("acme"),),
+            work_queues=(WorkQueueSettings("work"),),
+            celery_tasks=(CeleryTaskSettings("resize", task="shop.tasks.resize"),),
+            routes=ROUTES,
+        )
         self.assertEqual(self.load(self.uncommented()), settings)
 
     def test_it_names_every_option_once_and_no_other(self) -> None:
@@ -35,7 +48,9 @@ class ExampleConfigTests(ConfigTestCase):
         named = {section: list(parser[section]) for section in parser.sections()}
         expected = {section: list(kinds) for section, kinds in SECTIONS.items()}
         expected |= {"route everything": list(ROUTE), "class default": list(CLASS), "tenant acme": list(TENANT)}
-        self.assertEqual(named, expected)
+        expected |= {"queue work": list(QUEUE), "celery resize": list(CELERY)}
+        in_order = {section: sorted(options) for section, options in named.items()}
+        self.assertEqual(in_order, {section: sorted(options) for section, options in expected.items()})
 
     def test_every_group_of_options_is_explained(self) -> None:
         lines = EXAMPLE.read_text("utf-8").split("\n")

@@ -6,9 +6,16 @@ from dataclasses import fields
 
 from zope.interface.interface import InterfaceClass
 
-from amqprouter.config.options import CLASS, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.settings import ClassSettings, RouteSettings, Settings, TenantSettings
+from amqprouter.settings import (
+    CeleryTaskSettings,
+    ClassSettings,
+    RouteSettings,
+    Settings,
+    TenantSettings,
+    WorkQueueSettings,
+)
 from tests.support.config import ConfigTestCase, known_checkers
 
 # (section, key, text, value)
@@ -186,20 +193,26 @@ SECRETS = (
 
 class TableTests(ConfigTestCase):
     def test_every_setting_is_an_option_and_every_option_a_setting(self) -> None:
-        named = {"classes", "tenants", "routes"}
+        named = {"classes", "tenants", "routes", "work_queues", "celery_tasks"}
         sections = {
             field.name: getattr(Settings(), field.name) for field in fields(Settings) if field.name not in named
         }
         self.assertEqual(list(SECTIONS), list(sections))
         for name, section in sections.items():
             self.assertEqual(list(SECTIONS[name]), [field.name for field in fields(section)])
-        for kinds, settings in ((ROUTE, RouteSettings), (CLASS, ClassSettings), (TENANT, TenantSettings)):
+        for kinds, settings in (
+            (ROUTE, RouteSettings),
+            (CLASS, ClassSettings),
+            (TENANT, TenantSettings),
+            (QUEUE, WorkQueueSettings),
+            (CELERY, CeleryTaskSettings),
+        ):
             self.assertEqual({"name", *kinds}, {field.name for field in fields(settings)})
 
     def test_every_option_says_what_is_legal(self) -> None:
-        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT):
+        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT, QUEUE, CELERY):
             for key, kind in kinds.items():
-                self.assertTrue(kind.legal or key == "targets", key)
+                self.assertTrue(kind.legal or key in ("targets", "reply"), key)
 
     def test_nothing_set_gives_the_defaults(self) -> None:
         self.assertEqual(self.load(""), Settings())

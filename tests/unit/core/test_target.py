@@ -7,6 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.core.target import Target
 
 GOOD = {
+    "queue:images": Target("queue", "images"),
+    "celery:resize": Target("celery", "resize"),
     "exchange:alarms": Target("exchange", "alarms"),
     "exchange:amq.topic": Target("exchange", "amq.topic"),
     "exchange:jobs/resize.image": Target("exchange", "jobs", "resize.image"),
@@ -36,7 +38,9 @@ BAD = (
     "store:a\0b",
     "events",
     "events:all",
-    "queue:x",
+    "queue:",
+    "celery:",
+    "topic:x",
 )
 
 

@@ -1,0 +1,167 @@
+"""Targets whose messages are work: queues of one's own, and Celery tasks.
+
+What a section's placeholders ask for is looked up for each message; one that lacks it, or would make a name that no
+queue may have, is refused, and so dead-lettered with the reason. A message that asks for an answer carries in its
+correlation id what it is about, so that the answer can be told as an event of the same device and topic without anybody
+having to remember it (see `amqprouter.amqp.replies`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Protocol
+from uuid import UUID
+
+from zope.interface import implementer
+
+from amqprouter.amqp.declared_queues import DeclaredQueues
+from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.celery_task import CeleryTask
+from amqprouter.core.message import Message
+from amqprouter.core.placeholders import FieldMissing, Template
+from amqprouter.core.property_edit import text_value, with_values
+from amqprouter.core.reply import ReplyAddress
+from amqprouter.core.settlement import Settlement
+from amqprouter.interfaces import IGate, IGatedTarget
+from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
+
+_NO_QUEUE_NAME = re.compile(r"[\x00-\x1f\x7f]|amq\.")
+"""Control characters anywhere, or the broker's own names (AMQP 0-9-1, queue.declare) at the start: see `_bad_name`."""
+
+
+class Encoder(Protocol):
+    """Makes what is published out of a message."""
+
+    def __call__(self, message: Message, reply_to: str, correlation_id: str) -> tuple[bytes, bytes]:
+        """Properties and body; both texts are empty when no answer is wanted.
+
+        :raises ValueError: the message lacks something, or is malformed.
+        """
+
+
+def passing_on(outgoing: Outgoing) -> Encoder:
+    """The message as it came, for queues."""
+
+    def encode(message: Message, reply_to: str, correlation_id: str) -> tuple[bytes, bytes]:
+        properties = outgoing.with_key(message)
+        if reply_to:
+            values = {"reply_to": text_value(reply_to), "correlation_id": text_value(correlation_id)}
+            properties = with_values(properties, values)
+        return properties, message.body
+
+    return encode
+
+
+def calling(settings: CeleryTaskSettings, wall_clock: Callable[[], float], random_id: Callable[[], UUID]) -> Encoder:
+    """A Celery task's call. Raises `ValueError` for bad placeholders."""
+    task = CeleryTask(
+        settings.task,
+        [Template(text) for text in settings.args],
+        {name: Template(text) for name, text in settings.kwargs},
+        expires=settings.expires,
+        countdown=settings.countdown,
+        random_id=random_id,
+    )
+
+    def encode(message: Message, reply_to: str, correlation_id: str) -> tuple[bytes, bytes]:
+        return task.encoded(message, wall_clock(), reply_to=reply_to, correlation_id=correlation_id)
+
+    return encode
+
+
+@implementer(IGatedTarget)
+class WorkTarget:
+    """Publishes to the queues of one section; it needs a gate.
+
+    :param kind: ``queue`` or ``celery``.
+    :param own_prefix: names of queues that begin so are the daemon's own.
+    :param replies: the queue for answers.
+    """
+
+    _gate: IGate
+
+    def __init__(
+        self,
+        kind: str,
+        settings: WorkQueueSettings,
+        publisher: Publisher,
+        queues: DeclaredQueues,
+        encode: Encoder,
+        *,
+        own_prefix: str,
+        replies: str,
+        random_id: Callable[[], UUID],
+    ) -> None:
+        self._section = f"{kind} {settings.name}"
+        self._settings = settings
+        self._publisher = publisher
+        self._queues = queues
+        self._encode = encode
+        self._own_prefix = own_prefix
+        self._replies = replies if settings.reply else ""
+        self._random_id = random_id
+        self._exchange = settings.exchange.encode()
+        self._queue = Template(settings.queue or settings.name)
+        self._routing_key = Template(settings.routing_key) if settings.routing_key else self._queue
+        self._priority = Template(settings.priority) if settings.priority else None
+
+    def use_gate(self, gate: IGate) -> None:
+        """See `IGatedTarget`."""
+        self._gate = gate
+
+    def deliver(self, message: Message, settlement: Settlement) -> None:
+        gate = self._gate
+        try:
+            queue = self._queue.render(message)
+            key = self._routing_key.render(message)
+            properties, body = self._encode(message, self._replies, self._correlation_id(message))
+            if self._priority is not None:
+                properties = with_values(properties, {"priority": _priority(self._priority.render(message))})
+        except FieldMissing as error:
+            gate.refused(settlement, f"no-such-field: {error}")
+            return
+        except ValueError as error:
+            gate.refused(settlement, f"malformed-properties: {type(error).__name__}")
+            return
+        if self._bad_name(queue) or len(key.encode()) > 255:
+            gate.refused(settlement, "bad-queue-name")
+            return
+
+        publisher = self._publisher
+        if not self._settings.declare or self._queues.ready(queue, key):
+            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
+        elif self._queues.admits(queue):
+
+            def publish() -> None:
+                publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
+                publisher.flush()
+
+            self._queues.when_ready(queue, key, publish)
+        else:
+            gate.refused(settlement, "too-many-queues")
+
+    def flush(self) -> None:
+        self._publisher.flush()
+
+    def _correlation_id(self, message: Message) -> str:
+        if not self._replies:
+            return ""
+        return ReplyAddress(self._section, message.key).correlation_id(self._random_id())
+
+    def _bad_name(self, queue: str) -> bool:
+        if not queue or len(queue.encode("utf-8", "surrogatepass")) > 255:
+            return True
+        found = _NO_QUEUE_NAME.search(queue)
+        return queue.startswith(self._own_prefix) or (found is not None and (found.start() == 0 or found[0] != "amq."))
+
+
+def _priority(text: str) -> bytes:
+    """A priority, as a property's value.
+
+    :raises FieldMissing: the text is none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text) <= 255):
+        raise FieldMissing("the priority is no number from 0 to 255")
+    return bytes((int(text),))

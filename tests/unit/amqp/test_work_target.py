@@ -1,0 +1,194 @@
+"""Work queues: declared before they are published to, named by messages, bounded in number."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from uuid import UUID
+
+from pamqp import commands
+
+from amqprouter.amqp.declared_queues import RETRY, DeclaredQueues
+from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.work_target import WorkTarget, calling, passing_on
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
+from amqprouter.testing_gate import OpenGate
+from tests.unit.amqp.harness import BrokerTestCase
+
+
+class WorkTargetTests(BrokerTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ended: list[tuple[int, list[str]]] = []
+        self.number = 0
+
+    def target(self, settings: WorkQueueSettings) -> WorkTarget:
+        """A target on a connection to the broker in memory."""
+        self.queues = DeclaredQueues(self.clock, settings, "quorum", "dead")
+        publisher = Publisher(self.clock, Counters(), max_attempts=3, random=lambda: 0.5)
+        self.addCleanup(publisher.stop)
+        connection = self.connected()
+        self.run_now(publisher.attach(connection))
+        if settings.declare:
+            attaching = self.start(self.queues.attach(connection))
+            self.turn()
+            self.successResultOf(attaching)
+        encode = passing_on(Outgoing("x-secret"))
+        if isinstance(settings, CeleryTaskSettings):
+            encode = calling(settings, lambda: 0.0, lambda: UUID(int=1))
+        target = WorkTarget(
+            "queue",
+            settings,
+            publisher,
+            self.queues,
+            encode,
+            own_prefix="amqprouter.",
+            replies="amqprouter.replies",
+            random_id=lambda: UUID(int=1),
+        )
+        target.use_gate(OpenGate())
+        return target
+
+    def deliver(self, target: WorkTarget, topic: str = "up.a", body: object = 1, **properties: str) -> None:
+        self.number += 1
+        raw = Properties(encode_properties(**properties))  # type: ignore[arg-type]
+        message = Message("dev1", topic, json.dumps(body).encode(), raw, routing_key=f"dev1.{topic}".encode())
+        target.deliver(
+            message, Settlement(message, self.number, AckLedger(), lambda s: self.ended.append((s.tag, s.refusals)))
+        )
+        target.flush()
+        self.turn()
+
+    def declared(self) -> list[tuple[str, dict[str, object]]]:
+        return [(command.queue, command.arguments) for command in self.broker.sent("Queue.Declare")]
+
+    def test_a_fixed_queue(self) -> None:
+        """It is declared with the connection, and gets the message with its device and key."""
+        target = self.target(WorkQueueSettings("work"))
+        self.assertEqual(
+            self.declared(),
+            [
+                (
+                    "work",
+                    {
+                        "x-queue-type": "quorum",
+                        "x-dead-letter-exchange": "dead",
+                        "x-dead-letter-strategy": "at-least-once",
+                        "x-overflow": "reject-publish",
+                    },
+                )
+            ],
+        )
+        self.deliver(target, message_id="m")
+        (published,) = self.broker.published
+        self.assertEqual((published.exchange, published.routing_key, published.body), ("", "work", b"1"))
+        headers = Properties(published.properties).headers
+        self.assertEqual(headers, {"x-amqprouter-device": "dev1", "x-amqprouter-key": "dev1.up.a"})
+        self.assertEqual(self.ended, [(1, [])])
+
+    def test_queues_named_by_messages(self) -> None:
+        """Each is declared once, bound, and goes away when nobody uses it; there are no more than so many."""
+        settings = WorkQueueSettings(
+            "work", "w.{topic[1]}", "jobs", routing_key="{topic}", queue_type="classic", max_queues=2, idle=60
+        )
+        target = self.target(settings)
+        self.assertEqual(self.declared(), [])
+        for topic in ("up.a", "up.a", "up.b", "up.c", "up.a"):
+            self.deliver(target, topic)
+        arguments = {"x-dead-letter-exchange": "dead", "x-expires": 60_000}
+        self.assertEqual(self.declared(), [("w.a", arguments), ("w.b", arguments)])
+        bound = [(command.queue, command.exchange, command.routing_key) for command in self.broker.sent("Queue.Bind")]
+        self.assertEqual(bound, [("w.a", "jobs", "up.a"), ("w.b", "jobs", "up.b")])
+        self.assertEqual([one.routing_key for one in self.broker.published], ["up.a", "up.a", "up.b", "up.a"])
+        self.assertEqual(dict(self.ended)[4], ["too-many-queues"])
+        self.clock.advance(31)
+        self.deliver(target, "up.a")
+        self.assertEqual(len(self.declared()), 3)
+
+    def test_messages_wait_for_their_queue(self) -> None:
+        """In order; a refusal is tried again, and is not the messages' fault."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}"))
+        self.broker.refusals["Queue.Declare"] = (403, "ACCESS_REFUSED - not now")
+        self.deliver(target, body=1)
+        self.deliver(target, body=2)
+        self.assertEqual((self.broker.published, self.ended, self.queues.waiting), ([], [], 2))
+        self.broker.refusals.clear()
+        self.clock.advance(RETRY)
+        self.turn()
+        self.assertEqual([one.body for one in self.broker.published], [b"1", b"2"])
+        self.queues.stop()
+
+    def test_a_queue_with_other_properties(self) -> None:
+        """It is named in the log; the daemon goes on, and the messages wait."""
+        self.broker.refusals["Queue.Declare"] = (406, "PRECONDITION_FAILED - inequivalent arg")
+        target = self.target(WorkQueueSettings("work"))
+        self.deliver(target)
+        self.assertEqual((self.ended, self.queues.waiting), ([], 1))
+        self.queues.stop()
+
+    def test_queues_that_are_not_ours_to_declare(self) -> None:
+        target = self.target(WorkQueueSettings("work", declare=False, exchange="jobs", routing_key="{device}"))
+        self.deliver(target)
+        self.assertEqual(self.declared(), [])
+        self.assertEqual([(one.exchange, one.routing_key) for one in self.broker.published], [("jobs", "dev1")])
+
+    def test_what_a_message_lacks(self) -> None:
+        target = self.target(WorkQueueSettings("work", "{header[queue]}", priority="{topic[1]}"))
+        for number, (headers, topic, reason) in enumerate(
+            (
+                ({}, "up.1", "no-such-field: no {header[queue]} in the message"),
+                ({"queue": "w"}, "up.x", "no-such-field: the priority is no number from 0 to 255"),
+                ({"queue": "w"}, "up.256", "no-such-field: the priority is no number from 0 to 255"),
+                ({"queue": "amq.gen"}, "up.1", "bad-queue-name"),
+                ({"queue": "amqprouter.ingress"}, "up.1", "bad-queue-name"),
+                ({"queue": ""}, "up.1", "bad-queue-name"),
+                ({"queue": "x" * 256}, "up.1", "bad-queue-name"),
+                ({"queue": "a\nb"}, "up.1", "bad-queue-name"),
+            ),
+            1,
+        ):
+            self.deliver(target, topic, headers=headers)  # type: ignore[arg-type]
+            self.assertEqual(dict(self.ended)[number], [reason])
+        self.deliver(target, "up.7", headers={"queue": "w"})  # type: ignore[arg-type]
+        (published,) = self.broker.published
+        properties = Properties(published.properties)
+        start, end = properties.spans()[4]
+        self.assertEqual(properties.raw[start:end], b"\x07")
+
+    def test_answers(self) -> None:
+        settings = WorkQueueSettings("work", reply=("events:",))
+        self.deliver(self.target(settings), correlation_id="the device's own")
+        properties = Properties(self.broker.published[0].properties)
+        self.assertEqual(properties.text("reply_to"), "amqprouter.replies")
+        self.assertEqual(properties.text("correlation_id"), f"{UUID(int=1).hex}|queue work|dev1.up.a")
+
+    def test_celery(self) -> None:
+        settings = CeleryTaskSettings("resize", task="shop.resize", reply=("events:",))
+        target = self.target(settings)
+        self.assertEqual(self.declared(), [("celery", {})])  # as a worker declares it
+        self.deliver(target, body={"a": 1}, message_id="m")
+        (published,) = self.broker.published
+        properties = Properties(published.properties)
+        self.assertEqual(properties.headers["task"], "shop.resize")
+        self.assertEqual(properties.text("reply_to"), "amqprouter.replies")
+        self.assertEqual(json.loads(published.body)[0], [{"a": 1}])
+        self.deliver(self.target(replace(settings, args=("{body[b]}",))), body={"a": 1})
+        self.assertEqual(self.ended[-1][1], ["no-such-field: no {body[b]} in the message"])
+
+    def test_after_a_reconnect(self) -> None:
+        """What was declared may be gone with the broker: it is declared anew before anything is published."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}"))
+        self.deliver(target)
+        self.broker.send(0, commands.Connection.Blocked("x"))
+        before = len(self.declared())
+        connection = self.connected()
+        attaching = self.start(self.queues.attach(connection))
+        self.turn()
+        self.successResultOf(attaching)
+        self.deliver(target)
+        self.assertEqual(len(self.declared()), before + 1)
