@@ -43,6 +43,8 @@ BROKER_HEADERS = frozenset({
 ENCODING_ERRORS = (BSONError, OverflowError, UnicodeEncodeError, RecursionError, TypeError)
 """What `bson.encode` raises for what it cannot hold."""
 
+_PLAIN_ENCODINGS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"identity"})
+"""Content encodings that leave the body as it is. Kombu, and so Celery, names the character set there."""
 _UTC = timezone.utc
 _INT64 = 1 << 63
 
@@ -81,6 +83,7 @@ class DocumentMaker:
             fields["content_type"] = content_type
         if encoding:
             fields["content_encoding"] = encoding.decode("utf-8", "backslashreplace")
+        if encoding and encoding.lower() not in _PLAIN_ENCODINGS:
             promised = may_be_json = False
         elif content_type is None:
             promised, may_be_json = False, body[:1] in (b"{", b"[")

@@ -161,7 +161,7 @@ class Gateway:
     """One daemon: configured in `folder`, started and stopped at will."""
 
     def __init__(self, folder: Path, broker_uri: str, store_uri: str, database: str, **options: Mapping[str, object]):
-        """`options` are sections of the configuration, by name; ``route_X`` stands for ``[route X]``."""
+        """`options` are sections of the configuration, by name; ``route_X`` stands for ``[route X]``, and so on."""
         self.folder = folder.absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
@@ -177,7 +177,9 @@ class Gateway:
             "http": {"endpoint": f"tcp:{self.port}:interface=127.0.0.1"},
         }
         for name, values in options.items():
-            sections.setdefault(name.replace("route_", "route "), {}).update(values)
+            kind, _, rest = name.partition("_")
+            header = f"{kind} {rest}" if kind in ("route", "queue", "celery") else name
+            sections.setdefault(header, {}).update(values)
         if not any(name.startswith("route ") for name in sections):
             sections["route all"] = {"targets": "store:readings, events:"}
         self.sections = sections

@@ -206,6 +206,12 @@ class BodyTests(DocumentTestCase):
         stored = self.document(Message("d", "t", b"\x1f\x8b", Properties(raw)))
         self.assertEqual((stored["body"], stored["content_encoding"]), (b"\x1f\x8b", "gzip"))
 
+    def test_the_name_of_a_character_set_packs_nothing(self) -> None:
+        """Kombu and Celery write it there."""
+        raw = encode_properties(content_type="application/json", content_encoding="UTF-8")
+        stored = self.document(Message("d", "t", b'{"a": 1}', Properties(raw)))
+        self.assertEqual((stored["body"], stored["content_encoding"]), ({"a": 1}, "UTF-8"))
+
     def test_promised_json_that_cannot_be_stored(self) -> None:
         for raw, reason in (
             (b"", "bad-json"),

@@ -1,0 +1,121 @@
+"""Work that routes hand out: to queues that ``amqprouter worker`` is behind, and to an unmodified Celery worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet.defer import Deferred
+
+from amqprouter.core.properties import Properties
+from tests.support.gateway import ROOT, Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.process import Child, until
+from tests.support.servers import Vhost
+
+
+class WorkTests(GatewayTestCase):
+    async def answers(self, database: TestDatabase, count: int, child: Child) -> list[dict[str, Any]]:
+        """The documents of so many answers."""
+
+        async def so_many() -> bool:
+            return database.count("answers") >= count
+
+        await until(so_many, what=f"{count} answers", timeout=40, child=child)
+        return database.documents("answers")
+
+    def test_a_worker_behind_queues_that_messages_name(self) -> Deferred[None]:
+        """What it answers is stored and told as the device's own, one topic word further; what it can't do is kept."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            folder = Path(self.mktemp()).absolute()
+            folder.mkdir()
+            sent = [fleet.send("dev1", "up.double", b'{"n": %d}' % n) for n in range(5)]
+            broken = fleet.send("dev2", "up.double", b"no json", content_type="text/plain")
+            nowhere = fleet.send("dev2", "up", b"1")
+            await fleet.all_confirmed()
+            command = [sys.executable, "-m", "amqprouter.cli.main", "worker", "--uri", vhost.uri, "--processes", "2"]
+            command += ["--queue-type", "classic", "work.double", "tests.support.jobs:double"]
+            worker = Child(command, log=folder / "worker.log", env=dict(os.environ), cwd=ROOT)
+            try:
+                documents = await self.answers(database, 5, worker)
+
+                async def failed() -> bool:
+                    return (await vhost.list_queues()).get("work.double.failed") == 1
+
+                await until(failed, what="the broken one has failed", timeout=20, child=worker)
+            finally:
+                await worker.stop()
+            self.assertEqual({document["topic"] for document in documents}, {"up.double.reply"})
+            self.assertEqual({document["device"] for document in documents}, {"dev1"})
+            self.assertEqual(sorted(document["body"]["twice"] for document in documents), [0, 2, 4, 6, 8])
+            (kept,) = await drain_queue(vhost.uri, "work.double.failed", 1)
+            headers = Properties(kept.properties).headers
+            self.assertEqual((Properties(kept.properties).message_id, kept.body), (broken, b"no json"))
+            self.assertEqual(headers["x-amqprouter-key"], "dev2.up.double")
+            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertEqual(Properties(dead.properties).message_id, nowhere)
+            self.assertEqual(reason_of(dead), "no-such-field: no {topic[1]} in the message")
+            self.assertEqual(len(sent), 5)
+            self.assertEqual((await vhost.list_queues())["amqprouter.replies"], 0)
+
+        work: dict[str, Any] = {"queue": "work.{topic[1]}", "reply": "store:answers, events:", "max_queues": 5}
+        return self.run_with(test, queue_work=work, route_all={"targets": "queue:work"})
+
+    def test_an_unmodified_celery_worker(self) -> Deferred[None]:
+        if not find_spec("celery"):
+            raise SkipTest("celery is not installed")
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            folder = Path(self.mktemp()).absolute()
+            folder.mkdir()
+            headers = {"unit": "C"}
+            fleet.send("dev1", "up.x", b'{"n": 4}', headers=headers)
+            fleet.send("dev2", "up.x", b'{"n": -1}', headers=headers)
+            lacking = fleet.send("dev1", "up.x", b'{"n": 4}')
+            await fleet.all_confirmed()
+            environment = {
+                **os.environ,
+                "CELERY_BROKER": vhost.uri.replace("amqp://", "pyamqp://"),
+                "PYTHONPATH": str(ROOT),
+            }
+            command = [sys.executable, "-m", "celery", "-A", "tests.support.celery_tasks", "worker", "-P", "solo"]
+            command += ["-Q", "pictures", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+            worker = Child(command, log=folder / "celery.log", env=environment, cwd=folder)
+            try:
+                documents = await self.answers(database, 2, worker)
+            finally:
+                await worker.stop()
+            by_device = {document["device"]: document for document in documents}
+            good, bad = by_device["dev1"]["body"], by_device["dev2"]["body"]
+            self.assertEqual(by_device["dev1"]["topic"], "up.x.reply")
+            self.assertEqual(good["status"], "SUCCESS")
+            self.assertEqual(good["result"], {"device": "dev1", "twice": 8, "unit": "C", "id": good["task_id"]})
+            self.assertEqual((bad["status"], bad["result"]["exc_type"]), ("FAILURE", "ValueError"))
+            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertEqual(Properties(dead.properties).message_id, lacking)
+            self.assertEqual(reason_of(dead), "no-such-field: no {header[unit]} in the message")
+
+        resize = {
+            "task": "shop.resize",
+            "queue": "pictures",
+            "args": "{device}, {body}",
+            "kwargs": "unit={header[unit]}",
+            "expires": "1h",
+            "reply": "store:answers",
+        }
+        return self.run_with(test, celery_resize=resize, route_all={"targets": "celery:resize"})
+
+    def test_answers_that_nobody_understands_are_kept(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            fleet.send("dev1", "x", b"from nowhere", exchange="", key="amqprouter.replies")
+            await fleet.all_confirmed()
+            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertEqual((dead.body, reason_of(dead)), (b"from nowhere", "unknown-reply"))
+
+        return self.run_with(test, queue_work={"reply": "events:"}, route_all={"targets": "queue:work"})
