@@ -307,7 +307,8 @@ class Pipeline:
         if ledger.settle(settlement.tag):
             self._counters.settled += 1
             self._dirty.add(ledger)
-        self.wake()
+        if self._soon_call is None:
+            self.wake()
 
     # Turns of the crank.
 

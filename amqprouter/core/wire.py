@@ -30,6 +30,7 @@ _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER, _RETURN, _ACK, _NACK = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32", b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")  # class, weight, body size; property flags follow
+_HEADER_FRAME = struct.Struct(">BHIIQ")  # frame head; class and weight, body size
 _MIN_HEADER_SIZE = _CONTENT_HEAD.size + 2  # with the property flags
 _DELIVERY_TAG = struct.Struct(">QB")
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
@@ -194,23 +195,22 @@ class FrameReader:
 
         Returns the offset behind it; or, negated, the offset where reading goes on frame by frame.
         """
-        channel, frame_max = delivery.channel, self.frame_max
+        channel, limit = delivery.channel, self.frame_max - FRAME_OVERHEAD
         if end - position >= FRAME_OVERHEAD + _MIN_HEADER_SIZE and not self._assemblies:
-            kind, header_channel, size = _FRAME_HEAD.unpack_from(data, position)
+            kind, header_channel, size, _, body_size = _HEADER_FRAME.unpack_from(data, position)
             behind: int = position + FRAME_OVERHEAD + size
             if (
                 kind == _HEADER
                 and header_channel == channel
-                and _MIN_HEADER_SIZE <= size <= frame_max - FRAME_OVERHEAD
+                and _MIN_HEADER_SIZE <= size <= limit
                 and behind <= end
                 and data[behind - 1] == FRAME_END
             ):
-                body_size = _CONTENT_HEAD.unpack_from(data, position + 7)[2]
                 if not body_size:
                     delivery.properties = data[position + 19 : behind - 1]
                     return behind
                 body_behind: int = behind + FRAME_OVERHEAD + body_size
-                if body_behind <= end and FRAME_OVERHEAD + body_size <= frame_max:
+                if body_behind <= end and body_size <= limit:
                     kind, body_channel, size = _FRAME_HEAD.unpack_from(data, behind)
                     if (
                         kind == _BODY
