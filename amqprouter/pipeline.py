@@ -18,7 +18,7 @@ Bounds: everything held anywhere is an unacknowledged delivery, and their number
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -227,6 +227,11 @@ class Pipeline:
             self._reject_as_over(settlement, now)
         elif decision is Decision.PARK:
             self._park(settlement, now)
+
+    def park(self, settlements: Iterable[Settlement]) -> None:
+        """Let go of messages that would wait too long under new limits."""
+        for settlement in settlements:
+            self._park(settlement, self._clock.seconds())
 
     def _park(self, settlement: Settlement, now: float) -> None:
         """Too much of the device waits already."""

@@ -66,7 +66,8 @@ class Reloader:
             return self._kept(error.problems)
         except ValueError as error:
             return self._kept([f"{error}; a target that is new needs a restart"])
-        self._scheduler.configure(settings.scheduler, settings.classes, settings.tenants, self._now())
+        over = self._scheduler.configure(settings.scheduler, settings.classes, settings.tenants, self._now())
+        self._pipeline.park(over)
         problems: list[str] = []
         for part in self._parts:
             try:

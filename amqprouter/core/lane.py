@@ -87,6 +87,7 @@ class Device(Generic[Item]):
         for meter in terms.meters:
             if not meter.is_shadow:
                 ahead = meter.turns.count + (meter.holder is not None)
+                ahead *= held + 1  # the others take turns with each of the device's own
                 wait = max(wait, meter.limit.wait(meter.state, size, now) + meter.limit.backlog(ahead, ahead * size))
         return wait
 

@@ -39,7 +39,7 @@ from typing import Generic, Protocol, TypeVar
 from amqprouter.core.decision import Decision
 from amqprouter.core.explanation import Explanation, explain
 from amqprouter.core.known_devices import KnownDevices
-from amqprouter.core.lane import Device, Place, Waiting
+from amqprouter.core.lane import Device, Lane, Place, Waiting
 from amqprouter.core.limit import Limit
 from amqprouter.core.talkers import Talkers
 from amqprouter.core.terms import (
@@ -116,8 +116,11 @@ class Scheduler(Generic[Item]):
 
     def configure(
         self, limits: Limits, classes: Sequence[ClassOptions], tenants: Sequence[TenantOptions], now: float
-    ) -> None:
-        """Use these limits and bounds from now on; what was used stays used, and what waits goes by the new ones."""
+    ) -> list[Item]:
+        """Use these limits and bounds from now on; what was used stays used, and what waits goes by the new ones.
+
+        Returns what would wait too long by these, in order for each device: it is to be parked.
+        """
         book = TermsBook(limits, classes, tenants, self._complain)
         self._book.retire(book, now)
         self._book = book
@@ -126,10 +129,12 @@ class Scheduler(Generic[Item]):
         self._room.clear(self._book.meters())
         for lane in lanes:
             self._renew(lane.name, lane.device, lane.device.terms.granted, now)
-            self._room.make_ready(lane)
+        return [item for lane in lanes for item in self._wait_or_leave(lane, now)]
 
-    def set_limit(self, name: str, limit: Limit | None, now: float) -> None:
+    def set_limit(self, name: str, limit: Limit | None, now: float) -> list[Item]:
         """Give a device a limit of its own, whatever its class or checker says; None takes it away again.
+
+        Returns what would wait too long by it, in order: it is to be parked.
 
         :raises ValueError: too many devices have one.
         """
@@ -141,10 +146,18 @@ class Scheduler(Generic[Item]):
             self.overrides[name] = limit
         device = self._devices.get(name)
         if device is None:
-            return
+            return []
         self._renew(name, device, device.terms.granted, now)
-        if device.lane is not None and device.lane.place == Place.ASLEEP:
-            self._room.make_ready(device.lane)
+        if device.lane is None or device.lane.place != Place.ASLEEP:
+            return []
+        return self._wait_or_leave(device.lane, now)
+
+    def _wait_or_leave(self, lane: Lane[Item], now: float) -> list[Item]:
+        """Have a lane that stands nowhere or sleeps take turns, or else the messages that would wait too long."""
+        if lane.device.expected_wait(len(lane.items) - 1, lane.size, now) <= self._limits.max_hold:
+            self._room.make_ready(lane)
+            return []
+        return self._room.empty(lane)
 
     # In.
 

@@ -125,6 +125,16 @@ class WaitingRoom(Generic[Item]):
             self.leave(lane)
         return waiting
 
+    def empty(self, lane: Lane[Item]) -> list[Item]:
+        """Take all messages out of a lane that stands nowhere or sleeps."""
+        self.give_up(lane)
+        self.move(lane, Place.NOWHERE)
+        items = [waiting.item for waiting in lane.items]
+        self.waiting -= len(items)
+        lane.items.clear()
+        self.leave(lane)
+        return items
+
     def clear(self, meters: Sequence[Meter]) -> None:
         """Have no lane stand anywhere, nor hold any of the shared buckets."""
         self.ready, self._wheel = Turns(), TimerWheel()

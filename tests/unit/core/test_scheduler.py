@@ -239,6 +239,18 @@ class ClassTests(SynchronousTestCase):
         self.scheduler.set_limit("a", None, 0.02)
         self.assertEqual(self.scheduler.explain("a", 0.02).limits[0].text, "10/s burst 5")
 
+    def test_what_would_wait_too_long_under_a_lower_limit_is_let_go_of(self) -> None:
+        for name in "ab":
+            for n in range(8):
+                self.scheduler.offer(name, f"{name}{n}", 0.0)
+        self.assertEqual(self.scheduler.set_limit("a", Limit.parse("1/min burst 5"), 0.0), ["a5", "a6", "a7"])
+        self.assertEqual((self.scheduler.waiting, self.scheduler.throttled_waiting), (3, 3))
+        rare = replace(SETTINGS, rate=1 / 3600)
+        self.assertEqual(self.scheduler.configure(rare, self.CLASSES, (), 0.0), ["b5", "b6", "b7"])
+        self.assertEqual((self.scheduler.waiting, self.scheduler.throttled_waiting), (0, 0))
+        self.assertEqual(self.scheduler.take(1e5), [])
+        self.assertIs(self.scheduler.offer("b", "new", 1e5), Decision.RUN)
+
     def test_limits_set_by_hand_are_bounded(self) -> None:
         limit = Limit.parse("1/s")
         for n in range(MAX_OVERRIDES):
