@@ -239,6 +239,13 @@ class ClassTests(SynchronousTestCase):
         self.scheduler.set_limit("a", None, 0.02)
         self.assertEqual(self.scheduler.explain("a", 0.02).limits[0].text, "10/s burst 5")
 
+    def test_nobody_overtakes_those_who_wait_for_a_shared_limit(self) -> None:
+        scheduler: Scheduler[str] = Scheduler(replace(SETTINGS, gateway_limits="1/s burst 1"))
+        offered = [("a", "a0", 0.0), ("a", "a1", 0.0), ("b", "b0", 1.0), ("c", "c0", 1.0)]
+        decisions = [scheduler.offer(name, item, now) for name, item, now in offered]
+        self.assertEqual(decisions, [Decision.RUN] + [Decision.THROTTLED] * 3)
+        self.assertEqual([scheduler.take(now) for now in (1.0, 1.5, 2.0, 3.0)], [["a1"], [], ["b0"], ["c0"]])
+
     def test_what_would_wait_too_long_under_a_lower_limit_is_let_go_of(self) -> None:
         for name in "ab":
             for n in range(8):
