@@ -133,7 +133,7 @@ class Daemon(Service):
         await self._step("the consuming connection", self._consume.stopService)
         await self._step("the publishing connection", self._publish.stopService)
         self._publisher.stop()
-        self._hub.close()
+        await self._step("the subscriptions", self._hub.close)
         await self._step("the event connection", self._events.stopService)
         if self._web is not None:
             await self._step("the web endpoint", self._web.stopService)

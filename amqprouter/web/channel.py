@@ -15,6 +15,7 @@ wrapper that would switch over.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.web.http import (
@@ -64,6 +65,25 @@ class GuardedChannel(HTTPChannel):
         super().registerProducer(producer, streaming)
         if self._waitingForTransport:
             producer.pauseProducing()
+
+    def hand_over(self, protocol: Any) -> Any:
+        """Give the connection away, in the middle of a response: `protocol` gets its data and its end from now on.
+
+        Returns the transport. This channel and its request are of no use afterwards, and nothing holds them.
+        """
+        transport: Any = self.transport
+        self.setTimeout(None)
+        transport.unregisterProducer()
+        if hasattr(transport, "wrappedProtocol"):  # a TLS connection, which is between
+            transport.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol
+        for request in self.requests:
+            request.channel = None
+        self.requests = []
+        self._networkProducer.resumeProducing()  # a client that sends on has been paused; its end must be noticed
+        self._networkProducer = None  # type: ignore[assignment]
+        return transport
 
     def _refuse(self, status: int, problem: str) -> None:
         body = json.dumps({"error": problem}).encode()

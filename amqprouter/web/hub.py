@@ -26,8 +26,11 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import islice
+from math import ceil
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.core import sse
@@ -38,6 +41,7 @@ from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.web.batch import Batch
+from amqprouter.web.heartbeats import Heartbeats
 from amqprouter.web.login import ANONYMOUS
 from amqprouter.web.subscriber import MaySee, Sink, Subscriber
 from amqprouter.web.window import WINDOW_BYTES, Window
@@ -50,6 +54,14 @@ _AT_ONCE = 32
 
 REPLAY_BYTES = 65_536
 """Bytes that a replay writes at once, rounded up to whole events: about what a socket takes."""
+
+
+CLOSING_RETRY_SECONDS = 10.0
+"""Least wait, of up to twice as much, before a client comes back after a shutdown, which takes longer than a hiccup."""
+CLOSE_WITHIN = 4.0
+"""Seconds in which all subscriptions are ended at a stop: less than a step of the stop may take."""
+CLOSE_EVERY, CLOSE_AT_ONCE = 0.05, 100
+"""Seconds between the parts of it, and the least of a part."""
 
 
 class Refusal(NamedTuple):
@@ -88,6 +100,7 @@ class Hub:
         self._subscribers: dict[int, Subscriber] = {}  # by number, hence in the order in which they joined
         self._latest_number = 0
         self._audiences = Audiences(max_remembered)
+        self._heartbeats = Heartbeats()
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
@@ -174,6 +187,7 @@ class Hub:
         self._users[subscriber.user] += 1
         self._addresses[address] += 1
         self._audiences.join(subscriber)
+        self._heartbeats.join(subscriber)
         return subscriber
 
     def restart(self) -> None:
@@ -191,25 +205,37 @@ class Hub:
         self._write_soon()
 
     def heartbeat(self) -> None:
-        """Write a comment to every subscriber whose connection is free."""
-        for subscriber in list(self._subscribers.values()):
+        """Write a comment to those whose turn it is; called `SPOKES` times in each interval."""
+        for subscriber in self._heartbeats.turn():
             subscriber.beat()
 
     def reload(self) -> None:
         """Permissions may have changed: ask again about everybody, also those who are connected."""
         self._audiences.forget()
 
-    def end(self, subscriber: Subscriber) -> None:
+    def end(self, subscriber: Subscriber, retry_seconds: float = 0.0) -> None:
         """End one subscription in order: its time is over, or its permission."""
         if not subscriber.gone:
             self.leave(subscriber)
-            subscriber.sink.finish()
+            subscriber.sink.finish(retry_seconds)
 
-    def close(self) -> None:
-        """End all subscriptions in order, and for good."""
+    def close(self) -> Deferred[None]:
+        """End all subscriptions in order, and for good; fires when all are ended, within `CLOSE_WITHIN` seconds.
+
+        A few are ended at once, thousands over a while, and each is told another time to come back.
+        """
         self.closed = True
-        for subscriber in list(self._subscribers.values()):
-            self.end(subscriber)
+        done: Deferred[None] = Deferred()
+        self._close_some(max(CLOSE_AT_ONCE, ceil(len(self._subscribers) * CLOSE_EVERY / CLOSE_WITHIN)), done)
+        return done
+
+    def _close_some(self, count: int, done: Deferred[None]) -> None:
+        for subscriber in list(islice(self._subscribers.values(), count)):
+            self.end(subscriber, CLOSING_RETRY_SECONDS)
+        if self._subscribers:
+            self._clock.callLater(CLOSE_EVERY, self._close_some, count, done)
+        else:
+            done.callback(None)
 
     def _write_soon(self) -> None:
         if self._unwritten and self._writing is None:
@@ -271,6 +297,7 @@ class Hub:
         subscriber.pending = subscriber.cursor = None
         del self._subscribers[subscriber.number]
         self._audiences.leave(subscriber)
+        self._heartbeats.leave(subscriber)
         for counter, key in ((self._users, subscriber.user), (self._addresses, subscriber.address)):
             counter[key] -= 1
             if not counter[key]:

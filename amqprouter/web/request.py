@@ -23,6 +23,9 @@ _POLLED = (b"/healthz", b"/readyz", b"/metrics", b"/status")
 """Asked for every few seconds by machines: their log lines are for debugging only."""
 
 
+_access_log = Logger()
+
+
 class RouterRequest(Request):
     """A request, from its headers to its line in the log."""
 
@@ -33,7 +36,8 @@ class RouterRequest(Request):
     """The user's name, once known."""
     gone = False
     """Whether the client has disconnected: there is nobody left to answer."""
-    _started = 0.0
+    started = 0.0
+    """When the request was complete, in seconds of the site's reactor."""
 
     @property
     def shown_path(self) -> bytes:
@@ -42,7 +46,7 @@ class RouterRequest(Request):
 
     def prepare(self, now: float) -> None:
         """Set the headers that every response has; `now` is when the request was complete, in seconds."""
-        self._started = now
+        self.started = now
         for name, value in _HEADERS.items():
             self.setHeader(name, value)
 
@@ -59,18 +63,8 @@ class RouterRequest(Request):
 
     def log_line(self, now: float) -> None:
         """Write the access log's line. It has no query, no headers and no body: they may hold secrets."""
-        level = LogLevel.debug if self.path in _POLLED and self.code < http.BAD_REQUEST else LogLevel.info
-        self._log.emit(
-            level,
-            "{peer} {member} {method} {path} {status} {bytes_sent} B {seconds:.3f} s",
-            peer=getattr(self.getClientAddress(), "host", "-"),
-            member=self.member or "-",
-            method=self.method.decode("ascii", "replace"),  # twisted.web lets only printable ASCII through
-            path=self.shown_path.decode("ascii", "replace")[:200],
-            status=self.code,
-            bytes_sent=self.sentLength,
-            seconds=now - self._started,
-        )
+        peer = getattr(self.getClientAddress(), "host", "-")
+        log_access(peer, self.member, self.method, self.shown_path, self.code, self.sentLength, now - self.started)
 
     def processingFailed(self, reason: Failure) -> Failure | None:
         """Something broke: the log gets the traceback, the client gets none."""
@@ -87,3 +81,21 @@ class RouterRequest(Request):
         self.write(body)
         self.finish()
         return None
+
+
+def log_access(
+    peer: str, member: str, method: bytes, path: bytes, status: int, bytes_sent: int, seconds: float
+) -> None:
+    """The line of the access log for one request."""
+    level = LogLevel.debug if path in _POLLED and status < http.BAD_REQUEST else LogLevel.info
+    _access_log.emit(
+        level,
+        "{peer} {member} {method} {path} {status} {bytes_sent} B {seconds:.3f} s",
+        peer=peer,
+        member=member or "-",
+        method=method.decode("ascii", "replace"),  # twisted.web lets only printable ASCII through
+        path=path.decode("ascii", "replace")[:200],
+        status=status,
+        bytes_sent=bytes_sent,
+        seconds=seconds,
+    )

@@ -12,6 +12,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IGateFigures, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
+from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login
@@ -37,7 +38,7 @@ class RouterSite(TableSite):
         reactor: IReactorTime,
     ) -> None:
         super().__init__(routes, request_timeout=header_timeout, reactor=reactor)
-        self._heartbeat = heartbeat
+        self._heartbeat = heartbeat / SPOKES
         self._heartbeats = LoopingCall(hub.heartbeat)
         self._heartbeats.clock = reactor
 

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from twisted.internet.interfaces import IPushProducer
-from twisted.logger import Logger
 from twisted.web import http
-from zope.interface import implementer
 
-from amqprouter.core import sse
 from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
 from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
-from amqprouter.web.batch import Batch
+from amqprouter.web.event_stream import EventStream
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf, reply, reply_error
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
-from amqprouter.web.subscriber import MaySee, Subscriber
-
-RETRY_SECONDS = 2.0
-"""Least wait before a client connects again; each is told its own, up to twice this, so that a restart of the daemon
-does not bring them all back at once."""
-
-CLOSING_RETRY_SECONDS = 10.0
-"""The same for a shutdown, which takes longer than a hiccup."""
+from amqprouter.web.subscriber import MaySee
 
 Permission = Callable[[Identity, str], bool]
 """(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""
@@ -88,11 +77,16 @@ class EventsLeaf(MemberLeaf):
             request.write(b"")
             request.finish()
             return
-        stream = EventStream(request, self._random)
-        may_see = by_acl(self._allows, user)
-        stream.begin(
-            self._hub.subscribe(user, interest, may_see, stream, address=address, last_event_id=_last_event_id(request))
+        stream = EventStream(self._random)
+        subscriber = self._hub.subscribe(
+            user,
+            interest,
+            by_acl(self._allows, user),
+            stream,
+            address=address,
+            last_event_id=_last_event_id(request),
         )
+        stream.begin(request, subscriber)
 
     def _allow_origin(self, request: RouterRequest) -> None:
         if not self._allowed_origins:
@@ -128,66 +122,3 @@ def _last_event_id(request: RouterRequest) -> str:
     if raw is None:
         raw = request.args.get(b"lastEventID", [b""])[-1]
     return raw.decode("utf-8", "backslashreplace")
-
-
-@implementer(IPushProducer)
-class EventStream:
-    """One connection: the hub's sink on one side, the transport's producer on the other."""
-
-    _log = Logger()
-
-    def __init__(self, request: RouterRequest, random: Callable[[], float]) -> None:
-        self._request = request
-        self._random = random
-        self._subscriber: Subscriber | None = None
-
-    def begin(self, subscriber: Subscriber) -> None:
-        """Write what `subscriber` gets, until the transport says stop."""
-        request = self._request
-        self._subscriber = subscriber
-        request.notifyFinish().addBoth(lambda _: subscriber.close())
-        request.registerProducer(self, True)
-        # The first bytes make the browser say "open" at once, and open the buffers of what stands between.
-        request.write(b":\n" + self._retry(RETRY_SECONDS))
-        subscriber.start()
-
-    def _retry(self, least: float) -> bytes:
-        return sse.retry(least * (1 + self._random()))
-
-    # The hub's side.
-
-    def write(self, batch: Batch) -> None:
-        """Send; the transport's buffer takes it, and says `pauseProducing` when that is full."""
-        self._request.write(batch.joined)
-
-    def cut(self) -> None:
-        """Too slow: what the transport still holds is not worth waiting for."""
-        self._log.info(
-            "{peer} reads events too slowly and is disconnected; it may resume",
-            peer=getattr(self._request.getClientAddress(), "host", "-"),
-            member=self._request.member,
-        )
-        self._request.abort()
-
-    def finish(self) -> None:
-        """The daemon stops: ask for some patience, and end the response."""
-        self._request.write(self._retry(CLOSING_RETRY_SECONDS))
-        self._request.unregisterProducer()
-        self._request.finish()
-
-    # The transport's side.
-
-    def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
-        if self._subscriber is not None:
-            self._subscriber.pause()
-
-    def resumeProducing(self) -> None:
-        """The transport's buffer is empty."""
-        if self._subscriber is not None:
-            self._subscriber.resume()
-
-    def stopProducing(self) -> None:
-        """The transport is gone."""
-        if self._subscriber is not None:
-            self._subscriber.close()

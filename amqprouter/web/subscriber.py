@@ -31,8 +31,8 @@ class Sink(Protocol):
     def cut(self) -> None:
         """Break the connection off, unsent data and all."""
 
-    def finish(self) -> None:
-        """End the connection once what was written is sent."""
+    def finish(self, retry_seconds: float = 0.0) -> None:
+        """End the connection once what was written is sent; where told, ask for patience first."""
 
 
 class Subscriber:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet import defer
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from amqprouter.settings import EventsSettings, HttpSettings
+from tests.support.certificates import Authority
 from tests.support.process import reactor, until
 from tests.support.site import LiveSite, with_site
 
@@ -78,6 +81,32 @@ class WebTests(TestCase):
             await slow.lost
             quick.transport.loseConnection()  # type: ignore[union-attr]
             await quick.lost
+
+    async def test_over_tls(self) -> None:
+        """More than the buffers of both sides take at once, so that it blocks and goes on; then the end."""
+        events = EventsSettings(buffer_bytes=50_000_000)
+        async with with_site(events, tls=Authority().server_options("127.0.0.1")) as site:
+            options = CertificateOptions(verify=False)
+            endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", site.port, options)
+            client: Any = await endpoint.connect(Factory.forProtocol(Client))
+            client.transport.write(SUBSCRIBE)
+            await subscribed(site, 1)
+            client.transport.pauseProducing()
+            body = b'"' + b"x" * 100_000 + b'"'
+            for _ in range(100):
+                site.publish("dev1", "up", body)
+                await deferLater(reactor, 0)
+            [subscriber] = site.hub.subscribers
+            self.assertTrue(subscriber.paused)
+            client.transport.resumeProducing()
+
+            async def complete() -> bool:
+                return bool(client.received.count(b"\nid: ") == 100)
+
+            await until(complete, what="everything is there", timeout=20)
+            await site.hub.close()
+            await client.lost
+            self.assertTrue(client.received.endswith(b"\r\n0\r\n\r\n"))
 
     async def test_a_trickled_request_is_cut_at_its_deadline(self) -> None:
         async with with_site(http=HttpSettings(header_timeout=0.5)) as site:

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from twisted.internet.ssl import CertificateOptions
+
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event, encode_event_body
 from amqprouter.core.message import Message
@@ -20,7 +22,7 @@ from tests.support.process import reactor
 class LiveSite:
     """Its user is ``alice`` with the password ``wonder``."""
 
-    def __init__(self, events: EventsSettings, http: HttpSettings) -> None:
+    def __init__(self, events: EventsSettings, http: HttpSettings, tls: CertificateOptions | None) -> None:
         self.counters = Counters()
         self.hub = Hub(events, self.counters, reactor)
         self.offset = 0
@@ -37,7 +39,10 @@ class LiveSite:
             reactor=reactor,
             random=lambda: 0.0,
         )
-        self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
+        if tls is None:
+            self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
+        else:
+            self._listener = reactor.listenSSL(0, self._site, tls, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
 
     async def _authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
@@ -55,14 +60,16 @@ class LiveSite:
         self.offset += 1
 
     async def close(self) -> None:
-        self.hub.close()
+        await self.hub.close()
         await self._listener.stopListening()
 
 
 @asynccontextmanager
-async def with_site(events: EventsSettings | None = None, http: HttpSettings | None = None) -> AsyncIterator[LiveSite]:
+async def with_site(
+    events: EventsSettings | None = None, http: HttpSettings | None = None, tls: CertificateOptions | None = None
+) -> AsyncIterator[LiveSite]:
     """``async with with_site() as site``."""
-    site = LiveSite(events or EventsSettings(), http or HttpSettings())
+    site = LiveSite(events or EventsSettings(), http or HttpSettings(), tls)
     try:
         yield site
     finally:

@@ -51,7 +51,7 @@ class MemorySink:
     def cut(self) -> None:
         self.state = "cut"
 
-    def finish(self) -> None:
+    def finish(self, retry_seconds: float = 0.0) -> None:
         self.state = "finished"
 
     def ids(self) -> list[str]:
@@ -67,8 +67,8 @@ class MemorySink:
 class Connection:
     """A client's connection to the site."""
 
-    def __init__(self, site: Any) -> None:
-        self.transport = StringTransport()
+    def __init__(self, site: Any, transport: StringTransport | None = None) -> None:
+        self.transport: Any = transport or StringTransport()
         self.channel: GuardedChannel = site.buildProtocol(None)
         self.channel.makeConnection(self.transport)
 
@@ -79,6 +79,14 @@ class Connection:
         lines = [f"{method} {path} HTTP/1.1", "Host: test", *(f"{k}: {v}" for k, v in (headers or {}).items())]
         self.send("\r\n".join([*lines, "", ""]).encode())
 
+    def block(self) -> None:
+        """The client does not read, and all buffers are full."""
+        self.transport.producer.pauseProducing()
+
+    def unblock(self) -> None:
+        """The client reads again."""
+        self.transport.producer.resumeProducing()
+
     def take(self) -> bytes:
         """What came back since the last call."""
         data: bytes = self.transport.value()
@@ -86,7 +94,7 @@ class Connection:
         return data
 
     def lose(self) -> None:
-        self.channel.connectionLost(Failure(ConnectionLost()))
+        getattr(self.transport, "protocol", self.channel).connectionLost(Failure(ConnectionLost()))
 
 
 class Response:

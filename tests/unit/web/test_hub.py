@@ -18,7 +18,8 @@ from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
 from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
-from amqprouter.web.hub import Hub
+from amqprouter.web.heartbeats import SPOKES
+from amqprouter.web.hub import CLOSE_WITHIN, Hub
 from amqprouter.web.sse_resource import by_acl
 from amqprouter.web.window import WINDOW_BYTES
 from tests.unit.web.harness import MemorySink, event
@@ -233,10 +234,22 @@ class MatchingTests(HubTestCase):
 
     def test_close(self) -> None:
         sinks = [self.subscribe(), self.subscribe()]
-        self.hub.close()
+        self.assertIsNone(self.successResultOf(self.hub.close()))
         self.assertTrue(self.hub.closed)
         self.assertEqual([sink.state for sink in sinks], ["finished", "finished"])
         self.assertEqual(len(self.hub.subscribers), 0)
+
+    def test_many_are_closed_over_a_while(self) -> None:
+        sinks = [self.subscribe() for _ in range(10_000)]
+        closing = self.hub.close()
+        self.assertEqual(self.hub.refusal("bob", ""), (503, "shutting down"))
+        counts = []
+        while not closing.called:
+            self.clock.advance(0.05)
+            counts.append(sum(sink.state == "finished" for sink in sinks))
+        self.assertEqual(counts[0], 250)
+        self.assertEqual(counts[-1], 10_000)
+        self.assertLessEqual(self.clock.seconds(), CLOSE_WITHIN)
 
 
 class ResumeTests(HubTestCase):
@@ -447,7 +460,8 @@ class SlowReaderTests(HubTestCase):
     def test_heartbeats_go_where_nothing_waits(self) -> None:
         free, blocked = self.subscribe(), self.subscribe(capacity=1)
         self.publish(10)
-        self.hub.heartbeat()
+        for _ in range(SPOKES):
+            self.hub.heartbeat()
         self.assertEqual(free.written[-1], b":\n\n")
         self.assertEqual(len(blocked.written), 1)
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Iterator
+from typing import Any, cast
 
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.core import sse
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.event_stream import MAX_CHATTER
+from amqprouter.web.heartbeats import SPOKES
 from tests.unit.web.harness import ALICE, Connection, World, event, unchunk
 
 
@@ -187,13 +192,16 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.ids(connection), ["0"])
 
     def test_heartbeats(self) -> None:
-        connections = [self.world.stream(), self.world.stream()]
-        self.world.clock.advance(14.9)
-        self.assertEqual([connection.take() for connection in connections], [b"", b""])
-        self.world.clock.advance(0.1)
-        self.assertEqual([unchunk(connection.take()) for connection in connections], [b":\n\n"] * 2)
-        self.world.clock.advance(15)
-        self.assertEqual(unchunk(connections[0].take()), b":\n\n")
+        """One in every interval for each, and not for all at once."""
+        self.world = World(EventsSettings(max_subscribers_per_user=0))
+        connections = [self.world.stream() for _ in range(SPOKES)]
+        at_once = []
+        for _ in range(SPOKES):
+            self.world.clock.advance(15 / SPOKES)
+            at_once.append(sum(unchunk(connection.take()) == b":\n\n" for connection in connections))
+        self.assertEqual(at_once, [1] * SPOKES)
+        self.world.clock.pump([15 / SPOKES] * SPOKES)
+        self.assertEqual({unchunk(connection.take()) for connection in connections}, {b":\n\n"})
 
     def test_retry_is_jittered(self) -> None:
         randoms: Iterator[float] = iter([0.0, 0.25, 0.999])
@@ -204,7 +212,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_a_slow_reader_is_cut_and_others_are_not(self) -> None:
         slow, quick = self.world.stream(), self.world.stream()
-        slow.channel.pauseProducing()
+        slow.block()
         offset = 0
         while not slow.transport.disconnected:
             self.publish(offset)
@@ -218,10 +226,10 @@ class StreamTests(SynchronousTestCase):
 
     def test_a_reader_that_catches_up(self) -> None:
         connection = self.world.stream()
-        connection.channel.pauseProducing()
+        connection.block()
         self.publish(0, 1)
         self.assertEqual(connection.take(), b"")
-        connection.channel.resumeProducing()
+        connection.unblock()
         self.publish(2)
         self.assertEqual(self.ids(connection), ["0", "1", "2"])
 
@@ -239,6 +247,43 @@ class StreamTests(SynchronousTestCase):
         response = self.world.get("/events", ALICE)
         self.assertEqual((response.status, response.json()), (503, {"error": "shutting down"}))
         self.assertEqual(self.world.get("/healthz").status, 200)
+
+    def test_http_1_0_gets_no_chunks(self) -> None:
+        connection = self.world.connect()
+        connection.send(f"GET /events HTTP/1.0\r\nAuthorization: {ALICE['Authorization']}\r\n\r\n".encode())
+        self.world.publish(event(0))
+        head, _, body = connection.take().partition(b"\r\n\r\n")
+        self.assertNotIn(b"Transfer-Encoding", head)
+        self.assertEqual(body, b":\nretry: 3000\n\n" + sse.encode(event(0)))
+        self.world.hub.close()
+        self.assertEqual(connection.take(), b"retry: 15000\n\n")
+        self.assertTrue(connection.transport.disconnecting)
+
+    def test_a_client_that_talks_on_is_cut(self) -> None:
+        connection = self.world.stream()
+        stream = connection.transport.protocol
+        stream.dataReceived(b"GET / HTTP/1.1\r\n\r\n")  # sent ahead: it will never be answered
+        self.assertFalse(connection.transport.disconnected)
+        for _ in range(1 + MAX_CHATTER // 1000):
+            stream.dataReceived(b"x" * 1000)
+        self.assertTrue(connection.transport.disconnected)
+
+    def test_nothing_holds_the_request(self) -> None:
+        """A stream costs its transport, itself and its subscriber."""
+        connection = self.world.stream()
+        channel = weakref.ref(connection.channel)
+        del connection.channel
+        self.assertIsNone(channel())
+
+    def test_the_log_tells_of_its_end(self) -> None:
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(cast(ILogObserver, logged.append))
+        self.addCleanup(globalLogPublisher.removeObserver, cast(ILogObserver, logged.append))
+        connection = self.world.stream("/events?topic=secret")
+        self.assertEqual([formatEvent(line) for line in logged], [])
+        self.world.clock.advance(2.5)
+        connection.lose()
+        self.assertEqual([formatEvent(line) for line in logged], ["192.168.1.1 alice GET /events 200 28 B 2.500 s"])
 
     def test_heartbeats_end_with_the_site(self) -> None:
         self.world.site.stopFactory()
