@@ -17,6 +17,7 @@ from twisted.python import usage
 from amqprouter import __version__
 from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.event_history import EventHistory
 from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink
@@ -267,6 +268,7 @@ def build(
     consume = link("consume", topology.declare, parking.attach, ingress.attach, *answering)  # what is parked is older
     publish = link("publish", topology.declare, publisher.attach, wired.attach)
     events = link("events", topology.declare_events, reader.attach)
+    hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
     stores = [] if store is None else [store]
     readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))

@@ -39,6 +39,9 @@ VERIFY_WITHIN = 5.0
 _OFFSET = b"x-stream-offset"
 
 
+log = Logger()
+
+
 def _nothing() -> None:
     """For those who need not know."""
 
@@ -50,8 +53,6 @@ class EventReader:
     first start, with events that were published before it. `restart` is called before the first event of a stream that
     was made anew, whose offsets begin from 0 again.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class EventReader:
             return  # what else came with the chunk that ended it
         for delivery in deliveries:
             properties = Properties(delivery.properties)
-            event = self._event(delivery, properties)
+            event = stream_event(delivery, properties, self._stream)
             if event is None:
                 continue
             last = self._last
@@ -139,18 +140,19 @@ class EventReader:
         self._verified()
         connection.fail(error)
 
-    def _event(self, delivery: Delivery, properties: Properties) -> Event | None:
-        try:
-            offset = properties.header(_OFFSET)
-            event = read_event(offset, properties, delivery.body) if isinstance(offset, int) else None
-        except ValueError as error:
-            self.log.warn("Skipping a malformed event: {error}", error=str(error))
-            return None
-        if event is not None:
-            return event
-        self.log.warn(
+
+def stream_event(delivery: Delivery, properties: Properties, stream: str) -> Event | None:
+    """The event that a delivery of the stream is; None for what is none, which is logged."""
+    try:
+        offset = properties.header(_OFFSET)
+        event = read_event(offset, properties, delivery.body) if isinstance(offset, int) else None
+    except ValueError as error:
+        log.warn("Skipping a malformed event: {error}", error=str(error))
+        return None
+    if event is None:
+        log.warn(
             "Skipping a stream message without {header}: something else publishes to {stream}",
             header=KEY_HEADER.decode(),
-            stream=self._stream,
+            stream=stream,
         )
-        return None
+    return event

@@ -2,9 +2,10 @@
 
 House rules: no sockets; publishing never waits; everything that grows has a bound.
 
-Theory of operation. The hub keeps the latest events, already serialised, in its window. A subscriber is in one of two
+Theory of operation. The hub keeps the latest events, already serialised, in its window. A subscriber is in one of three
 states:
 
+- *catching up*: it resumes from an event older than the window, and reads from the stream (`amqprouter.web.catch_up`).
 - *replaying*: it resumes from an earlier event and has a place in the window. Nothing is buffered for it: it walks
   along the window as fast as its connection takes the bytes, and is live when it reaches the end. So history comes
   before news, and the two never mix. If the window moves on past its place, it is too slow.
@@ -41,6 +42,7 @@ from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.web.batch import Batch
+from amqprouter.web.catch_up import MOST_AHEAD, CatchUps, History
 from amqprouter.web.heartbeats import Heartbeats
 from amqprouter.web.login import ANONYMOUS
 from amqprouter.web.subscriber import MaySee, Sink, Subscriber
@@ -101,6 +103,7 @@ class Hub:
         self._latest_number = 0
         self._audiences = Audiences(max_remembered)
         self._heartbeats = Heartbeats()
+        self._catch_ups: CatchUps | None = None
         self._users: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
@@ -188,13 +191,21 @@ class Hub:
         self._addresses[address] += 1
         self._audiences.join(subscriber)
         self._heartbeats.join(subscriber)
+        if subscriber.catch_up is not None and self._catch_ups is not None:
+            self._clock.callLater(0, self._catch_ups.start_some)
         return subscriber
+
+    def use_history(self, history: History) -> None:
+        """Read from there what those who resume from before the window have missed."""
+        self._catch_ups = CatchUps(self, history, self._clock)
 
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
         self.window.clear()
-        notice = self._gap("stream restarted")
+        notice = self.gap("stream restarted")
         for subscriber in list(self._subscribers.values()):
+            if subscriber.catch_up is not None:
+                subscriber.catch_up.stop()
             subscriber.cursor = None
             before = subscriber.pending
             subscriber.pending = Batch(before, notice)
@@ -267,23 +278,28 @@ class Hub:
         if last is None:
             with suppress(ValueError):
                 last = sse.parse_last_event_id(last_event_id)
-            # A stream made anew counts from 0 again; to wait for an id that is yet to come would be for ever.
-            if last is not None and (window.latest_offset is None or last > window.latest_offset):
-                last = None
-        if last is None:
-            subscriber.pending = Batch(None, self._gap("unknown id"))
-            subscriber.resumed_after = "" if window.latest_offset is None else str(window.latest_offset)
-            return
-        oldest = window.oldest_offset or 0
-        if last < oldest - 1:
-            subscriber.pending = Batch(None, self._gap("too old", oldest - 1))
-            subscriber.resumed_after = str(oldest - 1)
-        subscriber.cursor = window.behind(last)
+        oldest, latest = window.oldest_offset, window.latest_offset
+        if last is not None and oldest is not None and latest is not None and oldest - 1 <= last <= latest:
+            subscriber.cursor = window.behind(last)
+        elif self._catch_ups is not None and last is not None and (latest is None or last <= latest + MOST_AHEAD):
+            self._catch_ups.begin(subscriber, last)
+        else:
+            self.resume_with_gap(subscriber, last)
 
-    def _gap(self, reason: str, resumes_after: int | None = None) -> bytes:
+    def resume_with_gap(self, subscriber: Subscriber, last: int | None) -> None:
+        """What is behind `last`, or behind an id that nobody knows, cannot be had: tell so, and go on with the rest."""
+        window = self.window
+        oldest, latest = window.oldest_offset, window.latest_offset
+        reason, resumes_after = "unknown id", latest
+        subscriber.cursor = None
+        if last is not None and oldest is not None and last < oldest:
+            reason, resumes_after = "too old", oldest - 1
+            subscriber.cursor = window.first
+        subscriber.pending = Batch(subscriber.pending, self.gap(reason, resumes_after))
+        subscriber.resumed_after = "" if resumes_after is None else str(resumes_after)
+
+    def gap(self, reason: str, resumes_after: int | None = None) -> bytes:
         """Tell that events are missing. It has an id, so that a client cut off right behind it is not told again."""
-        if resumes_after is None:
-            resumes_after = self.window.latest_offset
         data = json.dumps({"reason": reason, "resumes_after": resumes_after}).encode()
         return sse.encode_fields(data, id="" if resumes_after is None else str(resumes_after), event_type="gap")
 
@@ -294,6 +310,8 @@ class Hub:
         if subscriber.gone:
             return
         subscriber.gone = True
+        if subscriber.catch_up is not None:
+            subscriber.catch_up.stop()
         subscriber.pending = subscriber.cursor = None
         del self._subscribers[subscriber.number]
         self._audiences.leave(subscriber)

@@ -10,6 +10,7 @@ from amqprouter.core.interest import Interest
 from amqprouter.web.batch import Batch
 
 if TYPE_CHECKING:
+    from amqprouter.web.catch_up import CatchUp
     from amqprouter.web.hub import Hub
 
 MaySee = Callable[[tuple[str, ...], bool], bool]
@@ -39,12 +40,14 @@ class Subscriber:
     """One subscription. The sink's owner calls `start` once, `pause` and `resume` as the connection blocks, and `close`
     when it is gone; all else is the hub's.
 
-    `cursor` is its place in the hub's window while it replays, and None once it is live; `pending` is what waits for
+    `cursor` is its place in the hub's window while it replays, `CATCHING_UP` before it is there, and None once it is
+    live; `pending` is what waits for
     it: for the end of the reactor's turn, or for its connection.
     """
 
     __slots__ = (
         "address",
+        "catch_up",
         "cursor",
         "gone",
         "hub",
@@ -70,6 +73,7 @@ class Subscriber:
         self.may_see = may_see
         self.sink = sink
         self.cursor: int | None = None
+        self.catch_up: CatchUp | None = None
         self.pending: Batch | None = None
         self.resumed_after = ""
         """The id before the first event that it gets; empty when it did not resume."""
@@ -85,8 +89,7 @@ class Subscriber:
     def start(self) -> None:
         """The connection is ready, unless it said `pause` already."""
         self.started = True
-        if not self.paused:
-            self.pump()
+        self.resume_pump()
 
     def pause(self) -> None:
         """The connection takes no more for now."""
@@ -95,8 +98,7 @@ class Subscriber:
     def resume(self) -> None:
         """The connection takes data again."""
         self.paused = False
-        if self.started:
-            self.pump()
+        self.resume_pump()
 
     def close(self) -> None:
         """The connection is gone."""
@@ -115,13 +117,25 @@ class Subscriber:
         """Write what waits until the connection blocks: what is pending, then the replay."""
         if self.pending is not None and not self.paused:
             batch, self.pending = self.pending, None
-            self.hub.counters.events_delivered += batch.count
-            self.sink.write(batch)
+            self.send(batch)
+        if self.catch_up is not None:
+            if not self.paused:
+                self.catch_up.resume()
+            return
         while self.cursor is not None and not self.paused:
             replayed = self._replayed(self.cursor)
             if replayed is not None:
-                self.hub.counters.events_delivered += replayed.count
-                self.sink.write(replayed)
+                self.send(replayed)
+
+    def resume_pump(self) -> None:
+        """Write what waits, if the connection takes it."""
+        if self.started and not self.paused:
+            self.pump()
+
+    def send(self, batch: Batch) -> None:
+        """Write events now."""
+        self.hub.counters.events_delivered += batch.count
+        self.sink.write(batch)
 
     def _replayed(self, cursor: int) -> Batch | None:
         """The next events of the replay. It is live once it has come to the window's end, cut when overtaken by it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 
 import treq
@@ -121,6 +122,26 @@ class MessageWayTests(GatewayTestCase):
         rates = {"rate": 4, "burst": 10, "max_waiting_per_device": 20, "max_waiting": 100}
         return self.run_with(test, scheduler=rates)
 
+    async def resumed_from_the_stream(self, gateway: Gateway) -> list[bytes]:
+        """The ids that ann gets who had the first event, from a daemon that has none of them in its window."""
+        await gateway.stop()
+        gateway.sections.setdefault("events", {})["window"] = 1
+        gateway.write_config()
+        await gateway.start()
+        headers: dict[bytes | str, bytes | str] = {"Last-Event-ID": "0"}
+        seen = bytearray()
+        response = await treq.get(f"{gateway.url}/events", headers, auth=("ann", "ann's"), persistent=False)
+        stream = treq.collect(response, seen.extend)
+
+        async def arrived() -> bool:
+            return seen.count(b"data: ") == 2
+
+        await until(arrived, what="what was missed has arrived", timeout=20, child=gateway.running)
+        await gateway.stop()
+        await stream
+        await gateway.start()
+        return re.findall(rb"^id: (.*)$", seen, re.M)
+
     def test_subscribers_get_the_events_that_they_may_see(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             seen: dict[str, bytes] = {"ann": b"", "bob": b""}
@@ -146,6 +167,7 @@ class MessageWayTests(GatewayTestCase):
             await until(arrived, what="the events have arrived", timeout=20, child=gateway.running)
             events = [json.loads(line[6:]) for line in seen["bob"].splitlines() if line.startswith(b"data: ")]
             self.assertEqual([event["body"] for event in events], [{"n": 1}, {"n": 3}])
+            self.assertEqual(await self.resumed_from_the_stream(gateway), [b"1", b"2"])
             await gateway.stop()
             for stream in streams:
                 await stream

@@ -1,0 +1,99 @@
+"""Reading old events of the stream again, for subscribers that resume from long ago.
+
+Each reading is a consumer of its own on a channel of its own, on the connection that reads what is new: a stream may
+have any number of consumers, each at its own place (https://www.rabbitmq.com/docs/streams#consuming).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.event_reader import stream_event
+from amqprouter.core.event import Event
+from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.errors import BrokerUnavailable
+
+PREFETCH = 200
+"""Events under way in one reading: some tens of kilobytes, so that live events hardly wait behind them."""
+
+
+class EventHistory:
+    """The event stream, over whichever connection `connection` gives at the moment."""
+
+    def __init__(self, stream: str, connection: Callable[[], Connection | None]) -> None:
+        self._stream = stream
+        self._connection = connection
+
+    def read(
+        self, offset: int, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
+    ) -> StreamReading:
+        """Read from this offset on, or from the oldest behind it; `failed` is called in a later turn of the reactor."""
+        reading = StreamReading(self._stream, received, failed)
+        Deferred.fromCoroutine(reading.begin(self._connection(), offset)).addErrback(reading.end)
+        return reading
+
+
+class StreamReading:
+    """One reading; what was received is acknowledged, and so replaced by more, when `more` is called."""
+
+    def __init__(
+        self, stream: str, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._stream = stream
+        self._received = received
+        self._failed = failed
+        self._channel: Channel | None = None
+        self._latest_tag = 0
+        self._stopped = False
+
+    async def begin(self, connection: Connection | None, offset: int) -> None:
+        """Start consuming.
+
+        :raises BrokerUnavailable: there is no connection. :raises BrokerRefused: the broker refuses.
+        """
+        if connection is None:
+            raise BrokerUnavailable("there is no connection to the broker")
+        channel = self._channel = await connection.open_channel()
+        if self._stopped:
+            await channel.shut()
+            return
+        await channel.basic_qos(prefetch_count=PREFETCH)
+        channel.on_deliveries = self._deliver
+        channel.on_closed = lambda error: self.end(Failure(error))
+        channel.on_cancelled = lambda tag: self.end(Failure(BrokerUnavailable(f"the broker cancelled {tag}")))
+        await channel.basic_consume(
+            queue=self._stream, consumer_tag=f"amqprouter:history:{channel.id}", arguments={"x-stream-offset": offset}
+        )
+        if self._stopped:
+            await channel.shut()
+
+    def more(self) -> None:
+        """Go on."""
+        if self._channel is not None and not self._stopped:
+            self._channel.write(encode_ack(self._channel.id, self._latest_tag, True))
+
+    def stop(self) -> None:
+        """Close the channel; nothing is received any more."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._channel is not None:
+            self._channel.on_deliveries = None
+            Deferred.fromCoroutine(self._channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
+
+    def end(self, failure: Failure) -> None:
+        """It cannot go on."""
+        if not self._stopped:
+            self._stopped = True
+            self._failed(failure.value)  # type: ignore[arg-type]  # no KeyboardInterrupt comes here
+
+    def _deliver(self, deliveries: list[Delivery]) -> None:
+        self._latest_tag = deliveries[-1].delivery_tag
+        events = [stream_event(delivery, Properties(delivery.properties), self._stream) for delivery in deliveries]
+        self._received([event for event in events if event is not None])
