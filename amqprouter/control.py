@@ -38,6 +38,7 @@ class Control:
         reloader: Reloader,
         report: StatusReport,
         top_devices: Callable[[], Sequence[object]],
+        further: Sequence[Command] = (),
     ) -> None:
         self._clock = clock
         self._devices = devices
@@ -45,14 +46,16 @@ class Control:
         self._reloader = reloader
         self._report = report
         self._top_devices = top_devices
+        self._further = further
 
     def commands(self) -> list[Command]:
-        """All of them; the method names are the paths."""
+        """All of them, with the `further` ones; the method names are the paths."""
         return [
             Command("GET", "/status", self.status),
             Command("POST", "/reload", self.reload),
             Command("POST", "/auth/flush", self.auth_flush),
             Command("GET", "/auth/explain", self.auth_explain),
+            *self._further,
         ]
 
     def status(self) -> dict[str, object]:

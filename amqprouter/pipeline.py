@@ -96,6 +96,7 @@ class Pipeline:
         counters: Counters,
         replays: Replays | None = None,
         random: Callable[[], float] = lambda: 1.0,
+        throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
@@ -108,6 +109,7 @@ class Pipeline:
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._limits = limits
         self._counters = counters
+        self._throttled = throttled
         self._replays = replays or Replays("", "")
         self._held = HeldMessages(
             clock,
@@ -218,7 +220,10 @@ class Pipeline:
         decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
         if decision is Decision.RUN:
             self._route(settlement)
-        elif decision is Decision.THROTTLED:
+            return
+        if decision is not Decision.WAIT:
+            self._throttled(message.device, decision, len(message.body), now)
+        if decision is Decision.THROTTLED:
             self._counters.throttled += 1
         elif decision is Decision.DROP:
             self._counters.dropped += 1

@@ -21,6 +21,8 @@ from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
 
 _LIVE = {"routes", "scheduler", "classes", "tenants"}
+_RESTART = ("overrides", "limit_events")
+"""Options of ``[scheduler]`` that need a restart nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Reloader:
             for section in fields(settings)
             if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name)
         )
+        here, there = self._settings.scheduler, settings.scheduler
+        restart += tuple(f"scheduler: {name}" for name in _RESTART if getattr(here, name) != getattr(there, name))
         for name in restart:
             self.log.warn("[{section}] has changed; that needs a restart", section=name)
         if problems:

@@ -139,6 +139,10 @@ class SchedulerSettings:
     """Limits of a tenant's devices together, for tenants without a section of their own; none when empty."""
     gateway_limits: str = ""
     """Limits of all devices of this gateway together; none when empty."""
+    overrides: str = "/var/lib/amqprouter/limits.json"
+    """File that keeps the limits set by hand; empty means that they last until the restart."""
+    limit_events: float = 10.0
+    """Seconds between two events that tell of one device's limits; 0 turns these events off."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from twisted.python import usage
 
 from amqprouter import __version__
 from amqprouter.amqp.address import account_of
+from amqprouter.amqp.announcer import Announcer
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_history import EventHistory
 from amqprouter.amqp.event_reader import EventReader
@@ -47,11 +48,15 @@ from amqprouter.errors import ConfigError
 from amqprouter.gates import park_and_gate
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
 from amqprouter.lifecycle import Daemon
+from amqprouter.limits import LimitCommands
 from amqprouter.logs import make_observer
+from amqprouter.overrides import Overrides
 from amqprouter.pipeline import Pipeline
 from amqprouter.preflight import hmac_proof, load_settings
 from amqprouter.reloader import Reloader
 from amqprouter.settings import Settings
+from amqprouter.throttling import Throttling
+from amqprouter.top_devices import TopDevices
 from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.control import Command, ControlSite
 from amqprouter.web.control_socket import ControlSocket
@@ -63,16 +68,10 @@ from amqprouter.wired_targets import wire_targets
 
 log = Logger()
 
-TOP_DEVICES = 50
-"""Devices in ``/status``: what fits on a screen or two; the rest is for /metrics."""
-
 GC_THRESHOLDS = (20_000, 20, 100)
 """New objects that start a collection, and how many collections the older generations sit out. Messages under way are
 thousands of objects that live for milliseconds and are freed without the collector's help; with Python's own figures
 (700, 10, 10) it looked at them again and again, for a fifth of all CPU time (docs/performance.rst)."""
-
-
-log = Logger()
 
 
 class Options(usage.Options):
@@ -219,6 +218,11 @@ def build(
         counts=counters.scheduled,
         complain=lambda problem: log.warn("{problem}", problem=problem),
     )
+    top_devices = TopDevices(scheduler, clock.seconds).read
+    overrides = Overrides(settings.scheduler.overrides, scheduler, clock.seconds)
+    overrides.reload()
+    announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
+    throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)
     quarantine = BrokerQuarantine(publisher, topology.names, outgoing, wall_clock)
     pipeline = Pipeline(
         clock,
@@ -234,6 +238,7 @@ def build(
         limits=settings.limits,
         counters=counters,
         random=randomness.random,
+        throttled=throttling.note,
     )
     ingress = Ingress(
         clock,
@@ -273,7 +278,7 @@ def build(
     readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
-    reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub]
+    reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides]
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
     gauges = [
         Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
@@ -281,12 +286,6 @@ def build(
         Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
         Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
     ]
-
-    def top_devices() -> list[dict[str, object]]:
-        return [
-            {"device": name, "passed": passed, "waiting": waiting, "refused": refused}
-            for name, passed, waiting, refused in scheduler.top(TOP_DEVICES)
-        ]
 
     web = MultiService()
     for service in (
@@ -324,6 +323,7 @@ def build(
         reloader,
         StatusReport(counters, (*gauges, *hub_gauges(hub)), readiness, reactor),
         top_devices,
+        LimitCommands(scheduler, overrides, counters.scheduled, clock.seconds, pipeline.wake).commands(),
     )
     return Daemon(
         reactor,

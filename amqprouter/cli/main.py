@@ -26,6 +26,8 @@ COMMANDS = {
     "rejected": "look into quarantine, replay or drop what is in it",
     "status": "show how the running daemon is",
     "reload": "have the running daemon read its configuration again",
+    "limits": "change and explain how much single devices may send",
+    "top": "watch the busiest devices",
     "auth": "show or forget what the running daemon remembers of checkers' answers",
     "worker": "have a function done for every message of a queue, in processes of its own",
     "acl": "explain what the access lists allow",

@@ -81,9 +81,8 @@ class Printer:
         """Print one; whether more are wanted."""
         from amqprouter.cli.event_line import event_line, printable  # noqa: PLC0415
 
-        if event.type != "message":
-            # The daemon's own word: `gap`, for what it no longer has of the time since the last id.
-            complain(f"{printable(event.type)}: events are missing here: {printable(event.data)}")
+        if event.type == "gap":  # what the daemon no longer has of the time since the last id
+            complain(f"gap: events are missing here: {printable(event.data)}")
             return True
         try:
             print(_json_line(event) if self._as_json else event_line(event.data, colour=self._colour), flush=True)

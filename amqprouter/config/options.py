@@ -11,6 +11,7 @@ from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, O
 from amqprouter.config.paths import (
     FilePath,
     SocketPath,
+    StatePath,
     check_certificates,
     check_key,
     check_password,
@@ -143,6 +144,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_devices": Integer(1, 100_000_000),
         "tenant_limits": OrEmpty(LIMITS, "none"),
         "gateway_limits": OrEmpty(LIMITS, "none"),
+        "overrides": OrEmpty(StatePath(), "limits set by hand last until the restart"),
+        "limit_events": Duration(0, most=86_400),
     },
     "store": {
         "uri": StoreUri(),

@@ -82,6 +82,20 @@ class SocketPath(Kind):
         return str(path)
 
 
+@dataclass(frozen=True)
+class StatePath(Kind):
+    """The path of a file that the daemon makes and keeps, made absolute."""
+
+    legal: str = "the path of a file to be made, in a folder that the daemon may write to"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        path = located(text, surroundings)
+        with suppress(OSError):  # a folder that is not ours to look into, or not there before the daemon starts
+            if path.exists() and not path.is_file():
+                raise ValueError(f"{path} is there, and is no file")
+        return str(path)
+
+
 def _is_credential(path: Path, surroundings: Surroundings) -> bool:
     """Whether systemd put the file there for this service alone.
 

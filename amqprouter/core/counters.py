@@ -64,6 +64,10 @@ class Counters:
     Those that had to wait are in ``wait`` or ``throttled`` and, once they ran, in ``run`` too; ``shadow`` are those
     that ran although a limit in shadow mode would have held them up.
     """
+    limited: Counter[str] = field(default_factory=Counter)
+    """Messages over a limit, by the kind of limit and by class, with a space between: ``tenant default``."""
+    announcements_lost: int = 0
+    """An event of the daemon's own, such as one of limits, was not published."""
     locked_out: int = 0
     """A message or a log-in was refused without anybody being asked, after too many failures."""
     checker_answers: Counter[str] = field(default_factory=Counter)

@@ -51,15 +51,20 @@ class Explanation:
     retry_after: float
     """Seconds until its limits let one more message pass; 0 when they do now. Others may be waiting before it."""
     limits: list[LimitState] = field(default_factory=list)
+    is_known: bool = True
+    """Whether the device is in memory; of one that is not, nobody knows what its checker will grant it."""
+
+    @property
+    def worst(self) -> LimitState | None:
+        """The limit that it will wait for longest; None when none holds it up."""
+        holding = [limit for limit in self.limits if not limit.is_shadow and limit.retry_after > 0]
+        return max(holding, key=lambda limit: limit.retry_after, default=None)
 
     @property
     def reason(self) -> str:
-        """The limit that it will wait for longest, in a line; empty when none holds it up."""
-        holding = [limit for limit in self.limits if not limit.is_shadow and limit.retry_after > 0]
-        if not holding:
-            return ""
-        worst = max(holding, key=lambda limit: limit.retry_after)
-        return f"{worst.text} of {worst.key}, retry in {worst.retry_after:.3g} s"
+        """The same in a line; empty when none holds it up."""
+        worst = self.worst
+        return "" if worst is None else f"{worst.text} of {worst.key}, retry in {worst.retry_after:.3g} s"
 
 
 def explain(
@@ -86,6 +91,7 @@ def explain(
         in_flight=0 if device is None else device.in_flight,
         retry_after=max((limit.retry_after for limit in limits if not limit.is_shadow), default=0.0),
         limits=limits,
+        is_known=device is not None,
     )
 
 

@@ -33,9 +33,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import nlargest
 from typing import Generic, Protocol, TypeVar
 
+from amqprouter.core.busiest import Busiest, Busy
 from amqprouter.core.decision import Decision
 from amqprouter.core.explanation import Explanation, explain
 from amqprouter.core.known_devices import KnownDevices
@@ -47,6 +47,7 @@ from amqprouter.core.terms import (
     ClassOptions,
     Grant,
     Granted,
+    Meter,
     Rates,
     TenantOptions,
     Terms,
@@ -101,6 +102,7 @@ class Scheduler(Generic[Item]):
         self._room: WaitingRoom[Item] = WaitingRoom()
         self._talkers = Talkers(TALKERS)
         self._refused = Talkers(TALKERS)
+        self._busiest = Busiest()
         self.overrides: dict[str, Limit] = {}
         """Limits set by hand, by device."""
         self.in_flight = 0
@@ -330,19 +332,17 @@ class Scheduler(Generic[Item]):
             terms = device.terms
         return explain(name, device, terms, name in self.overrides, size, now)
 
-    def top(self, count: int) -> list[tuple[str, int, int, int]]:
-        """The busiest devices: (name, messages passed, waiting, refused); refused may be parked or dropped."""
-        refused, lanes = self._refused.counts, self._room.lanes
-        passed = self._talkers.counts
-        busiest = nlargest(
-            count,
-            {**dict.fromkeys(lanes, 0), **dict.fromkeys(refused, 0), **passed},
-            key=lambda name: passed.get(name, 0) + refused.get(name, 0),
-        )
-        return [
-            (name, passed.get(name, 0), len(lanes[name].items) if name in lanes else 0, refused.get(name, 0))
-            for name in busiest
-        ]
+    def held_by(self, name: str, size: int, now: float) -> str:
+        """The kind of limit that a message of this device would wait for, and its class, with a space between."""
+        device = self._devices[name]
+        blocker = device.blocker(size, now)
+        kind = blocker.key.partition(" ")[0] if isinstance(blocker, Meter) else "device"
+        return f"{kind} {device.terms.device_class.name}"
+
+    def top(self, count: int, now: float) -> list[Busy]:
+        """The busiest devices since the last time that somebody asked."""
+        waiting = {name: len(lane.items) for name, lane in self._room.lanes.items()}
+        return self._busiest.look(count, now, self._talkers.counts, self._refused.counts, waiting)
 
     @property
     def waiting(self) -> int:

@@ -43,6 +43,8 @@ HELP = {
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
     "scheduled": "Messages by what the scheduler decided, and by class.",
+    "limited": "Messages over a limit, by the kind of limit and by class.",
+    "announcements_lost": "Events of the daemon's own that were not published.",
     "locked_out": "Messages and log-ins refused without asking, after too many failures.",
     "checker_answers": "Questions to credentials checkers, by what became of them.",
     "checker_seconds": "Time that questions to credentials checkers took, in all.",
@@ -51,6 +53,7 @@ HELP = {
 
 LABELS = {
     "scheduled": ("decision", "class"),
+    "limited": ("limit", "class"),
     "broker_auth": ("question", "answer"),
     "checker_answers": ("checker", "outcome"),
     "checker_seconds": ("checker",),

@@ -22,7 +22,7 @@ from tests.support.servers import Vhost
 
 
 class ControlTestCase(GatewayTestCase):
-    devices = ("dev1",)
+    devices: tuple[str, ...] = ("dev1",)
 
     def setUp(self) -> None:
         self.folder = Path(mkdtemp(prefix="amqprouter-"))  # trial's own is too long a name for a socket

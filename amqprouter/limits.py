@@ -1,0 +1,109 @@
+"""What operators may ask about limits over the control socket: ``amqprouter limits`` and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web import http
+
+from amqprouter.core.device_id import valid_device_id
+from amqprouter.core.limit import LEGAL, Limit
+from amqprouter.core.scheduler import Scheduler
+from amqprouter.errors import ControlRefused
+from amqprouter.overrides import Overrides
+from amqprouter.web.control import Command
+
+LONGEST = 512
+"""Characters of a limit: eight windows with their bursts have a third of that."""
+
+
+class LimitCommands:
+    """The commands. `counts` are the scheduler's totals, `changed` lets go what a new limit has room for."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        scheduler: Scheduler[Any],
+        overrides: Overrides,
+        counts: Mapping[str, int],
+        now: Callable[[], float],
+        changed: Callable[[], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._overrides = overrides
+        self._counts = counts
+        self._now = now
+        self._changed = changed
+
+    def commands(self) -> list[Command]:
+        """All of them."""
+        return [
+            Command("GET", "/limits", self.list),
+            Command("GET", "/limits/explain", self.explain),
+            Command("POST", "/limits/set", self.set),
+            Command("POST", "/limits/clear", self.clear),
+        ]
+
+    def list(self) -> dict[str, object]:
+        """The limits that were set by hand, by device, and the file that keeps them."""
+        return {"limits": self._overrides.limits, "file": self._overrides.path}
+
+    def set(self, device: str, limits: str) -> dict[str, object]:
+        """Give a device limits of its own.
+
+        :raises ControlRefused: the device id or the limits make no sense, or too many devices have their own.
+        """
+        self._check(device)
+        if len(limits) > LONGEST:
+            raise ControlRefused(http.BAD_REQUEST, f"limits of {len(limits)} characters; {LONGEST} is the most")
+        try:
+            limit = Limit.parse(limits)
+        except ValueError as error:
+            raise ControlRefused(http.BAD_REQUEST, f"{error}; legal: {LEGAL}") from None
+        return self._change(device, limit)
+
+    def clear(self, device: str) -> dict[str, object]:
+        """Take a device's own limits away: those of its checker or class hold again.
+
+        :raises ControlRefused: the device id makes no sense.
+        """
+        self._check(device)
+        return self._change(device, None)
+
+    def explain(self, device: str) -> dict[str, object]:
+        """All that bears on when the device's next message runs.
+
+        :raises ControlRefused: the device id makes no sense.
+        """
+        self._check(device)
+        told = self._scheduler.explain(device, self._now())
+        shadow = self._counts.get(f"shadow {told.device_class}", 0)
+        return {**asdict(told), "reason": told.reason, "class_shadow_count": shadow}
+
+    def _check(self, device: str) -> None:
+        if not valid_device_id(device):
+            raise ControlRefused(
+                http.BAD_REQUEST,
+                f"{device[:80]!r} is no device id: one to 255 bytes without '.', '*', '#', '/', backslashes, white "
+                "space and characters that do not show",
+            )
+
+    def _change(self, device: str, limit: Limit | None) -> dict[str, object]:
+        before = self._overrides.of(device)
+        try:
+            problem = self._overrides.set(device, limit)
+        except ValueError as error:
+            raise ControlRefused(http.CONFLICT, str(error)) from None
+        after = self._overrides.of(device)
+        self._log.info(
+            "The limits of {device} set by hand are {after}; they were {before}",
+            device=device,
+            after=after or "taken away",
+            before=before or "not set",
+        )
+        self._changed()
+        return {"device": device, "limits": after, "before": before, "not_kept": problem, "file": self._overrides.path}

@@ -1,0 +1,212 @@
+"""Limits set, explained and watched on a running daemon, and events that tell of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import sysconfig
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from tests.integration.test_cli import amqprouter
+from tests.integration.test_control import ControlTestCase
+from tests.support.gateway import Fleet, Gateway
+from tests.support.mongo import TestDatabase
+from tests.support.process import reactor, until
+from tests.support.servers import Vhost
+
+
+class LimitsTests(ControlTestCase):
+    devices: tuple[str, ...] = ("dev1", "dev2")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.file = self.folder / "limits.json"
+
+    async def limits(self, action: str, *arguments: str) -> str:
+        return await self.says("limits", action, "--socket", self.socket, *arguments)
+
+    async def bad(self, *arguments: str) -> str:
+        return (await self.fails("limits", *arguments, "--socket", self.socket)).stderr
+
+    def test_set_counts_at_once_and_after_a_restart(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            told = await self.limits("set", "dev1", "5/min")
+            self.assertIn("dev1: 5/min, from now on, on this gateway only", told)
+            for number in range(8):
+                fleet.reading("dev1", number)
+                fleet.reading("dev2", number)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 13)
+            await gateway.metric_reaches('limited_total{class="default",limit="device"}', 3)
+            told = await self.limits("explain", "dev1")
+            self.assertRegex(told, r"5/min +device dev1 +0\.\d+  in [\d.]+ s \(set by hand")
+            self.assertIn("3 messages wait", told)
+            self.assertIn("held up by 5/min of device dev1", told)
+            self.assertEqual(await self.limits("ls"), "dev1  5/min\n")
+            self.assertEqual(json.loads(self.file.read_text()), {"dev1": "5/min"})
+
+            await gateway.stop()
+            await gateway.start()
+            self.assertEqual(await self.limits("ls"), "dev1  5/min\n")
+            await gateway.metric_reaches("stored_total", 3)  # a full bucket again, for it is another process
+            # Those that wait go at once when the limit goes.
+            for number in range(8):
+                fleet.reading("dev1", number)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 5)
+            self.assertIn("is taken away", await self.limits("clear", "dev1"))
+            await gateway.metric_reaches("stored_total", 11)
+            self.assertEqual(await self.limits("ls"), "")
+
+            self.assertIn("'5' is not AMOUNT/PERIOD; legal: ", await self.bad("set", "dev1", "5"))
+            self.assertIn("'a.b' is no device id", await self.bad("explain", "a.b"))
+            self.file.write_text("{")
+            failed = await self.fails("reload", "--socket", self.socket)
+            self.assertIn("the file of limits set by hand is not JSON", failed.stderr)
+
+        return self.run_with(test, control=self.control, scheduler={"overrides": self.file})
+
+    def test_without_a_file_they_last_until_the_restart(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            finished = await amqprouter("limits", "set", "--socket", self.socket, "dev1", "none")
+            self.assertIn("dev1: none, from now on", finished.stdout)
+            self.assertIn("lasts until the daemon's restart: [scheduler] overrides is empty", finished.stderr)
+            await gateway.stop()
+            await gateway.start()
+            self.assertEqual(await self.limits("ls"), "")
+
+        return self.run_with(test, control=self.control, scheduler={"overrides": ""})
+
+    def test_whoever_may_see_the_device_is_told(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            password = self.folder / "password"
+            password.write_text("ann's\n")
+            tail = amqprouter(
+                "tail", "--url", f"{gateway.url}/events", "--user", "ann", "--password-file", str(password),
+                "--topic", "*.limits", "--json", "--count", "1",
+            )  # fmt: skip
+            waiting = Deferred.fromCoroutine(tail)
+            await gateway.metric_reaches("subscribers", 1)
+            for number in range(5):
+                fleet.reading("dev1", number)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("events_published_total", 3)
+            event = json.loads((await waiting).stdout)["event"]
+            self.assertEqual((event["device"], event["topic"]), ("dev1", "limits"))
+            self.assertEqual((event["body"]["limit"], event["body"]["of"]), ("1/s burst 2", "device dev1"))
+            self.assertGreater(event["body"]["retry_after"], 0)
+
+        return self.run_with(test, scheduler={"rate": 1, "burst": 2, "overrides": ""})
+
+
+class Terminal:
+    """A command in a terminal of 80 by 24."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.master, self.slave = pty.openpty()
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(self.slave)
+        program = str(Path(sysconfig.get_path("scripts")) / "amqprouter")
+        self.child = subprocess.Popen(
+            [sys.executable, program, *arguments],
+            stdin=self.slave, stdout=self.slave, stderr=self.slave, env={**os.environ, "TERM": "xterm-256color"},
+        )  # fmt: skip
+        os.set_blocking(self.master, False)
+        self.screen = ""
+
+    def read(self) -> str:
+        """All that was shown until now."""
+        try:
+            while data := os.read(self.master, 65_536):
+                self.screen += data.decode(errors="replace")
+        except BlockingIOError:
+            pass
+        return self.screen
+
+    async def shows(self, text: str) -> None:
+        async def shown() -> bool:
+            return text in self.read()
+
+        await until(shown, what=f"the terminal shows {text!r}", timeout=20)
+
+    async def end(self) -> int:
+        status = await deferToThread(self.child.wait, 20)
+        self.read()
+        return int(status)
+
+    def close(self) -> None:
+        if self.child.poll() is None:
+            self.child.kill()
+            self.child.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+class TopTests(ControlTestCase):
+    devices: tuple[str, ...] = ("dev1", "dev2")
+
+    def test_live_in_a_small_terminal(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            for number in range(20):
+                fleet.reading("dev1", number)
+            fleet.reading("dev2", 1)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 3)
+            for ending in ("q", signal.SIGINT, signal.SIGTERM):
+                terminal = Terminal("top", "--socket", self.socket)
+                try:
+                    await terminal.shows("1/s burst 2 of d")
+                    os.write(terminal.master, b"w")
+                    await terminal.shows("7mwaiting")
+                    if isinstance(ending, str):
+                        os.write(terminal.master, ending.encode())
+                    else:
+                        terminal.child.send_signal(ending)
+                    self.assertEqual(await terminal.end(), 0 if ending == "q" else 130)
+                    self.assertIn("\x1b[?1049l", terminal.screen)  # the screen as it was
+                    self.assertIn("\x1b[?25h", terminal.screen[-40:])  # and the cursor
+                    self.assertEqual(termios.tcgetattr(terminal.slave), terminal.before)
+                finally:
+                    terminal.close()
+
+        return self.run_with(test, control=self.control, scheduler={"rate": 1, "burst": 2, "overrides": ""})
+
+    def test_for_scripts(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            started = time.monotonic()
+            running = Deferred.fromCoroutine(self.says("top", "--once", "--json", "--socket", self.socket))
+            sending = True
+
+            def send() -> None:
+                if sending:
+                    fleet.reading("dev1", 1)
+                    fleet.flush()
+                    reactor.callLater(0.02, send)
+
+            send()
+            answer: dict[str, Any] = json.loads(await running)
+            sending = False
+            self.assertGreater(time.monotonic() - started, 1)
+            [device] = answer["devices"]
+            self.assertEqual((device["device"], device["state"], device["waiting"]), ("dev1", "running", 0))
+            self.assertGreater(device["rate"], 5)
+            text = await self.says("top", "--socket", self.socket)
+            self.assertRegex(text, r"dev1 +\d")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", fleet.sent)
+            await gateway.stop()
+            self.assertIn("there is no socket", (await self.fails("top", "--socket", self.socket)).stderr)
+
+        return self.run_with(test, control=self.control)
