@@ -39,7 +39,9 @@ class Control:
         report: StatusReport,
         top_devices: Callable[[], Sequence[object]],
         further: Sequence[Command] = (),
+        flushed: Sequence[Callable[[], None]] = (),
     ) -> None:
+        """`flushed` is for those who want to know of `auth_flush`."""
         self._clock = clock
         self._devices = devices
         self._users = users
@@ -47,6 +49,7 @@ class Control:
         self._report = report
         self._top_devices = top_devices
         self._further = further
+        self._flushed = flushed
 
     def commands(self) -> list[Command]:
         """All of them, with the `further` ones; the method names are the paths."""
@@ -67,10 +70,14 @@ class Control:
         return asdict(self._reloader.reload())
 
     def auth_flush(self, name: str = "") -> dict[str, object]:
-        """Forget what checkers said, of one device or user, or of all."""
+        """Forget what checkers said, of one device or user, or of all, and look at open streams' permissions anew."""
         if name:
-            return {"forgotten": self._devices.forget(name) + self._users.forget(name)}
-        return {"forgotten": self._devices.flush() + self._users.flush()}
+            forgotten = self._devices.forget(name) + self._users.forget(name)
+        else:
+            forgotten = self._devices.flush() + self._users.flush()
+        for tell in self._flushed:
+            tell()
+        return {"forgotten": forgotten}
 
     def auth_explain(self, name: str) -> dict[str, object]:
         """What is remembered of one device or user; never anything of a credential."""

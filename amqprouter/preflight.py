@@ -11,6 +11,7 @@ from amqprouter.auth.checkers import find_checker_factory, make_checkers
 from amqprouter.auth.hmac_proof import HmacProof
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
+from amqprouter.mercure import make_verifiers
 from amqprouter.settings import AuthSettings, Settings
 from amqprouter.storage.mongo_address import read_address
 
@@ -28,6 +29,7 @@ def load_settings(path: str) -> Settings:
         lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
         lambda: hmac_proof(settings.auth, time.time),
+        lambda: make_verifiers(settings.mercure) if settings.mercure.enabled else None,
         lambda: read_address(settings.store),
     ):
         try:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from amqprouter.web_settings import HttpSettings as HttpSettings  # noqa: PLC0414  # passed on
+from amqprouter.web_settings import MercureSettings as MercureSettings  # noqa: PLC0414
+
 
 @dataclass(frozen=True)
 class BrokerSettings:
@@ -301,20 +304,6 @@ class EventsSettings:
 
 
 @dataclass(frozen=True)
-class HttpSettings:
-    """Section ``[http]``: the web endpoint (events, live page, health, metrics)."""
-
-    endpoint: str = "tcp:8080:interface=127.0.0.1"
-    """A Twisted server endpoint string; empty turns the web endpoint off."""
-    anonymous: bool = False
-    """Whether the page and the events need no login; the users' ACL then sees the user ``anonymous``."""
-    allowed_origins: tuple[str, ...] = ()
-    """Origins of other sites whose scripts may subscribe."""
-    header_timeout: float = 15.0
-    """Seconds within which a whole request must have arrived."""
-
-
-@dataclass(frozen=True)
 class ControlSettings:
     """Section ``[control]``: how commands reach the running daemon."""
 
@@ -393,6 +382,7 @@ class Settings:
     store: StoreSettings = field(default_factory=StoreSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    mercure: MercureSettings = field(default_factory=MercureSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     broker_auth: BrokerAuthSettings = field(default_factory=BrokerAuthSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
 from twisted.python import usage
@@ -50,6 +49,7 @@ from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadab
 from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
 from amqprouter.logs import make_observer
+from amqprouter.mercure import make_mercure, update_publisher
 from amqprouter.overrides import Overrides
 from amqprouter.pipeline import Pipeline
 from amqprouter.preflight import hmac_proof, load_settings
@@ -62,8 +62,9 @@ from amqprouter.web.control import Command, ControlSite
 from amqprouter.web.control_socket import ControlSocket
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
-from amqprouter.web.site import hub_gauges, make_site
+from amqprouter.web.site import hub_gauges
 from amqprouter.web.status import StatusReport
+from amqprouter.web_service import web_service
 from amqprouter.wired_targets import wire_targets
 
 log = Logger()
@@ -278,7 +279,17 @@ def build(
     readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
-    reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides]
+    mercure = make_mercure(
+        settings,
+        hub,
+        users_acl.allows_identity,
+        update_publisher(publisher, topology.names.events, lambda: not publish.problem(), counters, wall_clock),
+        reactor=reactor,
+        wall_clock=wall_clock,
+        run_in_thread=hashing.run,
+        randomness=randomness,
+    )
+    reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides, *mercure.reloadable]
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
     gauges = [
         Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
@@ -289,7 +300,7 @@ def build(
 
     web = MultiService()
     for service in (
-        _web(
+        web_service(
             settings,
             reactor,
             clock,
@@ -301,6 +312,7 @@ def build(
             gauges,
             top_devices,
             randomness,
+            mercure,
         ),
         broker_auth_service(
             settings,
@@ -324,6 +336,7 @@ def build(
         StatusReport(counters, (*gauges, *hub_gauges(hub)), readiness, reactor),
         top_devices,
         LimitCommands(scheduler, overrides, counters.scheduled, clock.seconds, pipeline.wake).commands(),
+        flushed=(hub.reload, mercure.recheck),
     )
     return Daemon(
         reactor,
@@ -344,45 +357,6 @@ def build(
         shutdown_deadline=settings.limits.shutdown_deadline,
         observer=observer,
     )
-
-
-def _web(
-    settings: Settings,
-    reactor: Any,
-    clock: SteadyClock,
-    hub: Hub,
-    counters: Counters,
-    users: UserAuthenticator,
-    may_see: Callable[[Identity, str], bool],
-    readiness: list[IReadiness],
-    gauges: list[Gauge],
-    top_devices: Callable[[], list[dict[str, object]]],
-    randomness: random.Random,
-) -> Service | None:
-    """The web endpoint, or None where it is turned off."""
-    if not settings.http.endpoint:
-        return None
-
-    async def authenticate(username: str, password: bytes, peer: str) -> Identity | None:
-        return await users.identify(username, password, clock.seconds(), peer)
-
-    def devices_for(user: Identity) -> list[dict[str, object]]:
-        return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]
-
-    site = make_site(
-        http=settings.http,
-        events=settings.events,
-        hub=hub,
-        counters=counters,
-        authenticate=authenticate,
-        readiness=readiness,
-        gauges=gauges,
-        top_devices=devices_for,
-        allows=may_see,
-        reactor=reactor,
-        random=randomness.random,
-    )
-    return strports.service(settings.http.endpoint, site, reactor=reactor)
 
 
 def _control(settings: Settings, reactor: Any, commands: list[Command]) -> Service | None:

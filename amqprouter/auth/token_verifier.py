@@ -3,7 +3,7 @@
 House rules. The key decides on the algorithm, not the token. A token's ``kid`` is looked up among the keys of the file
 and is used for nothing else. Whatever else in a token's header says where to find a key (``jku``, ``x5u``, ``jwk``,
 ``x5c``) is not looked at; extensions that must be understood (``crit``) are refused. Claims are read after the
-signature has been found good, and ``exp`` must be among them.
+signature has been found good, and ``exp`` must be among them unless whoever asks can do without.
 
 PyJWT computes the signature; the rest is here, for it is strict where PyJWT is not (a name twice in an object, numbers
 as text, NaN), and judges by the clock that it is given.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from amqprouter.interfaces import IReloadable
 MAX_TOKEN_BYTES = MAX_SECRET_BYTES
 _MAX_TIME = 2**53
 """Seconds since 1970: beyond it a number in JSON need not mean itself (RFC 8259, section 6)."""
+FOREVER = math.inf
 _FORM = re.compile(rb"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")  # the compact form; Base64 without padding
 
 NO_TOKEN, TOO_LONG, UNKNOWN_KEY = "no-token", "too-long", "unknown-key"
@@ -50,6 +52,7 @@ class Claims:
 
     values: Mapping[str, Any]
     good_until: float
+    """`FOREVER` for a token without ``exp``, where such are taken."""
 
 
 @implementer(IReloadable)
@@ -60,15 +63,25 @@ class TokenVerifier:
     :param audience: what must be in ``aud``. When empty, a token that is for somebody by name is for somebody else
         (RFC 7519, section 4.1.3), and refused.
     :param leeway: seconds that the issuer's clock and ours may differ.
+    :param require_expiry: whether a token must say when it expires.
     :ivar slow: whether `verify` is nothing for the reactor's thread, by the keys in force.
     :raises AuthFileError: the file cannot be used; says what is wrong with each key.
     """
 
-    def __init__(self, path: str, *, issuer: str = "", audience: str = "", leeway: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        issuer: str = "",
+        audience: str = "",
+        leeway: float = 0.0,
+        require_expiry: bool = True,
+    ) -> None:
         self._path = path
         self._issuer = issuer
         self._audience = audience
         self._leeway = leeway
+        self._require_expiry = require_expiry
         self._jws = PyJWS(ALGORITHMS)
         self.reload()
 
@@ -115,7 +128,9 @@ class TokenVerifier:
         """Until when the claims are good."""
         expires, not_before, issued = (_time(values, name) for name in ("exp", "nbf", "iat"))
         if expires is None:
-            raise BadToken(NO_EXPIRY)
+            if self._require_expiry:
+                raise BadToken(NO_EXPIRY)
+            expires = FOREVER
         if expires + self._leeway <= now:
             raise BadToken(EXPIRED)
         if max(not_before or 0.0, issued or 0.0) - self._leeway > now:

@@ -27,6 +27,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_window(settings, problems)
     _check_proofs(settings, problems)
     check_broker_auth(settings, problems)
+    _check_mercure(settings, problems)
     check_work(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
 
@@ -141,3 +142,14 @@ def _check_proofs(settings: Settings, problems: Problems) -> None:
         problems.in_option("auth", "hmac_keys", None, "missing; signatures count (accept), and nothing verifies them")
     if auth.accept == ("secret",) and not auth.device_checker:
         problems.in_option("auth", "device_checker", None, "missing; only secrets count, and nothing checks them")
+
+
+def _check_mercure(settings: Settings, problems: Problems) -> None:
+    ours = settings.mercure
+    if problems.concern(*(("mercure", key) for key in ("enabled", "subscriber_keys", "publisher_keys", "anonymous"))):
+        return
+    if ours.enabled and not (ours.subscriber_keys or ours.anonymous):
+        problem = "missing; without it, and with anonymous = no, nobody can subscribe"
+        problems.in_option("mercure", "subscriber_keys", None, problem)
+    if ours.enabled and not settings.http.endpoint and not problems.concern(("http", "endpoint")):
+        problems.in_option("mercure", "enabled", "yes", "there is no web endpoint: [http] endpoint is empty")

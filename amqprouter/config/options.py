@@ -74,6 +74,7 @@ TEMPLATE = Text("text, with placeholders such as {device}, {topic[0]}, {header[N
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
+KEY_SET = OrEmpty(FilePath("a file of a JSON Web Key Set"), "no token is good")
 CERTIFICATE = OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none")
 KEY = OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none")
 AUTHORITIES = OrEmpty(FilePath("a PEM file of authorities", check=check_certificates), "the system's authorities")
@@ -180,6 +181,21 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "anonymous": Boolean(),
         "allowed_origins": ListOf(Origin()),
         "header_timeout": Duration(0, above=True, most=3600),
+    },
+    "mercure": {
+        "enabled": Boolean(),
+        "subscriber_keys": KEY_SET,
+        "publisher_keys": KEY_SET,
+        "issuer": OrEmpty(NAME, "any"),
+        "audience": OrEmpty(NAME, "tokens without one"),
+        "require_expiry": Boolean(),
+        "anonymous": Boolean(),
+        "cookie_name": matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a cookie's name (RFC 6265, section 4.1.1)"),
+        "user_claim": OrEmpty(NAME, "the users' ACL is not asked"),
+        "groups_claim": OrEmpty(NAME, "none"),
+        "tenant_claim": OrEmpty(NAME, "none"),
+        "max_topics": Integer(1, 1000),  # as many as the reference hub takes
+        "max_update_bytes": Size(1024, 1_048_576),  # `amqprouter.web.publish_channel` keeps a few dozen in memory
     },
     "control": {
         "socket": OrEmpty(SocketPath(), "no control socket"),

@@ -64,6 +64,8 @@ CLOSE_WITHIN = 4.0
 """Seconds in which all subscriptions are ended at a stop: less than a step of the stop may take."""
 CLOSE_EVERY, CLOSE_AT_ONCE = 0.05, 100
 """Seconds between the parts of it, and the least of a part."""
+EARLIEST = "earliest"
+"""The id that stands before all others (Mercure)."""
 
 
 class Refusal(NamedTuple):
@@ -274,8 +276,15 @@ class Hub:
             return
         window = self.window
         subscriber.resumed_after = last_event_id
+        if last_event_id == EARLIEST:
+            subscriber.cursor = window.first
+            return
         last = window.offset_of(last_event_id)
-        if last is None:
+        if last is not None:
+            entry = window.entry(window.behind(last) - 1)
+            if entry is not None and not subscriber.may_see(entry.topics, entry.private):
+                last = None  # whether there is an update of this id must not be found out by trying
+        else:
             with suppress(ValueError):
                 last = sse.parse_last_event_id(last_event_id)
         oldest, latest = window.oldest_offset, window.latest_offset
@@ -320,6 +329,8 @@ class Hub:
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
+        for callback in subscriber.on_gone:
+            callback()
 
     def cut(self, subscriber: Subscriber) -> None:
         """A subscriber is too slow: disconnect it."""

@@ -40,13 +40,17 @@ class _File:
 class PageLeaf(MemberLeaf):
     """The page itself: it asks for the login, which the browser then sends with everything that the page loads."""
 
-    def __init__(self, login: Login) -> None:
+    def __init__(self, login: Login, link: bytes = b"") -> None:
+        """`link` is the page's header of that name."""
         super().__init__(login)
+        self._link = link
         self._file = _File("live.html", b"text/html; charset=utf-8")
 
     def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """The same for everybody."""
         request.setHeader(b"Content-Security-Policy", _POLICY)
+        if self._link:
+            request.setHeader(b"Link", self._link)
         self._file.send(request)
 
 

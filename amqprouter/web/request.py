@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -49,6 +50,10 @@ class RouterRequest(Request):
         self.started = now
         for name, value in _HEADERS.items():
             self.setHeader(name, value)
+
+    def gotLength(self, length: int | None) -> None:
+        """Keep the body in memory, of whatever length: the channel bounds it, and a full /tmp is no reason to fail."""
+        self.content = BytesIO()
 
     def abort(self) -> None:
         """Break the connection off, unsent data and all."""

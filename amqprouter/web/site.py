@@ -16,8 +16,11 @@ from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login
+from amqprouter.web.mercure import DISCOVERY
+from amqprouter.web.mercure import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
+from amqprouter.web.publish_channel import PublishChannel
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite
@@ -27,6 +30,7 @@ class RouterSite(TableSite):
     """The endpoint's site. Heartbeats run while it listens."""
 
     _log = Logger()
+    protocol = PublishChannel
 
     def __init__(
         self,
@@ -36,11 +40,15 @@ class RouterSite(TableSite):
         header_timeout: float,
         heartbeat: float,
         reactor: IReactorTime,
+        body_limits: Mapping[bytes, int] | None = None,
     ) -> None:
         super().__init__(routes, request_timeout=header_timeout, reactor=reactor)
         self._heartbeat = heartbeat / SPOKES
         self._heartbeats = LoopingCall(hub.heartbeat)
         self._heartbeats.clock = reactor
+        self.body_limits = body_limits or {}
+        """The most bytes that a POST may have, by path."""
+        self.bodies_under_way = 0
 
     def startFactory(self) -> None:
         """Called when listening begins."""
@@ -69,17 +77,20 @@ def make_site(
     allows: Permission,
     reactor: IReactorTime,
     random: Callable[[], float],
+    further: Mapping[bytes, Leaf] | None = None,
+    body_limits: Mapping[bytes, int] | None = None,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
-    `random` gives numbers in [0, 1). The hub's own gauges are added to `gauges`, and the figures
+    `random` gives numbers in [0, 1). `further` are more leaves by their paths, and `body_limits` the most bytes that a
+    POST to some of these may have. The hub's own gauges are added to `gauges`, and the figures
     of those parts of `readiness` that are gates.
     """
     login = Login(authenticate, anonymous=http.anonymous)
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {
-        b"/": PageLeaf(login),
+        b"/": PageLeaf(login, DISCOVERY if further and MERCURE in further else b""),
         b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
         b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
@@ -88,8 +99,16 @@ def make_site(
         b"/metrics": MetricsLeaf(counters, all_gauges, gates),
         b"/healthz": HealthLeaf(),
         b"/readyz": ReadyLeaf(readiness),
+        **(further or {}),
     }
-    return RouterSite(routes, hub, header_timeout=http.header_timeout, heartbeat=events.heartbeat, reactor=reactor)
+    return RouterSite(
+        routes,
+        hub,
+        header_timeout=http.header_timeout,
+        heartbeat=events.heartbeat,
+        reactor=reactor,
+        body_limits=body_limits,
+    )
 
 
 def hub_gauges(hub: Hub) -> tuple[Gauge, ...]:

@@ -84,7 +84,7 @@ class EventsLeaf(MemberLeaf):
             by_acl(self._allows, user),
             stream,
             address=address,
-            last_event_id=_last_event_id(request),
+            last_event_id=last_event_id(request),
         )
         stream.begin(request, subscriber)
 
@@ -116,7 +116,7 @@ def _parse_pattern(raw: bytes) -> TopicPattern:
         raise ValueError("a topic pattern is not UTF-8") from None
 
 
-def _last_event_id(request: RouterRequest) -> str:
+def last_event_id(request: RouterRequest) -> str:
     """The header's, which a reconnecting browser sends, or else the query's, for clients that cannot set headers."""
     raw = request.getHeader(b"Last-Event-ID")
     if raw is None:

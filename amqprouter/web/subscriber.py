@@ -54,6 +54,7 @@ class Subscriber:
         "interest",
         "may_see",
         "number",
+        "on_gone",
         "paused",
         "pending",
         "resumed_after",
@@ -80,6 +81,8 @@ class Subscriber:
         self.paused = False
         self.started = False
         self.gone = False
+        self.on_gone: tuple[Callable[[], None], ...] = ()
+        """Called once, when it has left the hub."""
 
     @property
     def buffered(self) -> int:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.auth.jwt_keys import ALGORITHMS
-from amqprouter.auth.token_verifier import Claims, TokenVerifier
+from amqprouter.auth.token_verifier import FOREVER, Claims, TokenVerifier
 from amqprouter.errors import AuthFileError, BadToken
 from amqprouter.interfaces import IReloadable
 from tests.support.tokens import jwk, key_set, private_key, segment, token
@@ -49,6 +49,17 @@ class TokenTestCase(SynchronousTestCase):
         except BadToken as error:
             return error.reason
         return ""
+
+
+class ExpiryTests(TokenTestCase):
+    def test_tokens_that_never_expire(self) -> None:
+        endless = token(with_claims(exp=None))
+        self.assertEqual(self.reason(endless), "no-expiry")
+        verifier = TokenVerifier(self.path, issuer=ISSUER, audience="amqprouter", require_expiry=False)
+        self.assertEqual(verifier.verify(endless, NOW).good_until, FOREVER)
+        self.assertEqual(verifier.verify(token(CLAIMS), NOW).good_until, NOW + 60)
+        with self.assertRaises(BadToken):
+            verifier.verify(token(CLAIMS), NOW + 60)
 
 
 class SignatureTests(TokenTestCase):

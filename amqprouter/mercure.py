@@ -1,0 +1,139 @@
+"""Mercure put together: keys from `auth`, the hub's resource from `web`, publishing through `amqp`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.auth.token_verifier import FOREVER, Claims, TokenVerifier
+from amqprouter.core.counters import Counters
+from amqprouter.core.event import Event
+from amqprouter.core.properties import encode_properties
+from amqprouter.errors import BrokerUnavailable
+from amqprouter.interfaces import IReloadable, RunInThread
+from amqprouter.settings import MercureSettings, Settings
+from amqprouter.web.bearer import Verified, Verify
+from amqprouter.web.hub import Hub
+from amqprouter.web.leaf import Leaf
+from amqprouter.web.mercure import PATH, MercureLeaf, PublishUpdate
+from amqprouter.web.sse_resource import Permission
+from amqprouter.web.token_streams import TokenStreams
+
+LEEWAY = 30.0
+"""Seconds that the clock of whoever mints tokens may differ from ours; streams end by ours, at the token's ``exp``."""
+
+
+@dataclass(frozen=True)
+class Mercure:
+    """What the daemon needs to know of it: nothing, while it is turned off."""
+
+    routes: Mapping[bytes, Leaf] = field(default_factory=dict)
+    body_limits: Mapping[bytes, int] = field(default_factory=dict)
+    reloadable: tuple[IReloadable, ...] = ()
+    """The keys, and behind them the streams that were opened by them."""
+    recheck: Callable[[], None] = lambda: None
+    """Verify the tokens of all open streams again."""
+
+
+def make_mercure(
+    settings: Settings,
+    hub: Hub,
+    allows: Permission,
+    publish: PublishUpdate,
+    *,
+    reactor: Any,
+    wall_clock: Callable[[], float],
+    run_in_thread: RunInThread,
+    randomness: Random,
+) -> Mercure:
+    """The resource and what belongs to it.
+
+    :raises AuthFileError: a key set cannot be used.
+    """
+    ours = settings.mercure
+    if not ours.enabled:
+        return Mercure()
+    verifiers = make_verifiers(ours)
+
+    def verify_with(path: str) -> Verify | None:
+        return _verify(verifiers[path], wall_clock, run_in_thread) if path else None
+
+    subscribers = verify_with(ours.subscriber_keys)
+
+    async def again(token: bytes) -> Verified:
+        assert subscribers is not None, "a stream by a token, and no keys"
+        return await subscribers(token)
+
+    streams = TokenStreams(again, reactor, wall_clock, randomness.random)
+    leaf = MercureLeaf(
+        ours,
+        hub,
+        allows,
+        subscribers,
+        verify_with(ours.publisher_keys),
+        publish,
+        streams,
+        settings.http.allowed_origins,
+        reactor=reactor,
+        random=randomness.random,
+        random_bits=randomness.getrandbits,
+    )
+    return Mercure({PATH: leaf}, {PATH: ours.max_update_bytes}, (*verifiers.values(), streams), streams.reload)
+
+
+def make_verifiers(settings: MercureSettings) -> dict[str, TokenVerifier]:
+    """By path, what verifies tokens with the keys of the files that are configured.
+
+    :raises AuthFileError: a key set cannot be used.
+    """
+    paths = dict.fromkeys(path for path in (settings.subscriber_keys, settings.publisher_keys) if path)
+    return {
+        path: TokenVerifier(
+            path,
+            issuer=settings.issuer,
+            audience=settings.audience,
+            leeway=LEEWAY,
+            require_expiry=settings.require_expiry,
+        )
+        for path in paths
+    }
+
+
+def update_publisher(
+    publisher: Publisher,
+    stream: str,
+    is_up: Callable[[], bool],
+    counters: Counters,
+    wall_clock: Callable[[], float],
+) -> PublishUpdate:
+    """Publishes updates to the event stream. While `is_up` says no, they are refused at once, not kept for later."""
+
+    async def publish(update: Event) -> None:
+        if not is_up():
+            raise BrokerUnavailable("there is no connection to the broker")
+        properties = encode_properties(headers=update.headers(), timestamp=int(wall_clock()))
+        await publisher.send("", stream, properties, update.data)
+        counters.events_published += 1
+
+    return publish
+
+
+def _verify(
+    verifier: TokenVerifier, wall_clock: Callable[[], float], run_in_thread: RunInThread
+) -> Callable[[bytes], Awaitable[Verified]]:
+    async def verify(token: bytes) -> Verified:
+        now = wall_clock()
+
+        def work() -> Claims:
+            return verifier.verify(token, now)
+
+        claims = await run_in_thread(work) if verifier.slow else work()
+        if claims.good_until == FOREVER:
+            return Verified(claims.values, None)
+        expires = claims.good_until - LEEWAY
+        return Verified(claims.values, expires if expires > now else claims.good_until)
+
+    return verify

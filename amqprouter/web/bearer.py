@@ -1,0 +1,44 @@
+"""Tokens in requests, and what they say once they have been verified."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from amqprouter.web.request import RouterRequest
+
+Verify = Callable[[bytes], Awaitable["Verified"]]
+"""Verifies a token as of now.
+
+:raises BadToken: it is not good.
+"""
+
+
+class Verified(NamedTuple):
+    """A good token's claims, and until when it is good, in seconds since 1970; None where it says nothing of that."""
+
+    claims: Mapping[str, Any]
+    good_until: float | None
+
+
+class Sent(NamedTuple):
+    """A token as it came."""
+
+    token: bytes
+    by_cookie: bool
+
+
+def token_of(request: RouterRequest, cookie: bytes) -> Sent | None:
+    """The token of a request, None when there is none: from the header, else the query, else the cookie.
+
+    A header that is there but holds no token counts, as an empty one: whoever set it did not mean the others.
+    """
+    header = request.getHeader(b"Authorization")
+    if header is not None:
+        scheme, _, token = header.partition(b" ")
+        return Sent(token.strip() if scheme.lower() == b"bearer" else b"", False)
+    in_query = request.args.get(b"authorization")
+    if in_query is not None:
+        return Sent(in_query[0] if len(in_query) == 1 else b"", False)
+    in_cookie = request.getCookie(cookie)
+    return None if in_cookie is None else Sent(in_cookie, True)

@@ -1,0 +1,156 @@
+"""Mercure through whole gateways and a real broker: an application tells its user, and nobody else."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import treq
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from tests.support.gateway import Fleet, Gateway
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.process import until
+from tests.support.servers import Vhost
+from tests.support.tokens import jwk, key_set, token
+
+MERCURE = {"enabled": "yes", "subscriber_keys": "keys.json", "publisher_keys": "keys.json"}
+ORDERS = "https://shop.example/users/{}/orders"
+
+
+def minted(sub: str, seconds: float = 600, **mercure: list[str]) -> str:
+    return token({"sub": sub, "exp": time.time() + seconds, "mercure": mercure}, "HS256").decode()
+
+
+class Stream(Protocol):
+    """What a subscriber has received so far."""
+
+    def __init__(self, response: IResponse) -> None:
+        self.received = b""
+        self.over = False
+        self.last_event_id = response.headers.getRawHeaders(b"last-event-id")
+        response.deliverBody(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.over = True
+
+    @property
+    def data(self) -> list[str]:
+        lines = self.received.decode().splitlines()
+        return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+    async def has(self, count: int) -> list[str]:
+        async def enough() -> bool:
+            return len(self.data) >= count
+
+        await until(enough, what=f"{count} events; there is {self.received!r}", timeout=15)
+        return self.data
+
+    async def ends(self, timeout: float) -> None:
+        async def ended() -> bool:
+            return self.over
+
+        await until(ended, what="the stream ends", timeout=timeout)
+
+    def close(self) -> None:
+        if not self.over:
+            self.transport.loseConnection()  # type: ignore[union-attr]  # it is connected
+
+
+async def follow(gateway: Gateway, authorization: str, *topics: str, last: str = "") -> Stream:
+    query = urlencode({"topic": topics}, doseq=True)
+    headers = Headers({"Authorization": [f"Bearer {authorization}"], **({"Last-Event-ID": [last]} if last else {})})
+    url = f"{gateway.url}/.well-known/mercure?{query}"
+    response = await treq.get(url, headers=headers, unbuffered=True, persistent=False)
+    assert response.code == 200, response.code
+    return Stream(response)
+
+
+async def publish(gateway: Gateway, authorization: str, **fields: str) -> tuple[int, str]:
+    url = f"{gateway.url}/.well-known/mercure"
+    headers = Headers({"Authorization": [f"Bearer {authorization}"]})
+    response = await treq.post(url, data=fields, headers=headers, persistent=False, timeout=20)
+    return response.code, await response.text()
+
+
+class MercureTests(GatewayTestCase):
+    devices = ("dev1",)
+
+    def with_gateways(self, test: Callable[[Gateway, Gateway, Fleet], Awaitable[None]]) -> Deferred[None]:
+        """Run ``test(gateway, other, fleet)``, both gateways running."""
+
+        async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            other = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, mercure=MERCURE)
+            for each in (gateway, other):
+                each.file("keys.json", key_set(jwk("HS256")))
+                each.devices("dev1")
+                await each.start()
+            await fleet.connect()
+            try:
+                await test(gateway, other, fleet)
+            finally:
+                await other.stop()
+
+        return self.run_with(around, start=False, mercure=MERCURE)
+
+    def test_an_application_tells_its_user_and_nobody_else(self) -> Deferred[None]:
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            app = minted("shop", publish=["*"])
+            ann = await follow(other, minted("ann", subscribe=[ORDERS.format("ann")]), "*")
+            bob = await follow(other, minted("bob", subscribe=[ORDERS.format("bob")]), "*")
+            update = {"topic": ORDERS.format("ann"), "private": "on", "data": "for ann", "id": "orders/1"}
+            self.assertEqual(await publish(gateway, app, **update), (200, "orders/1"))
+            self.assertEqual((await publish(gateway, app, topic="news", data="for all"))[0], 200)
+            # Ann may see everything by the users' ACL, and bob what dev1 sends.
+            fleet.reading("dev1", 7)
+            await fleet.all_confirmed()
+            self.assertEqual((await ann.has(3))[:2], ["for ann", "for all"])
+            news, reading = await bob.has(2)
+            self.assertEqual((news, json.loads(reading)["body"]), ("for all", {"n": 7}))
+            self.assertIn(b"id: orders/1\n", ann.received)
+            ann.close()
+            bob.close()
+
+        return self.with_gateways(test)
+
+    def test_resuming_at_another_gateway_with_the_publishers_id(self) -> Deferred[None]:
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            app, reader = minted("shop", publish=["*"]), minted("ann", subscribe=["*"])
+            first = await follow(gateway, reader, "a")
+            for number in range(3):
+                await publish(gateway, app, topic="a", private="on", data=str(number), id=f"id-{number}")
+            self.assertEqual(await first.has(3), ["0", "1", "2"])
+            first.close()
+            second = await follow(other, reader, "a", last="id-0")
+            self.assertEqual(second.last_event_id, [b"id-0"])
+            self.assertEqual(await second.has(2), ["1", "2"])
+            await publish(gateway, app, topic="a", data="live")
+            self.assertEqual(await second.has(3), ["1", "2", "live"])
+            second.close()
+
+        return self.with_gateways(test)
+
+    def test_a_token_that_expires_and_a_key_that_is_taken_away(self) -> Deferred[None]:
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            begun = time.time()
+            stream = await follow(gateway, minted("ann", 3, subscribe=["*"]), "*")
+            await stream.ends(6)
+            self.assertLess(time.time() - begun, 4)
+            stream = await follow(gateway, minted("ann", subscribe=["*"]), "*")
+            gateway.file("keys.json", key_set(jwk("HS256", 1)))
+            gateway.running.signal("HUP")
+            await stream.ends(5)
+            self.assertEqual((await publish(gateway, minted("shop", publish=["*"]), topic="a"))[0], 401)
+
+        return self.with_gateways(test)
