@@ -122,7 +122,7 @@ class StoppedTests(FaultTestCase):
                     while reactor.seconds() - began < times(3 * HEARTBEAT + 2, 60):
                         await deferLater(reactor, 0.25)
                         most_memory, most_files = max(most_memory, bed.memory), max(most_files, bed.open_files)
-                    self.assertIn("no word from the broker", bed.gateway.running.tail())
+                    self.assertIn("no word from the broker", bed.gateway.running.tail(10_000))
                 finally:
                     bed.broker.signal("CONT")
                 self.assertLess(most_memory - memory, 10_000_000)
