@@ -27,6 +27,7 @@ from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
+from amqprouter.testing_gate import OpenGate
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import mongo_for_tests
 from tests.support.process import reactor, until
@@ -110,6 +111,7 @@ class StreamMadeAnewTests(LivenessTestCase):
             declared = topology()
             stream = declared.names.events
             target = EventsTarget(publisher, stream, Counters())
+            target.use_gate(OpenGate())
             reader = EventReader(stream, publish, reactor.seconds, lambda: told.put("restart"))
 
             def tell(topic: str) -> None:
