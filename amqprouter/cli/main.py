@@ -22,6 +22,7 @@ COMMANDS = {
     "tail": "follow events in a terminal",
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",
+    "token": "make keys and signed tokens, and explain tokens",
     "hmac-key": "give devices keys to sign their messages with",
     "rejected": "look into quarantine, replay or drop what is in it",
     "status": "show how the running daemon is",
