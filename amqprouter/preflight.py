@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from amqprouter import config
-from amqprouter.auth.acl_file import device_acl, user_acl
+from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
 from amqprouter.auth.checkers import find_checker_factory, make_checkers
 from amqprouter.auth.hmac_proof import HmacProof
 from amqprouter.errors import ConfigError, StoreMisconfigured
@@ -26,6 +26,7 @@ def load_settings(path: str) -> Settings:
     for make in (
         lambda: device_acl(settings.acl.devices),
         lambda: user_acl(settings.acl.users),
+        lambda: command_acl(settings.acl.commands),
         lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
         lambda: hmac_proof(settings.auth, time.time),

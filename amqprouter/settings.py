@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from amqprouter.command_settings import CommandsSettings as CommandsSettings  # noqa: PLC0414  # passed on
 from amqprouter.web_settings import HttpSettings as HttpSettings  # noqa: PLC0414  # passed on
 from amqprouter.web_settings import MercureSettings as MercureSettings  # noqa: PLC0414
 
@@ -118,6 +119,8 @@ class AclSettings:
     """File of ``[deny] device pattern -> topic pattern`` lines; ``%d`` stands for the device's own id."""
     users: str = ""
     """File of ``[deny] user pattern -> event topic pattern`` lines; ``%u`` stands for the user's own name."""
+    commands: str = ""
+    """Such a file about who may send which commands."""
 
 
 @dataclass(frozen=True)
@@ -385,5 +388,6 @@ class Settings:
     mercure: MercureSettings = field(default_factory=MercureSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     broker_auth: BrokerAuthSettings = field(default_factory=BrokerAuthSettings)
+    commands: CommandsSettings = field(default_factory=CommandsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)

@@ -65,6 +65,7 @@ from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import hub_gauges
 from amqprouter.web.status import StatusReport
 from amqprouter.web_service import web_service
+from amqprouter.wired_commands import wire_commands
 from amqprouter.wired_targets import wire_targets
 
 log = Logger()
@@ -257,6 +258,7 @@ def build(
         quarantine,
         wall_clock,
     )
+    commands = wire_commands(settings, clock, wall_clock, topology.names, publisher, quarantine, counters, randomness)
     hub = Hub(settings.events, counters, clock)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
     hub.throttle = reader.throttle
@@ -271,12 +273,13 @@ def build(
         )
 
     answering = [replies.attach] if wired.answers else []
-    consume = link("consume", topology.declare, parking.attach, ingress.attach, *answering)  # what is parked is older
-    publish = link("publish", topology.declare, publisher.attach, wired.attach)
+    # What is parked is older than what the ingress brings.
+    consume = link("consume", topology.declare, parking.attach, ingress.attach, *answering, *commands.consuming)
+    publish = link("publish", topology.declare, publisher.attach, wired.attach, *commands.publishing)
     events = link("events", topology.declare_events, reader.attach)
     hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
-    stores = [] if store is None else [store]
-    readiness: list[IReadiness] = [consume, publish, events, ingress, *stores, parking, *gates.values()]
+    readiness: list[IReadiness] = [consume, publish, events, ingress, parking, *gates.values()]
+    readiness.extend([] if store is None else [store])
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
     mercure = make_mercure(
@@ -290,6 +293,7 @@ def build(
         randomness=randomness,
     )
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides, *mercure.reloadable]
+    reloadable.extend(commands.reloadable)
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
     gauges = [
         Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
@@ -313,6 +317,7 @@ def build(
             top_devices,
             randomness,
             mercure,
+            commands,
         ),
         broker_auth_service(
             settings,

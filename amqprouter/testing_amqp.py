@@ -143,11 +143,13 @@ class MemoryBroker:
         """Deliver a message to the consumer of this queue; returns its delivery tag. `properties` are of its header."""
         return self.deliver_raw(queue, encode_properties(**properties), body, redelivered)
 
-    def deliver_raw(self, queue: str, properties: bytes, body: bytes, redelivered: bool = False) -> int:
-        """...with properties as they are written."""
+    def deliver_raw(
+        self, queue: str, properties: bytes, body: bytes, redelivered: bool = False, routing_key: str = ""
+    ) -> int:
+        """...with properties as they are written; the routing key is the queue's name unless given."""
         tag, (channel, _) = next(item for item in self.consumers.items() if item[1][1] == queue)
         self._tags[channel] = number = self._tags.get(channel, 0) + 1
-        method = frame.marshal(commands.Basic.Deliver(tag, number, redelivered, "", queue), channel)
+        method = frame.marshal(commands.Basic.Deliver(tag, number, redelivered, "", routing_key or queue), channel)
         self.send_bytes(method + self._content(channel, properties, body))
         return number
 

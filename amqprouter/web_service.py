@@ -15,9 +15,11 @@ from amqprouter.core.counters import Counters
 from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.mercure import Mercure
 from amqprouter.settings import Settings
+from amqprouter.web.command_leaf import PREFIX as COMMANDS
 from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
+from amqprouter.wired_commands import WiredCommands
 
 
 def web_service(
@@ -33,6 +35,7 @@ def web_service(
     top_devices: Callable[[], list[dict[str, object]]],
     randomness: random.Random,
     mercure: Mercure,
+    commands: WiredCommands,
 ) -> Service | None:
     """The web endpoint, or None where it is turned off."""
     if not settings.http.endpoint:
@@ -44,6 +47,7 @@ def web_service(
     def devices_for(user: Identity) -> list[dict[str, object]]:
         return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]
 
+    leaves = {COMMANDS: commands.leaf(authenticate)} if commands.leaf is not None else {}
     site = make_site(
         http=settings.http,
         events=settings.events,
@@ -56,7 +60,7 @@ def web_service(
         allows=may_see,
         reactor=reactor,
         random=randomness.random,
-        further=mercure.routes,
-        body_limits=mercure.body_limits,
+        further={**mercure.routes, **leaves},
+        body_limits={**mercure.body_limits, **{path: leaf.max_body for path, leaf in leaves.items()}},
     )
     return strports.service(settings.http.endpoint, site, reactor=reactor)

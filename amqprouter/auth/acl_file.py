@@ -60,3 +60,11 @@ def user_acl(path: str) -> AclFile:
     :raises AuthFileError: the file cannot be used.
     """
     return AclFile(path, "%u", Acl.parse("", "the default without [acl] users, which is empty", "%u"))
+
+
+def command_acl(path: str) -> AclFile:
+    """The ACL of commands: who may send which to which device. Without a file nobody may send any.
+
+    :raises AuthFileError: the file cannot be used.
+    """
+    return AclFile(path, "%u", Acl.parse("", "the default without [acl] commands, which is empty", "%u"))

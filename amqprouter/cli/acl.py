@@ -18,7 +18,8 @@ bad.
 examples:
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading --tenant acme --group lab
-  amqprouter acl explain -c amqprouter.ini --user alice meter-17.reading"""
+  amqprouter acl explain -c amqprouter.ini --user alice meter-17.reading
+  amqprouter acl explain -c amqprouter.ini --command amqp:backend meter-17.down.reboot"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,22 +28,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "explain", help="which line decides", description=DESCRIPTION, formatter_class=parser.formatter_class
     )
     explain.add_argument("-c", "--config", metavar="FILE", required=True, help="the daemon's configuration")
-    explain.add_argument("--user", action="store_true", help="by the users' list rather than the devices'")
+    which = explain.add_mutually_exclusive_group()
+    which.add_argument("--user", action="store_true", help="by the users' list rather than the devices'")
+    which.add_argument("--command", action="store_true", help="by the list of those who may send commands")
     explain.add_argument(
         "--group", metavar="NAME", action="append", default=[], help="a group that the checker tells; may be repeated"
     )
     explain.add_argument("--tenant", metavar="NAME", default="", help="the tenant that the checker tells")
-    explain.add_argument("who", metavar="WHO", help="the device id, or with --user the user's name")
+    explain.add_argument("who", metavar="WHO", help="the device id, or with --user or --command the user's name")
     explain.add_argument("topic", metavar="TOPIC", help="the topic, device id first")
 
 
 def run(options: argparse.Namespace) -> int:
     from amqprouter import config  # noqa: PLC0415
-    from amqprouter.auth.acl_file import device_acl, user_acl  # noqa: PLC0415
+    from amqprouter.auth.acl_file import command_acl, device_acl, user_acl  # noqa: PLC0415
 
     try:
         settings = config.load(options.config).acl
-        file = user_acl(settings.users) if options.user else device_acl(settings.devices)
+        if options.command:
+            file = command_acl(settings.commands)
+        else:
+            file = user_acl(settings.users) if options.user else device_acl(settings.devices)
     except (AmqprouterError, OSError) as error:
         complain(str(error))
         return USAGE

@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    from amqprouter.auth.acl_file import device_acl, user_acl  # noqa: PLC0415
+    from amqprouter.auth.acl_file import command_acl, device_acl, user_acl  # noqa: PLC0415
 
-    for file in (device_acl(settings.acl.devices), user_acl(settings.acl.users)):
+    acl = settings.acl
+    for file in (device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands)):
         warnings = list(file.acl.warnings())
         yield from warnings[:MAX_WARNINGS]
         if len(warnings) > MAX_WARNINGS:

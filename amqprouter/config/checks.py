@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from amqprouter.config.broker_auth import check_broker_auth
+from amqprouter.config.commands import check_commands
 from amqprouter.config.file import Problems, Sections
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
@@ -29,6 +30,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     check_broker_auth(settings, problems)
     _check_mercure(settings, problems)
     check_work(settings, problems)
+    check_commands(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
 
 

@@ -57,6 +57,11 @@ def _device_pattern(text: str) -> None:
         raise ValueError("no device id has '.', '#', '/', a backslash or white space in it, so this would match none")
 
 
+def _device_queue(text: str) -> None:
+    if text.count("{device}") != 1 or re.search(r"[{}\x00-\x1f\x7f]", text.replace("{device}", "")):
+        raise ValueError("not a name with {device} in it once")
+
+
 def _write_concern(text: str) -> None:
     if text == "0":
         raise ValueError("nobody would say whether a write took place, so messages could be lost")
@@ -133,6 +138,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
     "acl": {
         "devices": OrEmpty(FilePath("the devices' ACL file"), "a device may use every topic under its own id"),
         "users": OrEmpty(FilePath("the users' ACL file"), "no user sees anything"),
+        "commands": OrEmpty(FilePath("the ACL file for commands"), "nobody sends any"),
     },
     "scheduler": {
         "rate": Number(0, above=True),
@@ -209,6 +215,21 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "services": ListOf(NAME),
         "external": Boolean(),
         "subscribe": Boolean(),
+    },
+    "commands": {
+        "enabled": Boolean(),
+        "exchange": OrEmpty(NAME, "one of the daemon's own"),
+        "queue": OrEmpty(
+            Text("a queue's name with {device} in it once, and no other braces", _device_queue), "none is declared"
+        ),
+        "topics": TOPIC_PATTERN,
+        "limits": LIMITS,
+        # In memory, a thousand at a time: for more there are other ways to a device.
+        "max_bytes": Size(1, 2**20),
+        "ttl": Duration(0, above=True, most=604_800),
+        "max_length": Integer(1, 1_000_000),
+        "idle": Duration(0),
+        "max_queues": Integer(1, 1_000_000),
     },
     "logging": {
         "format": Choice(("text", "json")),

@@ -5,8 +5,9 @@ exchange or a queue, may it use a routing key of a topic exchange. The questions
 read off RabbitMQ 3.10 and its README (deps/rabbitmq_auth_backend_http). Two rules are less obvious than the rest:
 
 - Questions about an MQTT connection carry its client id, those about an AMQP one carry none, and neither can feign the
-  other: the broker adds it. An AMQP device declares, binds and reads nothing. With a queue of its own it could have the
-  broker dead-letter a message to any routing key, and nobody is asked about that.
+  other: the broker adds it. An AMQP device declares and binds nothing, and reads nothing but the queue of its commands,
+  which the daemon declares. With a queue of its own making it could have the broker dead-letter a message to any
+  routing key, and nobody is asked about that.
 - An MQTT client id is the device's own, or begins with it and a slash, which no device id has. For a second connection
   with the same client id ends the first, and the names of the plugin's queues are made from it.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from amqprouter.core.command import QUEUE_PLACEHOLDER
 from amqprouter.core.device_id import valid_device_id
 
 Fields = Mapping[str, str]
@@ -46,6 +48,8 @@ class BrokerAccess:
     """Whether MQTT devices may subscribe to what is under their own id."""
     may_use: Callable[[str, str], bool]
     """Whether the ACL lets a device use ``<device id>.<topic words>``."""
+    command_queue: str = ""
+    """The queue that an AMQP device may read, with ``{device}`` for its id; none when empty."""
 
     def who(self, fields: Fields) -> str:
         """About every question: whether this can be a device at all."""
@@ -77,6 +81,9 @@ class BrokerAccess:
             return "devices may only write, and only to their own exchanges"
         if fields.get("resource") == "queue" and by_mqtt and _own(device, _client_of(name)):
             return self._subscribing()
+        if fields.get("resource") == "queue" and permission == "read" and not by_mqtt and self.command_queue:
+            own = self.command_queue.replace(QUEUE_PLACEHOLDER, device)
+            return "" if name == own else f"of queues a device may only read {own!r}"
         return "devices may touch no queue but those of their own MQTT subscriptions"
 
     def may_use_key(self, fields: Fields) -> str:

@@ -54,6 +54,8 @@ class Counters:
     """SIGHUP met a bad configuration and kept the old."""
     broker_auth: Counter[str] = field(default_factory=Counter)
     """The broker asked about a device: the kind of question and of answer, as ``topic deny``."""
+    commands: Counter[str] = field(default_factory=Counter)
+    """A command to a device was asked for, by what became of it."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)

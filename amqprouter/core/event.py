@@ -112,6 +112,8 @@ def encode_event_body(message: Message) -> bytes:
         envelope["sent_at"] = text
     envelope["message_id"] = properties.message_id
     envelope["content_type"] = content_type
+    if properties.raw_text("correlation_id") is not None:
+        envelope["correlation_id"] = properties.text("correlation_id")
     return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message.body, content_type) + b"}"
 
 

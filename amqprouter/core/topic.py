@@ -42,8 +42,28 @@ class TopicPattern:
             return len(words) == len(pattern) and all(p in ("*", w) for p, w in zip(pattern, words, strict=True))
         return _glob(pattern, words)
 
+    def overlaps(self, other: TopicPattern) -> bool:
+        """Whether some topic matches both."""
+        return _overlap(self._words, other._words)
+
     def __repr__(self) -> str:
         return f"TopicPattern({self.text!r})"
+
+
+def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    """Whether the rests of two patterns share a topic, from the ends to the beginnings: words × words steps."""
+    below = [all(word == "#" for word in second[at:]) for at in range(len(second) + 1)]
+    for place in reversed(range(len(first))):
+        row = [False] * (len(second) + 1)
+        for at in reversed(range(len(second) + 1)):
+            if at == len(second):
+                row[at] = first[place] == "#" and below[at]
+            elif first[place] == "#" or second[at] == "#":
+                row[at] = below[at] or row[at + 1]
+            elif first[place] == second[at] or "*" in (first[place], second[at]):
+                row[at] = below[at + 1]
+        below = row
+    return below[0]
 
 
 def _glob(pattern: tuple[str, ...], words: list[str]) -> bool:

@@ -53,6 +53,7 @@ def broker_auth_service(
         services=frozenset((*ours.services, broker.username or uri.username)),
         subscribe=ours.subscribe,
         may_use=may_use,
+        command_queue=settings.commands.queue if settings.commands.enabled else "",
     )
     leaf = BrokerAuthLeaf(secret, access, ask_secret, external=ours.external, counters=counters, reactor=reactor)
     site: IProtocolFactory = BrokerAuthSite(leaf, reactor)

@@ -40,6 +40,7 @@ HELP = {
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
     "broker_auth": "Questions that the broker asked about devices.",
+    "commands": "Commands to devices, by what became of them.",
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
     "scheduled": "Messages by what the scheduler decided, and by class.",
@@ -55,6 +56,7 @@ LABELS = {
     "scheduled": ("decision", "class"),
     "limited": ("limit", "class"),
     "broker_auth": ("question", "answer"),
+    "commands": ("outcome",),
     "checker_answers": ("checker", "outcome"),
     "checker_seconds": ("checker",),
 }

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 channel of a site where updates may be published: at one path, a POST may have a body."""
+"""The HTTP/1.1 channel of a site where updates and commands may be published: at some paths, a POST may have a body."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ body is complete nobody knows whether its sender may publish at all."""
 
 
 class PublishChannel(GuardedChannel):
-    """Takes bodies as the site says: `factory.body_limits` has the most bytes of a POST, by path, and
+    """Takes bodies as the site says: `factory.body_limit` knows the most bytes of a POST to a path, and
     `factory.bodies_under_way` counts those of all connections."""
 
     _counted = 0
@@ -21,12 +21,12 @@ class PublishChannel(GuardedChannel):
     def allHeadersReceived(self) -> None:
         """The headers are complete: see how much may follow."""
         self.max_body = 0
-        path = self._path.partition(b"?")[0]
-        if self._command == b"POST" and path in self.factory.body_limits:
+        limit = self.factory.body_limit(self._path.partition(b"?")[0]) if self._command == b"POST" else 0
+        if limit:
             if self.length and self.factory.bodies_under_way + self.length > MAX_UNDER_WAY:
                 self._refuse(SERVICE_UNAVAILABLE, "too much is being published at once, try again later")
                 return
-            self.max_body = self.factory.body_limits[path]
+            self.max_body = limit
             if self.length is not None and self.length <= self.max_body:
                 self._counted = self.length
                 self.factory.bodies_under_way += self._counted

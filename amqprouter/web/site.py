@@ -23,7 +23,7 @@ from amqprouter.web.page import FileLeaf, PageLeaf
 from amqprouter.web.publish_channel import PublishChannel
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
-from amqprouter.web.table_site import TableSite
+from amqprouter.web.table_site import TableSite, at_path
 
 
 class RouterSite(TableSite):
@@ -47,8 +47,12 @@ class RouterSite(TableSite):
         self._heartbeats = LoopingCall(hub.heartbeat)
         self._heartbeats.clock = reactor
         self.body_limits = body_limits or {}
-        """The most bytes that a POST may have, by path."""
+        """The most bytes that a POST may have, by path, as routes are."""
         self.bodies_under_way = 0
+
+    def body_limit(self, path: bytes) -> int:
+        """Bytes that the body of a POST to this path may have."""
+        return at_path(self.body_limits, path) or 0
 
     def startFactory(self) -> None:
         """Called when listening begins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
@@ -12,9 +13,18 @@ from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.leaf import Leaf, Missing
 from amqprouter.web.request import RouterRequest
 
+T = TypeVar("T")
+
+
+def at_path(table: Mapping[bytes, T], path: bytes) -> T | None:
+    """What the table has for this path, or else for all that begin with its first word and a slash."""
+    found = table.get(path)
+    return table.get(path[: path.find(b"/", 1) + 1]) if found is None else found
+
 
 class TableSite(Site):
-    """`routes` has the leaf of each path as it is sent. `request_timeout` is the seconds for a whole request."""
+    """`routes` has the leaf of each path as it is sent, or of all paths below one that ends with a slash.
+    `request_timeout` is the seconds for a whole request."""
 
     protocol = GuardedChannel  # type: ignore[assignment]  # without the wrapper that would switch to HTTP/2
     displayTracebacks = False
@@ -33,7 +43,7 @@ class TableSite(Site):
     def getResourceFor(self, request: RouterRequest) -> IResource:
         """The leaf for the path as it was sent; there are no other ways to write one."""
         request.prepare(self.reactor.seconds())
-        return self._routes.get(request.path, self._missing)
+        return at_path(self._routes, request.path) or self._missing
 
     def log(self, request: RouterRequest) -> None:  # type: ignore[override]  # no other requests are made here
         """A request is done: write its line to the daemon's log, not to a file of its own."""

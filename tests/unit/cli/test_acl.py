@@ -24,6 +24,14 @@ class ExplainTests(CommandTestCase):
         self.assertIn("users.acl:1", text)
         self.fails("acl", "explain", "-c", self.config, "--user", "bob", "meter-1.reading")
 
+    def test_commands(self) -> None:
+        asked = ("acl", "explain", "-c", self.config, "--command")
+        self.assertIn("default without [acl] commands", amqprouter(*asked, "amqp:shop", "meter-1.down.x").stdout)
+        path = self.file("commands.acl", "amqp:shop -> *.down.#\n")
+        self.file("config.ini", f"[acl]\ncommands = {path}\n[route all]\ntargets = events:\n")
+        self.assertIn("commands.acl:1", self.succeeds(*asked, "amqp:shop", "meter-1.down.x"))
+        self.fails(*asked, "shop", "meter-1.down.x")
+
     def test_what_denies_is_named(self) -> None:
         path = self.file("devices.acl", "group bad: meter-1\ndeny @bad -> #\n* -> #\n")
         ended = amqprouter("acl", "explain", "-c", self.config, "meter-1", "meter-1.reading")

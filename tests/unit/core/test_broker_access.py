@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.core.broker_access import BrokerAccess, Fields
@@ -78,6 +80,20 @@ class ResourceTests(SynchronousTestCase):
             for permission in ("configure", "read", "write"):
                 for name in ("dev1", "amqprouter.ingress", "mqtt-subscription-dev1qos1"):
                     self.assertFalse(self.allowed(resource(permission, "queue", name), subscribe=subscribe))
+
+    def test_amqp_reads_its_own_commands(self) -> None:
+        rules = replace(access(), command_queue="commands.{device}.in")
+        self.assertEqual(rules.may_touch(resource("read", "queue", "commands.dev1.in")), "")
+        for question in (
+            resource("read", "queue", "commands.dev2.in"),
+            resource("read", "queue", "commands.{device}.in"),
+            resource("write", "queue", "commands.dev1.in"),
+            resource("configure", "queue", "commands.dev1.in"),
+            resource("read", "exchange", "commands.dev1.in"),
+            resource("read", "queue", "commands.dev1.in", client="dev1"),
+        ):
+            self.assertNotEqual(rules.may_touch(question), "", question)
+        self.assertNotEqual(access().may_touch(resource("read", "queue", "")), "")
 
     def test_mqtt_writes_to_its_exchanges(self) -> None:
         for name in ("amq.topic", "devices"):

@@ -35,9 +35,14 @@ class EnvelopeTests(SynchronousTestCase):
             b'"body":{"t": 1}}',
         )
 
+    def test_what_it_answers_is_told(self) -> None:
+        event = json.loads(encode_event_body(message(b"1", correlation_id="c-1")))
+        self.assertEqual(event["correlation_id"], "c-1")
+
     def test_absent_properties(self) -> None:
         event = json.loads(encode_event_body(message(b"1")))
         self.assertNotIn("sent_at", event)
+        self.assertNotIn("correlation_id", event)
         self.assertIsNone(event["message_id"])
         self.assertIsNone(event["content_type"])
 

@@ -28,6 +28,16 @@ class TopicPatternTests(SynchronousTestCase):
                     compiled.matches(topic), by_regular_expression(pattern, topic), f"{pattern} against {topic!r}"
                 )
 
+    def test_overlaps(self) -> None:
+        """Two patterns overlap if and only if some topic matches both; short ones have a short one."""
+        words = ["a", "b", "*", "#"]
+        patterns = [".".join(some) for n in (1, 2, 3) for some in itertools.product(words, repeat=n)]
+        topics = [".".join(some) for n in range(7) for some in itertools.product("ab", repeat=n)]
+        matched = {text: {topic for topic in topics if TopicPattern(text).matches(topic)} for text in patterns}
+        for first, second in itertools.product(patterns, repeat=2):
+            expected = bool(matched[first] & matched[second])
+            self.assertEqual(TopicPattern(first).overlaps(TopicPattern(second)), expected, (first, second))
+
     def test_many_hashes_stay_cheap(self) -> None:
         pattern = TopicPattern(".".join(["#", "a"] * 40 + ["z"]))
         self.assertFalse(pattern.matches(".".join(["a"] * 2000)))

@@ -1,0 +1,114 @@
+"""Commands to devices, wired: a part of the composition root."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from amqprouter.amqp.command_outbox import CommandOutbox
+from amqprouter.amqp.command_queues import CommandQueues
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declared_queues import DeclaredQueues
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.topology import Names
+from amqprouter.auth.acl_file import command_acl
+from amqprouter.command_desk import CommandDesk
+from amqprouter.core.counters import Counters
+from amqprouter.core.device_rates import DeviceRates
+from amqprouter.core.limit import Limit
+from amqprouter.core.topic import TopicPattern
+from amqprouter.interfaces import IReloadable
+from amqprouter.pipeline import Quarantine
+from amqprouter.settings import Settings, WorkQueueSettings
+from amqprouter.web.command_leaf import CommandLeaf
+from amqprouter.web.login import Authenticate, Login
+
+Attach = Callable[[Connection], Awaitable[None]]
+
+
+@dataclass
+class WiredCommands:
+    """The parts that others need; all empty where commands are not enabled."""
+
+    consuming: list[Attach] = field(default_factory=list)
+    """To be attached to the consuming connection."""
+    publishing: list[Attach] = field(default_factory=list)
+    """To be attached to the publishing connection."""
+    reloadable: list[IReloadable] = field(default_factory=list)
+    leaf: Callable[[Authenticate], CommandLeaf] | None = None
+    """Makes the way in over HTTP. There is no sending without a login, whatever ``[http] anonymous`` says."""
+
+
+def wire_commands(
+    settings: Settings,
+    clock: Any,
+    wall_clock: Callable[[], float],
+    names: Names,
+    publisher: Publisher,
+    quarantine: Quarantine,
+    counters: Counters,
+    randomness: random.Random,
+) -> WiredCommands:
+    """All of it.
+
+    :raises ConfigError: the ACL cannot be used.
+    """
+    ours, prefix = settings.commands, settings.topology.prefix
+    if not ours.enabled:
+        return WiredCommands()
+    exchange = ours.exchange or f"{prefix}.to-devices"
+    # The ttl is each command's own, so that another one does not clash with the queues that are there.
+    per_device = WorkQueueSettings(
+        "commands",
+        queue=ours.queue,
+        exchange=exchange,
+        exchange_type="topic",
+        max_length=ours.max_length,
+        max_queues=ours.max_queues,
+        idle=ours.idle,
+    )
+    outbox = CommandOutbox(
+        clock,
+        wall_clock,
+        exchange=exchange,
+        own_exchange=not ours.exchange,
+        queue=ours.queue,
+        queues=DeclaredQueues(clock, per_device, settings.topology.queue_type, f"{prefix}.commands-expired"),
+        publisher=Publisher(clock, counters, max_attempts=1, random=randomness.random, patient=False),
+        events=publisher,
+        stream=names.events,
+        ttl=ours.ttl,
+    )
+    acl = command_acl(settings.acl.commands)
+    desk = CommandDesk(
+        clock,
+        topics=TopicPattern(ours.topics),
+        may_command=acl.allows_identity,
+        rates=DeviceRates(Limit.parse(ours.limits)),
+        max_bytes=ours.max_bytes,
+        outbox=outbox,
+        counters=counters,
+    )
+
+    def random_id() -> UUID:
+        return UUID(int=randomness.getrandbits(128), version=4)
+
+    queues = CommandQueues(
+        clock,
+        wall_clock,
+        f"{prefix}.commands",
+        settings.topology.queue_type,
+        submit=desk.submit,
+        outbox=outbox,
+        quarantine=quarantine,
+        random_id=random_id,
+    )
+
+    def leaf(authenticate: Authenticate) -> CommandLeaf:
+        login = Login(authenticate, anonymous=False)
+        return CommandLeaf(login, desk.submit, ours.max_bytes, settings.http.allowed_origins, wall_clock, random_id)
+
+    return WiredCommands([queues.attach], [outbox.attach], [acl], leaf)
