@@ -49,13 +49,61 @@ class LivePageTests(TestCase):
             )
             self.assertIn('{"watts":149}', await browser.text("#devices tr:first-child"))
             await browser.until(
-                "return document.querySelector('#tiles').innerText.includes('3 in all, mostly acl')",
+                "return document.querySelector('#reasons').innerText.includes('acl')",
                 what="the figures are there",
             )
-            self.assertIn("1,000 in all", await browser.text("#tiles"))
+            self.assertIn("1,000 in all", await browser.text("#stages li:first-child"))
+            self.assertRegex(await browser.text("#held"), r"Rejected\s+[\d.]+ /s\s+3 in all")
             await browser.run("document.querySelector('#events summary').click()")
             await browser.until("return document.querySelector('#events pre') !== null", what="the details are open")
             self.assertIn('"body": "open"', await browser.text("#events pre"))
+            self.assertEqual(await browser.messages(), [])
+
+    async def test_what_the_daemon_says_of_devices(self) -> None:
+        async with self.page() as (site, browser):
+            quiet = {"device": "quiet", "rate": 3.0, "waiting": 0, "refused": 0, "state": "running", "limit": ""}
+            limit = "100/s of device noisy, retry in 0.01 s"
+            noisy = {**quiet, "device": "noisy", "rate": 2.0, "waiting": 17, "refused": 1234, "limit": limit}
+            site.devices[:] = [quiet, noisy]
+            site.figures.update(waiting=17, in_flight=5)
+            site.counters.scheduled.update({"run default": 40, "throttled default": 17})
+            noisy_first = "return document.querySelector('#devices tr')?.innerText.startsWith(arguments[0])"
+            await browser.until(noisy_first, "quiet", what="both are there, by rate")
+            row = await browser.text("#devices tr:nth-child(2)")
+            for text in ("noisy", "17", "1,234", limit):
+                self.assertIn(text, row)
+            self.assertIn("17 wait for their turn", await browser.text("#stages li:nth-child(3)"))
+            # By the keyboard alone: to the heading, and press it.
+            await browser.run("document.querySelector('[data-sort=waiting]').focus()")
+            await browser.run("document.activeElement.click()")
+            await browser.until(noisy_first, "noisy", what="sorted by what waits")
+            self.assertEqual(
+                await browser.run("return document.querySelector('[aria-sort]').innerText.trim()"), "Waiting"
+            )
+            await browser.until(
+                "return document.querySelectorAll('#chart path[d]').length === 3", what="the plot has its lines"
+            )
+            self.assertEqual(await browser.messages(), [])
+
+    async def test_events_that_no_device_sent(self) -> None:
+        """A limit told by the daemon; and what anybody may publish, which must not stop the page."""
+        async with self.page() as (site, browser):
+            body = {"fate": "delayed", "limit": "100/s", "of": "tenant acme", "retry_after": 1.7, "messages": 340}
+            site.publish("meter-1", "limits", json.dumps(body).encode(), kind="limits")
+            for data in (
+                b"plain <b>text</b>",
+                b"null",
+                b"[1]",
+                b'{"device": "x", "topic": 5}',
+                b'{"device": "limits"}',
+            ):
+                for kind in ("", "limits"):
+                    site.publish_raw("news", data, kind)
+            await browser.until(ROWS, 11, what="all events are shown")
+            last = await browser.text("#events li:last-child")
+            self.assertIn("delayed: over 100/s of tenant acme, room in 1.7 s (messages: 340)", last)
+            self.assertIn("plain <b>text</b>", await browser.text("#events"))
+            self.assertEqual(await browser.run("return document.querySelectorAll('#events b').length"), 0)
             self.assertEqual(await browser.messages(), [])
 
     async def test_what_devices_send_is_never_markup(self) -> None:
@@ -70,7 +118,14 @@ class LivePageTests(TestCase):
                 None,
             ):
                 site.publish(attack, attack, json.dumps(body).encode())
-            await browser.until(ROWS, 6, what="all events are shown")
+            limits = {"fate": attack, "limit": attack, "of": attack, "retry_after": 1, "messages": attack}
+            site.publish(attack, attack, json.dumps(limits).encode(), kind="limits")
+            site.devices.append(
+                {"device": f"{attack}2", "rate": 1, "waiting": 1, "refused": 1, "state": attack, "limit": attack}
+            )
+            site.counters.rejected[attack] += 1
+            await browser.until(ROWS, 7, what="all events are shown")
+            await browser.until("return document.querySelector('#reasons li') !== null", what="the reason is shown")
             await browser.until("return document.querySelector('#devices tr') !== null", what="the device is shown")
             await browser.run("document.querySelectorAll('#events summary').forEach((summary) => summary.click())")
             self.assertIn(attack, await browser.text("#events"))
@@ -136,3 +191,7 @@ class LivePageTests(TestCase):
             )
             await browser.until("return document.querySelector('#devices tr') !== null", what="the device is shown")
             self.assertLessEqual(await browser.run("return document.documentElement.scrollWidth"), 360)
+
+    def test_it_is_small(self) -> None:
+        static = Path(__file__).parents[2] / "amqprouter/web/static"
+        self.assertLess(sum(path.stat().st_size for path in static.iterdir()), 40_000)

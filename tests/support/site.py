@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from twisted.internet.ssl import CertificateOptions
 
@@ -12,9 +13,10 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event, encode_event_body
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
-from amqprouter.interfaces import Identity
+from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.hub import Hub
+from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
 from tests.support.process import reactor
 
@@ -26,15 +28,20 @@ class LiveSite:
         self.counters = Counters()
         self.hub = Hub(events, self.counters, reactor)
         self.offset = 0
+        self.devices: list[dict[str, object]] = []
+        """What `/status` says of the busiest."""
+        self.parts: list[IReadiness] = []
+        self.figures: dict[str, float] = {"waiting": 0, "in_flight": 0}
+        """The gauges."""
         self._site = make_site(
             http=http,
             events=events,
             hub=self.hub,
             counters=self.counters,
             authenticate=self._authenticate,
-            readiness=[],
-            gauges=[],
-            top_devices=lambda user: [],
+            readiness=self.parts,
+            gauges=[Gauge(name, name, partial(self.figures.__getitem__, name)) for name in self.figures],
+            top_devices=lambda user: self.devices,
             allows=lambda user, key: True,
             reactor=reactor,
             random=lambda: 0.0,
@@ -53,10 +60,15 @@ class LiveSite:
         """With the login in it."""
         return f"http://alice:wonder@127.0.0.1:{self.port}/"
 
-    def publish(self, device: str, topic: str, body: bytes) -> None:
-        """Tell everybody that the device sent this just now."""
+    def publish(self, device: str, topic: str, body: bytes, kind: str = "") -> None:
+        """Tell everybody that the device sent this just now, or with a `kind` that somebody said it of the device."""
         message = Message(device, topic, body, Properties(), received_at=time.time())
-        self.hub.publish(Event(self.offset, (message.key,), encode_event_body(message)))
+        self.hub.publish(Event(self.offset, (message.key,), encode_event_body(message), type=kind))
+        self.offset += 1
+
+    def publish_raw(self, topic: str, data: bytes, kind: str = "") -> None:
+        """Tell everybody what somebody published who is no device."""
+        self.hub.publish(Event(self.offset, (topic,), data, type=kind))
         self.offset += 1
 
     async def close(self) -> None:

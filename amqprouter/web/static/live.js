@@ -3,8 +3,9 @@
 const MAX_EVENTS = 100;      // rows in the list, and events that wait while it is paused
 const MAX_DEVICES = 500;     // devices remembered; the one silent longest is forgotten first
 const SHOWN_DEVICES = 100;   // rows in the table
-const RATE_SECONDS = 10;     // a device's rate is its mean over so many seconds
-const HISTORY = 60;          // points in a tile's curve, one a second
+const RATE_SECONDS = 10;     // a rate counted here, for want of the daemon's, is the mean over so many seconds
+const HISTORY = 300;         // seconds in the plot, and at first
+const LEAST_HISTORY = 60;
 const DRAW_MS = 250;         // the list is redrawn this often, however many events arrive
 
 // document.baseURI may hold the login that was typed into the address bar, and fetch refuses such addresses.
@@ -20,72 +21,108 @@ function element(name, className, text) {
 
 // --- How the daemon is -----------------------------------------------------------------------------------------------
 
-const sum = (figures) => Object.values(figures).reduce((total, figure) => total + figure, 0);
-const TILES = [
-  { title: "Received", read: (status) => status.counters.received },
-  { title: "Stored", read: (status) => status.counters.stored },
-  { title: "Throttled", read: (status) => status.counters.throttled, alarming: true },
-  { title: "Rejected", read: (status) => sum(status.counters.rejected), alarming: true,
-    note: (status) => reasons(status.counters.rejected) },
-  { title: "Delivered to users", read: (status) => status.counters.events_delivered },
-  { title: "Subscribers", read: (status) => status.gauges.subscribers, level: true,
-    note: (status) => `${count(status.counters.slow_subscribers)} were too slow` },
+const sum = (figures) => Object.values(figures ?? {}).reduce((total, figure) => total + figure, 0);
+const ran = (scheduled) => sum(Object.fromEntries(Object.entries(scheduled).filter(([key]) => key.startsWith("run "))));
+const STAGES = [
+  { title: "Received", read: ({ counters }) => counters.received },
+  { title: "Authenticated", read: ({ counters }) => counters.authenticated },
+  { title: "Scheduled", read: ({ counters }) => ran(counters.scheduled),
+    note: ({ gauges }) => gauges.waiting ? `${count(gauges.waiting)} wait for their turn` : "" },
+  { title: "Routed", read: ({ counters }) => counters.routed,
+    note: ({ gauges }) => gauges.in_flight ? `${count(gauges.in_flight)} under way` : "" },
+  { title: "Delivered", read: ({ counters }) => counters.stored + counters.published,
+    note: ({ counters }) => `${count(counters.stored)} stored in all` },
+  { title: "Settled", read: ({ counters }) => counters.settled,
+    note: ({ gauges }) => gauges.unacked ? `${count(gauges.unacked)} not yet` : "" },
+];
+const refused = ({ counters }) => counters.dropped + sum(counters.rejected) + sum(counters.dead_lettered);
+const LINES = [
+  { name: "received", read: ({ counters }) => counters.received },
+  { name: "settled", read: ({ counters }) => counters.settled },
+  { name: "refused", read: refused },
+];
+const HELD = [  // what is now is shown as it is, and what is counted as a rate with its total
+  { title: "Waiting now", now: ({ gauges }) => gauges.waiting ?? 0 },
+  { title: "Throttled", read: ({ counters }) => counters.throttled },
+  { title: "Dropped", read: ({ counters }) => counters.dropped },
+  { title: "Parked now", now: ({ counters }) => Math.max(0, (counters.parked ?? 0) - (counters.unparked ?? 0)) },
+  { title: "Rejected", read: ({ counters }) => sum(counters.rejected) },
+  { title: "Dead-lettered", read: ({ counters }) => sum(counters.dead_lettered) },
 ];
 
 let previous = null;
+const points = [];  // [moment, rate, rate, …], one for each look
 
 function count(figure) {
   return figure.toLocaleString("en", { maximumFractionDigits: figure < 10 ? 1 : 0 });
 }
 
-function reasons(rejected) {
-  const [most] = Object.entries(rejected).sort((one, other) => other[1] - one[1]);
-  return `${count(sum(rejected))} in all` + (most ? `, mostly ${most[0]}` : "");
-}
-
-function makeTile(tile) {
-  const box = element("div");
-  const term = element("dt", "", tile.title);
-  const figure = element("dd", "figure", "–");
-  const total = element("dd", "total", "\u00a0");
-  const curve = element("dd");
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", `0 0 ${HISTORY - 1} 30`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("aria-hidden", "true");
-  const [area, line] = ["area", "curve"].map((name) => {
-    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("class", name);
-    svg.append(path);
-    return path;
-  });
-  curve.append(svg);
-  box.append(term, figure, total, curve);
-  byId("tiles").append(box);
-  Object.assign(tile, { figure, total, area, line, points: [] });
-}
-
-function rate(tile, status) {
-  const more = previous ? tile.read(status) - tile.read(previous) : 0;
+function rate(read, status) {
+  const more = previous ? read(status) - read(previous) : 0;
   const seconds = previous ? status.now - previous.now : 0;
   return more > 0 && seconds > 0 ? more / seconds : 0;  // less than before: the daemon was started again
 }
 
-function showTile(tile, status) {
-  const now = tile.read(status);
-  const value = tile.level ? now : rate(tile, status);
-  tile.figure.replaceChildren(count(value), element("span", "unit", tile.level ? "" : " /s"));
-  tile.figure.classList.toggle("alarm", Boolean(tile.alarming && value > 0));
-  tile.total.textContent = tile.note ? tile.note(status) : `${count(now)} in all`;
-  tile.total.title = tile.total.textContent;
-  if (!previous && !tile.level) return;
-  tile.points.push(value);
-  if (tile.points.length > HISTORY) tile.points.shift();
-  const top = Math.max(1, ...tile.points);
-  const left = HISTORY - tile.points.length;
-  const steps = tile.points.map((point, index) => `${left + index} ${(29 - (point / top) * 27).toFixed(1)}`);
-  tile.line.setAttribute("d", `M${steps.join("L")}`);
-  tile.area.setAttribute("d", `M${left} 30L${steps.join("L")}L${HISTORY - 1} 30Z`);
+function makeStage(stage) {
+  const box = element("li");
+  stage.figure = element("p", "figure", "–");
+  stage.total = element("p", "total", "\u00a0");
+  box.append(element("p", "title", stage.title), stage.figure, stage.total);
+  byId("stages").append(box);
+}
+
+function showStage(stage, status) {
+  stage.figure.replaceChildren(count(rate(stage.read, status)), element("span", "unit", " /s"));
+  stage.total.textContent = stage.total.title = stage.note?.(status) || `${count(stage.read(status))} in all`;
+}
+
+function makeLine(line) {
+  line.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  line.path.setAttribute("class", line.name);
+  document.querySelector("#chart svg").append(line.path);
+  line.figure = element("dd", "", "–");
+  byId("legend").append(element("dt", line.name, line.name), line.figure);
+}
+
+function showChart(status) {
+  const rates = LINES.map((line) => rate(line.read, status));
+  LINES.forEach((line, index) => { line.figure.textContent = `${count(rates[index])} /s`; });
+  if (!previous) return;
+  points.push([status.now, ...rates]);
+  while (points[0][0] < status.now - HISTORY) points.shift();
+  const seconds = Math.max(LEAST_HISTORY, status.now - points[0][0]);
+  byId("chart-start").textContent = `${span(seconds)} ago`;
+  const most = Math.max(1, ...points.flatMap(([, ...figures]) => figures));
+  const unit = 10 ** Math.floor(Math.log10(most));
+  const top = [1, 2, 5, 10].map((step) => step * unit).find((step) => step >= most);
+  byId("chart-top").textContent = `${count(top)} /s`;
+  LINES.forEach((line, index) => {
+    const steps = points.map((point) =>
+      `${(300 * (1 - (status.now - point[0]) / seconds)).toFixed(1)} ${(99 - point[index + 1] / top * 98).toFixed(1)}`);
+    line.path.setAttribute("d", `M${steps.join("L")}`);
+  });
+}
+
+function showHeld(status) {
+  byId("held").replaceChildren(...HELD.map(({ title, now, read }) => {
+    const figure = now ? now(status) : rate(read, status);
+    const value = element("dd", figure > 0 ? "alarm" : "", count(figure));
+    if (read) value.append(element("span", "unit", " /s"), element("span", "total", `${count(read(status))} in all`));
+    const box = element("div");
+    box.append(element("dt", "", title), value);
+    return box;
+  }));
+  const reasons = Object.entries(status.counters.rejected).sort((one, other) => other[1] - one[1]);
+  byId("reasons").replaceChildren(...reasons.map(([reason, figure]) => {
+    const item = element("li", "", reason);
+    item.append(element("span", "", count(figure)));
+    return item;
+  }));
+  const { subscribers = 0 } = status.gauges;
+  const { slow_subscribers: slow } = status.counters;
+  byId("audience").textContent = `${count(subscribers)} subscriber${subscribers === 1 ? "" : "s"}, `
+    + `${count(rate(({ counters }) => counters.events_delivered, status))} events/s`
+    + (slow ? `, ${count(slow)} were too slow` : "");
 }
 
 function showParts(parts) {
@@ -108,7 +145,10 @@ async function poll() {
     const response = await fetch(address("/status"), { cache: "no-store" });
     if (response.ok) {
       const status = await response.json();
-      TILES.forEach((tile) => showTile(tile, status));
+      STAGES.forEach((stage) => showStage(stage, status));
+      showChart(status);
+      showHeld(status);
+      noteFigures(status.devices);
       showParts(status.parts);
       byId("about").textContent = `${status.user} · up ${span(status.uptime)} · ${status.version}`;
       previous = status;
@@ -122,19 +162,31 @@ async function poll() {
 // --- Devices ---------------------------------------------------------------------------------------------------------
 
 const devices = new Map();  // the one heard of last is last
+let order = "rate";
 
-function noteDevice(event) {
-  const device = devices.get(event.device) ?? { name: event.device, fresh: 0, bins: [], row: null };
-  devices.delete(event.device);
-  devices.set(event.device, device);
-  device.fresh += 1;
-  device.event = event;
+function deviceOf(name) {
+  const device = devices.get(name) ?? { name, fresh: 0, bins: [], row: null };
+  devices.delete(name);
+  devices.set(name, device);
   device.seen = Date.now();
   if (devices.size > MAX_DEVICES) {
     const [oldest] = devices.values();
     oldest.row?.remove();
     devices.delete(oldest.name);
   }
+  return device;
+}
+
+function noteDevice(event) {
+  const device = deviceOf(event.device);
+  device.fresh += 1;
+  device.event = event;
+}
+
+// What the daemon says of the busiest. The others are as far as their events tell.
+function noteFigures(busiest) {
+  for (const device of devices.values()) device.figures = null;
+  for (const figures of busiest) deviceOf(figures.device).figures = figures;
 }
 
 function makeRow(device) {
@@ -143,10 +195,24 @@ function makeRow(device) {
   button.type = "button";
   button.title = `Only events of ${device.name}`;
   button.addEventListener("click", () => follow(`${device.name}.#`));
-  const classes = ["", "number", "topic", "value", "number"];
-  const [name, rateCell, topicCell, valueCell, ageCell] = classes.map((one) => row.appendChild(element("td", one)));
+  const classes = ["", "number", "number", "number", "wide"];
+  const [name, ...cells] = classes.map((one) => row.appendChild(element("td", one)));
   name.append(button);
-  Object.assign(device, { row, rateCell, topicCell, valueCell, ageCell });
+  Object.assign(device, { row, cells });
+}
+
+function fillRow(device) {
+  const [rateCell, waitingCell, refusedCell, latest] = device.cells;
+  const { waiting = 0, refused: lost = 0, limit, state } = device.figures ?? {};
+  rateCell.textContent = device.rate.toFixed(device.rate < 10 ? 1 : 0);
+  waitingCell.textContent = waiting ? count(waiting) : "";
+  refusedCell.textContent = lost ? count(lost) : "";
+  waitingCell.classList.toggle("alarm", waiting > 0);
+  refusedCell.classList.toggle("bad", lost > 0);
+  const held = limit || (state && state !== "running" ? state : "");
+  latest.textContent = held || (device.event ? `${device.event.topic}  ${preview(device.event.body)}` : "");
+  latest.title = held ? `Held up by ${held}` : device.event ? `${device.event.topic}, ${clock(device.event.received_at)}` : "";
+  latest.classList.toggle("alarm", Boolean(held));
 }
 
 function showDevices() {
@@ -154,20 +220,19 @@ function showDevices() {
     device.bins.push(device.fresh);
     device.fresh = 0;
     if (device.bins.length > RATE_SECONDS) device.bins.shift();
-    device.rate = device.bins.reduce((total, bin) => total + bin, 0) / device.bins.length;
+    device.rate = device.figures?.rate ?? device.bins.reduce((total, bin) => total + bin, 0) / device.bins.length;
   }
   const body = byId("devices");
   // Rows stay where they are while somebody points at them or moves among them with the keyboard.
   const held = body.matches(":hover") || body.contains(document.activeElement);
   const all = [...devices.values()];
+  const figure = (device) => order === "rate" ? device.rate : device.figures?.[order] ?? 0;
   const shown = held ? all.filter((device) => device.row?.isConnected)
-    : all.sort((one, other) => other.rate - one.rate || (one.name < other.name ? -1 : 1)).slice(0, SHOWN_DEVICES);
+    : all.sort((one, other) => figure(other) - figure(one) || other.rate - one.rate || (one.name < other.name ? -1 : 1))
+      .slice(0, SHOWN_DEVICES);
   for (const device of shown) {
     if (!device.row) makeRow(device);
-    device.rateCell.textContent = device.rate.toFixed(device.rate < 10 ? 1 : 0);
-    device.topicCell.textContent = device.event.topic;
-    device.valueCell.textContent = preview(device.event.body);
-    device.ageCell.textContent = span((Date.now() - device.seen) / 1000);
+    fillRow(device);
   }
   const rows = shown.map((device) => device.row);
   const moved = rows.length !== body.children.length || rows.some((row, index) => body.children[index] !== row);
@@ -175,6 +240,16 @@ function showDevices() {
   byId("devices-empty").hidden = devices.size > 0;
   byId("devices-note").textContent = devices.size > rows.length ? `busiest ${rows.length} of ${devices.size}`
     : devices.size ? `${devices.size} seen` : "";
+}
+
+function sortBy(column) {
+  order = column;
+  for (const button of document.querySelectorAll("[data-sort]")) {
+    const mine = button.dataset.sort === column;
+    if (mine) button.closest("th").setAttribute("aria-sort", "descending");
+    else button.closest("th").removeAttribute("aria-sort");
+  }
+  showDevices();
 }
 
 // --- Events ----------------------------------------------------------------------------------------------------------
@@ -198,6 +273,23 @@ function clock(iso) {
   return moment.toLocaleTimeString("en-GB") + "." + String(moment.getMilliseconds()).padStart(3, "0");
 }
 
+// The daemon's word that a device is over a limit.
+function limited({ fate, limit, of, retry_after: wait, messages }) {
+  return `${fate}${limit ? `: over ${limit} of ${of}, room in ${count(wait)} s` : ""} (messages: ${messages})`;
+}
+
+// An event is whatever somebody published: only those of devices have a device, a topic and a body.
+function read(message) {
+  let body = message.data;
+  try {
+    body = JSON.parse(body);
+    if (typeof body.device === "string" && typeof body.topic === "string" && "body" in body) return body;
+  } catch {
+    // plain text, or null
+  }
+  return { device: message.type, topic: "", received_at: new Date().toISOString(), body, foreign: true };
+}
+
 function eventRow(event) {
   const item = element("li");
   if (event.gap) {
@@ -211,10 +303,13 @@ function eventRow(event) {
   const key = element("span", "key", event.device);
   key.append(element("span", "topic", ` ${event.topic}`));
   key.title = `${event.device}.${event.topic}`;
-  summary.append(time, key, element("span", "value", preview(event.body)));
+  const value = element("span", event.limited ? "value alarm" : "value");
+  value.textContent = event.limited ? limited(event.body) : preview(event.body);
+  summary.append(time, key, value);
   details.append(summary);
   details.addEventListener("toggle", () => {
-    if (details.children.length === 1) details.append(element("pre", "", JSON.stringify(event, null, 2)));
+    const { limited: _, foreign: __, ...told } = event;
+    if (details.children.length === 1) details.append(element("pre", "", JSON.stringify(told, null, 2)));
   });
   item.append(details);
   return item;
@@ -272,10 +367,15 @@ function connect() {
   };
   mine.onmessage = (message) => {
     lastId = message.lastEventId;
-    const event = JSON.parse(message.data);
-    noteDevice(event);
+    const event = read(message);
+    if (!event.foreign) noteDevice(event);
     enqueue(event);
   };
+  mine.addEventListener("limits", (message) => {
+    lastId = message.lastEventId;
+    const event = read(message);
+    enqueue({ ...event, limited: typeof event.body?.retry_after === "number" });
+  });
   mine.addEventListener("gap", (message) => {
     lastId = message.lastEventId;
     enqueue({ gap: "Some events are missing here: the daemon no longer has them." });
@@ -329,6 +429,9 @@ byId("filter").addEventListener("submit", (submitted) => {
   follow(byId("pattern").value);
 });
 byId("pause").addEventListener("click", togglePause);
+for (const button of document.querySelectorAll("[data-sort]")) {
+  button.addEventListener("click", () => sortBy(button.dataset.sort));
+}
 document.addEventListener("keydown", (pressed) => {
   if (pressed.ctrlKey || pressed.metaKey || pressed.altKey || pressed.target.matches("input")) return;
   if (pressed.key === "/") {
@@ -337,8 +440,10 @@ document.addEventListener("keydown", (pressed) => {
   } else if (pressed.key === "p") togglePause();
 });
 
-TILES.forEach(makeTile);
+STAGES.forEach(makeStage);
+LINES.forEach(makeLine);
 poll();
+sortBy("rate");
 setInterval(showDevices, 1000);
 setInterval(drawEvents, DRAW_MS);
 
