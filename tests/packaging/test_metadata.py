@@ -13,7 +13,7 @@ from tests.support.trial_summary import summary
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()  # as text: Python 3.10 has no tomllib
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)")
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:;python_version>=\"3\.11\")?")
 
 
 def _setup() -> ConfigParser:
@@ -28,7 +28,7 @@ def _floors(text: str) -> dict[str, str]:
     for line in text.split():
         match = _REQUIREMENT.fullmatch(line)
         if match is None:
-            raise AssertionError(f"{line!r} is not NAME>=VERSION")
+            raise AssertionError(f"{line!r} is not NAME>=VERSION, for Python 3.11 at most")
         floors[match[1]] = match[2]
     return floors
 
