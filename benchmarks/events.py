@@ -1,0 +1,225 @@
+"""How many events reach subscribers, how soon, and what a subscriber costs: ``python -m benchmarks.events``.
+
+Theory of operation. For each contender in turn a server is started, then subscribers in a process of their own
+(`peers/sse_load.c`). *At saturation* the publisher keeps a fixed number of events under way: one more goes out for each
+that all of its subscribers have; so nobody is flooded, and what is measured is the slowest link. *At half load* events
+go out evenly, at half the rate that this contender has just shown, and the latency of each is from just before its
+bytes are written by the publisher to just after they are read by the subscriber; both on one clock.
+
+On few cores the load client and the publisher take their share of them; what the client takes is in the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from twisted.internet.task import deferLater
+
+from benchmarks.events_load import Load, compile_client, quantile
+from benchmarks.events_peers import Nchan, OurDaemon, Peer, Pushpin, cpu_seconds, memory
+from benchmarks.forward import program, say
+from tests.support.process import reactor
+
+SCENARIOS = {"1,000 on one topic": (1000, 1), "5,000 on one topic": (5000, 1), "5,000 on 5,000 topics": (5000, 5000)}
+UNDER_WAY = {1: 20, 5000: 2000}
+"""Events under way at saturation, by the number of topics."""
+TICK = 0.0005
+WARM_UP, SETTLING = 1.0, 1.5
+IDLE = 10_000
+IDLE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One contender in one scenario. Memory is bytes, latencies are milliseconds, CPU is seconds a second."""
+
+    peer: str
+    scenario: str
+    rate: float
+    p50: float
+    p99: float
+    half_rate: float
+    cpu: float
+    cpu_microseconds: float
+    broker_cpu: float
+    client_cpu: float
+    memory: float
+    lost: int
+
+
+class Stage:
+    """One server with its subscribers."""
+
+    def __init__(self, peer: Peer, load: Load, topics: int) -> None:
+        self.peer, self.load, self.topics = peer, load, topics
+        self.receivers = load.connections // topics
+        self.published = 0
+
+    def send(self, count: int) -> None:
+        if count > 0:
+            first = self.published
+            self.peer.publish([number % self.topics for number in range(first, first + count)])
+            self.published += count
+
+    async def saturate(self, seconds: float) -> None:
+        """Keep events under way for as long."""
+        end, base = time.monotonic() + seconds, self.load.received - self.published * self.receivers
+        while time.monotonic() < end:
+            arrived = (self.load.received - base) // self.receivers
+            self.send(UNDER_WAY[self.topics] - (self.published - arrived))
+            await deferLater(reactor, TICK)
+
+    async def pace(self, rate: float, seconds: float) -> None:
+        """Send this many events a second, evenly."""
+        began, base = time.monotonic(), self.published
+        while (passed := time.monotonic() - began) < seconds:
+            self.send(int(passed * rate) - (self.published - base))
+            await deferLater(reactor, TICK)
+
+
+async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, seconds: float) -> Run:
+    subscribers, topics = SCENARIOS[scenario]
+    await peer.start()
+    try:
+        await deferLater(reactor, SETTLING)
+        before = memory(peer.pids)
+        path = peer.path if topics > 1 else peer.path.replace("%d", "0")
+        load = Load(program_, folder, peer.port, subscribers, path)
+        try:
+            await load.all_connected()
+            await deferLater(reactor, SETTLING)
+            each = (memory(peer.pids) - before) / subscribers
+            stage = Stage(peer, load, topics)
+            await stage.saturate(WARM_UP)
+            pids, broker = peer.pids, [peer.broker.pid] if isinstance(peer, OurDaemon) else []
+            cpu, broker_cpu, client_cpu = cpu_seconds(pids), cpu_seconds(broker), cpu_seconds([load.child.pid])
+            received, began = load.received, time.monotonic()
+            await stage.saturate(seconds)
+            passed, count = time.monotonic() - began, load.received - received
+            cpu, broker_cpu = cpu_seconds(pids) - cpu, cpu_seconds(broker) - broker_cpu
+            client_cpu = cpu_seconds([load.child.pid]) - client_cpu
+            await deferLater(reactor, SETTLING)
+            half = count / passed / 2
+            await stage.pace(half / stage.receivers, WARM_UP)
+            earlier, paced_from = load.snapshot(), time.monotonic()
+            await stage.pace(half / stage.receivers, seconds)
+            buckets = load.snapshot().since(earlier)
+            half_rate = sum(buckets) / (time.monotonic() - paced_from)
+            return Run(
+                peer.name,
+                scenario,
+                count / passed,
+                quantile(buckets, 0.5),
+                quantile(buckets, 0.99),
+                half_rate,
+                cpu / passed,
+                cpu / count * 1e6,
+                broker_cpu / passed,
+                client_cpu / passed,
+                each,
+                load.lost,
+            )
+        finally:
+            await load.stop()
+    finally:
+        await peer.stop()
+
+
+async def hold_idle(program_: Path, folder: Path) -> dict[str, float]:
+    """Our daemon with `IDLE` subscribers of as many topics, and nothing to tell them but heartbeats."""
+    peer = OurDaemon(folder / "idle")
+    await peer.start()
+    try:
+        await deferLater(reactor, SETTLING)
+        before = memory(peer.pids)
+        load = Load(program_, folder, peer.port, IDLE, peer.path)
+        try:
+            await load.all_connected()
+            await deferLater(reactor, SETTLING)
+            after, cpu = memory(peer.pids), cpu_seconds(peer.pids)
+            await deferLater(reactor, IDLE_SECONDS)
+            cpu = (cpu_seconds(peer.pids) - cpu) / IDLE_SECONDS
+            return {"held": load.connected, "bytes_each": (after - before) / IDLE, "cpu": cpu}
+        finally:
+            await load.stop()
+    finally:
+        await peer.stop()
+
+
+def table(runs: list[Run]) -> str:
+    """Medians, and what we are against the others."""
+    lines = [f"{'':24}{'':12}{'events/s':>12}{'CPU µs':>8}{'p50 ms':>9}{'p99 ms':>9}{'kB each':>9}"]
+    for scenario in SCENARIOS:
+        for peer in dict.fromkeys(run.peer for run in runs):
+            mine = [run for run in runs if (run.peer, run.scenario) == (peer, scenario)]
+            if mine:
+                rate, cpu, p50, p99, kilobytes = (
+                    median(getattr(run, name) for run in mine)
+                    for name in ("rate", "cpu_microseconds", "p50", "p99", "memory")
+                )
+                lines.append(
+                    f"{scenario:24}{peer:12}{rate:12,.0f}{cpu:8.2f}{p50:9.2f}{p99:9.2f}{kilobytes / 1000:9.1f}"
+                )
+    return "\n".join(lines)
+
+
+async def main(options: argparse.Namespace) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    runs: list[Run] = []
+    idle: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
+        folder = Path(name)
+        program_ = compile_client(folder)
+        peers: list[Peer] = [OurDaemon(folder / "ours")]
+        for kind in (Nchan, Pushpin):
+            if kind.available():
+                peers.append(kind(folder / kind.name))
+            else:
+                say(
+                    f"{kind.name} IS NOT INSTALLED AND NOT MEASURED: apt-get install libnginx-mod-nchan pushpin condure"
+                )
+        peers = [peer for peer in peers if peer.name in options.only]
+        for number in range(options.rounds):
+            for scenario in list(SCENARIOS)[: options.scenarios]:
+                for place in range(len(peers)):
+                    peer = peers[(place + number) % len(peers)]
+                    run = await one_run(peer, program_, folder, scenario, options.seconds)
+                    runs.append(run)
+                    say(
+                        f"{scenario}: {peer.name} {run.rate:,.0f} events/s (CPU {run.cpu:.2f}, broker "
+                        f"{run.broker_cpu:.2f}, client {run.client_cpu:.2f}), at {run.half_rate:,.0f}/s "
+                        f"p50 {run.p50:.2f} ms p99 {run.p99:.2f} ms, {run.memory / 1000:.1f} kB each, "
+                        f"{run.lost} lost; load {os.getloadavg()[0]:.1f}"
+                    )
+        if options.idle:
+            idle = await hold_idle(program_, folder)
+            say(f"idle: {idle['held']:.0f} held, {idle['bytes_each'] / 1000:.1f} kB each, CPU {idle['cpu']:.3f}")
+    print(table(runs))
+    if options.json is not None:
+        options.json.write_text(json.dumps({"runs": [asdict(run) for run in runs], "idle": idle}, indent=1) + "\n")
+
+
+def arguments(argv: list[str]) -> Any:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.events", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--scenarios", type=int, default=len(SCENARIOS), help="only the first ones")
+    parser.add_argument("--only", nargs="+", default=["amqprouter", "nchan", "Pushpin"])
+    parser.add_argument("--idle", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(program(main(arguments(sys.argv[1:]))))
