@@ -34,6 +34,7 @@ SCENARIOS = {"1,000 on one topic": (1000, 1), "5,000 on one topic": (5000, 1), "
 UNDER_WAY = {1: 20, 5000: 2000}
 """Events under way at saturation, by the number of topics."""
 TICK = 0.0005
+PACKAGES = "nginx-light libnginx-mod-nchan pushpin condure zurl"
 WARM_UP, SETTLING = 1.0, 1.5
 IDLE = 10_000
 IDLE_SECONDS = 20.0
@@ -89,8 +90,8 @@ class Stage:
 
 async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, seconds: float) -> Run:
     subscribers, topics = SCENARIOS[scenario]
-    await peer.start()
     try:
+        await peer.start()
         await deferLater(reactor, SETTLING)
         before = memory(peer.pids)
         path = peer.path if topics > 1 else peer.path.replace("%d", "0")
@@ -138,8 +139,8 @@ async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, secon
 async def hold_idle(program_: Path, folder: Path) -> dict[str, float]:
     """Our daemon with `IDLE` subscribers of as many topics, and nothing to tell them but heartbeats."""
     peer = OurDaemon(folder / "idle")
-    await peer.start()
     try:
+        await peer.start()
         await deferLater(reactor, SETTLING)
         before = memory(peer.pids)
         load = Load(program_, folder, peer.port, IDLE, peer.path)
@@ -186,9 +187,7 @@ async def main(options: argparse.Namespace) -> None:
             if kind.available():
                 peers.append(kind(folder / kind.name))
             else:
-                say(
-                    f"{kind.name} IS NOT INSTALLED AND NOT MEASURED: apt-get install libnginx-mod-nchan pushpin condure"
-                )
+                say(f"{kind.name} IS NOT INSTALLED AND NOT MEASURED; apt-get install {PACKAGES}")
         peers = [peer for peer in peers if peer.name in options.only]
         for number in range(options.rounds):
             for scenario in list(SCENARIOS)[: options.scenarios]:

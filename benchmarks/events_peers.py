@@ -262,7 +262,11 @@ class Pushpin(_HttpPeer):
 
     @staticmethod
     def available() -> bool:
-        return shutil.which("pushpin") is not None and shutil.which("condure") is not None
+        return (
+            shutil.which("pushpin") is not None
+            and shutil.which("condure") is not None
+            and shutil.which("zurl") is not None
+        )
 
     async def start(self) -> None:
         site = Site(_Holding())  # type: ignore[no-untyped-call]
@@ -282,17 +286,26 @@ class Pushpin(_HttpPeer):
             "message_rate": "1000000000",
             "message_hwm": "1000000",
             "updates_check": "off",
+            "zurl_out_specs": f"ipc://{self.folder}/zurl-in",
+            "zurl_out_stream_specs": f"ipc://{self.folder}/zurl-in-stream",
+            "zurl_in_specs": f"ipc://{self.folder}/zurl-out",
         }.items():
             lines = [line for line in text.splitlines() if not line.startswith(f"{name}=")]
             where = {"rundir": "[global]", "port_offset": "[global]"}.get(name, "[runner]")
             where = "[handler]" if name.startswith(("push_in", "message")) else where
-            where = "[proxy]" if name == "updates_check" else where
+            where = "[proxy]" if name.startswith(("updates", "zurl")) else where
             lines.insert(lines.index(where) + 1, f"{name}={value}")
             text = "\n".join(lines)
         config = self.folder / "pushpin.conf"
         config.write_text(text + "\n")
         for name in ("run", "log"):
             (self.folder / name).mkdir(exist_ok=True)
+        zurl = self.folder / "zurl.conf"
+        zurl.write_text(
+            f"[General]\nin_spec=ipc://{self.folder}/zurl-in\nin_stream_spec=ipc://{self.folder}/zurl-in-stream\n"
+            f"out_spec=ipc://{self.folder}/zurl-out\nmax_open_requests=20000\ndefpolicy=allow\n"
+        )
+        self._client = Child(["zurl", f"--config={zurl}"], log=self.folder / "zurl.log")
         self.child = Child(["pushpin", f"--config={config}"], log=self.folder / "pushpin.log")
 
         async def listening() -> bool:
@@ -305,6 +318,7 @@ class Pushpin(_HttpPeer):
 
     async def stop(self) -> None:
         await super().stop()
+        await self._client.stop()
         await self._origin.stopListening()
 
     def message(self, topic: int) -> bytes:
