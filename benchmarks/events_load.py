@@ -80,6 +80,8 @@ class Load:
 def quantile(buckets: list[int], share: float) -> float:
     """Milliseconds within which this share of the events came; as exact as the buckets, which are 3 % wide."""
     left, number = sum(buckets) * share, -1
+    if not left:
+        return float("nan")
     while left > 0:
         number += 1
         left -= buckets[number]

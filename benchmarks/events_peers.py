@@ -243,6 +243,18 @@ class Nchan(_HttpPeer):
         return self._post(f"/pub/{topic}", BODY)
 
 
+_ZMTP_GREETING = (
+    b"\xff"
+    + bytes(8)
+    + b"\x7f\x03\x00"
+    + b"NULL".ljust(20, b"\0")
+    + bytes(32)
+    + b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04PUSH"
+)
+"""How a ZeroMQ PUSH socket says hello (https://rfc.zeromq.org/spec/23/): Pushpin takes publishes on a PULL socket. Its
+HTTP endpoint takes one request a connection."""
+
+
 class _Holding(Resource):
     """Pushpin's origin: tells it to hold the connection and to subscribe it to a channel."""
 
@@ -256,7 +268,7 @@ class _Holding(Resource):
 
 
 class Pushpin(_HttpPeer):
-    """Pushpin as Debian configures it, with an origin of ours that holds every request."""
+    """Pushpin as Debian configures it, published to over ZeroMQ, with an origin of ours that holds every request."""
 
     name = "Pushpin"
 
@@ -314,7 +326,8 @@ class Pushpin(_HttpPeer):
             )
 
         await until(listening, what="Pushpin listens", timeout=20, child=self.child)
-        await self._connect(offset_port)
+        await self._connect(offset_port - 1)
+        self.write(_ZMTP_GREETING)
 
     async def stop(self) -> None:
         await super().stop()
@@ -323,5 +336,5 @@ class Pushpin(_HttpPeer):
 
     def message(self, topic: int) -> bytes:
         content = (b"data: " + BODY + b"\n\n").replace(b'"', b'\\"').replace(b"\n", b"\\n")
-        item = b'{"items":[{"channel":"%d","formats":{"http-stream":{"content":"%b"}}}]}' % (topic, content)
-        return self._post("/publish/", item)
+        item = b'J{"channel":"%d","formats":{"http-stream":{"content":"%b"}}}' % (topic, content)
+        return b"\x02" + len(item).to_bytes(8, "big") + item
