@@ -19,6 +19,7 @@ from amqprouter.errors import AmqprouterError
 COMMANDS = {
     "check": "validate a configuration, and try what it names",
     "send": "publish a message as a device",
+    "command": "send a command to a device",
     "tail": "follow events in a terminal",
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pika
@@ -17,7 +18,7 @@ from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.mqtt import MqttDevice
-from tests.support.process import until
+from tests.support.process import run, until
 from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost
 
@@ -233,6 +234,57 @@ class CommandTests(GatewayTestCase):
             self.assertEqual((Properties(dead.properties).message_id, reason_of(dead)), ("one", "no-queue"))
 
         return self.run_commands(test, queue="")
+
+    def test_the_command_line(self) -> Deferred[None]:
+        """It waits for the device's answer, over HTTP; over AMQP it is the broker's account that sends."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("ann.password", "ann's\n")
+            over_http = ["--url", gateway.url, "--user", "ann", "--password-file", str(gateway.folder / "ann.password")]
+
+            async def command(*arguments: str) -> Any:
+                return await run(sys.executable, "-m", "amqprouter.cli.main", "command", *arguments, check=False)
+
+            def device() -> None:
+                """Answers the first command, and leaves the others where they are."""
+                connection = pika.BlockingConnection(pika.URLParameters(vhost.uri))
+                channel = connection.channel()
+                for method, properties, body in channel.consume("commands.dev1"):
+                    answer = pika.BasicProperties(
+                        correlation_id=properties.correlation_id, headers={"x-device-secret": SECRET}
+                    )
+                    channel.basic_publish("devices", "dev1.up.ack", body, answer)
+                    channel.basic_ack(method.delivery_tag)
+                    break
+                channel.cancel()
+                connection.close()
+
+            ended = await command("--uri", vhost.uri, "dev1", "down.first", "1")
+            self.assertEqual((ended.status, ended.stdout[:11]), (0, "confirmed: "), ended)
+            (first,) = await drain_queue(vhost.uri, "commands.dev1", 1)
+            self.assertEqual(Properties(first.properties).headers, {"x-amqprouter-from": "amqp:guest"})
+
+            answering = deferToThread(device)
+            ended = await command(*over_http, "--wait", "30", "dev1", "down.x", '"hello"')
+            await answering
+            self.assertEqual((ended.status, ended.stderr), (0, ""), ended)
+            lines = [line.split("  ", 1)[-1] for line in ended.stdout.splitlines()]
+            self.assertEqual(lines[1:], ['dev1  down.x.sent  {"from":"ann"}', "dev1  up.ack  hello"])
+
+            ended = await command(*over_http, "--wait", "30", "dev1", "down.x", "1")
+            self.assertEqual((ended.status, ended.stderr), (1, ""), ended)
+            self.assertIn('down.x.expired  {"from":"ann","reason":"expired"}', ended.stdout)
+            ended = await command(*over_http, "--wait", "30", "dev1", "up.x", "1")
+            self.assertEqual((ended.status, ended.stdout), (1, ""), ended)
+            self.assertIn('(status 403): {"error": "not-authorised"}', ended.stderr)
+            ended = await command(*over_http, "--wait", "0.1", "dev1", "down.x", "1")
+            self.assertEqual(ended.status, 1)
+            self.assertIn("nothing more was told within 0.1 s", ended.stderr)
+            ended = await command("--url", "http://127.0.0.1:1", *over_http[2:], "dev1", "down.x", "1")
+            self.assertEqual(ended.status, 1)
+            self.assertIn("does not answer", ended.stderr)
+
+        return self.run_commands(test, ttl=3)
 
     def test_a_changed_list_counts_after_a_reload(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
