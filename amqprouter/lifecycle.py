@@ -21,10 +21,10 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
-from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.shared_ingress import SharedIngress
 from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.errors import AmqprouterError
 from amqprouter.interfaces import IStore
@@ -45,7 +45,7 @@ class Daemon(Service):
         self,
         reactor: Any,
         *,
-        ingress: Ingress,
+        ingress: SharedIngress,
         pipeline: Pipeline,
         publisher: Publisher,
         parking: Parking,

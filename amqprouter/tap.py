@@ -19,12 +19,12 @@ from amqprouter.amqp.announcer import Announcer
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_history import EventHistory
 from amqprouter.amqp.event_reader import EventReader
-from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quarantine import BrokerQuarantine
 from amqprouter.amqp.replies import Replies
+from amqprouter.amqp.shared_ingress import make_ingress
 from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
@@ -242,14 +242,9 @@ def build(
         random=randomness.random,
         throttled=throttling.note,
     )
-    ingress = Ingress(
-        clock,
-        topology,
-        (*settings.ingress.queues, topology.names.replay),
-        settings.ingress.prefetch,
-        pipeline.receive,
-        watchdog=settings.ingress.watchdog,
-        counters=counters,
+
+    ingress = make_ingress(
+        clock, topology, settings.topology.prefix, settings.ingress, pipeline.receive, counters=counters
     )
     replies = Replies(
         topology.names.replies,

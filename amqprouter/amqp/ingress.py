@@ -18,9 +18,9 @@ end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for l
 refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one starts, so order holds,
 and what is under way on the old channel is acknowledged there before it is closed.
 
-Watching. A `Watchdog` is told every now and then what waits in the queues from which nothing comes. A consumer that has
-stalled is started again, with the whole channel unless that would give back what is under way for a consumer that
-never got anything; if it does not help, `problem` says so.
+Watching. A `Watchdog` is told every now and then what waits in the queues from which nothing comes. A stalled consumer
+is started again, with the whole channel unless that would give back what is under way for one that never got anything;
+if it does not help, `problem` says so.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.incarnation import Incarnation
+from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.topology import Topology
 from amqprouter.amqp.watchdog import Watchdog
 from amqprouter.core.counters import Counters
@@ -50,9 +51,11 @@ GROWTH = 4
 """How many times larger the prefetch is at each step: 1, 4, 16, 64, 256, 512."""
 SURVIVED = 10.0
 """Seconds after which deliveries that are still under way count as harmless: they wait for a rate or a target."""
+LEAVING = 20.0
+"""Seconds that a hand-over waits for what is under way. What still waits then, for a rate or a target that is down, is
+given back and comes again at the other gateway; longer would hold up all other devices of the shard."""
 MIN_WATCH_INTERVAL = 0.5
 """Seconds between two looks at the queues, however little patience is configured: each is a question for each queue."""
-_NOT_FOUND = 404
 
 Receive = Callable[[list[Delivery], AckLedger], None]
 
@@ -61,7 +64,8 @@ Receive = Callable[[list[Delivery], AckLedger], None]
 class Ingress:
     """The consumers of all ingress queues, handing batches of deliveries to `receive`.
 
-    `watchdog` is the seconds after which a consumer has stalled; 0 for never.
+    `own_queues` are those that the topology declares, all of them unless given. `watchdog` is the seconds after which a
+    consumer has stalled; 0 for never.
     """
 
     log = Logger()
@@ -75,12 +79,14 @@ class Ingress:
         prefetch: int,
         receive: Receive,
         *,
+        own_queues: Sequence[str] | None = None,
         watchdog: float = 0.0,
         counters: Counters | None = None,
     ) -> None:
+        names = topology.names
         self._clock = clock
         self._topology = topology
-        self._own_queues = (topology.names.ingress, *topology.names.shards)
+        self._own_queues = (names.ingress, *names.shards) if own_queues is None else tuple(own_queues)
         self._explicit_queues = tuple(explicit_queues)
         self._prefetch = prefetch
         self._receive = receive
@@ -94,7 +100,17 @@ class Ingress:
         self._missing: set[str] = set()
         self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
         self._looking_since: float | None = None
+        self._leaving = False
         self._stopping = False
+
+    @property
+    def attached(self) -> bool:
+        """Whether there is a connection to consume over, even if it is about to be handed over."""
+        return self._connection is not None
+
+    @property
+    def _paused(self) -> bool:
+        return self._stopping or self._leaving
 
     @property
     def unacked(self) -> int:
@@ -120,11 +136,44 @@ class Ingress:
         async with self._turn:
             await self._open(connection)
 
+    def detach(self) -> None:
+        """The connection is gone."""
+        self._connection, self._leaving = None, False
+
+    def hand_over(self) -> None:
+        """Let another gateway have the queues: take nothing more, and let go once all that was taken is acknowledged.
+
+        What comes meanwhile is put back in its place by the broker before another consumer gets anything.
+        """
+        connection = self._connection
+        if connection is None or self._paused:
+            return
+        self._leaving = True
+        self._forget_timers()
+        self._later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
+        if not self.unacked:
+            self._later(0, self._let_go, connection)
+
+    async def _let_go(self, connection: Connection, after: float = 0) -> None:
+        async with self._turn:
+            if connection is not self._connection or not self._leaving or self._stopping:
+                return
+            for queue in self._own_queues:
+                self._watchdog.forget(queue)
+            incarnations, self._current = self._incarnations(), None
+            self._retiring.clear()
+            for incarnation in incarnations:
+                incarnation.ledger.close()
+                await incarnation.channel.shut()
+            if connection is self._connection:
+                self.detach()
+                self._forget_timers()
+
     async def _open(self, connection: Connection) -> None:
         self._forget_timers()  # a new channel consumes from everything anyway
         self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
-        missing = {queue for queue in self._explicit_queues if await self._look(connection, queue) is None}
+        missing = {queue for queue in self._explicit_queues if await look_at(connection, queue) is None}
         self._missing = missing
         self._current = current = await self._incarnate(connection, 1)
         for queue in (*self._own_queues, *self._explicit_queues):
@@ -146,19 +195,9 @@ class Ingress:
         await channel.basic_qos(prefetch_count=prefetch)
         return incarnation
 
-    async def _look(self, connection: Connection, queue: str) -> tuple[int, int] | None:
-        """The messages that wait in a queue, and its consumers; None when it does not exist."""
-        channel = await connection.open_channel()
-        try:
-            answer = await channel.queue_declare(queue=queue, passive=True)
-        except BrokerRefused as error:
-            if error.code == _NOT_FOUND:
-                return None
-            raise
-        await channel.shut()
-        return answer.message_count, answer.consumer_count
-
     def _deliver(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
+        if self._leaving:
+            return
         incarnation.received(deliveries)
         if incarnation.goal:
             self._later(SURVIVED, self._survived, incarnation)
@@ -172,7 +211,10 @@ class Ingress:
             incarnation.goal = incarnation.prefetch * len(incarnation.consumers)
 
     def _acknowledged(self, incarnation: Incarnation) -> None:
-        if incarnation.goal and incarnation.ledger.floor >= incarnation.goal:
+        if self._leaving:
+            if not self.unacked and self._connection is not None:
+                self._later(0, self._let_go, self._connection)
+        elif incarnation.goal and incarnation.ledger.floor >= incarnation.goal:
             incarnation.goal = 0
             self._later(0, self._grow, incarnation)
         elif incarnation in self._retiring and not incarnation.ledger.unacked:
@@ -184,7 +226,7 @@ class Ingress:
     async def _grow(self, old: Incarnation) -> None:
         async with self._turn:
             connection = self._connection
-            if connection is None or old is not self._current or self._stopping:
+            if connection is None or old is not self._current or self._paused:
                 return
             old.goal = 0
             step = old.prefetch * GROWTH if old.redelivered else self._prefetch
@@ -226,7 +268,7 @@ class Ingress:
                 return  # a new channel consumes from everything anyway
             if queue in self._own_queues:
                 await self._topology.declare(connection)
-            elif await self._look(connection, queue) is None:
+            elif await look_at(connection, queue) is None:
                 self._missing.add(queue)
                 self._watchdog.forget(queue)
                 self._later(MISSING_QUEUE_DELAY, self._consume_missing)
@@ -239,7 +281,7 @@ class Ingress:
             if connection is None or current is None:
                 return
             for queue in sorted(self._missing):
-                if await self._look(connection, queue) is not None:
+                if await look_at(connection, queue) is not None:
                     self._missing.discard(queue)
                     await current.consume(queue)
             if self._missing:
@@ -255,11 +297,11 @@ class Ingress:
             self._forget_timers()
             return
         self.log.warn("The broker closed the consuming channel ({reason}): opening another", reason=str(error))
-        self._later(RECONSUME_DELAY, self._reopen, connection)
+        self._later(RECONSUME_DELAY, self._reopen, connection)  # if it is still ours
 
     async def _reopen(self, connection: Connection) -> None:
         async with self._turn:
-            if self._current is None and not connection.closed:
+            if self._current is None and connection is self._connection and not (self._leaving or connection.closed):
                 await self._topology.declare(connection)
                 await self._open(connection)
 
@@ -299,7 +341,7 @@ class Ingress:
 
     async def _restart(self, connection: Connection, current: Incarnation, queue: str, ready: int) -> None:
         async with self._turn:
-            if current is not self._current or self._stopping or queue not in current.consumers.values():
+            if current is not self._current or self._paused or queue not in current.consumers.values():
                 return
             self._counters.stalled_consumers += 1
             self.log.error(

@@ -95,14 +95,16 @@ class Fleet:
         content_type: str = "application/json",
         message_id: str = "",
         timestamp: int | None = None,
+        kind: str = "",
     ) -> str:
-        """Publish one message (written at the next `flush`); returns its message id, a new one unless given."""
+        """Publish one message (written at the next `flush`); returns its message id, a new one unless given. `kind` is
+        the property ``type``: the topic, on the by-id exchange."""
         message_id = message_id or str(uuid.UUID(bytes=os.urandom(16)))
         all_headers = dict(headers or {})
         if secret is not None:
             all_headers["x-device-secret"] = secret
         properties = encode_properties(
-            content_type=content_type, headers=all_headers, message_id=message_id, timestamp=timestamp
+            content_type=content_type, headers=all_headers, message_id=message_id, timestamp=timestamp, type=kind
         )
         routing_key = (key or f"{device}.{topic}").encode()
         receipt = _Confirmed(self.ledger, message_id, body)
@@ -178,7 +180,7 @@ class Gateway:
         }
         for name, values in options.items():
             kind, _, rest = name.partition("_")
-            header = f"{kind} {rest}" if kind in ("route", "queue", "celery") else name
+            header = f"{kind} {rest}" if kind in ("route", "queue", "celery", "class") else name
             sections.setdefault(header, {}).update(values)
         if not any(name.startswith("route ") for name in sections):
             sections["route all"] = {"targets": "store:readings, events:"}

@@ -1,0 +1,26 @@
+"""A look at a queue, which leaves it as it is."""
+
+from __future__ import annotations
+
+from amqprouter.amqp.connection import Connection
+from amqprouter.errors import BrokerRefused
+
+_NOT_FOUND = 404
+
+
+async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
+    """The messages that wait in a queue, and its consumers; None when it does not exist.
+
+    A channel of its own is opened for the question, since asking for a queue that is missing ends the channel.
+
+    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+    """
+    channel = await connection.open_channel()
+    try:
+        answer = await channel.queue_declare(queue=queue, passive=True)
+    except BrokerRefused as error:
+        if error.code == _NOT_FOUND:
+            return None
+        raise
+    await channel.shut()
+    return answer.message_count, answer.consumer_count

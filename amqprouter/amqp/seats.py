@@ -1,0 +1,84 @@
+"""How several gateways know of each other: each takes a seat at the broker.
+
+A seat is a queue that nothing is sent to, with an exclusive consumer (basic.consume, ``exclusive``), which the broker
+grants to one connection at a time and takes back the moment that connection is gone. Looking is declaring the queue
+again: the answer counts its consumers. So there is nothing to configure and nothing to agree on, and a gateway that
+died has left its seat without having to say so.
+
+There are as many seats as shards. Whoever finds no free one has no shards either, and takes the first that falls free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
+from amqprouter.errors import BrokerRefused
+
+_ACCESS_REFUSED = 403
+_SEAT: dict[str, Any] = {"durable": True, "auto_delete": True, "arguments": {"x-queue-type": "classic"}}
+"""Quorum queues know no exclusive consumers."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Ours among the gateways that are there."""
+
+    rank: int | None
+    """How many have a lower seat; None without a seat."""
+    gateways: int
+
+    def owns(self, shard: int) -> bool:
+        """Whether the shard of this number is ours."""
+        return self.rank is not None and shard % self.gateways == self.rank
+
+
+class Seats:
+    """The seats of one configuration, over one connection at a time."""
+
+    def __init__(self, prefix: str, count: int) -> None:
+        self.queues = tuple(f"{prefix}.seat.{number}" for number in range(count))
+        self._connection: Connection | None = None
+        self._looking: Channel | None = None
+        self._mine: int | None = None
+
+    async def look(self, connection: Connection) -> Place:
+        """Where we are; takes a seat if we have none.
+
+        :raises BrokerRefused: the broker does not let us declare or consume, or a seat's node is down.
+        :raises BrokerUnavailable: the connection is lost.
+        """
+        if connection is not self._connection:
+            self._connection, self._looking, self._mine = connection, None, None
+        taken = set()
+        for number, queue in enumerate(self.queues):
+            if await self._consumers(connection, queue):
+                taken.add(number)
+        if self._mine not in taken:
+            self._mine = None
+            for number in sorted(set(range(len(self.queues))) - taken):
+                taken.add(number)
+                if await self._take(connection, self.queues[number]):
+                    self._mine = number
+                    break
+        rank = None if self._mine is None else len([number for number in taken if number < self._mine])
+        return Place(rank, max(1, len(taken)))
+
+    async def _consumers(self, connection: Connection, queue: str) -> int:
+        if self._looking is None or self._looking.closed:
+            self._looking = await connection.open_channel()
+        answer = await self._looking.queue_declare(queue=queue, **_SEAT)
+        return int(answer.consumer_count)
+
+    async def _take(self, connection: Connection, queue: str) -> bool:
+        """Whether we got it; somebody may have been faster."""
+        channel = await connection.open_channel()  # of its own, for a refusal closes it
+        try:
+            await channel.basic_consume(queue=queue, consumer_tag=queue, no_ack=True, exclusive=True)
+        except BrokerRefused as error:
+            if error.code == _ACCESS_REFUSED:
+                return False
+            raise
+        return True

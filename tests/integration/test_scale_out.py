@@ -1,0 +1,217 @@
+"""Three gateways share the shards: one dies and comes back, and each device keeps its order and its rate.
+
+The fleet publishes by device id, numbered for each device. What arrived, and when, is read from a queue behind a target
+exchange; the oracle is the publisher's ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.link import connect_once
+from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.settings import BrokerSettings
+from tests.support.gateway import Fleet, Gateway
+from tests.support.mongo import mongo_for_tests
+from tests.support.process import reactor, until
+from tests.support.rabbitmq import PrivateRabbitMQ
+
+DEVICES = [f"dev{number}" for number in range(24)]
+SHARDS = 6
+INTERVAL = 0.1
+"""Seconds between two messages of a device."""
+GREEDY, RATE, BURST = "greedy", 5.0, 5.0
+GREEDY_COUNT = 20
+"""Messages that it sends at once, and 3 seconds' worth of waiting."""
+SLACK = 1.5
+"""Messages by which a window may seem too full: a reader sees arrivals in batches."""
+WITHIN = 10.0
+"""Seconds in which the shards must have found their gateways."""
+
+
+class Arrivals:
+    """Reads the target's queue, and keeps what came, when, in order."""
+
+    def __init__(self) -> None:
+        self.came: list[tuple[float, str, int, str]] = []
+
+    async def read(self, uri: str) -> None:
+        self._connection = await connect_once(reactor, BrokerSettings(uri=uri), "test reader")
+        self._channel = await self._connection.open_channel()
+        await self._channel.exchange_declare(exchange="copies", exchange_type="fanout", durable=True)
+        await self._channel.queue_declare(queue="copies", durable=True)
+        await self._channel.queue_bind(queue="copies", exchange="copies")
+        self._channel.on_deliveries = self._take
+        await self._channel.basic_qos(prefetch_count=1000)
+        await self._channel.basic_consume(queue="copies", consumer_tag="copies")
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            body = json.loads(delivery.body)
+            message_id = Properties(delivery.properties).message_id or ""
+            self.came.append((time.monotonic(), body["device"], body["n"], message_id))
+        self._channel.write(encode_ack(self._channel.id, deliveries[-1].delivery_tag, True))
+
+    async def close(self) -> None:
+        await self._connection.shut()
+
+    def ids(self) -> Counter[str]:
+        return Counter(message_id for *_, message_id in self.came)
+
+
+class Plant:
+    """A fleet that sends on and on, by device id."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._numbers: Counter[str] = Counter()
+        self._loop = LoopingCall(self._round)
+
+    def start(self) -> None:
+        self._loop.start(INTERVAL)
+
+    def stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+
+    def send(self, device: str) -> None:
+        self._numbers[device] += 1
+        body = json.dumps({"device": device, "n": self._numbers[device]}).encode()
+        self._fleet.send(device, "", body, exchange="devices.by-id", key=device, kind="up.reading")
+
+    def greedy(self) -> None:
+        """More at once than the device's burst."""
+        for _ in range(GREEDY_COUNT):
+            self.send(GREEDY)
+
+    def _round(self) -> None:
+        for device in DEVICES:
+            self.send(device)
+        self._fleet.flush()
+
+
+ScaleOutTest = Callable[[list[Gateway], Plant, Fleet, PrivateRabbitMQ, Arrivals], Awaitable[None]]
+
+
+async def owners(broker: PrivateRabbitMQ) -> list[int]:
+    """How many shards each gateway consumes from, as the broker tells it; the most first."""
+    consumers = json.loads(
+        await broker.ctl("--formatter", "json", "list_consumers", "queue_name", "channel_pid", "active")
+    )
+    channels = json.loads(await broker.ctl("--formatter", "json", "list_channels", "pid", "connection"))
+    connection_of = {channel["pid"]: channel["connection"] for channel in channels}
+    active = [one for one in consumers if ".shard." in one["queue_name"] and one["active"]]
+    return sorted(Counter(connection_of.get(one["channel_pid"]) for one in active).values(), reverse=True)
+
+
+class ScaleOutTests(TestCase):
+    timeout = 180
+
+    def run_with(self, test: ScaleOutTest) -> Deferred[None]:
+        async def around() -> None:
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            with mongo_for_tests(folder / "mongo") as database:
+                async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
+                    gateways = [
+                        Gateway(
+                            folder / f"gateway-{number}",
+                            broker.uri,
+                            database.uri,
+                            database.name,
+                            ingress={"shards": SHARDS},
+                            scheduler={"max_waiting_per_device": 1000, "max_hold": 10},
+                            class_greedy={"devices": GREEDY, "limits": f"{RATE:g}/s burst {BURST:g}"},
+                            route_all={"targets": "exchange:copies"},
+                        )
+                        for number in range(3)
+                    ]
+                    fleet, arrivals = Fleet(broker.uri), Arrivals()
+                    plant = Plant(fleet)
+                    for gateway in gateways:
+                        gateway.devices(*DEVICES, GREEDY)
+                    await arrivals.read(broker.uri)
+                    await gateways[0].start()
+                    await fleet.connect()
+                    try:
+                        await test(gateways, plant, fleet, broker, arrivals)
+                    finally:
+                        plant.stop()
+                        await fleet.close()
+                        await arrivals.close()
+                        for gateway in gateways:
+                            await gateway.stop()
+
+        return Deferred.fromCoroutine(around())
+
+    async def shared(self, broker: PrivateRabbitMQ, plant: Plant, *shares: int) -> None:
+        """Wait until the gateways have so many shards each; then the greedy device sends."""
+
+        async def so() -> bool:
+            return await owners(broker) == list(shares)
+
+        await until(so, what=f"the shards are shared as {shares}", timeout=WITHIN)
+        plant.greedy()
+        await deferLater(reactor, 4.0)
+
+    def test_one_dies_and_comes_back(self) -> Deferred[None]:
+        async def test(
+            gateways: list[Gateway], plant: Plant, fleet: Fleet, broker: PrivateRabbitMQ, arrivals: Arrivals
+        ) -> None:
+            plant.start()
+            moves = []
+            await self.shared(broker, plant, 6)
+            for gateway, *shares in ((gateways[1], 3, 3), (gateways[2], 2, 2, 2)):
+                await gateway.start()
+                moves.append(time.monotonic())
+                await self.shared(broker, plant, *shares)
+            await gateways[1].running.kill()
+            killed = time.monotonic()
+            moves.append(killed)
+            await self.shared(broker, plant, 3, 3)
+            await gateways[1].start()
+            moves.append(time.monotonic())
+            await self.shared(broker, plant, 2, 2, 2)
+            plant.stop()
+            await fleet.all_confirmed()
+
+            async def all_there() -> bool:
+                return len(arrivals.ids()) >= fleet.sent
+
+            await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+            self.check_once_and_in_order(arrivals, fleet, killed)
+            self.check_rate(arrivals, moves)
+            waiting = await broker.list_queues()
+            self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
+
+        return self.run_with(test)
+
+    def check_once_and_in_order(self, arrivals: Arrivals, fleet: Fleet, killed: float) -> None:
+        """What was lost, doubled or overtaken? Only a kill may double anything; hand-overs may not."""
+        self.assertEqual(set(arrivals.ids()), set(fleet.ledger.confirmed))
+        seen: dict[str, int] = defaultdict(int)
+        for when, device, number, _ in arrivals.came:
+            if number > seen[device]:
+                self.assertEqual(number, seen[device] + 1, f"{device}'s messages are out of order")
+                seen[device] = number
+            else:
+                self.assertTrue(killed <= when <= killed + WITHIN, f"{device}'s {number} came twice, without a reason")
+
+    def check_rate(self, arrivals: Arrivals, moves: list[float]) -> None:
+        """In no span of time did more pass than its rate allows, and one burst more for each owner."""
+        times = {number: when for when, device, number, _ in reversed(arrivals.came) if device == GREEDY}
+        first = [times[number] for number in sorted(times)]
+        for start, began in enumerate(first):
+            for end in range(start, len(first)):
+                owned = 1 + sum(began - WITHIN < moved <= first[end] for moved in moves)
+                allowed = RATE * (first[end] - began) + BURST * owned + SLACK
+                self.assertLessEqual(end - start + 1, allowed, f"of {GREEDY}, within {first[end] - began:.1f} s")
