@@ -7,8 +7,10 @@ they were: a look costs one step for each device that is counted or waits, and n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from heapq import nlargest
+from itertools import islice
 from typing import NamedTuple
 
 
@@ -38,17 +40,37 @@ class Busiest:
     def look(
         self, count: int, now: float, passed: Mapping[str, int], refused: Mapping[str, int], waiting: Mapping[str, int]
     ) -> list[Busy]:
-        """The `count` devices of which most came since the last look, then of all time; `now` is in seconds."""
+        """The `count` devices of which most came since the last look; if fewer had any, others that have messages
+        waiting, and then those of which most came ever. `now` is in seconds.
+        """
         seconds = 0.0 if self._at is None else now - self._at
         share = 1.0 / seconds if seconds > 0 else 0.0
-        entries = []
-        for name in {**passed, **refused, **waiting}:
-            here, gone, held = passed.get(name, 0), refused.get(name, 0), waiting.get(name, 0)
-            # Counts of names that make room for others go down: nothing is known to have come then.
-            new = max(0, here - self._passed.get(name, 0))
-            lost = max(0, gone - self._refused.get(name, 0))
-            offered = max(0, new + lost + held - self._waiting.get(name, 0))
-            entries.append(Busy(name, here, held, gone, offered * share, new * share, lost * share))
+        new, lost = _grown(passed, self._passed), _grown(refused, self._refused)
+        offered = Counter(new)
+        offered.update(lost)
+        for name in waiting.keys() | self._waiting.keys():
+            offered[name] += waiting.get(name, 0) - self._waiting.get(name, 0)
+        names = nlargest(count, offered, key=lambda name: (offered[name], name in waiting, name))
+        shown = dict.fromkeys(name for name in names if offered[name] > 0 or waiting.get(name))
+        for totals in (passed, refused):
+            if len(shown) < count:
+                shown |= dict.fromkeys(nlargest(count, totals, key=totals.__getitem__))
         self._at = now
         self._passed, self._refused, self._waiting = dict(passed), dict(refused), dict(waiting)
-        return nlargest(count, entries, key=lambda busy: (busy.offered_rate, busy.passed + busy.refused, busy.name))
+        return [
+            Busy(
+                name,
+                passed.get(name, 0),
+                waiting.get(name, 0),
+                refused.get(name, 0),
+                max(0, offered[name]) * share,
+                new.get(name, 0) * share,
+                lost.get(name, 0) * share,
+            )
+            for name in islice(shown, count)
+        ]
+
+
+def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """What came to each count; one that went down made room for others, and nothing is known to have come."""
+    return {name: more for name, count in now.items() if (more := count - before.get(name, 0)) > 0}

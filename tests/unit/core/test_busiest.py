@@ -34,3 +34,10 @@ class BusiestTests(SynchronousTestCase):
         self.assertEqual((busy.offered_rate, busy.passed_rate, busy.refused_rate), (0.0, 0.0, 0.0))
         [again] = self.busiest.look(9, 1.0, {"a": 50}, {}, {})  # at the same moment
         self.assertEqual(again.offered_rate, 0.0)
+
+    def test_no_more_than_asked_for_and_who_waits_before_who_was_busy_once(self) -> None:
+        passed, waiting = {f"old-{number}": 1000 + number for number in range(9)}, {"stuck": 3}
+        self.busiest.look(9, 0.0, passed, {}, waiting)
+        shown = self.busiest.look(3, 1.0, passed, {}, waiting)
+        self.assertEqual([busy.name for busy in shown], ["stuck", "old-8", "old-7"])
+        self.assertEqual(shown[0], Busy("stuck", 0, 3, 0, 0.0, 0.0, 0.0))
