@@ -87,7 +87,7 @@ class CommandOutbox:
         if connection is None or connection.closed:
             return succeed(Outcome(Fate.UNAVAILABLE, "there is no connection to the broker", RETRY_AFTER))
         sending = _Sending(self, command)
-        queue, binding = self._queue.replace(QUEUE_PLACEHOLDER, command.device), f"{command.device}.#"
+        queue, binding = self._queue_of(command)
         if queue and len(queue.encode()) > 255:
             return succeed(Outcome(Fate.BAD, "bad-queue-name"))
         if queue and not self._queues.admits(queue):
@@ -109,8 +109,14 @@ class CommandOutbox:
         )
         self._publisher.flush()
 
+    def _queue_of(self, command: Command) -> tuple[str, str]:
+        """The name of the device's queue, and what binds it."""
+        return self._queue.replace(QUEUE_PLACEHOLDER, command.device), f"{command.device}.#"
+
     def settled(self, command: Command, outcome: Outcome) -> None:
         """The broker has said what became of a command."""
+        if outcome.fate is Fate.UNDELIVERABLE:
+            self._queues.forget(*self._queue_of(command))  # the next command finds one
         if outcome.fate in (Fate.SENT, Fate.UNDELIVERABLE):
             told = {"from": command.sender} | ({"reason": outcome.reason} if outcome.reason else {})
             self.tell(command.device, f"{command.topic}.{outcome.fate.value}", command.id, told)

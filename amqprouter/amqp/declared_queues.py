@@ -69,6 +69,10 @@ class DeclaredQueues:
         since = self._declared.get((queue, routing_key))
         return since is not None and self._clock.seconds() - since < self._good_for
 
+    def forget(self, queue: str, routing_key: str) -> None:
+        """Somebody has deleted the queue, or unbound it: declare it again when it is needed."""
+        self._declared.pop((queue, routing_key), None)
+
     def when_ready(self, queue: str, routing_key: str, action: Callable[[], None]) -> None:
         """Call `action` once the queue is there, in the order of these calls. The caller has asked `admits`."""
         key = (queue, routing_key)

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from amqprouter.cli.sse_reader import SseReader
 from amqprouter.core.properties import Properties
 from tests.integration.test_broker_auth import AskingBroker, amqp, gateway_of, publish, shared_broker
+from tests.integration.test_documented_permissions import _documented as documented
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -295,6 +296,26 @@ class CommandTests(GatewayTestCase):
             self.assertEqual((await post(gateway, "dev1/down/x"))[0].code, 202)
 
         return self.run_commands(test, acl="")
+
+
+class AccountTests(GatewayTestCase):
+    def test_with_the_documented_rights_and_quorum_queues(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await vhost.broker.add_user("gateway", "secret")
+            configure, write, read = (f"{rights[:-2]}|commands\\..+)$" for rights in documented("gateway"))
+            await vhost.broker.set_permissions("gateway", vhost.name, configure=configure, write=write, read=read)
+            gateway.sections["broker"]["uri"] = vhost.broker.uri_for(vhost.name, "gateway", "secret")
+            gateway.write_config()
+            gateway.file("commands.acl", ACL)
+            await gateway.start()
+            listener = Listener()
+            await listener.connect(gateway)
+            response, told = await post(gateway, "dev1/down/x")
+            self.assertEqual(response.code, 202, told)
+            await listener.told("down.x.expired", told["id"])
+
+        options = {"commands": ENABLED | {"ttl": 1}, "acl": {"commands": "commands.acl"}}
+        return self.run_with(test, start=False, topology={"queue_type": "quorum"}, **options)
 
 
 class DeviceTests(GatewayTestCase):

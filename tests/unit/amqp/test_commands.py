@@ -155,6 +155,22 @@ class OutboxTests(CommandTestCase):
         self.assertEqual((self.commands(), outbox.under_way), ([], 0))
         self.flushLoggedErrors()
 
+    def test_a_queue_that_somebody_deleted_is_declared_for_the_next_command(self) -> None:
+        outbox = self.outbox()
+        self.attached(outbox)
+        outbox.send(REBOOT)
+        self.turn()
+        self.broker.confirming = False
+        sent = outbox.send(REBOOT)
+        published = self.broker.published[-1]
+        self.broker.send_back(published)
+        self.broker.ack(published.sequence, channel=published.channel)
+        self.assertEqual(self.successResultOf(sent).fate, Fate.UNDELIVERABLE)
+        self.assertEqual(len(self.broker.sent("Queue.Declare")), 1)
+        outbox.send(REBOOT)
+        self.turn()
+        self.assertEqual(len(self.broker.sent("Queue.Declare")), 2)
+
     def test_there_are_only_so_many_queues(self) -> None:
         outbox = self.outbox(most=1)
         self.attached(outbox)
