@@ -8,11 +8,11 @@ from random import Random
 from typing import Any
 
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.auth.token_verifier import FOREVER, Claims, TokenVerifier
+from amqprouter.auth.token_verifier import EXPIRED, FOREVER, Claims, TokenVerifier
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.properties import encode_properties
-from amqprouter.errors import BrokerUnavailable
+from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.interfaces import IReloadable, RunInThread
 from amqprouter.settings import MercureSettings, Settings
 from amqprouter.web.bearer import Verified, Verify
@@ -23,7 +23,8 @@ from amqprouter.web.sse_resource import Permission
 from amqprouter.web.token_streams import TokenStreams
 
 LEEWAY = 30.0
-"""Seconds that the clock of whoever mints tokens may differ from ours; streams end by ours, at the token's ``exp``."""
+"""Seconds that a token may be from our future (``iat``, ``nbf``), for clocks differ; ``exp`` counts by ours, to the
+second."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def _verify(
         if claims.good_until == FOREVER:
             return Verified(claims.values, None)
         expires = claims.good_until - LEEWAY
-        return Verified(claims.values, expires if expires > now else claims.good_until)
+        if expires <= now:  # or a stream that has just ended would begin again
+            raise BadToken(EXPIRED)
+        return Verified(claims.values, expires)
 
     return verify

@@ -107,7 +107,7 @@ class TokenTests(MercureTestCase):
             for response in (
                 world.ask({"topic": "a"}),
                 world.ask({"topic": "a"}, bearer("nonsense")),
-                world.ask({"topic": "a"}, bearer(minted(["*"], exp=NOW - 60))),
+                world.ask({"topic": "a"}, bearer(minted(["*"], exp=NOW))),
                 world.ask({"topic": "a"}, bearer(minted(["*"], exp=None))),
                 world.ask({"topic": "a"}, bearer(minted(["*"], number=7))),
                 world.ask({"topic": "a"}, bearer(minted(["*"])[:-2] + "AA")),
@@ -276,7 +276,12 @@ class EndTests(MercureTestCase):
         world.clock.advance(21)
         self.assertEqual(len(world.hub.subscribers), 0)
         self.assertTrue(stream.take().endswith(b"0\r\n\r\n"))
-        self.assertEqual(world.ask({"topic": "a"}, bearer(minted(["*"], exp=NOW + 60))).status, 401)
+        self.assertEqual(world.ask({"topic": "a"}, bearer(minted(["*"], exp=NOW + 100))).status, 401)
+
+    def test_a_clock_that_is_ahead(self) -> None:
+        world = self.world()
+        for ahead, status in ((29, 200), (31, 401)):
+            self.assertEqual(world.ask({"topic": "a"}, bearer(minted(["*"], iat=NOW + ahead))).status, status)
 
     def test_a_long_life_is_not_cut_short_by_much(self) -> None:
         world = self.world()

@@ -1,0 +1,103 @@
+"""Mercure with clients that know nothing of us: a library from PyPI publishes, Chromium's EventSource subscribes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+from twisted.web import static
+from twisted.web.server import Site
+
+from tests.integration.test_mercure import MERCURE, ORDERS, minted
+from tests.support.browser import Browser, with_browser
+from tests.support.gateway import Fleet, Gateway
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.process import free_ports, reactor, run
+from tests.support.servers import Vhost
+from tests.support.tokens import key_set, segment
+
+PUBLISH = """
+import sys
+from mercure_publisher import MercureConfig, MercurePublisher
+url, key, user = sys.argv[1:]
+with MercurePublisher(MercureConfig(hub_url=url, publisher_jwt_key=key, publish_topics=["*"])) as hub:
+    for other in ("somebody else", user):
+        topic = f"https://shop.example/users/{other}/orders"
+        print(hub.publish(topic, {"order": 7}, private=True, id=f"order-7-of-{other}", type="order"))
+    print(hub.publish(["news", "everything"], "for all"))
+"""
+
+SUBSCRIBE = """
+const [hub, token, topics] = arguments;
+document.cookie = `mercureAuthorization=${token}; path=/.well-known/mercure; SameSite=Strict`;
+const url = new URL(hub);
+topics.forEach((topic) => url.searchParams.append("topic", topic));
+window.got = [];
+window.updates = new EventSource(url, {withCredentials: true});
+const keep = (event) => window.got.push([event.type, event.lastEventId, event.data]);
+updates.addEventListener("order", keep);
+updates.onmessage = keep;
+"""
+
+KEY = "one that a person may type in, of thirty-two bytes at least"
+
+ClientTest = Callable[[Gateway, Browser], Awaitable[None]]
+
+
+class MercureClientTests(GatewayTestCase):
+    """The application's page comes from another origin than the gateway, on the same host."""
+
+    timeout = 150
+
+    def with_browser(self, test: ClientTest) -> Deferred[None]:
+        [port] = free_ports(1)
+        origin = f"http://127.0.0.1:{port}"
+
+        async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("keys.json", key_set({"kty": "oct", "alg": "HS256", "k": segment(KEY.encode()).decode()}))
+            await gateway.start()
+            document = static.Data(b"<title>App</title>", "text/html")
+            document.isLeaf = True
+            page = reactor.listenTCP(port, Site(document), interface="127.0.0.1")
+            try:
+                async with with_browser(Path(self.mktemp())) as browser:
+                    await browser.open(origin)
+                    await test(gateway, browser)
+            finally:
+                await page.stopListening()
+
+        return self.run_with(around, start=False, mercure=MERCURE, http={"allowed_origins": origin})
+
+    def hub(self, gateway: Gateway) -> str:
+        return f"{gateway.url}/.well-known/mercure"
+
+    def test_a_library_publishes_and_a_browser_sees_what_is_its_users(self) -> Deferred[None]:
+        async def test(gateway: Gateway, browser: Browser) -> None:
+            token = minted("zoe", key=KEY.encode(), subscribe=[ORDERS.format("zoe")])
+            await browser.run(SUBSCRIBE, self.hub(gateway), token, [ORDERS.format("{user}"), "news"])
+            await browser.until("return window.updates.readyState === 1", what="the browser is subscribed")
+            published = await run(sys.executable, "-c", PUBLISH, self.hub(gateway), KEY, "zoe")
+            *ids, last = published.stdout.split("\n")[:3]
+            self.assertEqual(ids, ["order-7-of-somebody else", "order-7-of-zoe"])
+            await browser.until("return window.got.length >= 2", what="the updates are there")
+            self.assertEqual(
+                await browser.run("return window.got"),
+                [["order", "order-7-of-zoe", '{"order": 7}'], ["message", last, "for all"]],
+            )
+
+        return self.with_browser(test)
+
+    def test_a_browser_whose_token_expires(self) -> Deferred[None]:
+        async def test(gateway: Gateway, browser: Browser) -> None:
+            begun = time.time()
+            await browser.run(SUBSCRIBE, self.hub(gateway), minted("zoe", 5, key=KEY.encode(), subscribe=["*"]), ["*"])
+            await browser.until("return window.updates.readyState === 1", what="the browser is subscribed")
+            # It comes back, by itself, and is told that it may not: for an EventSource that is final.
+            await browser.until("return window.updates.readyState === 2", what="the browser gives up", timeout=30)
+            self.assertGreater(time.time() - begun, 4)
+
+        return self.with_browser(test)
