@@ -15,7 +15,7 @@ from amqprouter.core.properties import encode_properties
 from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.interfaces import IReloadable, RunInThread
 from amqprouter.settings import MercureSettings, Settings
-from amqprouter.web.bearer import Verified, Verify
+from amqprouter.web.bearer import Bearers, Verified, Verify
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.mercure import PATH, MercureLeaf, PublishUpdate
@@ -35,6 +35,9 @@ class Mercure:
     body_limits: Mapping[bytes, int] = field(default_factory=dict)
     reloadable: tuple[IReloadable, ...] = ()
     """The keys, and behind them the streams that were opened by them."""
+    bearers: Bearers | None = None
+    """Users with tokens, where there are keys for these."""
+    streams: TokenStreams | None = None
     recheck: Callable[[], None] = lambda: None
     """Verify the tokens of all open streams again."""
 
@@ -68,12 +71,13 @@ def make_mercure(
         assert subscribers is not None, "a stream by a token, and no keys"
         return await subscribers(token)
 
+    bearers = None if subscribers is None else Bearers(ours, subscribers)
     streams = TokenStreams(again, reactor, wall_clock, randomness.random)
     leaf = MercureLeaf(
         ours,
         hub,
         allows,
-        subscribers,
+        bearers,
         verify_with(ours.publisher_keys),
         publish,
         streams,
@@ -82,7 +86,9 @@ def make_mercure(
         random=randomness.random,
         random_bits=randomness.getrandbits,
     )
-    return Mercure({PATH: leaf}, {PATH: ours.max_update_bytes}, (*verifiers.values(), streams), streams.reload)
+    return Mercure(
+        {PATH: leaf}, {PATH: ours.max_update_bytes}, (*verifiers.values(), streams), bearers, streams, streams.reload
+    )
 
 
 def make_verifiers(settings: MercureSettings) -> dict[str, TokenVerifier]:

@@ -62,5 +62,7 @@ def web_service(
         random=randomness.random,
         further={**mercure.routes, **leaves},
         body_limits={**mercure.body_limits, **{path: leaf.max_body for path, leaf in leaves.items()}},
+        bearers=mercure.bearers,
+        streams=mercure.streams,
     )
     return strports.service(settings.http.endpoint, site, reactor=reactor)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from amqprouter.web.request import RouterRequest
+from amqprouter.core.passwords import name_problem
+from amqprouter.interfaces import Identity
+from amqprouter.settings import MercureSettings
+
+if TYPE_CHECKING:
+    from amqprouter.web.request import RouterRequest
 
 Verify = Callable[[bytes], Awaitable["Verified"]]
 """Verifies a token as of now.
@@ -19,6 +24,36 @@ class Verified(NamedTuple):
 
     claims: Mapping[str, Any]
     good_until: float | None
+
+
+class Grant(NamedTuple):
+    """A token that somebody was let in by, and until when it is good, as there."""
+
+    token: bytes
+    good_until: float | None
+
+
+class Bearers:
+    """Who sends tokens: `verify` is for theirs, and the claims that `settings` name say which user they are."""
+
+    def __init__(self, settings: MercureSettings, verify: Verify) -> None:
+        self._settings = settings
+        self.verify = verify
+
+    def user(self, verified: Verified) -> Identity | None:
+        """Whom the users' ACL is to be asked about; None where the token names nobody."""
+        settings, claims = self._settings, verified.claims
+        name = claims.get(settings.user_claim) if settings.user_claim else None
+        if not isinstance(name, str) or name_problem(name):
+            return None
+        groups = claims.get(settings.groups_claim) if settings.groups_claim else ()
+        tenant = claims.get(settings.tenant_claim) if settings.tenant_claim else ""
+        groups = [groups] if isinstance(groups, str) else groups
+        return Identity(
+            name,
+            tenant=tenant if isinstance(tenant, str) else "",
+            groups=tuple(each for each in groups if isinstance(each, str)) if isinstance(groups, (list, tuple)) else (),
+        )
 
 
 class Sent(NamedTuple):

@@ -26,13 +26,12 @@ from twisted.web.server import NOT_DONE_YET
 from amqprouter.core.event import Event
 from amqprouter.core.interest import Interest
 from amqprouter.core.mercure_claims import MercureClaims, read_mercure_claims
-from amqprouter.core.passwords import name_problem
 from amqprouter.core.topic_selector import TopicSelector
 from amqprouter.core.update_form import ReservedTopic, read_update
 from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
-from amqprouter.web.bearer import Verified, Verify, token_of
+from amqprouter.web.bearer import Bearers, Grant, Verified, Verify, token_of
 from amqprouter.web.cors import Cors
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.hub import EARLIEST, Hub
@@ -67,12 +66,11 @@ class Bearer:
 
     claims: MercureClaims
     user: Identity | None = None
-    token: bytes | None = None
-    good_until: float | None = None
+    grant: Grant | None = None
 
 
 class MercureLeaf(Leaf):
-    """The hub's resource. `verify_subscriber` and `verify_publisher` are None where no keys are configured."""
+    """The hub's resource. `subscribers` and `verify_publisher` are None where no keys are configured."""
 
     _log = Logger()
     methods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
@@ -82,7 +80,7 @@ class MercureLeaf(Leaf):
         settings: MercureSettings,
         hub: Hub,
         allows: Permission,
-        verify_subscriber: Verify | None,
+        subscribers: Bearers | None,
         verify_publisher: Verify | None,
         publish: PublishUpdate,
         streams: TokenStreams,
@@ -97,7 +95,7 @@ class MercureLeaf(Leaf):
         self._cookie = settings.cookie_name.encode()
         self._hub = hub
         self._allows = allows
-        self._verify_subscriber = verify_subscriber
+        self._subscribers = subscribers
         self._verify_publisher = verify_publisher
         self._publish = publish
         self._streams = streams
@@ -156,22 +154,10 @@ class MercureLeaf(Leaf):
             if self._settings.anonymous:
                 return Bearer(MercureClaims())
             raise BadToken("none")
-        verified = await _verified(self._verify_subscriber, sent.token)
-        return Bearer(_mercure(verified), self._user(verified), sent.token, verified.good_until)
-
-    def _user(self, verified: Verified) -> Identity | None:
-        settings, claims = self._settings, verified.claims
-        name = claims.get(settings.user_claim) if settings.user_claim else None
-        if not isinstance(name, str) or name_problem(name):
-            return None
-        groups = claims.get(settings.groups_claim) if settings.groups_claim else ()
-        tenant = claims.get(settings.tenant_claim) if settings.tenant_claim else ""
-        groups = [groups] if isinstance(groups, str) else groups
-        return Identity(
-            name,
-            tenant=tenant if isinstance(tenant, str) else "",
-            groups=tuple(each for each in groups if isinstance(each, str)) if isinstance(groups, (list, tuple)) else (),
-        )
+        if self._subscribers is None:
+            raise BadToken("no-keys")
+        verified = await self._subscribers.verify(sent.token)
+        return Bearer(_mercure(verified), self._subscribers.user(verified), Grant(sent.token, verified.good_until))
 
     def _interest(self, raw: list[bytes]) -> Interest:
         if not raw:
@@ -212,8 +198,8 @@ class MercureLeaf(Leaf):
             # update that it must not know of.
             known = subscriber.resumed_after == last
             request.setHeader(b"Last-Event-ID", (last if known else EARLIEST).encode())
-        if bearer.token is not None:
-            self._streams.add(subscriber, bearer.token, bearer.good_until)
+        if bearer.grant is not None:
+            self._streams.add(subscriber, bearer.grant)
         stream.begin(request, subscriber)
 
     # Publishing.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.server import Request
+
+if TYPE_CHECKING:
+    from amqprouter.web.bearer import Grant
 
 _HEADERS = {
     b"Server": b"amqprouter",
@@ -35,6 +39,8 @@ class RouterRequest(Request):
 
     member = ""
     """The user's name, once known."""
+    grant: Grant | None = None
+    """The token by which the user was let in, if by one."""
     gone = False
     """Whether the client has disconnected: there is nobody left to answer."""
     started = 0.0

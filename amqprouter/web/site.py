@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -11,6 +13,8 @@ from twisted.logger import Logger
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IGateFigures, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
+from amqprouter.web.bearer import Bearers
+from amqprouter.web.events_login import EventsLogin
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
 from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
@@ -24,6 +28,8 @@ from amqprouter.web.publish_channel import PublishChannel
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite, at_path
+from amqprouter.web.tickets import TicketLeaf, Tickets
+from amqprouter.web.token_streams import TokenStreams
 
 
 class RouterSite(TableSite):
@@ -83,14 +89,18 @@ def make_site(
     random: Callable[[], float],
     further: Mapping[bytes, Leaf] | None = None,
     body_limits: Mapping[bytes, int] | None = None,
+    bearers: Bearers | None = None,
+    streams: TokenStreams | None = None,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
     `random` gives numbers in [0, 1). `further` are more leaves by their paths, and `body_limits` the most bytes that a
-    POST to some of these may have. The hub's own gauges are added to `gauges`, and the figures
-    of those parts of `readiness` that are gates.
+    POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens. The hub's
+    own gauges are added to `gauges`, and the figures of those parts of `readiness` that are gates.
     """
     login = Login(authenticate, anonymous=http.anonymous)
+    tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
+    users = EventsLogin(login, bearers, tickets)
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {
@@ -98,7 +108,8 @@ def make_site(
         b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
         b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
-        b"/events": EventsLeaf(login, hub, events, allows, http.allowed_origins, random),
+        b"/events": EventsLeaf(users, hub, events, allows, http.allowed_origins, random, streams),
+        b"/events/ticket": TicketLeaf(users, tickets, http.allowed_origins),
         b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
         b"/metrics": MetricsLeaf(counters, all_gauges, gates),
         b"/healthz": HealthLeaf(),

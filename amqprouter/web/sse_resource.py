@@ -16,6 +16,7 @@ from amqprouter.web.leaf import MemberLeaf, reply, reply_error
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.subscriber import MaySee
+from amqprouter.web.token_streams import TokenStreams
 
 Permission = Callable[[Identity, str], bool]
 """(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""
@@ -37,8 +38,11 @@ class EventsLeaf(MemberLeaf):
         allows: Permission,
         allowed_origins: Collection[str],
         random: Callable[[], float],
+        streams: TokenStreams | None = None,
     ) -> None:
+        """`streams` ends those that are open by the right of a token."""
         super().__init__(login)
+        self._streams = streams
         self._hub = hub
         self._settings = settings
         self._allows = allows
@@ -86,6 +90,8 @@ class EventsLeaf(MemberLeaf):
             address=address,
             last_event_id=last_event_id(request),
         )
+        if request.grant is not None and self._streams is not None:
+            self._streams.add(subscriber, request.grant)
         stream.begin(request, subscriber)
 
     def _allow_origin(self, request: RouterRequest) -> None:

@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import IReloadable
-from amqprouter.web.bearer import Verify
+from amqprouter.web.bearer import Grant, Verify
 from amqprouter.web.subscriber import Subscriber
 
 SPREAD, MAX_LEAD = 0.2, 30.0
@@ -59,8 +59,9 @@ class TokenStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def add(self, subscriber: Subscriber, token: bytes, good_until: float | None) -> None:
+    def add(self, subscriber: Subscriber, grant: Grant) -> None:
         """End this subscription when its token is over."""
+        token, good_until = grant
         stream = self._streams[subscriber.number] = _Stream(subscriber, token)
         subscriber.on_gone = (*subscriber.on_gone, lambda: self._forget(subscriber.number))
         if good_until is not None:

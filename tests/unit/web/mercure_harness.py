@@ -83,6 +83,8 @@ class MercureWorld(World):
             random=lambda: 0.5,
             further=self.mercure.routes,
             body_limits=self.mercure.body_limits,
+            bearers=self.mercure.bearers,
+            streams=self.mercure.streams,
         )
         self.site.startFactory()
 

@@ -1,0 +1,85 @@
+"""One-use tickets: who cannot send a header, such as an EventSource, shows one of these in the URL instead.
+
+URLs end up in logs and histories, so a ticket is good once, and for seconds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from amqprouter.interfaces import Identity
+from amqprouter.web.bearer import Grant
+from amqprouter.web.cors import Cors
+from amqprouter.web.leaf import MemberLeaf, reply_json
+from amqprouter.web.login import Login
+from amqprouter.web.request import RouterRequest
+
+GOOD_FOR = 30.0
+"""Seconds: enough for a page to go on, and for little else."""
+MAX_TICKETS = 10_000
+"""Tickets that wait for their use, about 5 MB; with one more, the oldest is good no longer."""
+
+
+class Ticket(NamedTuple):
+    """Whom a ticket stands for, by what token if by any, and until when."""
+
+    user: Identity
+    grant: Grant | None
+    until: float
+
+
+class Tickets:
+    """All tickets of this gateway. `now` is in seconds; `make` gives a text that nobody can guess."""
+
+    def __init__(self, now: Callable[[], float], make: Callable[[], str]) -> None:
+        self._now = now
+        self._make = make
+        self._tickets: dict[str, Ticket] = {}  # in the order in which they expire
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def issue(self, user: Identity, grant: Grant | None) -> str:
+        """A new ticket."""
+        now, tickets = self._now(), self._tickets
+        while tickets:
+            oldest = next(iter(tickets))
+            if tickets[oldest].until > now and len(tickets) < MAX_TICKETS:
+                break
+            del tickets[oldest]
+        text = self._make()
+        tickets[text] = Ticket(user, grant, now + GOOD_FOR)
+        return text
+
+    def redeem(self, text: str) -> Ticket | None:
+        """Whom a ticket stands for; None when it is none, or no longer one. It is used up."""
+        ticket = self._tickets.pop(text, None)
+        return ticket if ticket is not None and ticket.until > self._now() else None
+
+
+class TicketLeaf(MemberLeaf):
+    """``POST /events/ticket``: a ticket for whoever asks."""
+
+    methods = (b"POST", b"OPTIONS")
+
+    def __init__(self, login: Login, tickets: Tickets, allowed_origins: Collection[str]) -> None:
+        super().__init__(login)
+        self._tickets = tickets
+        self._cors = Cors(allowed_origins, self.methods)
+
+    def render(self, request: RouterRequest) -> int:
+        """Called by twisted.web."""
+        self._cors.mark(request)
+        return super().render(request)
+
+    def respond(self, request: RouterRequest) -> int:
+        """A preflight's answer, or a ticket."""
+        if request.method == b"OPTIONS":
+            return self._cors.answer_options(request)
+        return super().respond(request)
+
+    def respond_to(self, request: RouterRequest, user: Identity) -> None:
+        """Make one."""
+        ticket: dict[str, Any] = {"ticket": self._tickets.issue(user, request.grant), "seconds": GOOD_FOR}
+        reply_json(request, ticket)
