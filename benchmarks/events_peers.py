@@ -151,6 +151,8 @@ class OurDaemon(Peer):
             http={"anonymous": "yes"},
             logging={"level": "warn"},
         )
+        gateway.sections["http"]["endpoint"] = f"tcp:{gateway.port}:interface=127.0.0.1:backlog=1024"
+        gateway.write_config()
         gateway.devices("meter-001")
         gateway.file("users.acl", "* -> #\n")
         await gateway.start()

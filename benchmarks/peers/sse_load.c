@@ -24,7 +24,7 @@
 
 #define MARK 18
 #define TAIL (MARK - 1)
-#define AT_ONCE 100 /* connections being opened at a time: less than a listen backlog */
+#define AT_ONCE 40 /* connections being opened at a time: less than a listen backlog */
 #define BUCKETS 2048
 
 struct client {
