@@ -33,6 +33,7 @@ class Checker:
 class ControlTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
+        self.flushes = 0
         self.checker = Checker()
         ages = {"cache_size": 100, "cache_seconds": 300, "negative_cache_seconds": 10}
         self.users, self.devices = (UserAuthenticator(self.checker, **ages) for _ in range(2))  # type: ignore[arg-type]
@@ -40,7 +41,12 @@ class ControlTests(SynchronousTestCase):
         reloader: Any = SimpleNamespace(reload=lambda: self.outcome)
         report = StatusReport(Counters(received=3), [], [], self.clock)
         top = [{"device": "dev1", "passed": 3}]
-        self.control = Control(self.clock, self.devices, self.users, reloader, report, lambda: top)
+        self.control = Control(
+            self.clock, self.devices, self.users, reloader, report, lambda: top, flushed=[self.flushed]
+        )
+
+    def flushed(self) -> None:
+        self.flushes += 1
 
     def log_in(self, name: str, password: str) -> bool:
         asked = Deferred.fromCoroutine(self.users.authenticate(name, password.encode(), self.clock.seconds()))
@@ -66,6 +72,7 @@ class ControlTests(SynchronousTestCase):
         self.assertEqual(self.checker.asked, 3)
         self.assertEqual(self.control.auth_flush(), {"forgotten": 2})
         self.assertEqual(self.control.auth_flush(), {"forgotten": 0})
+        self.assertEqual(self.flushes, 3)
         self.log_in("bob", "ann's")
         self.assertEqual(self.checker.asked, 4)
 
