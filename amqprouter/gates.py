@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from amqprouter.amqp.device_lots import DeviceLots
 from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
@@ -14,6 +15,29 @@ from amqprouter.gate import TargetGate
 from amqprouter.interfaces import IGatedTarget
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
+
+
+def device_lots(
+    settings: Settings,
+    clock: Any,
+    publisher: Publisher,
+    counters: Counters,
+    *,
+    random: Callable[[], float],
+    pipeline: Callable[[], Pipeline],
+) -> DeviceLots:
+    """The parking queues of devices over their rates. `pipeline` gives the pipeline, which is made after these."""
+    return DeviceLots(
+        clock,
+        publisher,
+        counters,
+        prefix=settings.topology.prefix,
+        queue_type=settings.topology.queue_type,
+        max_parked=settings.limits.max_parked_per_device,
+        random=random,
+        wake=lambda: pipeline().wake(),
+        finish=lambda settlement: pipeline().finish(settlement, in_flight=False),
+    )
 
 
 def park_and_gate(

@@ -167,6 +167,45 @@ class ILot(Interface):
         """Whether a settlement is of a message that came out of this lot."""
 
 
+class IDeviceLotsUser(Interface):
+    """Whoever parks the messages of devices: is told what becomes of their lots."""
+
+    def found(device: str) -> None:
+        """There is a lot for this device: an earlier run's, or another gateway's. May be told more than once."""
+
+    def abandoned(device: str) -> None:
+        """Another gateway has left the lot, which was empty."""
+
+    def checked(device: str, messages: int) -> None:
+        """The broker says that so many messages are ready in the lot."""
+
+    def gone(device: str) -> None:
+        """There is no such lot any more, and nothing on its way there."""
+
+    def lost() -> None:
+        """What had come out of all lots goes back into them."""
+
+
+class IDeviceLots(Interface):
+    """The parking queues of devices: see `amqprouter.amqp.device_lots`."""
+
+    def use(user: IDeviceLotsUser) -> None:
+        """Tell this one what becomes of the lots."""
+
+    def of(device: str) -> ILot:
+        """The device's lot, made if need be."""
+
+    def check(device: str) -> None:
+        """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
+
+    def leave(device: str, ours: bool) -> None:
+        """Give up an empty lot; `IDeviceLotsUser.gone` is told, unless it turns out not to be empty. One that is not
+        ours, that is, which another gateway made, is only left when nobody else uses it."""
+
+    def flush() -> None:
+        """The end of a batch."""
+
+
 class WriteOutcome(Enum):
     """What became of one document."""
 
@@ -255,3 +294,23 @@ class IAuthenticator(Interface):
 
         :raises CheckerUnavailable: no answer at present; ask again later.
         """
+
+
+class Quarantine(Protocol):
+    """Where messages go that do not reach their targets. Both methods answer `settlement` with ``delivered``."""
+
+    def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
+        """The device may not send this."""
+
+    def dead_letter(self, message: Message, reason: str, settlement: Settlement) -> None:
+        """This cannot be delivered."""
+
+    def flush(self) -> None:
+        """The end of a batch."""
+
+
+class Allows(Protocol):
+    """An access control list."""
+
+    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
+        """Whether `who` may use this topic, a device's own id in front; groups and tenant are what a checker told."""

@@ -48,7 +48,7 @@ class Daemon(Service):
         ingress: SharedIngress,
         pipeline: Pipeline,
         publisher: Publisher,
-        parking: Parking,
+        parking: Sequence[Parking],
         consume: BrokerLink,
         publish: BrokerLink,
         events: BrokerLink,
@@ -148,7 +148,8 @@ class Daemon(Service):
 
     async def _finish(self) -> None:
         await self._ingress.stop()
-        self._parking.stop()
+        for parking in self._parking:
+            parking.stop()
         await self._pipeline.drain()
 
     async def _step(self, what: str, close: Callable[[], Any]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -37,7 +37,8 @@ from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
 from amqprouter.held import HeldMessages
-from amqprouter.interfaces import IAuthenticator, ITarget, IVerdict
+from amqprouter.interfaces import Allows, IAuthenticator, IDeviceLots, ITarget, IVerdict, Quarantine
+from amqprouter.parked_devices import ParkedDevices
 from amqprouter.settings import LimitsSettings
 
 MAX_ROUTING_KEY = 255
@@ -48,26 +49,6 @@ _MAX_BOUND = 4096
 
 
 _valid_device_id = lru_cache(maxsize=65_536)(valid_device_id)
-
-
-class Quarantine(Protocol):
-    """Where messages go that do not reach their targets. Both methods answer `settlement` with ``delivered``."""
-
-    def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
-        """The device may not send this."""
-
-    def dead_letter(self, message: Message, reason: str, settlement: Settlement) -> None:
-        """This cannot be delivered."""
-
-    def flush(self) -> None:
-        """The end of a batch."""
-
-
-class Allows(Protocol):
-    """An access control list."""
-
-    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
-        """Whether `who` may use this topic, a device's own id in front; groups and tenant are what a checker told."""
 
 
 class Pipeline:
@@ -126,7 +107,22 @@ class Pipeline:
         self._due_at = 0.0
         self._stopping = False
         self._idle: list[Deferred[None]] = []
+        self._parked: ParkedDevices | None = None
         self.use_rules(rules)
+
+    def use_parking(self, lots: IDeviceLots) -> ParkedDevices:
+        """Park in these lots what is over its device's rate, instead of rejecting it."""
+        self._parked = ParkedDevices(
+            self._clock,
+            self._scheduler,
+            lots,
+            max_messages=self._limits.max_parked_per_device,
+            max_devices=self._limits.max_parked_devices,
+            route=self._route,
+            finish=lambda settlement: self.finish(settlement, in_flight=False),
+            wake=self.wake,
+        )
+        return self._parked
 
     def use_rules(self, rules: RuleSet) -> None:
         """Route by these rules from now on. Every target that they name must be among the pipeline's."""
@@ -240,7 +236,8 @@ class Pipeline:
 
     def _park(self, settlement: Settlement, now: float) -> None:
         """Too much of the device waits already."""
-        self._reject_as_over(settlement, now)
+        if self._parked is None or not self._parked.park(settlement):
+            self._reject_as_over(settlement, now)
 
     def _reject_as_over(self, settlement: Settlement, now: float) -> None:
         """Reject a message, and say over which limit its device is and when it may try again."""
@@ -346,12 +343,17 @@ class Pipeline:
         scheduler = self._scheduler
         if scheduler.waiting and not self._stopping:
             for settlement in scheduler.take(self._clock.seconds()):
-                self._route(settlement)
+                if settlement.ledger.closed:  # it comes again, and would be there twice
+                    scheduler.finished(settlement.message.device)
+                else:
+                    self._route(settlement)
             due = scheduler.due()
             if due is not None:
                 self._flush_at(due)
         for target in self._targets.values():
             target.flush()
+        if self._parked is not None:
+            self._parked.flush()
         self._quarantine.flush()
         if self._dirty:
             self._acknowledge()
@@ -373,14 +375,17 @@ class Pipeline:
 
     @property
     def under_way(self) -> int:
-        """Messages handed to targets or to quarantine and not yet answered for."""
-        return self._scheduler.in_flight + self._quarantining
+        """Messages handed to targets, to quarantine or to parking and not yet answered for."""
+        parking = 0 if self._parked is None else self._parked.entering
+        return self._scheduler.in_flight + self._quarantining + parking
 
     def drain(self) -> Deferred[None]:
         """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
         self._stopping = True
         self._scheduler.withdraw()
         self._held.stop()
+        if self._parked is not None:
+            self._parked.stop()
         if self._due_call is not None and self._due_call.active():
             self._due_call.cancel()
         done: Deferred[None] = Deferred()

@@ -132,11 +132,11 @@ class SchedulerSettings:
     burst: float = 200.0
     """Messages that one device may send at once."""
     max_waiting_per_device: int = 100
-    """Messages of one device that may wait for its rate; one more is refused."""
+    """Messages of one device that may wait for its rate; one more is parked."""
     max_waiting: int = 1000
     """Messages of all devices that may wait for their rates."""
     max_hold: float = 60.0
-    """Seconds that a message may wait for a limit; one that would have to wait longer is refused."""
+    """Seconds that a message may wait for a limit; one that would have to wait longer is parked."""
     max_in_flight: int = 4096
     """Messages that may be under way to their targets at once; beyond it devices take turns."""
     max_devices: int = 1_000_000
@@ -362,7 +362,11 @@ class LimitsSettings:
     target_patience: float = 2.0
     """Seconds that messages wait for one of several targets before they are parked in the broker."""
     max_parked: int = 1_000_000
-    """Messages in one parking queue; when it is full, more wait at their source."""
+    """Messages in one target's parking queue; when it is full, more wait at their source."""
+    max_parked_per_device: int = 100_000
+    """Messages in the parking queue of one device over its rate; more are rejected as ``rate-limited``."""
+    max_parked_devices: int = 10_000
+    """Devices that may have a parking queue; messages of more devices over their rates are rejected."""
     shutdown_deadline: float = 20.0
     """Seconds that a stop may take to finish what is under way."""
 

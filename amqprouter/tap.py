@@ -44,7 +44,7 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import ConfigError
-from amqprouter.gates import park_and_gate
+from amqprouter.gates import device_lots, park_and_gate
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
@@ -242,7 +242,8 @@ def build(
         random=randomness.random,
         throttled=throttling.note,
     )
-
+    lots = device_lots(settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline)
+    parked_devices = pipeline.use_parking(lots)
     ingress = make_ingress(
         clock, topology, settings.topology.prefix, settings.ingress, pipeline.receive, counters=counters
     )
@@ -269,11 +270,13 @@ def build(
 
     answering = [replies.attach] if wired.answers else []
     # What is parked is older than what the ingress brings.
-    consume = link("consume", topology.declare, parking.attach, ingress.attach, *answering, *commands.consuming)
+    consume = link(
+        "consume", topology.declare, parking.attach, lots.attach, ingress.attach, *answering, *commands.consuming
+    )
     publish = link("publish", topology.declare, publisher.attach, wired.attach, *commands.publishing)
     events = link("events", topology.declare_events, reader.attach)
     hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
-    readiness: list[IReadiness] = [consume, publish, events, ingress, parking, *gates.values()]
+    readiness: list[IReadiness] = [consume, publish, events, ingress, parking, lots, *gates.values()]
     readiness.extend([] if store is None else [store])
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
@@ -295,6 +298,8 @@ def build(
         Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
         Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
         Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
+        Gauge("parked_devices", "Devices whose messages are parked.", lambda: parked_devices.devices),
+        Gauge("parked_messages", "Messages in devices' parking queues.", lambda: parked_devices.messages),
     ]
 
     web = MultiService()
@@ -343,7 +348,7 @@ def build(
         ingress=ingress,
         pipeline=pipeline,
         publisher=publisher,
-        parking=parking,
+        parking=(parking, lots),
         consume=consume,
         publish=publish,
         events=events,

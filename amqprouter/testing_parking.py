@@ -1,4 +1,4 @@
-"""A parking lot in memory: it passes the same contract tests as the real ones."""
+"""Parking lots in memory: they pass the same contract tests as the real ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.interfaces import ILot
+from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
 
 
 @implementer(ILot)
@@ -70,3 +70,33 @@ class MemoryLot:
 
 def _nothing() -> None:
     """For lots that nobody watches."""
+
+
+@implementer(IDeviceLots)
+class MemoryDeviceLots:
+    """Devices' lots in memory; what is in them comes out when the test says so."""
+
+    def __init__(self, prefetch: int = 2) -> None:
+        self.lots: dict[str, MemoryLot] = {}
+        self.left: list[str] = []
+        self._prefetch = prefetch
+        self.user: IDeviceLotsUser
+
+    def use(self, user: IDeviceLotsUser) -> None:
+        self.user = user
+
+    def of(self, device: str) -> MemoryLot:
+        if device not in self.lots:
+            self.lots[device] = MemoryLot(self._prefetch)
+        return self.lots[device]
+
+    def check(self, device: str) -> None:
+        self.user.checked(device, len(self.lots[device].messages) if device in self.lots else 0)
+
+    def leave(self, device: str, ours: bool) -> None:
+        self.left.append(device)
+        del self.lots[device]
+        self.user.gone(device)
+
+    def flush(self) -> None:
+        pass

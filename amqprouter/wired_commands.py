@@ -20,8 +20,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.device_rates import DeviceRates
 from amqprouter.core.limit import Limit
 from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import IReloadable
-from amqprouter.pipeline import Quarantine
+from amqprouter.interfaces import IReloadable, Quarantine
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, Login

@@ -28,8 +28,7 @@ from amqprouter.core.properties import Properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerUnavailable
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline import Quarantine
+from amqprouter.interfaces import Identity, Quarantine
 
 PREFETCH = 100
 """Commands under way at once, of the 1000 that all ways in share."""

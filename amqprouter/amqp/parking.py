@@ -22,12 +22,8 @@ unacknowledged at their source until there is room, so nothing is lost and the s
 with other properties, say because the bound was changed, is used as it is.
 
 Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
-say, must be found after a restart in another way, since AMQP 0-9-1 cannot list queues: their names are to be kept in a
-small stream, ``<prefix>.parked``, that every gateway reads from its start as it does the events: one record with kind
-and name, confirmed, before the lot's first message, and the name again now and then while the lot is used, for streams
-forget their oldest. A gateway calls `lot` with every name that it reads, and a name whose queue is gone costs one
-question. `expires` makes the broker delete the queues of a kind that nobody consumes from for that long; it deletes
-what is in them too, so it must exceed the longest time that all gateways may be down together.
+are `amqprouter.amqp.device_lots`. `expires` makes the broker delete the queues of a kind that nobody consumes from for
+that long; it deletes what is in them too, so it must exceed the longest time that all gateways may be down together.
 """
 
 from __future__ import annotations
@@ -126,12 +122,16 @@ class Parking:
                 expires=expires,
                 clock=self._clock,
                 random=self._random,
-                wake=self._wake,
+                wake=lambda: self._wants_flush(tag),
                 finish=self._finish,
             )
             if self._current is not None:
                 self._later(0, self._find, lot)
         return lot
+
+    def _wants_flush(self, tag: bytes) -> None:
+        """A lot has something to write; its user flushes it."""
+        self._wake()
 
     @property
     def lots(self) -> list[Lot]:
@@ -164,6 +164,10 @@ class Parking:
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
         self._current = current
+        await self._open_lots(connection, current)
+
+    async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
+        """Consume from all lots, on a channel that is new."""
         for lot in self.lots:
             await self._consume(connection, current, lot, make=bool(lot.entering))
         self._later(LOOK_EVERY, self._look_around)
@@ -183,6 +187,11 @@ class Parking:
 
     async def _look(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""
+        found = await self._examine(connection, queue)
+        return None if found is None else found[0]
+
+    async def _examine(self, connection: Connection, queue: str) -> tuple[int, int] | None:
+        """The messages that are ready in a queue, and its consumers; None when it does not exist."""
         channel = await connection.open_channel()
         try:
             answer = await channel.queue_declare(queue=queue, passive=True)
@@ -191,7 +200,7 @@ class Parking:
                 return None
             raise
         await channel.shut()
-        return int(answer.message_count)
+        return int(answer.message_count), int(answer.consumer_count)
 
     async def _declare(self, connection: Connection, lot: Lot) -> int | None:
         arguments: dict[str, Any] = {

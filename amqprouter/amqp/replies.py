@@ -20,8 +20,7 @@ from amqprouter.core.reply import ReplyAddress
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerUnavailable
-from amqprouter.interfaces import ITarget
-from amqprouter.pipeline import Quarantine
+from amqprouter.interfaces import ITarget, Quarantine
 
 PREFETCH = 200
 """Answers under way to their targets: some batches of the store."""

@@ -242,6 +242,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "target_window": Integer(0, 1_000_000),
         "target_patience": Duration(0, above=True, most=600),
         "max_parked": Integer(1, 2_000_000_000),
+        "max_parked_per_device": Integer(1, 2_000_000_000),
+        "max_parked_devices": Integer(1, 1_000_000),
         "shutdown_deadline": Duration(0, above=True, most=3600),
     },
 }

@@ -156,7 +156,8 @@ class Scheduler(Generic[Item]):
 
     def _wait_or_leave(self, lane: Lane[Item], now: float) -> list[Item]:
         """Have a lane that stands nowhere or sleeps take turns, or else the messages that would wait too long."""
-        if lane.device.expected_wait(len(lane.items) - 1, lane.size, now) <= self._limits.max_hold:
+        wait = lane.device.expected_wait(len(lane.items) - 1, lane.size, now)
+        if lane.is_parked or wait <= self._limits.max_hold:  # what is parked already is newer than these
             self._room.make_ready(lane)
             return []
         return self._room.empty(lane)
@@ -245,10 +246,11 @@ class Scheduler(Generic[Item]):
         """Have a message wait for a limit, if there is room for that and it would not take too long."""
         limits, lane = self._limits, device.lane
         held = len(lane.items) if lane is not None else 0
-        if not from_parking and (held >= limits.max_waiting_per_device or self._room.throttled >= limits.max_waiting):
-            return Decision.PARK
-        if device.expected_wait(held, size, now) > limits.max_hold:
-            return Decision.PARK
+        if not from_parking:  # which can't go back there, for it would be behind newer ones
+            if held >= limits.max_waiting_per_device or self._room.throttled >= limits.max_waiting:
+                return Decision.PARK
+            if device.expected_wait(held, size, now) > limits.max_hold:
+                return Decision.PARK
         self._room.enqueue(name, device, Waiting(item, size, now, False))
         return Decision.THROTTLED
 

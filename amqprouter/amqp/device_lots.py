@@ -1,0 +1,215 @@
+"""The parking queues of devices: as `amqprouter.amqp.parking`, but thousands of them, come and gone.
+
+::
+
+    <prefix>.parked                     which devices have one: see `amqprouter.amqp.lot_registry`
+    <prefix>.parked.device.<device>     what the device sent over its rate
+
+They have a channel of their own. Which there are is known, from the registry, before the ingress starts; opening them
+takes a few questions each and is done behind that, one after the other, so that a start does not take longer for them.
+Until then their devices count as parked: what comes goes behind what is in there.
+
+A lot that has been empty for a while is left: its consumer is cancelled, and the queue deleted. A classic queue is
+deleted by the broker only if it is empty and nobody consumes from it, in one step; quorum queues know no such
+condition, so they stay, empty, until the broker deletes them because nobody consumed from them for `EXPIRES`. A gateway
+that learned of a lot from another keeps its consumer for as long as the other does, and gets what is in there when that
+one dies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zope.interface import implementer
+
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.incarnation import Incarnation, consumer_tag
+from amqprouter.amqp.lot import Lot
+from amqprouter.amqp.lot_registry import ANNOUNCE_EVERY, LotRegistry
+from amqprouter.amqp.parking import Parking, lot_name
+from amqprouter.errors import BrokerRefused
+from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
+
+PREFETCH = 8
+"""Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""
+EXPIRES = 7 * 86400.0
+"""Seconds after which a quorum lot that nobody consumes from is deleted: as long as the registry knows of it."""
+_PRECONDITION_FAILED = 406
+
+
+@implementer(IDeviceLots)
+class DeviceLots(Parking):
+    """See `IDeviceLots`. `random` also makes the name by which the registry knows this process."""
+
+    name = "device-parking"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        gateway = f"{int(self._random() * 2**64):016x}"
+        self._registry = LotRegistry(self._publisher, f"{self._prefix}.parked", gateway, self._learned)
+        self._devices: dict[str, str] = {}  # by queue
+        self._making: set[str] = set()
+        self._restless: set[Lot] = set()  # have to be flushed
+        self._announced_at = self._clock.seconds()
+        self._user: IDeviceLotsUser | None = None
+
+    # See `IDeviceLots`.
+
+    def use(self, user: IDeviceLotsUser) -> None:
+        """Tell this one of lots that are found, and of those that are gone."""
+        self._user = user
+
+    def of(self, device: str) -> ILot:
+        """The device's lot."""
+        expires = EXPIRES if self._queue_type == "quorum" else 0.0
+        lot = self.lot("device", device, prefetch=PREFETCH, expires=expires)
+        self._devices[lot.queue] = device
+        return lot
+
+    def check(self, device: str) -> None:
+        """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
+        self._later(0, self._check, device)
+
+    def leave(self, device: str, ours: bool) -> None:
+        """Consume no more from an empty lot, and delete it; one that is not ours only if nobody else is there."""
+        self._later(0, self._leave, device, ours)
+
+    def flush(self) -> None:
+        """The end of a batch."""
+        if self._restless:
+            restless, self._restless = self._restless, set()
+            for lot in restless:
+                lot.flush()
+
+    # Coming and going.
+
+    async def attach(self, connection: Connection) -> None:
+        """As `Parking.attach`; returns when it is known which lots there are."""
+        if not self._stopping:
+            await self._registry.attach(connection)
+            await super().attach(connection)
+
+    async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
+        self._later(0, self._open_all, current)
+        self._later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
+
+    async def _open_all(self, current: Incarnation) -> None:
+        """Open one lot after the other; others may have their turns in between."""
+        for lot in self.lots:
+            async with self._turn:
+                if self._current is not current or self._connection is None:
+                    return
+                if consumer_tag(lot.queue) not in current.consumers:
+                    await self._consume(self._connection, current, lot, make=False)
+            if not lot.declared and lot.entering:
+                self.open(lot)
+            elif not lot.declared:
+                await self._forget(lot)
+
+    async def _find(self, lot: Lot) -> None:
+        await super()._find(lot)
+        if not lot.declared and not lot.entering and self._current is not None:
+            await self._forget(lot)
+
+    async def _make(self, lot: Lot) -> None:
+        """Have it known that there is such a lot before there is."""
+        if lot.queue in self._making:
+            return
+        self._making.add(lot.queue)
+        try:
+            await self._registry.announce(self._devices[lot.queue], True)
+            await super()._make(lot)
+        finally:
+            self._making.discard(lot.queue)
+
+    async def _announce_all(self) -> None:
+        self._announced_at = self._clock.seconds()
+        self._later(ANNOUNCE_EVERY, self._announce_all)
+        for lot in self.lots:
+            if lot.declared:
+                await self._registry.announce(self._devices[lot.queue], True)
+
+    async def _forget(self, lot: Lot) -> None:
+        """There is no such lot, or it was left empty."""
+        device = self._devices.pop(lot.queue, None)
+        if device is None:
+            return
+        del self._lots[consumer_tag(lot.queue).encode()]
+        self._restless.discard(lot)
+        if self._user is not None:
+            self._user.gone(device)
+        await self._registry.announce(device, False)
+
+    def _learned(self, device: str, used: bool) -> None:
+        """The registry says so."""
+        if self._user is None or self._stopping:
+            return
+        if used:
+            self._user.found(device)
+            return
+        lot = self._lots.get(self._tag(device))
+        if lot is None:
+            return
+        if lot.backlog:
+            self._later(0, self._registry.announce, device, True)
+        else:
+            self._user.abandoned(device)
+
+    def _tag(self, device: str) -> bytes:
+        return consumer_tag(lot_name(self._prefix, "device", device)).encode()
+
+    def _wants_flush(self, tag: bytes) -> None:
+        self._restless.add(self._lots[tag])
+        self._wake()
+
+    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
+        is_current = incarnation is self._current
+        super()._closed(connection, incarnation, error)
+        if is_current and self._user is not None:
+            self._user.lost()
+
+    async def _check(self, device: str) -> None:
+        lot = self._lots.get(self._tag(device))
+        messages = 0
+        async with self._turn:
+            if self._connection is None or self._current is None:
+                return
+            if lot is not None and lot.declared:
+                messages = await self._look(self._connection, lot.queue) or 0
+                lot.seen(messages)
+        if self._user is not None:
+            self._user.checked(device, messages)
+
+    async def _leave(self, device: str, ours: bool) -> None:
+        lot = self._lots.get(self._tag(device))
+        if lot is None or not await self._is_left(lot, ours):
+            return
+        await self._forget(lot)
+
+    async def _is_left(self, lot: Lot, ours: bool) -> bool:
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is None or current is None or lot.backlog:
+                return False
+            if lot.declared:
+                lot.declared = False  # what is to go in waits
+                if consumer_tag(lot.queue) in current.consumers:
+                    await current.cancel(lot.queue)
+                found = await self._examine(connection, lot.queue)
+                if lot.backlog or (found is not None and (found[0] or (found[1] and not ours))):
+                    await self._consume(connection, current, lot, make=True)
+                    return False
+                if found is not None and not found[1] and self._queue_type == "classic":
+                    await self._delete(connection, lot.queue)
+            return not lot.backlog
+
+    async def _delete(self, connection: Connection, queue: str) -> None:
+        """Delete a queue if it is empty and unused; if it is not, somebody else has just begun to use it."""
+        channel = await connection.open_channel()
+        try:
+            await channel.queue_delete(queue=queue, if_unused=True, if_empty=True)
+        except BrokerRefused as error:
+            if error.code != _PRECONDITION_FAILED:
+                raise
+            return
+        await channel.shut()

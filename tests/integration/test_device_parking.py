@@ -1,0 +1,101 @@
+"""A device far over its rate: its messages are parked in the broker and come at its rate; the others notice nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.parking import lot_name
+from amqprouter.core.properties import Properties
+from amqprouter.core.wire import Delivery
+from tests.support.fault_bed import COPIES, DEVICES, NAMES, FaultBed, fault_bed
+from tests.support.gateway import drain_queue
+from tests.support.process import until
+from tests.support.rabbitmq import missing
+
+NOISY, *QUIET = DEVICES
+RATE = 50
+LOT = lot_name("amqprouter", "device", NOISY)
+OPTIONS: dict[str, Any] = {
+    "scheduler": {"max_waiting_per_device": 20},
+    "class noisy": {"devices": NOISY, "limits": f"{RATE}/s burst 10"},
+}
+
+
+class DeviceParkingTests(TestCase):
+    skip = missing or None
+    timeout = 120
+
+    async def send(self, bed: FaultBed, device: str, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            bed.fleet.reading(device, number)
+        await bed.fleet.all_confirmed()
+
+    async def lot_holds(self, bed: FaultBed, least: int) -> None:
+        async def holds() -> bool:
+            return (await bed.queues()).get(LOT, 0) >= least
+
+        await until(holds, what=f"{least} messages are parked", timeout=20, child=bed.gateway.running)
+
+    async def check_nothing_was_rejected(self, bed: FaultBed) -> None:
+        counts = await bed.queues()
+        self.assertEqual((counts[NAMES.rejected], counts[NAMES.dead_letters]), (0, 0))
+
+    async def test_parked_and_drained_at_its_rate(self) -> None:
+        async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
+            count = 400
+            began = time.monotonic()
+            await self.send(bed, NOISY, range(count))
+            await self.lot_holds(bed, count // 2)
+            self.assertEqual(await bed.gateway.metric("parked_devices"), 1)
+            asked = time.monotonic()
+            for device in QUIET:
+                await self.send(bed, device, range(10))
+            copies = await self.drain(bed, count + 10 * len(QUIET))
+            took = time.monotonic() - began
+            self.assertLess(asked - began, 5)
+            self.assertGreater(took, (count - 10) / RATE * 0.95)
+            self.assertLess(took, (count - 10) / RATE * 1.3 + 2)
+            self.check_order(copies, {NOISY: count, **dict.fromkeys(QUIET, 10)})
+            order = [device_of(copy) for copy in copies]
+            last_quiet = max(len(order) - order[::-1].index(device) for device in QUIET)
+            self.assertLess(last_quiet, len(order) * 0.8, "quiet devices wait for the noisy one")
+            await self.check_nothing_was_rejected(bed)
+            await bed.check(self, copied=())
+            self.assertEqual(await bed.gateway.metric("parked_messages"), 0)
+
+    async def test_the_gateway_is_killed_meanwhile(self) -> None:
+        """The lot is found again, and what is sent meanwhile goes behind what is in it."""
+        async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
+            await self.send(bed, NOISY, range(300))
+            await self.lot_holds(bed, 200)
+            await bed.gateway.running.kill()
+            await self.send(bed, NOISY, range(300, 400))
+            await bed.gateway.start()
+            await self.send(bed, NOISY, range(400, 450))
+            await until(lambda: self.is_stored(bed, 450), what="all is stored", timeout=40, child=bed.gateway.running)
+            copies = await self.drain(bed, (await bed.queues())[COPIES])
+            self.check_order(copies, {NOISY: 450})
+            await self.check_nothing_was_rejected(bed)
+            await bed.check(self, copied=())
+
+    async def is_stored(self, bed: FaultBed, count: int) -> bool:
+        return bed.database.count("readings") >= count
+
+    async def drain(self, bed: FaultBed, count: int) -> list[Delivery]:
+        return await drain_queue(bed.uri, COPIES, count, timeout=40)
+
+    def check_order(self, copies: Sequence[Delivery], counts: dict[str, int]) -> None:
+        """Each device's readings, all of them, in order; some may have come twice."""
+        for device, count in counts.items():
+            numbers = [json.loads(copy.body)["n"] for copy in copies if device_of(copy) == device]
+            self.assertEqual(list(dict.fromkeys(numbers)), list(range(count)), device)
+
+
+def device_of(delivery: Delivery) -> str:
+    return str(Properties(delivery.properties).headers["x-amqprouter-device"])
