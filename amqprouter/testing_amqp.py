@@ -271,6 +271,9 @@ class MemoryBroker:
             counts = self.ready.get(command.queue, 0), self.consumer_counts.get(command.queue, ours)
             self.send_bytes(encode_method(_DECLARE_OK, (command.queue, *counts), channel))  # pamqp knows few names
 
+    def _queue_delete(self, channel: int, command: Any) -> None:
+        self.send(channel, commands.Queue.DeleteOk(self.ready.get(command.queue, 0)))
+
     def _basic_consume(self, channel: int, command: Any) -> None:
         if command.consumer_tag in self.consumers:  # RabbitMQ ends the connection
             self.close(530, f"NOT_ALLOWED - attempt to reuse consumer tag '{command.consumer_tag}'")

@@ -1,0 +1,234 @@
+"""Devices' parking queues: known before they are made, found before the ingress starts, left once they are empty."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from amqprouter.amqp.device_lots import PREFETCH, DeviceLots
+from amqprouter.amqp.parking import lot_name
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
+from tests.unit.amqp.harness import BrokerTestCase
+
+STREAM = "p.parked"
+QUEUE = lot_name("p", "device", "dev1")
+GATEWAY = f"{2**63:016x}"
+
+
+@implementer(IDeviceLotsUser)
+class Recorder:
+    """Notes what it is told, and takes the lots that are found."""
+
+    def __init__(self, lots: DeviceLots) -> None:
+        self.told: list[object] = []
+        self.out: list[Settlement] = []
+        self._lots = lots
+        lots.use(self)
+
+    def lot(self, device: str) -> ILot:
+        lot = self._lots.of(device)
+        lot.use(lambda message, settlement: self.out.append(settlement), lambda: None)
+        return lot
+
+    def found(self, device: str) -> None:
+        self.told.append(("found", device))
+        self.lot(device)
+
+    def abandoned(self, device: str) -> None:
+        self.told.append(("abandoned", device))
+
+    def checked(self, device: str, messages: int) -> None:
+        self.told.append(("checked", device, messages))
+
+    def gone(self, device: str) -> None:
+        self.told.append(("gone", device))
+
+    def lost(self) -> None:
+        self.told.append("lost")
+
+
+class DeviceLotsTests(BrokerTestCase):
+    QUEUE_TYPE = "classic"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.publishing, counters = self.broker, Counters()
+        self.publisher = Publisher(self.clock, counters, max_attempts=3, random=lambda: 1.0)
+        self.run_now(self.publisher.attach(self.connected()))
+        self.broker = type(self.publishing)(self.clock)
+        self.broker.missing_queues = {QUEUE}
+        self.lots = DeviceLots(
+            self.clock,
+            self.publisher,
+            counters,
+            prefix="p",
+            queue_type=self.QUEUE_TYPE,
+            max_parked=7,
+            random=lambda: 0.5,
+            wake=lambda: None,
+            finish=lambda settlement: None,
+        )
+        self.user = Recorder(self.lots)
+        self.settled: list[bytes] = []
+
+    def attach(self, *history: dict[str, object]) -> None:
+        """Connect, to a stream that holds these records."""
+        marks = len(self.records("mark"))
+        attached: Deferred[None] = self.start(self.lots.attach(self.connected()))
+        for record in history:
+            self.read(record)
+        self.assertNoResult(attached)
+        self.read({"mark": f"{GATEWAY}.{marks + 1}"})
+        self.successResultOf(attached)
+
+    def read(self, record: Any) -> None:
+        self.broker.deliver(STREAM, record if isinstance(record, bytes) else json.dumps(record).encode())
+
+    def records(self, key: str) -> list[dict[str, Any]]:
+        """What was appended to the stream."""
+        everything = [json.loads(p.body) for p in self.publishing.published if p.routing_key == STREAM]
+        return [record for record in everything if key in record]
+
+    def park(self, body: bytes) -> None:
+        message = Message("dev1", "up", body, Properties(), routing_key=b"dev1.up")
+        lot = self.user.lot("dev1")
+        lot.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
+        self.turn()
+        self.broker.missing_queues.clear()
+        self.lots.flush()
+
+    def test_known_before_it_is_made(self) -> None:
+        verifyObject(IDeviceLots, self.lots)
+        self.attach()
+        self.publishing.confirming = False
+        self.park(b"1")
+        self.assertEqual(self.records("lot"), [{"lot": "dev1", "used": True, "by": GATEWAY}])
+        self.assertEqual([one.queue for one in self.broker.sent("Queue.Declare") if not one.passive], [STREAM])
+        self.broker.missing_queues = {QUEUE}
+        self.publishing.ack(self.publishing.published[-1].sequence)
+        (declare,) = [one for one in self.broker.sent("Queue.Declare") if one.queue == QUEUE and not one.passive]
+        self.assertEqual(declare.arguments["x-overflow"], "reject-publish")
+        self.lots.flush()
+        self.assertEqual(self.publishing.published[-1].routing_key, QUEUE)
+        self.assertEqual(self.settled, [])
+        self.publishing.ack(self.publishing.published[-1].sequence)
+        self.assertEqual(self.settled, [b"1"])
+        self.assertEqual([one.prefetch_count for one in self.broker.sent("Basic.Qos")][-1], PREFETCH)
+
+    def test_found_again(self) -> None:
+        """The last record counts; what is no record is skipped."""
+        self.broker.missing_queues.clear()
+        self.broker.ready[QUEUE] = 3
+        self.attach(
+            {"lot": "dev1", "used": False, "by": "x"},
+            {"lot": "dev1", "used": True, "by": "x"},
+            {"lot": "dev2", "used": True, "by": "x"},
+            {"lot": "dev2", "used": False, "by": "y"},
+            {"lot": 7, "used": True, "by": "y"},
+        )
+        self.assertEqual(self.user.told, [("found", "dev1")])
+        self.turn()
+        self.assertEqual(self.lots.of("dev1").backlog, 3)
+        self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
+
+    def test_found_and_not_there(self) -> None:
+        self.attach({"lot": "dev1", "used": True, "by": "x"})
+        self.turn()
+        self.assertEqual(self.user.told, [("found", "dev1"), ("gone", "dev1")])
+        self.assertEqual(self.records("lot"), [{"lot": "dev1", "used": False, "by": GATEWAY}])
+        self.assertEqual(self.lots.lots, [])
+
+    def test_another_gateways(self) -> None:
+        self.attach()
+        self.broker.missing_queues.clear()
+        self.read({"lot": "dev1", "used": True, "by": GATEWAY})
+        self.read(b"?")
+        self.assertEqual(self.user.told, [])
+        self.read({"lot": "dev1", "used": True, "by": "x"})
+        self.turn()
+        self.read({"lot": "dev1", "used": False, "by": "x"})
+        self.assertEqual(self.user.told, [("found", "dev1"), ("abandoned", "dev1")])
+
+    def test_another_gateway_says_that_ours_is_empty(self) -> None:
+        self.attach()
+        self.park(b"1")
+        self.read({"lot": "dev1", "used": False, "by": "x"})
+        self.turn()
+        self.assertEqual([record["used"] for record in self.records("lot")], [True, True])
+
+    def parked_and_out(self) -> None:
+        self.attach()
+        self.park(b"1")
+        (published,) = [one for one in self.publishing.published if one.routing_key == QUEUE]
+        self.broker.deliver_raw(QUEUE, published.properties, published.body)
+        self.user.out.pop().delivered()
+        self.assertEqual(self.lots.of("dev1").backlog, 0)
+
+    def test_left(self) -> None:
+        self.parked_and_out()
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual(len(self.broker.sent("Basic.Cancel")), 1)
+        self.check_deleted()
+        self.assertEqual((self.user.told, self.lots.lots), ([("gone", "dev1")], []))
+        self.assertEqual([record["used"] for record in self.records("lot")], [True, False])
+
+    def check_deleted(self) -> None:
+        (delete,) = self.broker.sent("Queue.Delete")
+        self.assertTrue(delete.if_empty and delete.if_unused)
+
+    def test_not_left_while_anything_is_there(self) -> None:
+        self.parked_and_out()
+        self.broker.ready[QUEUE] = 1
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], []))
+        self.assertEqual(self.lots.of("dev1").backlog, 1)
+        self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
+
+    def test_not_left_to_another(self) -> None:
+        """Its maker still uses it, and may die: then what is in there is ours."""
+        self.parked_and_out()
+        self.broker.consumer_counts[QUEUE] = 1
+        self.lots.leave("dev1", False)
+        self.turn()
+        self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], []))
+        self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], [("gone", "dev1")]))
+
+    def test_checked(self) -> None:
+        self.attach()
+        self.park(b"1")
+        self.broker.ready[QUEUE] = 5
+        self.lots.check("dev1")
+        self.turn()
+        self.assertEqual((self.user.told, self.lots.of("dev1").backlog), ([("checked", "dev1", 5)], 5))
+
+    def test_the_channel_is_closed(self) -> None:
+        self.attach()
+        self.park(b"1")
+        channel = next(number for number, queue in self.broker.consumers.values() if queue == QUEUE)
+        self.broker.close_channel(channel, 406, "PRECONDITION_FAILED - timeout")
+        self.assertEqual(self.user.told, ["lost"])
+        self.clock.advance(1)
+        self.turn()
+        self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
+
+
+class QuorumTests(DeviceLotsTests):
+    QUEUE_TYPE = "quorum"
+
+    def check_deleted(self) -> None:
+        """The broker would not see to its being empty."""
+        self.assertEqual(self.broker.sent("Queue.Delete"), [])
