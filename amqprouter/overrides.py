@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -32,14 +32,22 @@ class Overrides:
     """The scheduler's overrides, and the file that they are kept in; an empty `path` means none.
 
     :param now: the scheduler's clock.
+    :param let_go: is given the messages that would wait too long under a new limit; see `Scheduler.set_limit`.
     """
 
     _log = Logger()
 
-    def __init__(self, path: str, scheduler: Scheduler[Any], now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: str,
+        scheduler: Scheduler[Any],
+        now: Callable[[], float],
+        let_go: Callable[[Sequence[Any]], None],
+    ) -> None:
         self.path = path
         self._scheduler = scheduler
         self._now = now
+        self._let_go = let_go
 
     @property
     def limits(self) -> Mapping[str, str]:
@@ -60,10 +68,10 @@ class Overrides:
             return
         limits = read_overrides(self.path)
         for name in [name for name in self._scheduler.overrides if name not in limits]:
-            self._scheduler.set_limit(name, None, self._now())
+            self._put(name, None)
         for name, limit in limits.items():
             if self.of(name) != limit.text:
-                self._scheduler.set_limit(name, limit, self._now())
+                self._put(name, limit)
         if limits:
             self._log.info(
                 "{count} devices have limits that were set by hand, in {path}", count=len(limits), path=self.path
@@ -74,7 +82,7 @@ class Overrides:
 
         :raises ValueError: too many devices have one.
         """
-        self._scheduler.set_limit(device, limit, self._now())
+        self._put(device, limit)
         if not self.path:
             return "[scheduler] overrides is empty"
         try:
@@ -83,6 +91,11 @@ class Overrides:
             self._log.error("Limits set by hand are not kept: {path}: {error}", path=self.path, error=error.strerror)
             return f"{self.path}: {error.strerror or error}"
         return ""
+
+    def _put(self, device: str, limit: Limit | None) -> None:
+        over = self._scheduler.set_limit(device, limit, self._now())
+        if over:
+            self._let_go(over)
 
 
 def read_overrides(path: str) -> dict[str, Limit]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -221,7 +221,11 @@ def build(
         complain=lambda problem: log.warn("{problem}", problem=problem),
     )
     top_devices = TopDevices(scheduler, clock.seconds).read
-    overrides = Overrides(settings.scheduler.overrides, scheduler, clock.seconds)
+
+    def let_go(over: Sequence[Settlement]) -> None:
+        pipeline.park(over)
+
+    overrides = Overrides(settings.scheduler.overrides, scheduler, clock.seconds, let_go)
     overrides.reload()
     announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
     throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)

@@ -13,8 +13,8 @@ from twisted.trial.unittest import TestCase
 from amqprouter.amqp.parking import lot_name
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery
-from tests.support.fault_bed import COPIES, DEVICES, NAMES, FaultBed, fault_bed
-from tests.support.gateway import drain_queue
+from tests.support.fault_bed import COPIES, DEVICES, NAMES, ROUTE, FaultBed, fault_bed
+from tests.support.gateway import Gateway, drain_queue
 from tests.support.process import until
 from tests.support.rabbitmq import missing
 
@@ -83,6 +83,28 @@ class DeviceParkingTests(TestCase):
             self.check_order(copies, {NOISY: 450})
             await self.check_nothing_was_rejected(bed)
             await bed.check(self, copied=())
+
+    async def test_another_gateway_takes_over(self) -> None:
+        """It knows of the lot already, and puts what it gets from the shard behind what is in there."""
+        async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
+            folder = Path(self.mktemp())
+            folder.mkdir()
+            second = Gateway(
+                folder / "second", bed.uri, bed.database.uri, bed.database.name, **OPTIONS, route_all=ROUTE
+            )
+            second.devices(*DEVICES)
+            await second.start()
+            try:
+                await self.send(bed, NOISY, range(400))
+                await self.lot_holds(bed, 100)
+                await second.metric_reaches("parked_devices", 1)
+                await bed.gateway.running.kill()
+                await self.send(bed, NOISY, range(400, 450))
+                await until(lambda: self.is_stored(bed, 450), what="all is stored", timeout=40, child=second.running)
+                self.check_order(await self.drain(bed, (await bed.queues())[COPIES]), {NOISY: 450})
+                await self.check_nothing_was_rejected(bed)
+            finally:
+                await second.stop()
 
     async def is_stored(self, bed: FaultBed, count: int) -> bool:
         return bed.database.count("readings") >= count

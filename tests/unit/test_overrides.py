@@ -32,7 +32,10 @@ class OverridesTestCase(SynchronousTestCase):
         classes = (ClassSettings("trial", ("trial-*",), limits="1/s", shadow=True),)
         self.counts: Any = {"shadow trial": 3}
         self.scheduler: Scheduler[str] = Scheduler(SchedulerSettings(rate=1, burst=1), classes)
-        self.overrides = Overrides(str(self.path) if path is None else path, self.scheduler, self.clock.seconds)
+        self.let_go: list[str] = []
+        self.overrides = Overrides(
+            str(self.path) if path is None else path, self.scheduler, self.clock.seconds, self.let_go.extend
+        )
         self.changes = 0
         self.commands = LimitCommands(self.scheduler, self.overrides, self.counts, self.clock.seconds, self.changed)
         self.overrides.reload()
@@ -47,6 +50,12 @@ class OverridesTestCase(SynchronousTestCase):
 
 
 class FileTests(OverridesTestCase):
+    def test_what_would_wait_too_long_is_let_go(self) -> None:
+        """It is in nobody else's hands by then."""
+        self.assertEqual(self.passes("dev1", 4), 1)
+        self.overrides.set("dev1", Limit.parse("1/day"))
+        self.assertEqual(self.let_go, ["m", "m", "m"])
+
     def test_set_survives_a_restart_and_clear_does_too(self) -> None:
         self.assertEqual(self.overrides.set("dev1", Limit.parse("5/s, 100/min")), "")
         self.overrides.set("dév2", Limit.parse("none"))
