@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from typing import Any
 
 import treq
 from twisted.internet.defer import Deferred
@@ -119,7 +120,8 @@ class MessageWayTests(GatewayTestCase):
             self.assertEqual((mine[:10], mine), (list(range(10)), sorted(mine)))
             self.assertEqual(await gateway.metric("throttled_total"), 0)
 
-        return self.run_with(test, scheduler={"rate": 4, "burst": 10}, **{"class default": {"over": "reject"}})
+        refusing: Any = {"class default": {"over": "reject"}}
+        return self.run_with(test, scheduler={"rate": 4, "burst": 10}, **refusing)
 
     async def resumed_from_the_stream(self, gateway: Gateway) -> list[bytes]:
         """The ids that ann gets who had the first event, from a daemon that has none of them in its window."""
