@@ -34,6 +34,8 @@ PREFETCH = 8
 """Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""
 EXPIRES = 7 * 86400.0
 """Seconds after which a quorum lot that nobody consumes from is deleted: as long as the registry knows of it."""
+MADE_WITHIN = 2.0
+"""Seconds in which another gateway that says it uses a lot has made it; then it is asked for once more."""
 _PRECONDITION_FAILED = 406
 
 
@@ -107,6 +109,11 @@ class DeviceLots(Parking):
                 await self._forget(lot)
 
     async def _find(self, lot: Lot) -> None:
+        await super()._find(lot)
+        if not lot.declared and not lot.entering and self._current is not None:
+            self._later(MADE_WITHIN, self._find_again, lot)
+
+    async def _find_again(self, lot: Lot) -> None:
         await super()._find(lot)
         if not lot.declared and not lot.entering and self._current is not None:
             await self._forget(lot)

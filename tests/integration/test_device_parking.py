@@ -86,22 +86,23 @@ class DeviceParkingTests(TestCase):
 
     async def test_another_gateway_takes_over(self) -> None:
         """It knows of the lot already, and puts what it gets from the shard behind what is in there."""
-        async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
+        options = {**OPTIONS, "class noisy": {"devices": NOISY, "limits": "15/s burst 10"}}
+        async with fault_bed(Path(self.mktemp()), **options) as bed:
             folder = Path(self.mktemp())
             folder.mkdir()
             second = Gateway(
-                folder / "second", bed.uri, bed.database.uri, bed.database.name, **OPTIONS, route_all=ROUTE
+                folder / "second", bed.uri, bed.database.uri, bed.database.name, **options, route_all=ROUTE
             )
             second.devices(*DEVICES)
             await second.start()
             try:
-                await self.send(bed, NOISY, range(400))
-                await self.lot_holds(bed, 100)
-                await second.metric_reaches("parked_devices", 1)
+                await self.send(bed, NOISY, range(300))
+                for gateway in (bed.gateway, second):
+                    await gateway.metric_reaches("parked_devices", 1)
                 await bed.gateway.running.kill()
-                await self.send(bed, NOISY, range(400, 450))
-                await until(lambda: self.is_stored(bed, 450), what="all is stored", timeout=40, child=second.running)
-                self.check_order(await self.drain(bed, (await bed.queues())[COPIES]), {NOISY: 450})
+                await self.send(bed, NOISY, range(300, 350))
+                await until(lambda: self.is_stored(bed, 350), what="all is stored", timeout=60, child=second.running)
+                self.check_order(await self.drain(bed, (await bed.queues())[COPIES]), {NOISY: 350})
                 await self.check_nothing_was_rejected(bed)
             finally:
                 await second.stop()
