@@ -12,6 +12,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
 from amqprouter.gate import TargetGate
+from amqprouter.held_overflow import HeldOverflow
 from amqprouter.interfaces import IGatedTarget
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
@@ -38,6 +39,18 @@ def device_lots(
         wake=lambda: pipeline().wake(),
         finish=lambda settlement: pipeline().finish(settlement, in_flight=False),
     )
+
+
+def park_held(settings: Settings, parking: Parking, pipeline: Pipeline) -> HeldOverflow:
+    """Have messages parked that wait for a checker's answer, when they become too many."""
+    most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
+    overflow = HeldOverflow(
+        parking.lot("auth", "held", prefetch=most),
+        readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
+        parked=lambda settlement: pipeline.finish(settlement, in_flight=False),
+    )
+    pipeline.held.use_overflow(overflow, most)
+    return overflow
 
 
 def park_and_gate(

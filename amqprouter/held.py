@@ -7,7 +7,8 @@ decides nothing: the same message is asked about again, after a pause; pauses di
 those who wait for the same checker don't come back all at once. Only one that will never answer (`CheckerFailed`) ends
 the wait, and the message goes to the dead letters.
 
-Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
+Bounds: everything held is an unacknowledged delivery. With `use_overflow` at most so many are, and what comes beyond is
+parked in the broker, to be judged when it comes back; without, their number is bounded by the consumers' prefetch.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from twisted.logger import Logger
 
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
+from amqprouter.held_overflow import Answering, HeldOverflow
 from amqprouter.interfaces import IAuthenticator, IVerdict
 
 RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
@@ -57,14 +59,36 @@ class HeldMessages:
         self._refused = refused
         self._emptied = emptied
         self._random = random
+        self._overflow: HeldOverflow | None = None
+        self._most = 0
+        self.count = 0
+        """Messages held."""
         self.queues: dict[str, deque[Settlement]] = {}
         """By device. The first of each is being asked about."""
         self._pauses: set[Any] = set()
         self._stopping = False
 
-    def hold(self, settlement: Settlement) -> None:
-        """Hold this message, and ask about it when its turn comes."""
+    def use_overflow(self, overflow: HeldOverflow, most: int) -> None:
+        """Park what would be more than `most` messages held."""
+        self._overflow, self._most = overflow, most
+
+    def flush(self) -> None:
+        """The end of a batch."""
+        if self._overflow is not None:
+            self._overflow.flush()
+
+    def hold(self, settlement: Settlement, known: bool = False) -> None:
+        """Hold this message, and ask about it when its turn comes, or park it. One whose sender is `known` is held for
+        a moment only.
+        """
         device = settlement.message.device
+        overflow = self._overflow
+        if overflow is not None and not known:
+            from_lot = isinstance(settlement.ledger, Answering)
+            if overflow.is_behind(settlement) or (self.count >= self._most and not from_lot):
+                overflow.park(settlement)
+                return
+        self.count += 1
         queue = self.queues.get(device)
         if queue is not None:
             queue.append(settlement)
@@ -96,6 +120,7 @@ class HeldMessages:
             if verdict is None:
                 queue.append(settlement)
             else:
+                self.count -= 1
                 self._judged(settlement, verdict)
 
     def _known(self, settlement: Settlement, now: float) -> IVerdict | None:
@@ -124,7 +149,7 @@ class HeldMessages:
                     verdict = await self._authenticator.ask(settlement.message, now)
             except CheckerFailed as error:
                 self.log.error("Cannot authenticate {device}, ever: {error}", device=device, error=str(error))
-                self._refused(queue.popleft(), CHECKER_ERROR)
+                self._refused(self._next(queue), CHECKER_ERROR)
             except CheckerUnavailable as error:
                 # The checker itself says in the log what is wrong with it, once for all the devices that wait for it.
                 pause = delay * (0.5 + self._random() / 2)
@@ -139,13 +164,17 @@ class HeldMessages:
                 continue
             except Exception:
                 self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
-                self._refused(queue.popleft(), "internal-error")
+                self._refused(self._next(queue), "internal-error")
             else:
-                self._judged(queue.popleft(), verdict)
+                self._judged(self._next(queue), verdict)
                 self._let_pass(queue, self._clock.seconds())
             delay = RETRY_CHECKER_FIRST
         del self.queues[device]
         self._emptied()
+
+    def _next(self, queue: deque[Settlement]) -> Settlement:
+        self.count -= 1
+        return queue.popleft()
 
     async def _pause(self, delay: float) -> None:
         pause: Deferred[None] = Deferred()

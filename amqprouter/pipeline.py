@@ -12,7 +12,7 @@ keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes th
 batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
 writes the acks that have become due.
 
-Bounds: everything held anywhere is an unacknowledged delivery, and their number is bounded by the consumers' prefetch.
+Bounds: whatever is held anywhere is an unacknowledged delivery, of which prefetch bounds the number.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Pipeline:
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")
-        self._held = HeldMessages(
+        self.held = HeldMessages(
             clock,
             authenticator,
             judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
@@ -166,6 +166,12 @@ class Pipeline:
             self.log.failure("Cannot handle a message of {device}: this is a bug", device=settlement.message.device)
             self._dead_letter(settlement, "internal-error")
 
+    def readmit(self, settlement: Settlement) -> None:
+        """Take a message that comes back without anybody having judged it."""
+        if not self._stopping:
+            self._guarded(settlement, self._clock.seconds())
+        self.wake()
+
     def _admit(self, settlement: Settlement, now: float) -> None:
         message = settlement.message
         if message.exchange == self._by_id_exchange and not message.topic:
@@ -176,9 +182,9 @@ class Pipeline:
             self._reject(settlement, refusal)
             return
         verdict = message.verdict or self._authenticator.check(message, now)
-        held = self._held
+        held = self.held
         if verdict is None or (held.queues and verdict.allowed and not held.may_pass(message.device, now)):
-            held.hold(settlement)
+            held.hold(settlement, known=verdict is not None)
         else:
             self._judge(settlement, verdict, now)
 
@@ -317,8 +323,6 @@ class Pipeline:
         if self._soon_call is None:
             self.wake()
 
-    # Turns of the crank.
-
     def wake(self) -> None:
         """Flush in the reactor's next turn: something was answered."""
         if self._soon_call is None:
@@ -354,6 +358,7 @@ class Pipeline:
             target.flush()
         if self._parked is not None:
             self._parked.flush()
+        self.held.flush()
         self._quarantine.flush()
         if self._dirty:
             self._acknowledge()
@@ -383,7 +388,7 @@ class Pipeline:
         """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
         self._stopping = True
         self._scheduler.withdraw()
-        self._held.stop()
+        self.held.stop()
         if self._parked is not None:
             self._parked.stop()
         if self._due_call is not None and self._due_call.active():

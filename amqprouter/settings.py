@@ -93,6 +93,8 @@ class AuthSettings:
     """Wrong secrets for one name from one source after which no more are asked about for a while; 0 turns that off."""
     lock_out_seconds: float = 60.0
     """How long that is."""
+    max_held: int = 200
+    """Messages that wait in memory for a checker's answer; more are parked in the broker."""
     max_checker_errors: int = 8
     """Failures of a checker on one device, while it answers for others, before the message is dead-lettered."""
     secret_header: str = "x-device-secret"

@@ -44,7 +44,7 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import ConfigError
-from amqprouter.gates import device_lots, park_and_gate
+from amqprouter.gates import device_lots, park_and_gate, park_held
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
 from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
@@ -248,6 +248,8 @@ def build(
     )
     lots = device_lots(settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline)
     parked_devices = pipeline.use_parking(lots)
+    if device_chain is not None:
+        park_held(settings, parking, pipeline)
     ingress = make_ingress(
         clock, topology, settings.topology.prefix, settings.ingress, pipeline.receive, counters=counters
     )

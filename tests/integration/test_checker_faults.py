@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.wire import Delivery, encode_ack, encode_publish
 from amqprouter.settings import BrokerSettings
 from tests.support.auth_service import AuthService
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
@@ -26,6 +26,7 @@ from tests.support.servers import Vhost
 
 CROWD = [f"dev{n}" for n in range(100)]
 WARM = "warm"
+MOST_HELD = 20
 OUTAGE = 4.0
 """Seconds of an outage: enough for four probes, and for a stampede to show."""
 
@@ -118,6 +119,70 @@ class OutageTests(ServiceTestCase):
 
     def test_slow(self) -> Deferred[None]:
         return self.outage(lambda service: setattr(service, "behave", service.slow(60)))
+
+
+class LongOutageTests(ServiceTestCase):
+    """More comes meanwhile than may wait in memory."""
+
+    devices = ("dev1", "dev2", "guest")
+
+    def test_parked_in_the_broker_and_judged_afterwards(self) -> Deferred[None]:
+        """A device that needs no checker goes on; the others' messages survive a crash, and are let in only once the
+        service has said so, each device's in order."""
+        few = CROWD[:10]
+        each = 30
+
+        async def test(
+            service: AuthService, gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase
+        ) -> None:
+            await self.warm_up(gateway, fleet)
+            await service.stop()
+            for n in range(each):
+                for device in few:
+                    fleet.reading(device, n)
+            for device in few:
+                fleet.send(device, "up.reading", b"-1", secret="wrong")
+            await fleet.all_confirmed()
+            count = len(few) * (each + 1)
+            await gateway.metric_reaches("parked_total", count - 2 * MOST_HELD)
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+            channel = await connection.open_channel()
+            for n in range(100):
+                properties = encode_properties(user_id="guest", message_id=f"g{n}")
+                channel.write(encode_publish(channel.id, b"devices", b"guest.up.x", properties, b"%d" % n, 4096))
+            await gateway.metric_reaches("stored_total", 20 + 100)
+            await connection.shut()
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
+            unacked = await vhost.list_queues("messages_unacknowledged")
+            self.assertLessEqual(sum(unacked.values()), 2 * MOST_HELD)
+            await gateway.running.kill()
+            await gateway.start(ready=False)
+            service.start()
+
+            async def all_there() -> bool:
+                return database.count("readings") >= 20 + 100 + len(few) * each
+
+            await until(all_there, what="everything is stored", timeout=60, child=gateway.running)
+            rejected = await drain_queue(vhost.uri, "amqprouter.rejected", len(few))
+            self.assertEqual({reason_of(d) for d in rejected}, {"bad-secret"})
+            documents = sorted(database.documents("readings"), key=lambda document: document["received_at"])
+            for device in few:
+                numbers = [document["body"]["n"] for document in documents if document["device"] == device]
+                self.assertEqual(sorted(numbers), list(range(each)))
+
+            async def empty() -> bool:
+                counts = await vhost.list_queues()
+                return not counts["amqprouter.parked.auth.held"] and not counts["amqprouter.ingress"]
+
+            await until(empty, what="nothing is left parked", timeout=20, child=gateway.running)
+
+        return self.with_service(
+            test,
+            auth={"max_held": MOST_HELD},
+            ingress={"prefetch": 100},
+            scheduler={"max_waiting": 50},
+            route_all={"targets": "store:readings"},
+        )
 
 
 class PoisonTests(ServiceTestCase):

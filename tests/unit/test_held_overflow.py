@@ -1,0 +1,84 @@
+"""Messages that nobody could judge, parked: what goes in, behind whom, and that it is judged when it comes out."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.held_overflow import Answering, HeldOverflow
+from amqprouter.testing_parking import MemoryLot
+
+
+class OverflowTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.lot = MemoryLot(prefetch=2)
+        self.back: list[tuple[Message, AckLedger]] = []
+        self.parked: list[int] = []
+        self.overflow = HeldOverflow(
+            self.lot,
+            readmit=lambda message, ledger: self.back.append((message, ledger)),
+            parked=lambda settlement: self.parked.append(settlement.tag),
+        )
+        self.ledger = AckLedger()
+
+    def message(self, device: str = "dev1") -> Message:
+        return Message(device, "up.x", b"1", Properties())
+
+    def settlement(self, tag: int, device: str = "dev1") -> Settlement:
+        return Settlement(self.message(device), tag, self.ledger, lambda settlement: None)
+
+    def test_in_and_out(self) -> None:
+        """It is settled at its source once the lot has it, and in the lot once it is settled behind it."""
+        self.overflow.park(self.settlement(1))
+        self.assertEqual(self.parked, [])
+        self.overflow.flush()
+        self.assertEqual((self.parked, self.overflow.messages), ([1], 1))
+        self.lot.let_out()
+        ((message, ledger),) = self.back
+        self.assertIsNone(message.verdict)
+        self.assertFalse(ledger.closed)
+        self.assertTrue(ledger.settle(1))
+        self.assertIsNone(ledger.flush(0.0))
+        self.assertEqual(self.overflow.messages, 0)
+
+    def test_whoever_is_proven_when_parked_is_not_so_afterwards(self) -> None:
+        message = self.message()
+        self.lot.find(message)
+        message.verdict = object()
+        self.lot.let_out()
+        self.assertIsNone(self.back[0][0].verdict)
+
+    def test_newer_ones_go_behind(self) -> None:
+        self.assertFalse(self.overflow.is_behind(self.settlement(1)))
+        self.overflow.park(self.settlement(1))
+        self.overflow.flush()
+        self.assertTrue(self.overflow.is_behind(self.settlement(2)))
+        self.assertFalse(self.overflow.is_behind(self.settlement(3, "dev2")))
+        self.lot.let_out()
+        message, ledger = self.back[0]
+        self.assertTrue(self.overflow.is_behind(self.settlement(2)))
+        self.assertFalse(self.overflow.is_behind(Settlement(message, 1, ledger, lambda settlement: None)))
+        ledger.settle(1)
+        self.assertFalse(self.overflow.is_behind(self.settlement(2)))
+
+    def test_what_was_there_before(self) -> None:
+        """Nobody knows whose it is: everybody goes behind, until it has come out."""
+        self.lot.find(self.message("dev9"))
+        self.assertTrue(self.overflow.is_behind(self.settlement(1)))
+        self.lot.let_out()
+        self.assertFalse(self.overflow.is_behind(self.settlement(1)))
+        self.assertTrue(self.overflow.is_behind(self.settlement(2, "dev9")))
+        self.back[0][1].settle(1)
+        self.assertFalse(self.overflow.is_behind(self.settlement(2, "dev9")))
+
+    def test_a_lost_channel(self) -> None:
+        """The message comes again out of the lot: what is done with this copy settles nothing."""
+        self.lot.find(self.message())
+        self.lot.let_out()
+        ledger = self.back[0][1]
+        self.lot.ledger.close()
+        self.assertTrue(ledger.closed)
+        self.assertFalse(ledger.settle(1))
+        self.assertIsInstance(ledger, Answering)
