@@ -218,7 +218,7 @@ class OperatorTests(FaultTestCase):
             async with bed.load():
                 async with bed.operator() as channel:
                     await channel.exchange_delete(exchange=COPIES)
-                    await bed.gateway.metric_reaches("publish_retries_total", 50)
+                    await bed.gateway.metric_reaches("publish_retries_total", 3)
                     await declare_copies(channel)
                 await bed.stored_reaches(bed.database.count("readings") + 200)
             await bed.check(self)

@@ -29,7 +29,8 @@ KILLS = times(3, 50)
 PHASE = 3000
 """Messages of which an outage strikes in the midst: two seconds of them."""
 DEVICES = [f"dev{number}" for number in range(20)]
-EVENTS = "amqprouter.events"
+STREAMS = ("amqprouter.events", "amqprouter.parked")
+"""What is in a stream stays there."""
 ROUTE = {"targets": "store:readings, exchange:copies, events:"}
 
 
@@ -102,7 +103,7 @@ class CrashTests(TestCase):
 
         async def quiet() -> bool:
             counts = await broker.list_queues()  # ready and unacknowledged
-            waiting = sum(count for name, count in counts.items() if name not in ("copies", EVENTS))
+            waiting = sum(count for name, count in counts.items() if name not in ("copies", *STREAMS))
             return waiting == 0 and database.count("readings") >= fleet.sent
 
         await until(quiet, what="every queue is empty", timeout=60, child=gateway.running)
