@@ -7,8 +7,9 @@ decides nothing: the same message is asked about again, after a pause; pauses di
 those who wait for the same checker don't come back all at once. Only one that will never answer (`CheckerFailed`) ends
 the wait, and the message goes to the dead letters.
 
-Bounds: everything held is an unacknowledged delivery. With `use_overflow` at most so many are, and what comes beyond is
-parked in the broker, to be judged when it comes back; without, their number is bounded by the consumers' prefetch.
+Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch. With
+`use_overflow` only so many are held once a checker does not answer: what is beyond is parked in the broker, to be
+judged when it comes back. While checkers do answer, nothing is, for it will be a moment only.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class HeldMessages:
         device = settlement.message.device
         overflow = self._overflow
         if overflow is not None and not known:
-            from_lot = isinstance(settlement.ledger, Answering)
-            if overflow.is_behind(settlement) or (self.count >= self._most and not from_lot):
+            full = self._pauses and self.count >= self._most and not isinstance(settlement.ledger, Answering)
+            if full or overflow.is_behind(settlement):
                 overflow.park(settlement)
                 return
         self.count += 1
@@ -159,6 +160,9 @@ class HeldMessages:
                     error=str(error),
                     pause=pause,
                 )
+                if self._overflows(settlement):
+                    self._park(queue)
+                    continue
                 await self._pause(pause)
                 delay = min(delay * 2, RETRY_CHECKER_MAX)
                 continue
@@ -171,6 +175,16 @@ class HeldMessages:
             delay = RETRY_CHECKER_FIRST
         del self.queues[device]
         self._emptied()
+
+    def _overflows(self, first: Settlement) -> bool:
+        """Whether a device that could not be asked about is one too many: it did not come out of the lot itself."""
+        return self._overflow is not None and self.count > self._most and not isinstance(first.ledger, Answering)
+
+    def _park(self, queue: deque[Settlement]) -> None:
+        """Park all that is held of a device, in order."""
+        assert self._overflow is not None
+        while queue:
+            self._overflow.park(self._next(queue))
 
     def _next(self, queue: deque[Settlement]) -> Settlement:
         self.count -= 1
