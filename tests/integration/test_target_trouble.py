@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,13 +58,15 @@ class TargetTroubleTests(TestCase):
         await until(empty, what=f"{lot} is empty", timeout=30, child=bed.gateway.running)
 
     def check_order(self, bed: FaultBed, copies: Sequence[Delivery], *, repeats: bool = False) -> None:
-        """Each device's readings, all of them, in order, with the bytes that were sent."""
+        """Each device's readings, all of them, as good as in order, with the bytes that were sent."""
         bed.check_copies(self, copies)
         for device in DEVICES:
             numbers = [json.loads(copy.body)["n"] for copy in copies if _device(copy) == device]
             if repeats:
                 numbers = list(dict.fromkeys(numbers))
-            self.assertEqual(numbers, list(range(self.numbers[device])), device)
+            self.assertEqual(sorted(numbers), list(range(self.numbers[device])), device)
+            # Those that are out together when the first is refused may overtake each other, once.
+            self.assertLessEqual(sum(later < earlier for earlier, later in itertools.pairwise(numbers)), 1, device)
 
     async def check_nothing_was_given_up(self, bed: FaultBed) -> None:
         counts = await bed.queues()
