@@ -131,9 +131,10 @@ class Daemon(Service):
                 count=self._pipeline.under_way,
             )
         await self._step("the consuming connection", self._consume.stopService)
+        # Their ends are published, where somebody wants to know of them.
+        await self._step("the subscriptions", self._hub.close)
         await self._step("the publishing connection", self._publish.stopService)
         self._publisher.stop()
-        await self._step("the subscriptions", self._hub.close)
         await self._step("the event connection", self._events.stopService)
         if self._web is not None:
             await self._step("the web endpoint", self._web.stopService)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
+from uuid import UUID
 
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.auth.token_verifier import EXPIRED, FOREVER, Claims, TokenVerifier
@@ -18,8 +19,11 @@ from amqprouter.settings import MercureSettings, Settings
 from amqprouter.web.bearer import Bearers, Verified, Verify
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
-from amqprouter.web.mercure import PATH, MercureLeaf, PublishUpdate
+from amqprouter.web.mercure import MercureLeaf, PublishUpdate
+from amqprouter.web.mercure_bearers import PATH, MercureBearers
 from amqprouter.web.sse_resource import Permission
+from amqprouter.web.subscriptions import PATH as SUBSCRIPTIONS
+from amqprouter.web.subscriptions import Subscriptions, SubscriptionsLeaf
 from amqprouter.web.token_streams import TokenStreams
 
 LEEWAY = 30.0
@@ -52,8 +56,9 @@ def make_mercure(
     wall_clock: Callable[[], float],
     run_in_thread: RunInThread,
     randomness: Random,
+    tell: Callable[[Event], object],
 ) -> Mercure:
-    """The resource and what belongs to it.
+    """The resource and what belongs to it. `tell` publishes an event of our own, and never waits.
 
     :raises AuthFileError: a key set cannot be used.
     """
@@ -73,21 +78,30 @@ def make_mercure(
 
     bearers = None if subscribers is None else Bearers(ours, subscribers)
     streams = TokenStreams(again, reactor, wall_clock, randomness.random)
+    senders = MercureBearers(ours, bearers, allows)
+    origins = settings.http.allowed_origins
+    routes: dict[bytes, Leaf] = {}
+    subscriptions: Subscriptions | None = None
+    if ours.subscriptions:
+        subscriptions = Subscriptions(tell, lambda: UUID(int=randomness.getrandbits(128), version=4).urn)
+        listing = SubscriptionsLeaf(subscriptions, senders, hub, origins, reactor)
+        routes = {SUBSCRIPTIONS: listing, SUBSCRIPTIONS + b"/": listing}
     leaf = MercureLeaf(
         ours,
         hub,
-        allows,
-        bearers,
+        senders,
         verify_with(ours.publisher_keys),
         publish,
         streams,
-        settings.http.allowed_origins,
+        origins,
         reactor=reactor,
         random=randomness.random,
         random_bits=randomness.getrandbits,
+        subscriptions=subscriptions,
     )
+    routes[PATH] = leaf
     return Mercure(
-        {PATH: leaf}, {PATH: ours.max_update_bytes}, (*verifiers.values(), streams), bearers, streams, streams.reload
+        routes, {PATH: ours.max_update_bytes}, (*verifiers.values(), streams), bearers, streams, streams.reload
     )
 
 

@@ -295,6 +295,7 @@ def build(
         wall_clock=wall_clock,
         run_in_thread=hashing.run,
         randomness=randomness,
+        tell=announcer.tell,
     )
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides, *mercure.reloadable]
     reloadable.extend(commands.reloadable)

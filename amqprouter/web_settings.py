@@ -45,6 +45,8 @@ class MercureSettings:
     """The claim with the user's groups, for the ACL."""
     tenant_claim: str = ""
     """The claim with the user's tenant, for the ACL."""
+    subscriptions: bool = False
+    """Whether updates tell of every subscription that begins or ends, and all can be listed."""
     max_topics: int = 100
     """Topics of one subscription, and of one update."""
     max_update_bytes: int = 262_144

@@ -13,8 +13,9 @@ from amqprouter.core.properties import encode_properties
 
 MOST_OUTSTANDING = 1000
 """Events not yet confirmed. While the broker is away, newer ones are lost and counted: they are news, not data."""
-_KEY_LIMIT = 255
-"""Bytes that an event's topic may have: what a routing key may, so that the users' access list can speak of it."""
+_TOPIC_LIMIT = 16_384
+"""Bytes that an event's topic may have: enough for a subscription's, in which a selector of 1,024 characters is written
+with up to 12 for each; and a fraction of a frame, which all headers must fit into."""
 
 
 class Announcer:
@@ -31,7 +32,7 @@ class Announcer:
 
     def tell(self, event: Event) -> bool:
         """Publish an event, unless too many are under way. Returns whether it did; never raises, never waits."""
-        if self._outstanding >= MOST_OUTSTANDING or len(event.topics[0].encode()) > _KEY_LIMIT:
+        if self._outstanding >= MOST_OUTSTANDING or len(event.topics[0].encode()) > _TOPIC_LIMIT:
             self._counters.announcements_lost += 1
             return False
         self._outstanding += 1

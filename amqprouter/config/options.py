@@ -201,6 +201,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "user_claim": OrEmpty(NAME, "the users' ACL is not asked"),
         "groups_claim": OrEmpty(NAME, "none"),
         "tenant_claim": OrEmpty(NAME, "none"),
+        "subscriptions": Boolean(),
         "max_topics": Integer(1, 1000),  # as many as the reference hub takes
         "max_update_bytes": Size(1024, 1_048_576),  # `amqprouter.web.publish_channel` keeps a few dozen in memory
     },

@@ -13,7 +13,6 @@ token's subject see: either is enough. Where specification and reference hub dif
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -25,26 +24,22 @@ from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.core.event import Event
 from amqprouter.core.interest import Interest
-from amqprouter.core.mercure_claims import MercureClaims, read_mercure_claims
 from amqprouter.core.topic_selector import TopicSelector
 from amqprouter.core.update_form import ReservedTopic, read_update
 from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
-from amqprouter.web.bearer import Bearers, Grant, Verified, Verify, token_of
+from amqprouter.web.accept import refuse_unacceptable
+from amqprouter.web.bearer import Verified, Verify, token_of
 from amqprouter.web.cors import Cors
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.hub import EARLIEST, Hub
 from amqprouter.web.leaf import Leaf, reply, reply_error
-from amqprouter.web.login import ANONYMOUS
+from amqprouter.web.mercure_bearers import DISCOVERY, Bearer, MercureBearers, mercure_claims, unauthorized
 from amqprouter.web.request import RouterRequest
-from amqprouter.web.sse_resource import Permission, last_event_id
-from amqprouter.web.subscriber import MaySee
+from amqprouter.web.sse_resource import EVENT_STREAM, last_event_id
+from amqprouter.web.subscriptions import Subscriptions
 from amqprouter.web.token_streams import TokenStreams
-
-PATH = b"/.well-known/mercure"
-DISCOVERY = b'</.well-known/mercure>; rel="mercure"'
-"""The header ``Link`` of pages that have updates."""
 
 CONFIRM_WITHIN = 5.0
 """Seconds in which the broker must confirm an update; it does in milliseconds. The publisher is told 503 then."""
@@ -60,17 +55,9 @@ PublishUpdate = Callable[[Event], Awaitable[None]]
 """
 
 
-@dataclass(frozen=True)
-class Bearer:
-    """Whom a subscription is for: what the token says, and who the users' ACL takes its subject for, if for anybody."""
-
-    claims: MercureClaims
-    user: Identity | None = None
-    grant: Grant | None = None
-
-
 class MercureLeaf(Leaf):
-    """The hub's resource. `subscribers` and `verify_publisher` are None where no keys are configured."""
+    """The hub's resource. `verify_publisher` is None where no keys are configured, `subscriptions` where nobody is to
+    know of them."""
 
     _log = Logger()
     methods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
@@ -79,8 +66,7 @@ class MercureLeaf(Leaf):
         self,
         settings: MercureSettings,
         hub: Hub,
-        allows: Permission,
-        subscribers: Bearers | None,
+        bearers: MercureBearers,
         verify_publisher: Verify | None,
         publish: PublishUpdate,
         streams: TokenStreams,
@@ -89,13 +75,13 @@ class MercureLeaf(Leaf):
         reactor: Any,
         random: Callable[[], float],
         random_bits: Callable[[int], int],
+        subscriptions: Subscriptions | None = None,
     ) -> None:
         super().__init__()
         self._settings = settings
         self._cookie = settings.cookie_name.encode()
         self._hub = hub
-        self._allows = allows
-        self._subscribers = subscribers
+        self._bearers = bearers
         self._verify_publisher = verify_publisher
         self._publish = publish
         self._streams = streams
@@ -103,6 +89,7 @@ class MercureLeaf(Leaf):
         self._reactor = reactor
         self._random = random
         self._random_bits = random_bits
+        self._subscriptions = subscriptions
         self._unconfirmed = 0
 
     def render(self, request: RouterRequest) -> int:
@@ -122,10 +109,12 @@ class MercureLeaf(Leaf):
     # Subscribing.
 
     async def _subscribing(self, request: RouterRequest) -> None:
+        if refuse_unacceptable(request, EVENT_STREAM):
+            return
         try:
-            bearer = await self.bearer(request)
+            bearer = await self._bearers.of(request)
         except BadToken as error:
-            self._unauthorized(request, error.reason)
+            unauthorized(request, error.reason)
             return
         if request.gone:
             return
@@ -134,30 +123,14 @@ class MercureLeaf(Leaf):
         except ValueError as error:
             reply_error(request, http.BAD_REQUEST, str(error))
             return
-        name = ANONYMOUS if bearer.user is None else bearer.user.name
-        request.member = "" if bearer.user is None else name
+        request.member = "" if bearer.user is None else bearer.name
         address = getattr(request.getClientAddress(), "host", "")
-        refusal = self._hub.refusal(name, address)
+        refusal = self._hub.refusal(bearer.name, address)
         if refusal is not None:
             request.setHeader(b"Retry-After", b"10")
             reply_error(request, refusal.status, refusal.problem)
             return
-        self._stream(request, interest, bearer, name, address)
-
-    async def bearer(self, request: RouterRequest) -> Bearer:
-        """Whom a request comes from.
-
-        :raises BadToken: nobody who may subscribe.
-        """
-        sent = token_of(request, self._cookie)
-        if sent is None:
-            if self._settings.anonymous:
-                return Bearer(MercureClaims())
-            raise BadToken("none")
-        if self._subscribers is None:
-            raise BadToken("no-keys")
-        verified = await self._subscribers.verify(sent.token)
-        return Bearer(_mercure(verified), self._subscribers.user(verified), Grant(sent.token, verified.good_until))
+        self._stream(request, interest, bearer, address)
 
     def _interest(self, raw: list[bytes]) -> Interest:
         if not raw:
@@ -169,18 +142,8 @@ class MercureLeaf(Leaf):
         except UnicodeDecodeError:
             raise ValueError("a topic is not UTF-8") from None
 
-    def _may_see(self, bearer: Bearer) -> MaySee:
-        claims, user, allows = bearer.claims, bearer.user, self._allows
-
-        def may_see(topics: tuple[str, ...], private: bool) -> bool:
-            if not private or claims.may_see(topics):
-                return True
-            return user is not None and any(allows(user, topic) for topic in topics)
-
-        return may_see
-
-    def _stream(self, request: RouterRequest, interest: Interest, bearer: Bearer, name: str, address: str) -> None:
-        request.setHeader(b"Content-Type", b"text/event-stream")
+    def _stream(self, request: RouterRequest, interest: Interest, bearer: Bearer, address: str) -> None:
+        request.setHeader(b"Content-Type", EVENT_STREAM)
         request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
         request.setHeader(b"X-Accel-Buffering", b"no")
         if request.method == b"HEAD":
@@ -189,10 +152,8 @@ class MercureLeaf(Leaf):
             return
         last = last_event_id(request)
         stream = EventStream(self._random)
-        user = Identity(name) if bearer.user is None else bearer.user
-        subscriber = self._hub.subscribe(
-            user, interest, self._may_see(bearer), stream, address=address, last_event_id=last
-        )
+        user = bearer.user or Identity(bearer.name)
+        subscriber = self._hub.subscribe(user, interest, bearer.may_see, stream, address=address, last_event_id=last)
         if last:
             # Any other id than the client's own tells it no more than that something is missing, and may be of an
             # update that it must not know of.
@@ -200,6 +161,9 @@ class MercureLeaf(Leaf):
             request.setHeader(b"Last-Event-ID", (last if known else EARLIEST).encode())
         if bearer.grant is not None:
             self._streams.add(subscriber, bearer.grant)
+        if self._subscriptions is not None:
+            topics = [topic.decode() for topic in request.args[b"topic"]]
+            self._subscriptions.begin(subscriber, topics, bearer.claims.payload)
         stream.begin(request, subscriber)
 
     # Publishing.
@@ -209,9 +173,9 @@ class MercureLeaf(Leaf):
         try:
             if sent is None:
                 raise BadToken("none")
-            claims = _mercure(await _verified(self._verify_publisher, sent.token))
+            claims = mercure_claims((await _verified(self._verify_publisher, sent.token)).claims)
         except BadToken as error:
-            self._unauthorized(request, error.reason)
+            unauthorized(request, error.reason)
             return
         if request.gone:
             return
@@ -272,21 +236,8 @@ class MercureLeaf(Leaf):
         except DeferredTimeout:
             return "the broker did not confirm the update in time; it may still be published"
 
-    def _unauthorized(self, request: RouterRequest, reason: str) -> None:
-        self._log.debug("no token, or a bad one: {reason}", reason=reason)
-        if not request.gone:
-            request.setHeader(b"WWW-Authenticate", b'Bearer realm="amqprouter"')
-            reply_error(request, http.UNAUTHORIZED, "a good token is needed")
-
 
 async def _verified(verify: Verify | None, token: bytes) -> Verified:
     if verify is None:
         raise BadToken("no-keys")
     return await verify(token)
-
-
-def _mercure(verified: Verified) -> MercureClaims:
-    try:
-        return read_mercure_claims(verified.claims)
-    except ValueError:
-        raise BadToken("bad-claims") from None

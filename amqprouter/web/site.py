@@ -20,8 +20,8 @@ from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login
-from amqprouter.web.mercure import DISCOVERY
-from amqprouter.web.mercure import PATH as MERCURE
+from amqprouter.web.mercure_bearers import DISCOVERY
+from amqprouter.web.mercure_bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
 from amqprouter.web.publish_channel import PublishChannel

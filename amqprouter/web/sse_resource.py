@@ -10,6 +10,7 @@ from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
 from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
+from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf, reply, reply_error
@@ -21,6 +22,7 @@ from amqprouter.web.token_streams import TokenStreams
 Permission = Callable[[Identity, str], bool]
 """(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""
 
+EVENT_STREAM = b"text/event-stream"
 MAX_PATTERN = 1024
 """Characters of one topic pattern; routing keys have at most 255 bytes (AMQP 0-9-1, section 4.2.5.3)."""
 
@@ -59,6 +61,8 @@ class EventsLeaf(MemberLeaf):
 
     def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """Begin the stream, or say why not."""
+        if refuse_unacceptable(request, EVENT_STREAM):
+            return
         texts = request.args.get(b"topic", [b"#"])
         if len(texts) > self._settings.max_topics:
             reply_error(request, http.BAD_REQUEST, f"{len(texts)} topics; {self._settings.max_topics} are the most")
@@ -74,7 +78,7 @@ class EventsLeaf(MemberLeaf):
             request.setHeader(b"Retry-After", b"10")
             reply_error(request, refusal.status, refusal.problem)
             return
-        request.setHeader(b"Content-Type", b"text/event-stream")
+        request.setHeader(b"Content-Type", EVENT_STREAM)
         request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
         request.setHeader(b"X-Accel-Buffering", b"no")  # else nginx would hold events back until its buffer is full
         if request.method == b"HEAD":

@@ -17,9 +17,11 @@ T = TypeVar("T")
 
 
 def at_path(table: Mapping[bytes, T], path: bytes) -> T | None:
-    """What the table has for this path, or else for all that begin with its first word and a slash."""
+    """What the table has for this path, or else for all that begin with a key of it that ends with a slash."""
     found = table.get(path)
-    return table.get(path[: path.find(b"/", 1) + 1]) if found is None else found
+    if found is None:  # the table is short, and paths that are not in it are few
+        return next((table[key] for key in table if len(key) > 1 and key[-1:] == b"/" and path.startswith(key)), None)
+    return found
 
 
 class TableSite(Site):

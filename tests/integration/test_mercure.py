@@ -23,10 +23,11 @@ from tests.support.servers import Vhost
 from tests.support.tokens import jwk, key_set, token
 
 MERCURE = {"enabled": "yes", "subscriber_keys": "keys.json", "publisher_keys": "keys.json"}
+SUBSCRIPTIONS = "/.well-known/mercure/subscriptions"
 ORDERS = "https://shop.example/users/{}/orders"
 
 
-def minted(sub: str, seconds: float = 600, key: bytes | None = None, **mercure: list[str]) -> str:
+def minted(sub: str, seconds: float = 600, key: bytes | None = None, **mercure: object) -> str:
     """A token for this user; with a `key` of its own it names none."""
     claims = {"sub": sub, "exp": time.time() + seconds, "mercure": mercure}
     return token(claims, "HS256", header={"kid": None} if key else {}, key=key).decode()
@@ -89,11 +90,14 @@ async def publish(gateway: Gateway, authorization: str, **fields: str) -> tuple[
 class MercureTests(GatewayTestCase):
     devices = ("dev1",)
 
-    def with_gateways(self, test: Callable[[Gateway, Gateway, Fleet], Awaitable[None]]) -> Deferred[None]:
-        """Run ``test(gateway, other, fleet)``, both gateways running."""
+    def with_gateways(
+        self, test: Callable[[Gateway, Gateway, Fleet], Awaitable[None]], **options: str
+    ) -> Deferred[None]:
+        """Run ``test(gateway, other, fleet)``, both gateways running, with these options of Mercure's."""
+        mercure = {**MERCURE, **options}
 
         async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
-            other = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, mercure=MERCURE)
+            other = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, mercure=mercure)
             for each in (gateway, other):
                 each.file("keys.json", key_set(jwk("HS256")))
                 each.devices("dev1")
@@ -104,7 +108,7 @@ class MercureTests(GatewayTestCase):
             finally:
                 await other.stop()
 
-        return self.run_with(around, start=False, mercure=MERCURE)
+        return self.run_with(around, start=False, mercure=mercure)
 
     def test_an_application_tells_its_user_and_nobody_else(self) -> Deferred[None]:
         async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
@@ -156,3 +160,33 @@ class MercureTests(GatewayTestCase):
             self.assertEqual((await publish(gateway, minted("shop", publish=["*"]), topic="a"))[0], 401)
 
         return self.with_gateways(test)
+
+    def test_subscriptions_are_told_of_at_every_gateway(self) -> Deferred[None]:
+        """And listed at their own; what ends with its gateway is told too."""
+
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            watcher = minted("watcher", subscribe=[f"{SUBSCRIPTIONS}{{/topic}}{{/subscriber}}", SUBSCRIPTIONS])
+            watching = await follow(other, watcher, f"{SUBSCRIPTIONS}/news{{/subscriber}}")
+            short = await follow(gateway, minted("ann", subscribe=[]), "news", "other")
+            await watching.has(1)
+            await follow(gateway, minted("bob", subscribe=[], payload={"name": "bob"}), "news")
+            begun = [json.loads(data) for data in await watching.has(2)]
+            for each in (gateway, other):
+                response = await treq.get(
+                    f"{each.url}{SUBSCRIPTIONS}/news",
+                    headers=Headers({"Authorization": [f"Bearer {watcher}"]}),
+                    persistent=False,
+                )
+                self.assertEqual(response.headers.getRawHeaders("content-type"), ["application/ld+json"])
+                listed = (await response.json())["subscriptions"]
+                expected = [{**each, "@context": None} for each in begun] if each is gateway else []
+                self.assertEqual([{**each, "@context": None} for each in listed], expected)
+            short.close()
+            await watching.has(3)
+            await gateway.stop()
+            ended = [json.loads(data) for data in await watching.has(4)][2:]
+            self.assertEqual(ended, [{**each, "active": False} for each in begun])
+            self.assertEqual([each.get("payload") for each in begun], [None, {"name": "bob"}])
+            watching.close()
+
+        return self.with_gateways(test, subscriptions="yes")

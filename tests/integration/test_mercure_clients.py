@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.web import static
 from twisted.web.server import Site
 
-from tests.integration.test_mercure import MERCURE, ORDERS, minted
+from tests.integration.test_mercure import MERCURE, ORDERS, follow, minted
 from tests.support.browser import Browser, with_browser
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
@@ -43,6 +44,27 @@ updates.addEventListener("order", keep);
 updates.onmessage = keep;
 """
 
+WATCH = """
+const [hub, token] = arguments;
+document.cookie = `mercureAuthorization=${token}; path=/.well-known/mercure; SameSite=Strict`;
+window.here = null;
+(async () => {
+  const response = await fetch(hub + "/subscriptions", {credentials: "include"});
+  const list = await response.json();
+  const here = new Map(list.subscriptions.map((each) => [each.id, each]));
+  const url = new URL(hub);
+  url.searchParams.append("topic", "/.well-known/mercure/subscriptions{/topic}{/subscriber}");
+  url.searchParams.append("lastEventID", list.lastEventID);
+  const updates = new EventSource(url, {withCredentials: true});
+  updates.onmessage = (event) => {
+    const told = JSON.parse(event.data);
+    if (told.active) here.set(told.id, told);
+    else here.delete(told.id);
+  };
+  updates.onopen = () => window.here = () => [...here.values()].map((each) => each.payload?.name).sort();
+})();
+"""
+
 KEY = "one that a person may type in, of thirty-two bytes at least"
 
 ClientTest = Callable[[Gateway, Browser], Awaitable[None]]
@@ -70,7 +92,8 @@ class MercureClientTests(GatewayTestCase):
             finally:
                 await page.stopListening()
 
-        return self.run_with(around, start=False, mercure=MERCURE, http={"allowed_origins": origin})
+        mercure = {**MERCURE, "subscriptions": "yes"}
+        return self.run_with(around, start=False, mercure=mercure, http={"allowed_origins": origin})
 
     def hub(self, gateway: Gateway) -> str:
         return f"{gateway.url}/.well-known/mercure"
@@ -99,5 +122,29 @@ class MercureClientTests(GatewayTestCase):
             # It comes back, by itself, and is told that it may not: for an EventSource that is final.
             await browser.until("return window.updates.readyState === 2", what="the browser gives up", timeout=30)
             self.assertGreater(time.time() - begun, 4)
+
+        return self.with_browser(test)
+
+    def test_a_page_that_shows_who_is_there(self) -> Deferred[None]:
+        """It reads the list, and keeps it with the updates from there on."""
+
+        async def test(gateway: Gateway, browser: Browser) -> None:
+            def named(name: str) -> str:
+                return minted(name, key=KEY.encode(), subscribe=[], payload={"name": name})
+
+            async def here(*names: str) -> None:
+                shown = "return window.here && JSON.stringify(window.here()) === arguments[0]"
+                await browser.until(shown, json.dumps(names, separators=(",", ":")), what=f"{names} are shown")
+
+            ann = await follow(gateway, named("ann"), "chat")
+            selectors = ["/.well-known/mercure/subscriptions", "/.well-known/mercure/subscriptions/chat{/subscriber}"]
+            await browser.run(WATCH, self.hub(gateway), minted("page", key=KEY.encode(), subscribe=selectors))
+            await here("ann")
+            bob = await follow(gateway, named("bob"), "chat")
+            await here("ann", "bob")
+            ann.close()
+            await here("bob")
+            bob.close()
+            await here()
 
         return self.with_browser(test)

@@ -50,6 +50,8 @@ class MercureWorld(World):
         self.keys = os.path.abspath(os.path.join(folder, "keys.json"))
         self.write_keys(jwk("HS256", 0))
         self.published: list[Event] = []
+        self.announced: list[Event] = []
+        """Events of the hub's own, which do not come back by themselves."""
         self.echo = True
         self.failure: BrokerUnavailable | None = None
         self.confirmed: Deferred[None] | None = None
@@ -68,6 +70,7 @@ class MercureWorld(World):
             wall_clock=lambda: NOW + self.clock.seconds(),
             run_in_thread=None,  # type: ignore[arg-type]  # no slow keys here
             randomness=Random(1),
+            tell=self.announced.append,
         )
         self.site = make_site(
             http=http,
