@@ -79,6 +79,11 @@ class StoreMisconfigured(AmqprouterError):
     """The document store cannot be used as configured (credentials, TLS, rights): mend ``[store]`` or the server."""
 
 
+class LimitsNotKept(AmqprouterError):
+    """Limits set by hand cannot be read or kept: look after the file or the document store that ``[scheduler]
+    overrides`` names, and set them again; the text says what is in force meanwhile."""
+
+
 class Unstorable(AmqprouterError):
     """A message cannot become a document, now or later: it is dead-lettered with `reason`, one of the words that
     docs/storage.rst explains; mend the device that sends such messages."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from twisted.cred.credentials import ICredentials
 from zope.interface import Attribute, Interface
@@ -17,6 +17,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from amqprouter.core.limit import Limit
     from amqprouter.core.message import Message
     from amqprouter.core.settlement import Settlement
 
@@ -51,6 +52,13 @@ class Identity:
     device_class: str = ""
     tenant: str = ""
     groups: tuple[str, ...] = ()
+
+
+class KeptLimits(NamedTuple):
+    """Limits by device, and what is wrong with the entries of other devices."""
+
+    limits: Mapping[str, Limit]
+    problems: Mapping[str, str]
 
 
 class IReloadable(Interface):
@@ -252,6 +260,47 @@ class IDocuments(Interface):
 
         :raises StoreUnavailable: there is no telling now.
         :raises StoreMisconfigured: nor later.
+        """
+
+
+class IRecords(Interface):
+    """Small collections that are read as a whole and changed one document at a time."""
+
+    def find_all(collection: str, most: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """Its documents, `most` of them at most.
+
+        :raises StoreUnavailable: there is no telling now.
+        :raises StoreMisconfigured: nor later.
+        """
+
+    def put(collection: str, document: Mapping[str, object]) -> Deferred[None]:
+        """Have this document there, in the place of one with its ``_id``; fires once that is so for good.
+
+        :raises StoreUnavailable: it may be there now, or not.
+        :raises StoreMisconfigured: it is not, nor will it be.
+        """
+
+    def remove(collection: str, key: str) -> Deferred[None]:
+        """Have no document with this ``_id`` there; as `put`."""
+
+
+class IKeepsLimits(Interface):
+    """Where limits that somebody set by hand are kept: see `amqprouter.kept_limits`."""
+
+    where: str = Attribute("what to call it for the operator")
+    is_shared: bool = Attribute("whether all gateways keep theirs there")
+
+    def read() -> Deferred[KeptLimits]:
+        """All that is kept.
+
+        :raises ConfigError: what is there makes no sense.
+        :raises LimitsNotKept: it cannot be read now.
+        """
+
+    def keep(device: str, limit: Limit | None) -> Deferred[None]:
+        """Keep a device's limit, or with None no longer; fires once it is kept.
+
+        :raises LimitsNotKept: it may be kept, or not.
         """
 
 

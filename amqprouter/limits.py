@@ -12,8 +12,8 @@ from twisted.web import http
 from amqprouter.core.device_id import valid_device_id
 from amqprouter.core.limit import LEGAL, Limit
 from amqprouter.core.scheduler import Scheduler
-from amqprouter.errors import ControlRefused
-from amqprouter.overrides import Overrides
+from amqprouter.errors import ControlRefused, LimitsNotKept
+from amqprouter.overrides import LOOK_EVERY, Overrides
 from amqprouter.web.control import Command
 
 LONGEST = 512
@@ -21,7 +21,7 @@ LONGEST = 512
 
 
 class LimitCommands:
-    """The commands. `counts` are the scheduler's totals, `changed` lets go what a new limit has room for."""
+    """The commands. `counts` are the scheduler's totals."""
 
     _log = Logger()
 
@@ -31,13 +31,11 @@ class LimitCommands:
         overrides: Overrides,
         counts: Mapping[str, int],
         now: Callable[[], float],
-        changed: Callable[[], None],
     ) -> None:
         self._scheduler = scheduler
         self._overrides = overrides
         self._counts = counts
         self._now = now
-        self._changed = changed
 
     def commands(self) -> list[Command]:
         """All of them."""
@@ -49,13 +47,14 @@ class LimitCommands:
         ]
 
     def list(self) -> dict[str, object]:
-        """The limits that were set by hand, by device, and the file that keeps them."""
-        return {"limits": self._overrides.limits, "file": self._overrides.path}
+        """The limits that were set by hand, by device, and where they are kept."""
+        return {"limits": self._overrides.limits, **self._keeping()}
 
-    def set(self, device: str, limits: str) -> dict[str, object]:
+    async def set(self, device: str, limits: str) -> dict[str, object]:
         """Give a device limits of its own.
 
-        :raises ControlRefused: the device id or the limits make no sense, or too many devices have their own.
+        :raises ControlRefused: the device id or the limits make no sense, too many devices have their own, or they
+            cannot be kept.
         """
         self._check(device)
         if len(limits) > LONGEST:
@@ -64,15 +63,15 @@ class LimitCommands:
             limit = Limit.parse(limits)
         except ValueError as error:
             raise ControlRefused(http.BAD_REQUEST, f"{error}; legal: {LEGAL}") from None
-        return self._change(device, limit)
+        return await self._change(device, limit)
 
-    def clear(self, device: str) -> dict[str, object]:
+    async def clear(self, device: str) -> dict[str, object]:
         """Take a device's own limits away: those of its checker or class hold again.
 
-        :raises ControlRefused: the device id makes no sense.
+        :raises ControlRefused: the device id makes no sense, or what is kept cannot be changed.
         """
         self._check(device)
-        return self._change(device, None)
+        return await self._change(device, None)
 
     def explain(self, device: str) -> dict[str, object]:
         """All that bears on when the device's next message runs.
@@ -82,7 +81,11 @@ class LimitCommands:
         self._check(device)
         told = self._scheduler.explain(device, self._now())
         shadow = self._counts.get(f"shadow {told.device_class}", 0)
-        return {**asdict(told), "reason": told.reason, "class_shadow_count": shadow}
+        return {**asdict(told), "reason": told.reason, "class_shadow_count": shadow, **self._keeping()}
+
+    def _keeping(self) -> dict[str, object]:
+        kept = self._overrides.kept
+        return {"kept_in": "" if kept is None else kept.where, "is_shared": self._overrides.is_shared}
 
     def _check(self, device: str) -> None:
         if not valid_device_id(device):
@@ -92,12 +95,19 @@ class LimitCommands:
                 "space and characters that do not show",
             )
 
-    def _change(self, device: str, limit: Limit | None) -> dict[str, object]:
+    async def _change(self, device: str, limit: Limit | None) -> dict[str, object]:
         before = self._overrides.of(device)
         try:
-            problem = self._overrides.set(device, limit)
+            problem = await self._overrides.set(device, limit)
         except ValueError as error:
             raise ControlRefused(http.CONFLICT, str(error)) from None
+        except LimitsNotKept as error:
+            raise ControlRefused(
+                http.SERVICE_UNAVAILABLE,
+                f"the limits of {device} are as they were here ({before or 'none set by hand'}), for the new ones "
+                f"could not be kept: {error}; if they were kept all the same, they count within {LOOK_EVERY:g} s: see "
+                "'amqprouter limits ls', and try again",
+            ) from None
         after = self._overrides.of(device)
         self._log.info(
             "The limits of {device} set by hand are {after}; they were {before}",
@@ -105,5 +115,4 @@ class LimitCommands:
             after=after or "taken away",
             before=before or "not set",
         )
-        self._changed()
-        return {"device": device, "limits": after, "before": before, "not_kept": problem, "file": self._overrides.path}
+        return {"device": device, "limits": after, "before": before, "not_kept": problem, **self._keeping()}

@@ -1,53 +1,60 @@
-"""Limits that somebody set by hand for single devices: in force at once, and kept in a file for the next start.
+"""Limits that somebody set by hand for single devices: in force at once, and kept for the next start.
 
-The file is a JSON object of device ids and limits, such as ``{"meter-17": "100/s, 2000/min"}``. It is written beside
-itself, synced and renamed, so a crash leaves the old one or the new one. Who edits it by hand has it read with SIGHUP.
-The limits hold for this gateway: each has a file of its own.
+Theory of operation. What is kept where all gateways share it is looked at every `LOOK_EVERY` seconds, and what another
+gateway changed is in force by then. So a limit must be kept before it counts: one that is not would be gone at the next
+look. In a file of one's own nobody else changes anything, so a limit counts even if it cannot be kept.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from amqprouter.core.device_id import valid_device_id
 from amqprouter.core.limit import Limit
 from amqprouter.core.scheduler import MAX_OVERRIDES, Scheduler
-from amqprouter.errors import ConfigError
-from amqprouter.interfaces import IReloadable
+from amqprouter.errors import ConfigError, LimitsNotKept
+from amqprouter.interfaces import IKeepsLimits, IReloadable, KeptLimits
 
-MAX_BYTES = MAX_OVERRIDES * 1024
-"""Bytes of the file: ids of 255 bytes with limits of several windows, for as many devices as may have one."""
+LOOK_EVERY = 5.0
+"""Seconds between two looks at what other gateways changed. A look is one question, whose answer has a hundred bytes
+for each device with a limit of its own."""
 
 
 @implementer(IReloadable)
-class Overrides:
-    """The scheduler's overrides, and the file that they are kept in; an empty `path` means none.
+class Overrides(Service):
+    """The scheduler's overrides, and where they are kept; None for nowhere. As a service, it looks every now and then.
 
-    :param now: the scheduler's clock.
+    :param clock: provides ``seconds`` and ``callLater``; the scheduler's.
     :param let_go: is given the messages that would wait too long under a new limit; see `Scheduler.set_limit`.
+    :param changed: is called when a limit has changed: something may run by now.
     """
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(
         self,
-        path: str,
+        kept: IKeepsLimits | None,
         scheduler: Scheduler[Any],
-        now: Callable[[], float],
+        clock: Any,
         let_go: Callable[[Sequence[Any]], None],
+        changed: Callable[[], None],
     ) -> None:
-        self.path = path
+        self.kept = kept
         self._scheduler = scheduler
-        self._now = now
+        self._clock = clock
         self._let_go = let_go
+        self._changed = changed
+        self._changes = 0  # made here: what was read before one says nothing about it
+        self._trouble = ""
+        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self.look()))
+        self._looking.clock = clock
 
     @property
     def limits(self) -> Mapping[str, str]:
@@ -59,100 +66,106 @@ class Overrides:
         limit = self._scheduler.overrides.get(device)
         return "" if limit is None else limit.text
 
-    def reload(self) -> None:
-        """Read the file, and have what it says in force and nothing else. A missing one says nothing.
+    @property
+    def is_shared(self) -> bool:
+        """Whether what is set here counts on all gateways."""
+        return self.kept is not None and self.kept.is_shared
 
-        :raises ConfigError: it cannot be read or says what makes no sense; what was in force stays in force.
+    # What is kept.
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        if self.is_shared:
+            self._looking.start(LOOK_EVERY)
+
+    def stopService(self) -> None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._looking.running:
+            self._looking.stop()
+
+    def reload(self) -> None:
+        """Have what is kept in force, and nothing else; what all gateways share, as soon as it was read.
+
+        :raises ConfigError: the file makes no sense; what was in force stays in force.
         """
-        if not self.path:
+        if self.is_shared:
+            Deferred.fromCoroutine(self.look())
             return
-        limits = read_overrides(self.path)
-        for name in [name for name in self._scheduler.overrides if name not in limits]:
+        problems: list[Failure] = []
+        Deferred.fromCoroutine(self._read()).addErrback(problems.append)
+        for problem in problems:
+            problem.raiseException()
+
+    async def look(self) -> None:
+        """See what other gateways have changed."""
+        try:
+            await self._read()
+        except (ConfigError, LimitsNotKept) as error:
+            self._tell(f"{error}; the limits set by hand stay as they are here")
+
+    async def _read(self) -> None:
+        if self.kept is None:
+            return
+        before = self._changes
+        kept = await self.kept.read()
+        if self._changes == before:
+            self._use(kept)
+            self._tell("; ".join(kept.problems.values()))
+
+    def _use(self, kept: KeptLimits) -> None:
+        limits = kept.limits
+        changed = 0
+        for name in [name for name in self._scheduler.overrides if name not in limits and name not in kept.problems]:
             self._put(name, None)
+            changed += 1
         for name, limit in limits.items():
             if self.of(name) != limit.text:
                 self._put(name, limit)
-        if limits:
-            self._log.info(
-                "{count} devices have limits that were set by hand, in {path}", count=len(limits), path=self.path
+                changed += 1
+        if changed and self.kept is not None:
+            self.log.info(
+                "{count} devices have limits that were set by hand, by {where}",
+                count=len(self._scheduler.overrides),
+                where=self.kept.where,
             )
+            self._changed()
 
-    def set(self, device: str, limit: Limit | None) -> str:
-        """Put a limit in force, or take it away with None. Returns why it is not kept in the file; empty when it is.
+    def _tell(self, trouble: str) -> None:
+        """Say in the log what is wrong, once."""
+        if trouble and trouble != self._trouble:
+            self.log.error("Limits set by hand: {trouble}", trouble=trouble)
+        elif self._trouble and not trouble:
+            self.log.info("Limits set by hand can be read again")
+        self._trouble = trouble
 
+    # What is changed.
+
+    async def set(self, device: str, limit: Limit | None) -> str:
+        """Put a limit in force, or take it away with None. Returns why it lasts only until the next start; empty when
+        it is kept.
+
+        :raises LimitsNotKept: it is not in force, for it cannot be kept where all gateways share it.
         :raises ValueError: too many devices have one.
         """
+        overrides = self._scheduler.overrides
+        if limit is not None and device not in overrides and len(overrides) >= MAX_OVERRIDES:
+            raise ValueError(f"{MAX_OVERRIDES} devices have limits of their own already; make a class for them")
+        problem = "[scheduler] overrides is empty"
+        if self.kept is not None:
+            problem = ""
+            try:
+                await self.kept.keep(device, limit)
+            except LimitsNotKept as error:
+                if self.kept.is_shared:
+                    raise
+                problem = str(error)
+                self.log.error("Limits set by hand are not kept: {problem}", problem=problem)
+        self._changes += 1
         self._put(device, limit)
-        if not self.path:
-            return "[scheduler] overrides is empty"
-        try:
-            _write(self.path, json.dumps(self.limits, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        except OSError as error:
-            self._log.error("Limits set by hand are not kept: {path}: {error}", path=self.path, error=error.strerror)
-            return f"{self.path}: {error.strerror or error}"
-        return ""
+        self._changed()
+        return problem
 
     def _put(self, device: str, limit: Limit | None) -> None:
-        over = self._scheduler.set_limit(device, limit, self._now())
+        over = self._scheduler.set_limit(device, limit, self._clock.seconds())
         if over:
             self._let_go(over)
-
-
-def read_overrides(path: str) -> dict[str, Limit]:
-    """The limits in a file; none where there is no file.
-
-    :raises ConfigError: with a line for each problem.
-    """
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigError([f"{path}: {error.strerror or error}; it holds the limits set by hand"]) from None
-    remedy = f"mend it, or move it away and set them again: {path}"
-    if len(content) > MAX_BYTES:
-        raise ConfigError([f"the file of limits set by hand has over {MAX_BYTES} bytes; {remedy}"])
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([f"the file of limits set by hand is not JSON ({error}); {remedy}"]) from None
-    if not isinstance(entries, dict) or not all(isinstance(text, str) for text in entries.values()):
-        raise ConfigError([f"the file of limits set by hand is no JSON object of device ids and limits; {remedy}"])
-    if len(entries) > MAX_OVERRIDES:
-        raise ConfigError([f"limits set by hand for over {MAX_OVERRIDES} devices; {remedy}"])
-    limits, problems = {}, []
-    for device, text in entries.items():
-        try:
-            limits[device] = Limit.parse(text)
-        except ValueError as error:
-            problems.append(f"{path}: {device}: {error}")
-        if not valid_device_id(device):
-            problems.append(f"{path}: {device!r} is no device id")
-    if problems:
-        raise ConfigError(problems)
-    return limits
-
-
-def _write(path: str, text: str) -> None:
-    """Put a file with this text in the place of `path`.
-
-    :raises OSError: it is as it was.
-    """
-    folder = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=".limits-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)  # the rename is in it
-    finally:
-        os.close(directory)

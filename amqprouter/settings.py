@@ -148,7 +148,8 @@ class SchedulerSettings:
     gateway_limits: str = ""
     """Limits of all devices of this gateway together; none when empty."""
     overrides: str = "/var/lib/amqprouter/limits.json"
-    """File that keeps the limits set by hand; empty means that they last until the restart."""
+    """File, or ``mongodb:COLLECTION``, that keeps the limits set by hand; empty: they last until the restart. Unless it
+    is set, ``mongodb:limits`` where a device checker is ``mongodb:``."""
     limit_events: float = 10.0
     """Seconds between two events that tell of one device's limits; 0 turns these events off."""
 

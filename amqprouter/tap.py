@@ -46,6 +46,7 @@ from amqprouter.core.settlement import Settlement
 from amqprouter.errors import ConfigError
 from amqprouter.gates import device_lots, park_and_gate, park_held
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
+from amqprouter.kept_limits import keeps_limits
 from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
 from amqprouter.logs import make_observer
@@ -169,7 +170,7 @@ def build(
         reactor,
         clock,
         targets=rules.targets,
-        needs_store=reads_documents(settings.auth),
+        needs_store=reads_documents(settings.auth) or settings.scheduler.overrides.startswith("mongodb:"),
         names=topology.names,
         publisher=publisher,
         outgoing=outgoing,
@@ -225,8 +226,13 @@ def build(
     def let_go(over: Sequence[Settlement]) -> None:
         pipeline.park(over)
 
-    overrides = Overrides(settings.scheduler.overrides, scheduler, clock.seconds, let_go)
-    overrides.reload()
+    def changed() -> None:
+        pipeline.wake()
+
+    kept = keeps_limits(settings.scheduler.overrides, store)
+    overrides = Overrides(kept, scheduler, clock, let_go, changed)
+    if not overrides.is_shared:
+        overrides.reload()
     announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
     throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)
     quarantine = BrokerQuarantine(publisher, topology.names, outgoing, wall_clock)
@@ -310,6 +316,7 @@ def build(
     ]
 
     web = MultiService()
+    overrides.setServiceParent(web)  # type: ignore[no-untyped-call]
     for service in (
         web_service(
             settings,
@@ -347,7 +354,7 @@ def build(
         reloader,
         StatusReport(counters, (*gauges, *hub_gauges(hub)), readiness, reactor),
         top_devices,
-        LimitCommands(scheduler, overrides, counters.scheduled, clock.seconds, pipeline.wake).commands(),
+        LimitCommands(scheduler, overrides, counters.scheduled, clock.seconds).commands(),
         flushed=(hub.reload, mercure.recheck),
     )
     return Daemon(

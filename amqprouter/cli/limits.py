@@ -15,9 +15,9 @@ Look at, and change, how much single devices may send, while the daemon runs.
 
 `set` gives a device limits of its own, whatever its class or checker says, and at once: text as in [class NAME],
 such as '100/s, 2000/min' or '1MB/s burst 5MB', or none for no limit. `clear` takes them away again. The daemon keeps
-them in the file [scheduler] overrides for its next start. They count on this gateway only; with several, set them on
-each. `ls` lists them. `explain` says which limits hold for a device, how much of them is left, which one holds it up,
-and when to try again.
+them for its next start: see [scheduler] overrides. Kept in a file they count on this gateway only; with several, set
+them on each. Kept in the document store they count on all gateways, on the others within 5 seconds. `ls` lists them.
+`explain` says which limits hold for a device, how much of them is left, which one holds it up, and when to try again.
 
 examples:
   amqprouter limits set meter-17 '100/s, 2000/min'
@@ -61,10 +61,11 @@ def run(options: argparse.Namespace) -> int:
 async def _change(reactor: Any, socket: str, action: str, arguments: dict[str, str]) -> int:
     answer = await ask(reactor, socket, "POST", f"/limits/{action}", arguments)
     device, limits, before = answer["device"], answer["limits"], answer["before"]
+    where = "; on the other gateways within 5 s" if answer["is_shared"] else ", on this gateway only"
     if limits:
-        print(f"{device}: {limits}, from now on, on this gateway only" + (f" (it was {before})" if before else ""))
+        print(f"{device}: {limits}, from now on{where}" + (f" (it was {before})" if before else ""))
     elif before:
-        print(f"{device}: what was set by hand ({before}) is taken away; its checker's or class's limits hold")
+        print(f"{device}: what was set by hand ({before}) is taken away{where}; its checker's or class's limits hold")
     else:
         print(f"{device}: nothing was set by hand")
     if answer["not_kept"] and (limits or before):
@@ -80,7 +81,7 @@ async def _list(reactor: Any, socket: str, as_json: bool) -> int:
     width = max(map(len, answer["limits"]), default=0)
     for device, limits in sorted(answer["limits"].items()):
         print(f"{device:<{width}}  {limits}")
-    if not answer["file"]:
+    if not answer["kept_in"]:
         complain("[scheduler] overrides is empty: what is set lasts until the daemon's restart")
     return DONE
 
@@ -101,14 +102,15 @@ def explanation_lines(told: dict[str, Any]) -> Iterator[str]:
         yield "  it has sent nothing of late; what its checker grants it is known when it does"
     if told["limits"]:
         yield f"  {'limit':<28} {'of':<32} {'left':>10}  room for one more"
+    by_hand = "set by hand, on all gateways" if told["is_shared"] else "set by hand, on this gateway only"
     for limit in told["limits"]:
         notes = " (only counts)" if limit["is_shadow"] else ""
         if told["is_override"] and limit["key"].startswith("device "):
-            notes += " (set by hand, on this gateway only)"
+            notes += f" ({by_hand})"
         wait = f"in {limit['retry_after']:.3g} s" if limit["retry_after"] else "now"
         yield f"  {printable(limit['text']):<28} {printable(limit['key']):<32} {limit['left']:>10.4g}  {wait}{notes}"
     if not told["limits"]:
-        yield "  no limit holds" + (": set by hand, on this gateway only" if told["is_override"] else "")
+        yield "  no limit holds" + (f": {by_hand}" if told["is_override"] else "")
     waiting = f"{told['waiting']} messages wait" + (
         f", the first for {told['oldest']:.3g} s" if told["waiting"] else ""
     )

@@ -31,7 +31,30 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_mercure(settings, problems)
     check_work(settings, problems)
     check_commands(settings, problems)
+    settings = _with_registry(settings, sections.get("scheduler", {}))
+    _check_limits_place(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
+
+
+def _with_registry(settings: Settings, texts: dict[str, str]) -> Settings:
+    """Where the devices' registry is a collection, limits set by hand are kept beside it, unless it is said where."""
+    if "overrides" in texts or not any(text.startswith("mongodb:") for text in settings.auth.device_checker):
+        return settings
+    scheduler = dataclasses.replace(settings.scheduler, overrides="mongodb:limits")
+    return dataclasses.replace(settings, scheduler=scheduler)
+
+
+def _check_limits_place(settings: Settings, problems: Problems) -> None:
+    """A document of limits takes the place of another one with the same id: they need a collection of their own."""
+    place = settings.scheduler.overrides
+    if not place.startswith("mongodb:") or problems.concern(("scheduler", "overrides")):
+        return
+    others = [*settings.auth.device_checker, *settings.auth.user_checker]
+    others += [target for route in settings.routes for target in route.targets if target.startswith("store:")]
+    for other in others:
+        if other.partition(":")[0] in ("mongodb", "store") and other.partition(":")[2] == place.partition(":")[2]:
+            problem = f"the collection is in use already, by {other}"
+            problems.in_option("scheduler", "overrides", place, problem, "a collection of its own")
 
 
 def _with_uri_options(settings: Settings, texts: dict[str, str], problems: Problems) -> Settings:

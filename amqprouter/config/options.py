@@ -10,8 +10,8 @@ import re
 from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
 from amqprouter.config.paths import (
     FilePath,
+    LimitsPlace,
     SocketPath,
-    StatePath,
     check_certificates,
     check_key,
     check_password,
@@ -152,7 +152,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_devices": Integer(1, 100_000_000),
         "tenant_limits": OrEmpty(LIMITS, "none"),
         "gateway_limits": OrEmpty(LIMITS, "none"),
-        "overrides": OrEmpty(StatePath(), "limits set by hand last until the restart"),
+        "overrides": OrEmpty(LimitsPlace(), "limits set by hand last until the restart"),
         "limit_events": Duration(0, most=86_400),
     },
     "store": {

@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from amqprouter.config.values import Kind, Surroundings, located
+from amqprouter.core.target import Target
 
 _URL_SECRET = re.compile(rb"[A-Za-z0-9_-]{16,128}").fullmatch
 _LARGEST = 1 << 20
@@ -94,6 +95,20 @@ class StatePath(Kind):
             if path.exists() and not path.is_file():
                 raise ValueError(f"{path} is there, and is no file")
         return str(path)
+
+
+@dataclass(frozen=True)
+class LimitsPlace(Kind):
+    """Where limits set by hand are kept: a file to be made, or a collection of the document store."""
+
+    legal: str = f"{StatePath.legal}, or mongodb:COLLECTION"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        kind, _, collection = text.partition(":")
+        if kind != "mongodb":
+            return str(StatePath().read(text, surroundings))
+        Target.parse(f"store:{collection}")
+        return text
 
 
 def _is_credential(path: Path, surroundings: Surroundings) -> bool:

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from amqprouter.errors import StoreUnavailable
-from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteOutcome, WriteResult
+from amqprouter.interfaces import IDocuments, IReadiness, IRecords, IStore, WriteOutcome, WriteResult
 from amqprouter.storage.document import MAX_BYTES
 from amqprouter.storage.encoding import encoded
 
@@ -35,7 +35,7 @@ def _refuse_nothing(document: Mapping[str, object]) -> str:
     return ""
 
 
-@implementer(IStore, IDocuments, IReadiness)
+@implementer(IStore, IDocuments, IRecords, IReadiness)
 class MemoryStore:
     """Collections in memory.
 
@@ -62,6 +62,26 @@ class MemoryStore:
         if self.problem():
             return fail(StoreUnavailable(self.problem()))
         return succeed(self.collections.get(collection, {}).get(key))
+
+    def find_all(self, collection: str, most: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See `IRecords`."""
+        if self.problem():
+            return fail(StoreUnavailable(self.problem()))
+        return succeed(list(self.collections.get(collection, {}).values())[:most])
+
+    def put(self, collection: str, document: Mapping[str, object]) -> Deferred[None]:
+        """See `IRecords`."""
+        return self._changed(lambda: self.collections.setdefault(collection, {}).update({document["_id"]: document}))
+
+    def remove(self, collection: str, key: str) -> Deferred[None]:
+        """See `IRecords`."""
+        return self._changed(lambda: self.collections.get(collection, {}).pop(key, None))
+
+    def _changed(self, change: Callable[[], object]) -> Deferred[None]:
+        if self._closed or self.trouble in (Trouble.UNAVAILABLE, Trouble.SILENT):
+            return fail(StoreUnavailable(self.problem()))
+        change()
+        return succeed(None) if self.trouble is Trouble.NONE else fail(StoreUnavailable("the answer was lost"))
 
     def insert(self, collection: str, documents: Sequence[Mapping[str, object]]) -> Deferred[list[WriteResult]]:
         """See `IStore`."""

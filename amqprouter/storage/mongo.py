@@ -15,13 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable
-from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteResult
+from amqprouter.interfaces import IDocuments, IReadiness, IRecords, IStore, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage import mongo_indexes
 from amqprouter.storage.document import MAX_BYTES
 from amqprouter.storage.encoding import encoded
 from amqprouter.storage.mongo_address import read_address
-from amqprouter.storage.mongo_reply import PASSING, UNAUTHORIZED, describe, results
+from amqprouter.storage.mongo_reply import PASSING, UNAUTHORIZED, check_change, describe, results
 
 if TYPE_CHECKING:
     from amqprouter.storage.mongo_link import MongoLink
@@ -36,7 +36,7 @@ _NO_COLLECTION = 26
 """NamespaceNotFound: the collection is yet to be made, which the first index does."""
 
 
-@implementer(IStore, IDocuments, IReadiness)
+@implementer(IStore, IDocuments, IRecords, IReadiness)
 class MongoStore:
     """Collections of one MongoDB database.
 
@@ -78,6 +78,20 @@ class MongoStore:
     def find_one(self, collection: str, key: str) -> Deferred[Mapping[str, Any] | None]:
         """See `IDocuments`."""
         return Deferred.fromCoroutine(self._find_one(collection, key))
+
+    def find_all(self, collection: str, most: int) -> Deferred[Sequence[Mapping[str, Any]]]:
+        """See `IRecords`; in one reply, so no more than the 16 MiB that one can hold."""
+        return Deferred.fromCoroutine(self._find(collection, {}, most))
+
+    def put(self, collection: str, document: Mapping[str, object]) -> Deferred[None]:
+        """See `IRecords`."""
+        update = {"q": {"_id": document["_id"]}, "u": document, "upsert": True}
+        return Deferred.fromCoroutine(self._change({"update": collection, "updates": [update]}))
+
+    def remove(self, collection: str, key: str) -> Deferred[None]:
+        """See `IRecords`."""
+        deletion = {"q": {"_id": key}, "limit": 1}
+        return Deferred.fromCoroutine(self._change({"delete": collection, "deletes": [deletion]}))
 
     def close(self) -> Deferred[None]:
         """See `IStore`; a closed store stays so."""
@@ -153,13 +167,21 @@ class MongoStore:
                 raise _refusal(link, f"{next(iter(command))} of {collection}", reply)
 
     async def _find_one(self, collection: str, key: str) -> Mapping[str, Any] | None:
+        found = await self._find(collection, {"_id": key}, 1)
+        return found[0] if found else None
+
+    async def _find(self, collection: str, wanted: Mapping[str, Any], most: int) -> Sequence[Mapping[str, Any]]:
         link = await self._connected()
-        command = {"find": collection, "filter": {"_id": key}, "limit": 1, "singleBatch": True}
+        command = {"find": collection, "filter": wanted, "limit": most, "batchSize": most, "singleBatch": True}
         reply = await link.command({**command, "$db": self._settings.database})
         if not reply.get("ok"):
             raise _refusal(link, f"reading {collection}", reply)
         found: list[Mapping[str, Any]] = reply["cursor"]["firstBatch"]
-        return found[0] if found else None
+        return found
+
+    async def _change(self, command: Mapping[str, object]) -> None:
+        link = await self._connected()
+        check_change(await link.command({**command, "writeConcern": self._concern, "$db": self._settings.database}))
 
     async def _insert(self, collection: str, documents: Sequence[Mapping[str, object]]) -> list[WriteResult]:
         link = await self._connected()

@@ -38,12 +38,7 @@ def results(reply: Mapping[str, Any], count: int) -> list[WriteResult]:
 
     :raises StoreUnavailable: the reply does not say that they are stored for good.
     """
-    if not reply.get("ok"):
-        raise StoreUnavailable(describe(reply))
-    concern = reply.get("writeConcernError") or reply.get("writeConcernErrors")
-    if concern:
-        first = concern[0] if isinstance(concern, list) else concern
-        raise StoreUnavailable(f"the write concern was not met: {describe(first)}")
+    _check_concern(reply)
     errors: Sequence[Mapping[str, Any]] = reply.get("writeErrors") or ()
     if reply.get("n") != count - len(errors):
         raise StoreUnavailable(f"{reply.get('n')} of {count} documents stored, and {len(errors)} errors named")
@@ -51,6 +46,25 @@ def results(reply: Mapping[str, Any], count: int) -> list[WriteResult]:
     for error in errors:
         outcome[error["index"]] = _result(error)
     return outcome
+
+
+def check_change(reply: Mapping[str, Any]) -> None:
+    """See that an update or a deletion took place.
+
+    :raises StoreUnavailable: the reply does not say that it did, for good.
+    """
+    _check_concern(reply)
+    for error in reply.get("writeErrors") or ():
+        raise StoreUnavailable(describe(error))
+
+
+def _check_concern(reply: Mapping[str, Any]) -> None:
+    if not reply.get("ok"):
+        raise StoreUnavailable(describe(reply))
+    concern = reply.get("writeConcernError") or reply.get("writeConcernErrors")
+    if concern:
+        first = concern[0] if isinstance(concern, list) else concern
+        raise StoreUnavailable(f"the write concern was not met: {describe(first)}")
 
 
 def _result(error: Mapping[str, Any]) -> WriteResult:

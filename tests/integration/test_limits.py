@@ -16,15 +16,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pymongo import MongoClient
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from amqprouter.kept_limits import LimitsCollection
 from tests.integration.test_cli import amqprouter
 from tests.integration.test_control import ControlTestCase
+from tests.integration.test_mongo import MongoTestCase
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import TestDatabase
 from tests.support.process import reactor, until
 from tests.support.servers import Vhost
+from tests.unit import kept_limits_contract
 
 
 class LimitsTests(ControlTestCase):
@@ -109,6 +113,80 @@ class LimitsTests(ControlTestCase):
             self.assertGreater(event["body"]["retry_after"], 0)
 
         return self.run_with(test, scheduler={"rate": 1, "burst": 2, "overrides": ""})
+
+
+class SharedLimitsTests(ControlTestCase):
+    """Kept in the document store, for two gateways."""
+
+    devices: tuple[str, ...] = ("dev1", "dev2")
+
+    def test_set_on_one_gateway_and_in_force_on_the_other(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            other_socket = str(self.folder / "other")
+            options = {**self.options, "control": {"socket": other_socket}}
+            second = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
+            second.devices(*self.devices)
+            await second.start()
+            try:
+                told = await self.says("limits", "set", "--socket", self.socket, "dev1", "5/min")
+                self.assertIn("dev1: 5/min, from now on; on the other gateways within 5 s", told)
+                self.assertEqual(database.documents("limits"), [{"_id": "dev1", "limits": "5/min"}])
+
+                async def listed(expected: str) -> None:
+                    async def so() -> bool:
+                        return await self.says("limits", "ls", "--socket", other_socket) == expected
+
+                    await until(so, what=f"the other gateway says {expected!r}", timeout=20, child=second.running)
+
+                await listed("dev1  5/min\n")
+                told = await self.says("limits", "explain", "dev1", "--socket", other_socket)
+                self.assertIn("(set by hand, on all gateways)", told)
+                # Whichever gateway has a message, it is the device's limit that counts.
+                await gateway.stop()
+                for number in range(8):
+                    fleet.reading("dev1", number)
+                await fleet.all_confirmed()
+                await second.metric_reaches("stored_total", 5)
+                await second.metric_reaches("waiting", 3)
+                await gateway.start()
+                self.assertEqual(await self.says("limits", "ls", "--socket", self.socket), "dev1  5/min\n")
+                told = await self.says("limits", "clear", "--socket", self.socket, "dev1")
+                self.assertIn("is taken away; on the other gateways within 5 s", told)
+                await second.metric_reaches("stored_total", 8)  # what waited there goes
+                await listed("")
+                if database.server is not None:
+                    database.server.kill()
+                    failed = await self.fails("limits", "set", "--socket", self.socket, "dev2", "1/s")
+                    self.assertIn("the limits of dev2 are as they were here (none set by hand)", failed.stderr)
+                    self.assertEqual(await self.says("limits", "ls", "--socket", self.socket), "")
+            finally:
+                await second.stop()
+
+        self.options: dict[str, Any] = {
+            "scheduler": {"overrides": "mongodb:limits"},
+            "store": {"timeout": 2},
+            "route_all": {"targets": "store:readings"},
+        }
+        return self.run_with(test, control=self.control, **self.options)
+
+
+class LimitsCollectionContractTests(kept_limits_contract.KeptLimitsContract, MongoTestCase):
+    """The collection on a real server."""
+
+    async def make(self) -> LimitsCollection:
+        self.real = self.store()
+        await self.real.connect()
+        return LimitsCollection(self.real, "limits")
+
+    async def put(self, entries: dict[str, Any]) -> None:
+        client: MongoClient[dict[str, Any]]
+        with MongoClient(self.database.uri) as client:
+            collection: Any = client[self.database.name]["limits"]
+            collection.delete_many({})
+            collection.insert_many([{"_id": device, "limits": text} for device, text in entries.items()])
+
+    async def break_down(self) -> None:
+        await self.real.close()
 
 
 class Terminal:

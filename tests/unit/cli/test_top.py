@@ -87,8 +87,8 @@ class TableTests(SynchronousTestCase):
 class ExplanationTests(SynchronousTestCase):
     TOLD: ClassVar[dict[str, Any]] = {
         "device": "dev1", "device_class": "default", "tenant": "acme", "state": "waiting for a limit",
-        "is_override": True, "waiting": 2, "oldest": 1.5, "in_flight": 1, "retry_after": 0.25, "is_known": True,
-        "reason": "100/s of device dev1, retry in 0.25 s", "class_shadow_count": 0,
+        "is_override": True, "is_shared": False, "waiting": 2, "oldest": 1.5, "in_flight": 1, "retry_after": 0.25,
+        "is_known": True, "reason": "100/s of device dev1, retry in 0.25 s", "class_shadow_count": 0,
         "limits": [
             {"key": "device dev1", "text": "100/s", "left": 0.75, "retry_after": 0.25, "is_shadow": False},
             {"key": "gateway", "text": "1MB/s", "left": 1e6, "retry_after": 0, "is_shadow": True},
@@ -105,6 +105,10 @@ class ExplanationTests(SynchronousTestCase):
             r"held up by 100/s of device dev1, retry in 0\.25 s",
         ):
             self.assertRegex(text, pattern)
+
+    def test_set_on_all_gateways(self) -> None:
+        text = "\n".join(explanation_lines({**self.TOLD, "is_shared": True}))
+        self.assertRegex(text, r"100/s +device dev1 .*\(set by hand, on all gateways\)")
 
     def test_a_stranger_without_limits(self) -> None:
         told = {**self.TOLD, "is_known": False, "limits": [], "reason": "", "waiting": 0, "class_shadow_count": 4}

@@ -401,6 +401,19 @@ class TogetherTests(ConfigTestCase):
         self.assertEqual(self.load(window + "[scheduler]\nmax_waiting = 39\n").scheduler.max_waiting, 39)
         self.assertIn("10 × 4 queues", self.problem(window + "[scheduler]\nmax_waiting = 40\n"))
 
+    def test_limits_set_by_hand_are_kept_beside_the_registry(self) -> None:
+        self.check_checker = lambda description, interface: None
+        registry = "[auth]\ndevice_checker = mongodb:devices\n"
+        place = "[scheduler]\noverrides ="
+        self.assertEqual(self.load(registry).scheduler.overrides, "mongodb:limits")
+        self.assertEqual(self.load(f"{registry}{place}\n").scheduler.overrides, "")
+        self.assertEqual(self.load(f"{registry}{place} /x/y.json\n").scheduler.overrides, "/x/y.json")
+        self.assertEqual(self.load(f"{place} mongodb:their.limits\n").scheduler.overrides, "mongodb:their.limits")
+        self.assertIn("in use already, by mongodb:devices", self.problem(f"{registry}{place} mongodb:devices\n"))
+        route = "[route all]\ntargets = store:limits\n"
+        self.assertIn("in use already, by store:limits", self.problem(registry + route))
+        self.assertIn("or mongodb:COLLECTION", self.problem(f"{place} mongodb:a$b\n"))
+
     def test_nothing_is_concluded_from_an_option_that_is_bad_itself(self) -> None:
         self.assertIn("shards", self.problem("[ingress]\nshards = 0\nprefetch = 1\n"))
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.errors import StoreUnavailable
-from amqprouter.interfaces import IDocuments, IReadiness, IStore, WriteOutcome
+from amqprouter.interfaces import IDocuments, IReadiness, IRecords, IStore, WriteOutcome
 
 STORED, DUPLICATE, REFUSED = WriteOutcome.STORED, WriteOutcome.DUPLICATE, WriteOutcome.REFUSED
 
@@ -89,6 +89,24 @@ class StoreContract(TestCase):
         for collection, key in (("things", "c"), ("things", "$where"), ("others", "a")):
             self.assertIsNone(await store.find_one(collection, key))
 
+    async def test_documents_are_put_and_removed(self) -> None:
+        store = await self.make_store()
+        verifyObject(IRecords, store)
+        self.assertEqual(await store.find_all("others", 10), [])
+        await store.remove("others", "a")
+        await store.put("things", {"_id": "a", "n": 1, "m": 1})
+        await store.put("things", {"_id": "b", "n": 2})
+        await store.put("things", {"_id": "a", "n": 3})
+        await store.put("things", {"_id": "c", "n": 4})
+        await store.remove("things", "b")
+        expected = {"a": {"_id": "a", "n": 3}, "c": {"_id": "c", "n": 4}}
+        self.assertEqual(await self.stored("things"), expected)
+        self.assertEqual({found["_id"]: found for found in await store.find_all("things", 10)}, expected)
+        self.assertEqual(len(await store.find_all("things", 1)), 1)
+        for number in range(300):
+            await store.put("many", {"_id": f"{number}"})
+        self.assertEqual(len(await store.find_all("many", 10_000)), 300)
+
     async def test_many_writes_at_once(self) -> None:
         store = await self.make_store()
         batches = [[{"_id": f"{batch}-{n}"} for n in range(100)] for batch in range(10)]
@@ -104,6 +122,9 @@ class StoreContract(TestCase):
             await store.insert("things", [{"_id": "a"}])
         with self.assertRaises(StoreUnavailable):
             await store.find_one("things", "a")
+        for change in (store.put("things", {"_id": "a"}), store.remove("things", "a"), store.find_all("things", 1)):
+            with self.assertRaises(StoreUnavailable):
+                await change
         with self.assertRaises(StoreUnavailable):
             await store.connect()
         self.assertIn("closed", store.problem())
