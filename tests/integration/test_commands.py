@@ -13,8 +13,8 @@ from twisted.internet.threads import deferToThread
 
 from amqprouter.cli.sse_reader import SseReader
 from amqprouter.core.properties import Properties
-from tests.integration.test_broker_auth import AskingBroker, amqp, gateway_of, publish, shared_broker
 from tests.integration.test_documented_permissions import _documented as documented
+from tests.support.asking_broker import AskingBroker, amqp, gateway_of, publish, shared_broker
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -364,6 +364,7 @@ class DeviceTests(GatewayTestCase):
                 client = MqttDevice(broker.mqtt_port, "dev1", SECRET)
                 self.addCleanup(lambda: Deferred.fromCoroutine(client.close()))
                 self.assertEqual(await client.connect(), "")
+                self.assertEqual((await post(gateway, "dev1/down/reboot", b"now"))[0].code, 404, "it does not listen")
                 self.assertTrue(await client.subscribe("dev1/down/#"))
                 self.assertEqual((await post(gateway, "dev1/down/reboot", b"now"))[0].code, 202)
 

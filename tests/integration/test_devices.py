@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties
 from amqprouter.settings import BrokerSettings
-from tests.integration.test_broker_auth import gateway_of, shared_broker
+from tests.support.asking_broker import gateway_of, shared_broker
 from tests.support.gateway import ROOT, SECRET, Fleet, Gateway, drain_queue
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase

@@ -53,16 +53,15 @@ async def declare_copies(channel: Channel, arguments: Mapping[str, Any] | None =
 
 
 @dataclass(frozen=True)
-class FaultBed:
-    """The parts, running; `fleet` and `operator` reach the broker directly and the gateway goes through `proxy`."""
+class Bed:
+    """The parts, running."""
 
     gateway: Gateway
-    proxy: FaultProxy
     fleet: Fleet
     broker: PrivateRabbitMQ
     vhost: str
     uri: str
-    """The broker's, for those who don't go through the proxy."""
+    """The broker's, for the fleet and the test itself."""
     database: TestDatabase
     random: random.Random
 
@@ -199,6 +198,13 @@ class FaultBed:
         return self.fleet.ledger.digest(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
+@dataclass(frozen=True)
+class FaultBed(Bed):
+    """The gateway goes through a proxy; `fleet` and `operator` reach the broker directly."""
+
+    proxy: FaultProxy
+
+
 @asynccontextmanager
 async def fault_bed(
     folder: Path,
@@ -241,7 +247,7 @@ async def fault_bed(
         gateway = Gateway(folder / "gateway", proxy.uri_of(own_uri), database.uri, database.name, **options)
         gateway.devices(*DEVICES)
         fleet = Fleet(uri)
-        bed = FaultBed(gateway, proxy, fleet, broker, vhost, uri, database, random.Random(seed))
+        bed = FaultBed(gateway, fleet, broker, vhost, uri, database, random.Random(seed), proxy)
         async with bed.operator() as channel:
             await declare_copies(channel, copies)
         try:

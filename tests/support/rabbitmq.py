@@ -3,7 +3,8 @@
 Theory of operation. RabbitMQ's start script is told where everything is through its environment (see the "File and
 Directory Locations" and "Networking" guides), which is made from scratch so that no system configuration leaks in.
 Node names are looked up at epmd, one for each host and port; ours gets a port, and so a name space, of its own, and
-is started first, in the foreground, for otherwise the node would start a daemon that nobody stops. The script becomes
+is started first, in the foreground, for otherwise the node would start a daemon that nobody stops. Nodes of a cluster
+share one, and the Erlang cookie that their tools need, too. The script becomes
 the Erlang VM by ``exec``, so that signals reach the VM itself. Debian's wrapper on the PATH insists on root and the
 ``rabbitmq`` account; the package's own script does not care, given a HOME for the Erlang cookie.
 """
@@ -38,6 +39,33 @@ missing = "" if (SCRIPTS / "rabbitmq-server").exists() and shutil.which("epmd") 
 """Why no node can be started here (a reason for `skip`); empty when one can."""
 
 
+class Epmd:
+    """A name server of Erlang nodes, on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (self.port,) = free_ports(1)
+        self._child: Child | None = None
+
+    async def start(self) -> None:
+        """Start it, unless it runs; returns when it answers."""
+        if self._child is not None and self._child.running:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = ["epmd", "-port", str(self.port), "-address", "127.0.0.1"]
+        self._child = Child(command, log=self.folder / "epmd.log", env={"LANG": "C.UTF-8"} | _inherited())
+        names = b"\x00\x01n"  # NAMES_REQ, which any epmd answers (Erlang distribution protocol)
+        await until(lambda: answers(self.port, names), what="epmd answers", timeout=10, child=self._child)
+
+    async def stop(self) -> None:
+        if self._child is not None:
+            await self._child.kill()  # it keeps nothing on disk
+
+
+def _inherited() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key in ("PATH", "AMQPROUTER_TEST_RUN")}
+
+
 class PrivateRabbitMQ:
     """One node with its own name, ports, data, logs and plugins, all under one folder; loopback only.
 
@@ -46,14 +74,23 @@ class PrivateRabbitMQ:
     """
 
     def __init__(
-        self, folder: Path, *, plugins: Sequence[str] = (CONSISTENT_HASH,), config: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        plugins: Sequence[str] = (CONSISTENT_HASH,),
+        config: Mapping[str, str] | None = None,
+        name: str = "private",
+        epmd: Epmd | None = None,
     ) -> None:
-        """`config` is further lines of rabbitmq.conf, such as ``{"consumer_timeout": "5000"}``."""
+        """`config` is further lines of rabbitmq.conf, such as ``{"consumer_timeout": "5000"}``; a node of a cluster has
+        a name of its own, and its cluster's `epmd`."""
         self.folder = folder.absolute()
-        self.port, self._distribution, self._epmd_port, *others = free_ports(3 + len(plugins))
+        self.name = f"{name}@localhost"
+        self.port, self._distribution, *others = free_ports(2 + len(plugins))
         self.plugin_ports = dict(zip(plugins, others, strict=True))
         self._config = dict(config or {})
-        self._epmd: Child | None = None
+        self._own_epmd = epmd is None
+        self._epmd = epmd or Epmd(self.folder)
         self._server: Child | None = None
 
     @property
@@ -70,6 +107,11 @@ class PrivateRabbitMQ:
         """The Erlang VM's process id."""
         return self._running().pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the node was started, and has not ended."""
+        return self._server is not None and self._server.running
+
     def _running(self) -> Child:
         if self._server is None:
             raise RuntimeError("the RabbitMQ node was not started")
@@ -79,11 +121,7 @@ class PrivateRabbitMQ:
         """Start the node; returns when it takes AMQP connections."""
         self._prepare()
         environment = self._environment()
-        if self._epmd is None or not self._epmd.running:
-            epmd = ["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"]
-            self._epmd = Child(epmd, log=self.folder / "epmd.log", env=environment)
-            names = b"\x00\x01n"  # NAMES_REQ, which any epmd answers (Erlang distribution protocol)
-            await until(lambda: answers(self._epmd_port, names), what="epmd answers", timeout=10, child=self._epmd)
+        await self._epmd.start()
         command = [str(SCRIPTS / "rabbitmq-server"), "-noinput", "+B", "i"]  # +B i: a terminal's ^C is not for the VM
         self._server = Child(command, log=self.folder / "rabbitmq.log", env=environment, cwd=self.folder)
         await until(
@@ -91,11 +129,11 @@ class PrivateRabbitMQ:
         )
 
     async def stop(self) -> None:
-        """Stop the node in order, and its epmd; nothing is left running."""
+        """Stop the node in order, and its own epmd; nothing is left running."""
         if self._server is not None:
             await self._server.stop()
-        if self._epmd is not None:
-            await self._epmd.kill()  # it keeps nothing on disk
+        if self._own_epmd:
+            await self._epmd.stop()
 
     async def kill(self) -> None:
         """SIGKILL the Erlang VM: what a crash or a power cut leaves. `start` brings the node back."""
@@ -157,8 +195,8 @@ class PrivateRabbitMQ:
         return {row["name"]: row[column] for row in rows}
 
     def _prepare(self) -> None:
-        for name in ("home", "data", "log", "conf.d"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for folder in (self._epmd.folder / "home", *(self.folder / name for name in ("data", "log", "conf.d"))):
+            folder.mkdir(parents=True, exist_ok=True)
         lines = [
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
             "log.file = false",
@@ -176,13 +214,12 @@ class PrivateRabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         folder = self.folder
-        inherited = {key: value for key, value in os.environ.items() if key in ("PATH", "AMQPROUTER_TEST_RUN")}
-        return inherited | {
-            "HOME": str(folder / "home"),
+        return _inherited() | {
+            "HOME": str(self._epmd.folder / "home"),
             "LANG": "C.UTF-8",  # the command-line tools warn about any other encoding
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": "private@localhost",
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_DIST_PORT": str(self._distribution),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(PORTS_FOR_TOOLS.start),
             "RABBITMQ_CTL_DIST_PORT_MAX": str(PORTS_FOR_TOOLS.stop - 1),
