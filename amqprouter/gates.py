@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from amqprouter.amqp.address import account_of
 from amqprouter.amqp.device_lots import DeviceLots
 from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
@@ -33,6 +34,7 @@ def device_lots(
         publisher,
         counters,
         prefix=settings.topology.prefix,
+        account=account_of(settings.broker),
         queue_type=settings.topology.queue_type,
         max_parked=settings.limits.max_parked_per_device,
         random=random,
@@ -80,6 +82,7 @@ def park_and_gate(
         publisher,
         counters,
         prefix=settings.topology.prefix,
+        account=account_of(settings.broker),
         queue_type=settings.topology.queue_type,
         max_parked=limits.max_parked,
         random=random,

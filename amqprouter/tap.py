@@ -161,7 +161,8 @@ def build(
     hashing = HashingThreads(reactor)
 
     topology = Topology(settings.topology, settings.ingress, settings.events)
-    outgoing = Outgoing(settings.auth.secret_header, settings.auth.signature_header)
+    account = account_of(settings.broker)
+    outgoing = Outgoing(settings.auth.secret_header, settings.auth.signature_header, account=account)
     publisher = Publisher(clock, counters, max_attempts=settings.limits.max_attempts, random=randomness.random)
 
     rules = RuleSet(settings.routes)
@@ -246,7 +247,7 @@ def build(
         targets={target: gates[target] for target in rules.targets},
         quarantine=quarantine,
         by_id_exchange=topology.names.by_id,
-        replays=Replays(topology.names.replay, account_of(settings.broker)),
+        replays=Replays(topology.names.replay, account),
         limits=settings.limits,
         counters=counters,
         random=randomness.random,

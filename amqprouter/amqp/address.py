@@ -71,9 +71,10 @@ def addresses_for(reactor: Any, settings: BrokerSettings, random: Callable[[], f
 
 
 def account_of(settings: BrokerSettings) -> str:
-    """The name of the account that these settings log in with; empty where a client certificate names it and
-    ``username`` does not say it too."""
-    return settings.username or parse_amqp_uri(settings.uri).username
+    """The name of the account that these settings log in with, as a ``user_id`` has it; empty where a client
+    certificate names it and ``username`` does not say it too."""
+    name = settings.username or parse_amqp_uri(settings.uri).username
+    return name if len(name.encode()) <= 255 else ""  # too long for the property
 
 
 def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:

@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.message import Message
-from amqprouter.core.parked_message import parked_message, parked_properties
+from amqprouter.core.parked_message import parked_by, parked_message, parked_properties
 from amqprouter.core.properties import Properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery
@@ -76,6 +76,11 @@ class Lot:
         """What orders the messages going in."""
 
     # See `ILot`.
+
+    @property
+    def account(self) -> str:
+        """Whose word counts for what is in the lot."""
+        return self._parking.account
 
     @property
     def backlog(self) -> int:
@@ -163,11 +168,16 @@ class Lot:
         self._unsettled += 1
         try:
             message = parked_message(delivery.properties, delivery.body)
+            ours = parked_by(delivery.properties, self.account)
         except ValueError as error:
             stranger = Message("", "", delivery.body, Properties(delivery.properties), routing_key=self.queue.encode())
             Settlement(stranger, delivery.delivery_tag, ledger, self._settled).refused(f"not parked: {error}")
             return
         settlement = Settlement(message, delivery.delivery_tag, ledger, self._settled)
+        if not ours:
+            message.verdict = None
+            settlement.refused("not parked: the broker does not vouch for our account as its sender")
+            return
         assert self._receive is not None, "nobody takes what comes out of this lot"
         self._receive(message, settlement)
 
@@ -195,7 +205,7 @@ class _Entrance:
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
-            properties = parked_properties(message)
+            properties = parked_properties(message, self._lot.account)
         except Unencodable as error:
             self.refused(settlement, f"unencodable: {error}")
             return

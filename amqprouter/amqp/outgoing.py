@@ -2,8 +2,9 @@
 
 A device must not steer the broker through us (CC and BCC headers, expiration, priority, reply-to), claim a history that
 it does not have (x-death), or speak in our name (``x-amqprouter-…``); its secret or signature ends here. ``user_id``
-has to go since the broker compares it with the connection's user, which is now ours, and would close the channel. The
-rest, headers and properties alike, is passed on byte for byte.
+has to go since the broker compares it with the connection's user, which is now ours, and would close the channel; what
+goes into quarantine has ours in its place, so that nobody else's story about a message is believed there. The rest,
+headers and properties alike, is passed on byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from amqprouter.core import field_table
 from amqprouter.core.event import KEY_HEADER
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
-from amqprouter.core.properties import encode_properties, flag_mask
+from amqprouter.core.properties import encode_properties, flag_mask, with_user_id
 from amqprouter.core.story import (
     AT,
     CHECKER,
@@ -39,9 +40,15 @@ _device_entry = lru_cache(maxsize=16_384)(field_table.encode_entry)
 
 
 class Outgoing:
-    """Makes outgoing properties; `proof_headers` are the names of the headers with the device's secret or signature."""
+    """Makes outgoing properties.
 
-    def __init__(self, *proof_headers: str) -> None:
+    :param proof_headers: the names of the headers with the device's secret or signature.
+    :param account: the daemon's on the broker, which stands under what it tells of a message in quarantine; empty when
+        it is not known.
+    """
+
+    def __init__(self, *proof_headers: str, account: str = "") -> None:
+        self._account = account
         names = (*_BROKER_HEADERS, *NAMES, "x-delivery-count", *proof_headers)
         self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
 
@@ -91,19 +98,20 @@ class Outgoing:
                 headers[IDENTITY] = text
         try:
             entries = b"".join(field_table.encode_entry(name, value) for name, value in headers.items())
-            return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+            told = message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+            return with_user_id(told, self._account.encode())
         except ValueError:
-            return encode_properties(headers=headers)
+            return encode_properties(headers=headers, user_id=self._account)
 
-    @staticmethod
-    def story_only(message: Message, reason: str, at: float) -> bytes:
+    def story_only(self, message: Message, reason: str, at: float) -> bytes:
         """For a message whose own properties cannot be sent again: the reason and the claimed device."""
         return encode_properties(
             headers={
                 REASON: _short(reason),
                 AT: datetime.fromtimestamp(int(at), timezone.utc),
                 DEVICE: message.device,
-            }
+            },
+            user_id=self._account,
         )
 
 

@@ -5,9 +5,9 @@
     park ──publish, confirmed──► <prefix>.parked.<kind>.<name> ──consume──► back, in order, each acked when settled
 
 House rules. A parked message is settled at its source after the broker's confirm, so it is always in one queue or the
-other. Only the daemon writes to these queues, over the default exchange, and what comes out of them over its own
-consumer is believed without being authenticated again: the device was proven before (see
-`amqprouter.core.parked_message`).
+other. Only the daemon writes to these queues, over the default exchange, and what comes out of them with its account
+for a sender is believed without being authenticated again: the device was proven before (see
+`amqprouter.core.parked_message`). Anything else that is in them goes to the dead letters, unproven.
 
 Theory of operation. A `Lot` is one such queue. It is declared when the first message is parked, or found when the
 daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an earlier
@@ -71,6 +71,7 @@ class Parking:
     """All lots of one daemon.
 
     :param max_parked: messages in one lot.
+    :param account: the daemon's on the broker; empty when it is not known.
     :param wake: asks for a flush in the reactor's next turn.
     :param finish: is called with each settlement of a parked message once it is answered for; see
         `Pipeline.finish`.
@@ -88,11 +89,13 @@ class Parking:
         prefix: str,
         queue_type: str,
         max_parked: int,
+        account: str,
         random: Callable[[], float],
         wake: Callable[[], None],
         finish: Callable[[Settlement], None],
     ) -> None:
         self.counters = counters
+        self.account = account
         self._clock = clock
         self._publisher = publisher
         self._prefix = prefix

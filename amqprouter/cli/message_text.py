@@ -29,9 +29,12 @@ def message_lines(message: Quarantined, hidden_headers: Collection[str]) -> Iter
     for name, told in story.items():
         yield f"{name + ':':<14}{printable(told)}".rstrip()
     properties = Properties(message.delivery.properties)
+    passed_over = {"headers", "delivery_mode", "priority", "timestamp"}
+    if message.own_story and not message.stranger:
+        passed_over.add("user_id")  # the daemon's own, not the device's
     try:
         for name in NAMES:
-            if name not in ("headers", "delivery_mode", "priority", "timestamp") and (text := properties.text(name)):
+            if name not in passed_over and (text := properties.text(name)):
                 yield f"{name + ':':<14}{printable(text)}"
         if properties.timestamp is not None:
             yield f"{'timestamp:':<14}{properties.timestamp}"

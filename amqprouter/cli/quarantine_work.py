@@ -82,6 +82,7 @@ class QuarantineWork:
             position,
             unrouted=self._options.queue == "unrouted",
             user_id_counts="user-id" in self._settings.auth.accept,
+            account=account_of(self._settings.broker) if self._options.config else "",
         )
 
     # Actions.

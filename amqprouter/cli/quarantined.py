@@ -1,8 +1,10 @@
 """One message of a quarantine queue, as the operator sees it; and which of them are meant.
 
-The daemon's story headers are believed only in messages that the daemon itself quarantined. What the broker put into
-the dead letters (it has an ``x-death`` header, which the daemon strips) or into the unrouted queue is as a device sent
-it, and its headers may say anything; of those only what the broker knows counts: routing key, exchange, user id.
+The daemon's story headers are believed only in messages that the daemon itself quarantined: for those the broker
+vouches for its account as their sender (``user_id``). What the broker put into the dead letters (it has an ``x-death``
+header, which the daemon strips) or into the unrouted queue is as a device sent it, and its headers may say anything; of
+those only what the broker knows counts: routing key, exchange, user id. A story that somebody else put there proves
+nothing either.
 """
 
 from __future__ import annotations
@@ -37,17 +39,22 @@ class Quarantined:
     proven: bool = False
     """Whether the device had proven who it is."""
     own_story: bool = True
-    """Whether the daemon quarantined it, rather than the broker."""
+    """Whether the daemon quarantined it, or so it says, rather than the broker."""
+    stranger: bool = False
+    """Whether it only says so: it was sent by another account."""
     message_id: str = ""
     identity: str = ""
     """What a checker had said of the device, as the daemon wrote it down."""
 
     @classmethod
-    def read(cls, delivery: Delivery, position: int, *, unrouted: bool, user_id_counts: bool) -> Quarantined:
+    def read(
+        cls, delivery: Delivery, position: int, *, unrouted: bool, user_id_counts: bool, account: str = ""
+    ) -> Quarantined:
         """Never raises: malformed properties are no properties.
 
         :param unrouted: the queue is that of messages which no binding took.
         :param user_id_counts: whether the broker's word is a proof of identity (``[auth] accept``).
+        :param account: the daemon's, whose stories count; empty where it is not known.
         """
         properties = Properties(delivery.properties)
         try:
@@ -56,17 +63,18 @@ class Quarantined:
         except ValueError:
             headers, message_id, user_id = {}, "", None
         if not unrouted and "x-death" not in headers:
-            return cls._told(delivery, position, headers, message_id)
+            stranger = bool(account) and user_id != account
+            return cls._told(delivery, position, headers, message_id, stranger)
         device = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")[0]
         reason, at = ("unrouted", None) if unrouted else _death(headers)
         proven = user_id_counts and user_id == device
         exchange = delivery.exchange.decode("utf-8", "backslashreplace") if unrouted else ""
         checker = "user-id" if proven else ""
-        return cls(position, delivery, device, reason, at, exchange, checker, proven, False, message_id)
+        return cls(position, delivery, device, reason, at, exchange, checker, proven, False, False, message_id)
 
     @classmethod
     def _told(
-        cls, delivery: Delivery, position: int, headers: Mapping[str, FieldValue], message_id: str
+        cls, delivery: Delivery, position: int, headers: Mapping[str, FieldValue], message_id: str, stranger: bool
     ) -> Quarantined:
         at = headers.get(story.AT)
         names = story.DEVICE, story.REASON, story.EXCHANGE, story.CHECKER, story.IDENTITY
@@ -75,7 +83,11 @@ class Quarantined:
         )
         at = at if isinstance(at, datetime) else None
         proven = headers.get(story.PROVEN) is True
-        return cls(position, delivery, device, reason, at, exchange, checker, proven, True, message_id, identity)
+        if stranger:
+            checker, proven, identity = "", False, ""
+        return cls(
+            position, delivery, device, reason, at, exchange, checker, proven, True, stranger, message_id, identity
+        )
 
     @property
     def label(self) -> str:
@@ -119,6 +131,8 @@ class Quarantined:
             raise ValueError("its routing key was not kept")
         if self.label == "topic-too-long":
             raise ValueError("its routing key is too long for AMQP")
+        if self.stranger and not vouch:
+            raise ValueError("another account than the daemon's put it there; --vouch takes your word")
         if self.own_story and not self.proven and not vouch:
             raise ValueError("its device had not proven who it is, and its secret is gone; --vouch takes your word")
         told: dict[str, FieldValue] = {story.DEVICE: self.device, story.EXCHANGE: self.exchange}

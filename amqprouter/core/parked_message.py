@@ -3,8 +3,9 @@
 What the device sent, its properties and body, must come out byte for byte as it went in. But its properties cannot be
 the parked message's own: the broker acts on some (``expiration`` drops a message, ``CC`` copies it, ``user_id`` must be
 the publisher's). So they travel as bytes in one header, `PARKED`, next to what else the daemon knew of the message. The
-header is believed because of where it lies: in a queue that only the daemon writes to. What a device sends under this
-name is stripped when its message is passed on, and is no more than part of those bytes here.
+header is believed when the broker vouches for the daemon's own account as its writer; where that account's name is not
+known, because of where it lies: in a queue that only the daemon writes to. What a device sends under this name is
+stripped when its message is passed on, and is no more than part of those bytes here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from amqprouter.core.story import PARKED, identity_text, recalled
 _HEADER = PARKED.encode()
 
 
-def parked_properties(message: Message) -> bytes:
+def parked_properties(message: Message, account: str = "") -> bytes:
     """The properties of the parked message; its body is the message's.
 
+    :param account: the daemon's account on the broker; empty when it is not known.
     :raises Unencodable: the message holds something that cannot be written.
     """
     story: dict[str, FieldValue] = {
@@ -35,7 +37,15 @@ def parked_properties(message: Message) -> bytes:
     if message.verdict is not None:
         story["checker"] = message.verdict.checker
         story["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
-    return encode_properties(headers={PARKED: story})
+    return encode_properties(headers={PARKED: story}, user_id=account)
+
+
+def parked_by(properties: bytes, account: str) -> bool:
+    """Whether the daemon itself parked this, as far as can be told.
+
+    :raises ValueError: the properties are malformed.
+    """
+    return not account or Properties(properties).raw_text("user_id") == account.encode()
 
 
 def parked_message(properties: bytes, body: bytes) -> Message:

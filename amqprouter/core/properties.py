@@ -235,6 +235,21 @@ def flag_mask(*names: str) -> int:
     return mask
 
 
+def with_user_id(raw: bytes, user: bytes) -> bytes:
+    """These properties, which have no ``user_id``, with this one; as they are when it is empty.
+
+    :raises ValueError: they are malformed, or the name is over 255 bytes.
+    """
+    if not user:
+        return raw
+    if len(user) > 255:
+        raise ValueError("the account's name is over 255 bytes")
+    before = [end for index, (_, end) in Properties(raw).spans().items() if index < _INDEX["user_id"]]
+    at = max(before, default=2)
+    flags = (raw[0] << 8 | raw[1]) | _FLAG["user_id"]
+    return b"".join((_SHORT.pack(flags), raw[2:at], bytes((len(user),)), user, raw[at:]))
+
+
 def encode_properties(
     *,
     content_type: str = "",

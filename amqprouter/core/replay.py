@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from amqprouter.core.field_table import FieldValue, encode_entry
 from amqprouter.core.message import Message
-from amqprouter.core.properties import NAMES as PROPERTIES
-from amqprouter.core.properties import Properties, flag_mask
+from amqprouter.core.properties import Properties, flag_mask, with_user_id
 from amqprouter.core.story import CHECKER, DEVICE, EXCHANGE, IDENTITY, NAMES, PROVEN, Recalled, recalled
 from amqprouter.core.wire import Delivery
 
@@ -44,15 +43,7 @@ def enveloped(raw: bytes, user: str, story: Mapping[str, FieldValue]) -> bytes:
     """
     entries = b"".join(encode_entry(name, value) for name, value in story.items())
     raw = Properties(raw).spliced(_DROPPED, _ENVELOPE, entries)
-    name = user.encode()
-    if not name:
-        return raw
-    if len(name) > 255:
-        raise ValueError("the account's name is over 255 bytes")
-    before = [end for index, (_, end) in Properties(raw).spans().items() if index < PROPERTIES.index("user_id")]
-    at = max(before, default=2)
-    flags = (raw[0] << 8 | raw[1]) | _USER_ID
-    return b"".join((flags.to_bytes(2, "big"), raw[2:at], bytes((len(name),)), name, raw[at:]))
+    return with_user_id(raw, user.encode())
 
 
 class Replays:

@@ -14,7 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.core.message import Message
+from amqprouter.core.parked_message import parked_properties
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.replay import Vouched
 from amqprouter.core.wire import Delivery, encode_ack, encode_publish
 from amqprouter.settings import BrokerSettings
 from tests.support.auth_service import AuthService
@@ -150,6 +153,11 @@ class LongOutageTests(ServiceTestCase):
             for n in range(100):
                 properties = encode_properties(user_id="guest", message_id=f"g{n}")
                 channel.write(encode_publish(channel.id, b"devices", b"guest.up.x", properties, b"%d" % n, 4096))
+            # Somebody writes to the daemon's own queue what it would park, for a device that is proven.
+            forged = Message("dev1", "up.x", b"666", Properties(encode_properties(message_id="forged")))
+            forged.verdict = Vouched("secret")
+            properties = parked_properties(forged)
+            channel.write(encode_publish(channel.id, b"", b"amqprouter.parked.auth.held", properties, b"666", 4096))
             await gateway.metric_reaches("stored_total", 20 + 100)
             await connection.shut()
             self.assertEqual(await gateway.metric("rejected_total"), 0)
@@ -165,6 +173,9 @@ class LongOutageTests(ServiceTestCase):
             await until(all_there, what="everything is stored", timeout=60, child=gateway.running)
             rejected = await drain_queue(vhost.uri, "amqprouter.rejected", len(few))
             self.assertEqual({reason_of(d) for d in rejected}, {"bad-secret"})
+            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertIn("not parked", reason_of(dead))
+            self.assertNotIn("x-amqprouter-proven", Properties(dead.properties).headers)
             documents = sorted(database.documents("readings"), key=lambda document: document["received_at"])
             for device in few:
                 numbers = [document["body"]["n"] for document in documents if document["device"] == device]

@@ -98,6 +98,7 @@ class DocumentedPermissionsTests(TestCase):
             prefix=TopologySettings().prefix,
             queue_type=TopologySettings().queue_type,
             max_parked=10,
+            account="gateway",
             random=lambda: 0.5,
             wake=publisher.flush,
             finish=settled.callback,

@@ -220,7 +220,7 @@ class SafetyTests(RejectedTestCase):
             config = (gateway.folder / "config.ini").read_text()
             half = gateway.folder / "half.ini"
             half.write_text(config.replace("guest:guest", "half:half"))
-            refused = await amqprouter("rejected", "replay", "-c", str(half), "--all", "--yes", check=False)
+            refused = await amqprouter("rejected", "replay", "-c", str(half), "--all", "--yes", "--vouch", check=False)
             self.assertEqual((refused.status, refused.stdout), (1, "0 replayed\n"))
             self.assertRegex(refused.stderr, "does not take the first message: .*amqprouter.replay")
             await self.settles(vhost, REJECTED, 200)
@@ -239,7 +239,8 @@ class SafetyTests(RejectedTestCase):
         return self.run_with(test)
 
     def test_nobody_else_is_believed(self) -> Deferred[None]:
-        """Whoever may write to the replay exchange, but is not the daemon's account, has to prove who it is."""
+        """Whoever may write to the replay exchange, or to the quarantine, but is not the daemon's account, has to prove
+        who it is."""
 
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             await vhost.broker.add_user("evil", "evil")
@@ -255,11 +256,18 @@ class SafetyTests(RejectedTestCase):
             for user in ("", "evil"):
                 properties = encode_properties(headers=story, user_id=user)
                 await evil._publisher.send("amqprouter.replay", "dev1.up.x", properties, b"1")
-            await evil.close()
             await gateway.metric_reaches("rejected_total", 2)
             rows = await self.listed(gateway)
             self.assertEqual((rows[0]["reason"], rows[0]["proven"]), ("no-credential", False))
             self.assertEqual({row["exchange"] for row in rows}, {"amqprouter.replay"})
+            # Nor is a story that somebody else puts into quarantine, for the operator to replay.
+            for user in ("", "evil"):
+                properties = encode_properties(headers=story, user_id=user)
+                await evil._publisher.send("amqprouter.rejected", "dev1.up.x", properties, b"1")
+            await evil.close()
+            complaint = await self.fails(gateway, "replay", "--all", "--yes")
+            self.assertIn("2 left where they were: another account than the daemon's put it there", complaint)
+            self.assertEqual([row["proven"] for row in await self.listed(gateway)], [False] * 4)
             self.assertEqual(database.count("readings"), 0)
 
         return self.run_with(test)

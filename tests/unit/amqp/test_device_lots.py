@@ -73,6 +73,7 @@ class DeviceLotsTests(BrokerTestCase):
             prefix="p",
             queue_type=self.QUEUE_TYPE,
             max_parked=7,
+            account="gateway",
             random=lambda: 0.5,
             wake=lambda: None,
             finish=lambda settlement: None,

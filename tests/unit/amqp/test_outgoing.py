@@ -124,6 +124,15 @@ class OutgoingTests(SynchronousTestCase):
             headers = Properties(self.outgoing.quarantined(refused, "r", 0)).headers
             self.assertEqual(headers.get("x-amqprouter-identity"), told)
 
+    def test_quarantined_in_the_name_of_our_account(self) -> None:
+        """And never in the device's: the broker would close the channel."""
+        outgoing = Outgoing("x-secret", account="gateway")
+        for raw in (everything(), encode_properties(user_id="dev1"), b"\x00\x00", b"\x20\x00\xff"):
+            for made in (outgoing.quarantined(message(raw), "r", 0), outgoing.story_only(message(raw), "r", 0)):
+                self.assertEqual(Properties(made).text("user_id"), "gateway")
+                self.assertEqual(Properties(made).headers["x-amqprouter-reason"], "r")
+        self.assertIsNone(Properties(outgoing.passed_on(message(everything()))).text("user_id"))
+
     def test_quarantined_with_malformed_properties(self) -> None:
         """The story is told without them."""
         properties = Properties(self.outgoing.quarantined(message(b"\x20\x00\xff"), "malformed-properties", 0))

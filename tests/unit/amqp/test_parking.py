@@ -7,7 +7,7 @@ from typing import Any
 from amqprouter.amqp.parking import LOOK_EVERY, MOST_RETURNS, REOPEN_DELAY, Parking, lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
-from amqprouter.core.properties import encode_properties
+from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
 from tests.unit.lot_contract import LotContract
@@ -34,6 +34,7 @@ class ParkingTests(BrokerTestCase, LotContract):
             prefix="p",
             queue_type="quorum",
             max_parked=7,
+            account="gateway",
             random=lambda: 1.0,
             wake=lambda: None,
             finish=self.finish,
@@ -107,6 +108,17 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.broker.deliver_raw(QUEUE, encode_properties(), b"?")
         ((reason,),) = self.finished
         self.assertIn("not parked", reason)
+        self.assertEqual(self.out, [])
+
+    def test_what_another_account_put_there_is_refused(self) -> None:
+        """Though it looks like what the daemon parks: it might say that any device was proven."""
+        self.park(b"1")
+        (ours,) = self.publishing.published
+        self.assertEqual(Properties(ours.properties).text("user_id"), "gateway")
+        headers = Properties(ours.properties).headers
+        for user_id in ("", "evil"):
+            self.broker.deliver_raw(QUEUE, encode_properties(headers=headers, user_id=user_id), b"1")
+        self.assertEqual(self.finished, [["not parked: the broker does not vouch for our account as its sender"]] * 2)
         self.assertEqual(self.out, [])
 
     def test_seen_empty_twice(self) -> None:

@@ -25,12 +25,21 @@ def delivery(properties: bytes, key: bytes = b"dev1.up.x", exchange: bytes = b""
     return Delivery(1, b"c", 1, False, exchange, key, properties, body)
 
 
-def read(one: Delivery, *, unrouted: bool = False, user_id_counts: bool = True) -> Quarantined:
-    return Quarantined.read(one, 7, unrouted=unrouted, user_id_counts=user_id_counts)
+def read(
+    one: Delivery, *, unrouted: bool = False, user_id_counts: bool = True, account: str = "gateway"
+) -> Quarantined:
+    return Quarantined.read(one, 7, unrouted=unrouted, user_id_counts=user_id_counts, account=account)
 
 
-def rejected(verdict: Verdict | None, reason: str = "not-authorised", **properties: Any) -> Quarantined:
-    """A message as the daemon quarantines it."""
+def rejected(
+    verdict: Verdict | None,
+    reason: str = "not-authorised",
+    *,
+    writer: str = "gateway",
+    account: str = "gateway",
+    **properties: Any,
+) -> Quarantined:
+    """A message as the daemon quarantines it, by the account `writer`."""
     message = Message(
         "dev1",
         "up.x",
@@ -40,7 +49,8 @@ def rejected(verdict: Verdict | None, reason: str = "not-authorised", **properti
         routing_key=b"dev1.up.x",
     )
     message.verdict = verdict
-    return read(delivery(Outgoing("x-secret").quarantined(message, reason, 1_767_312_000)))
+    told = Outgoing("x-secret", account=writer).quarantined(message, reason, 1_767_312_000)
+    return read(delivery(told), account=account)
 
 
 class StoryTests(SynchronousTestCase):
@@ -62,6 +72,25 @@ class StoryTests(SynchronousTestCase):
             },
         )
         self.assertEqual(message.label, "bad-json")
+
+    def test_what_another_account_put_there_proves_nothing(self) -> None:
+        """Else whoever may write to the queue had a message replayed as any device's, with any groups."""
+        verdict = Verdict(True, checker="secret", identity=Identity("dev1", groups=("admins",)))
+        for writer in ("", "evil", "gateway2"):
+            message = rejected(verdict, writer=writer)
+            self.assertEqual((message.reason, message.proven, message.checker), ("not-authorised", False, ""))
+            with self.assertRaisesRegex(ValueError, "another account than the daemon's put it there"):
+                message.replay(vouch=False)
+            self.assertNotIn("x-amqprouter-identity", message.replay(vouch=True)[1])
+        self.assertTrue(rejected(verdict).proven)
+        # Where the account's name is not known nothing can be replayed as proven (`Replayer`); what is shown is.
+        self.assertTrue(rejected(verdict, writer="", account="").proven)
+
+    def test_whose_it_is_stands_there_only_when_it_is_a_strangers(self) -> None:
+        verdict = Verdict(True, checker="secret")
+        for writer, shown in (("gateway", False), ("evil", True)):
+            lines = list(message_lines(rejected(verdict, writer=writer), ()))
+            self.assertEqual(any(line.startswith("user_id:") for line in lines), shown)
 
     def test_the_brokers_says_nothing_of_itself(self) -> None:
         """It is as a device sent it: what it claims in our name, or of its history, counts for nothing."""
@@ -129,7 +158,7 @@ class ReplayTests(SynchronousTestCase):
         self.assertEqual(by_id.replay(vouch=False)[0], b"dev1.up.y")
 
     def test_what_lost_its_key(self) -> None:
-        bare = Outgoing.story_only(Message("dev1", "up", b"", Properties()), "no-route", 0)
+        bare = Outgoing(account="gateway").story_only(Message("dev1", "up", b"", Properties()), "no-route", 0)
         with self.assertRaisesRegex(ValueError, "was not kept"):
             read(delivery(bare, key=b"")).replay(vouch=True)
         with self.assertRaisesRegex(ValueError, "too long"):
