@@ -43,7 +43,8 @@ class Identity:
     """What a checker may answer instead of a bare name, when it knows more.
 
     `valid_for` is seconds, the longest that the answer may be remembered (a token's rest of life); None leaves that to
-    ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for the configured ones.
+    ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for the configured ones. `acl` has
+    lines ``[allow|deny] TOPIC PATTERN[, …]`` for this one alone; None says nothing of topics, an empty one allows none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Identity:
     device_class: str = ""
     tenant: str = ""
     groups: tuple[str, ...] = ()
+    acl: tuple[str, ...] | None = None
 
 
 class KeptLimits(NamedTuple):
@@ -361,5 +363,12 @@ class Quarantine(Protocol):
 class Allows(Protocol):
     """An access control list."""
 
-    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
-        """Whether `who` may use this topic, a device's own id in front; groups and tenant are what a checker told."""
+    def allows(
+        self,
+        who: str,
+        topic: str,
+        groups: tuple[str, ...] = (),
+        tenant: str = "",
+        own: tuple[str, ...] | None = None,
+    ) -> bool:
+        """Whether `who` may use this topic, a device's own id in front; the others are what a checker told."""

@@ -215,7 +215,7 @@ class Pipeline:
         if identity is None:
             allowed = self._acl.allows(message.device, message.key)
         else:
-            allowed = self._acl.allows(message.device, message.key, identity.groups, identity.tenant)
+            allowed = self._acl.allows(message.device, message.key, identity.groups, identity.tenant, identity.acl)
         if not allowed:
             self._reject(settlement, "not-authorised")
             return

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Verdict
+from amqprouter.core.acl_registry import check_own_lines
 from amqprouter.core.aged_cache import AgedCache
 from amqprouter.errors import CheckerUnavailable, NotKnown
 from amqprouter.interfaces import Identity
@@ -50,11 +51,19 @@ class Answers:
     :param size: remembered yeses; noes are a tenth of that, and at least one.
     :param seconds: age at which a yes is asked again.
     :param negative_seconds: age at which a no is asked again.
+    :param marker: what stands for the own name in lines of an access list: ``%d`` for devices, ``%u`` for users.
     """
 
     def __init__(
-        self, size: int, seconds: float, negative_seconds: float, max_waiting: int = MAX_WAITING, key: bytes = b""
+        self,
+        size: int,
+        seconds: float,
+        negative_seconds: float,
+        max_waiting: int = MAX_WAITING,
+        key: bytes = b"",
+        marker: str = "%d",
     ) -> None:
+        self._marker = marker
         self._yes: AgedCache[Question, Verdict] = AgedCache(size, seconds)
         self._no: AgedCache[Question, Verdict] = AgedCache(max(size // 10, min(size, 1)), negative_seconds)
         self._asked: dict[Question, _Asked] = {}
@@ -116,12 +125,15 @@ class Answers:
                     said["reason"] = verdict.reason
                 if verdict.identity is not None:
                     told = {field.name: getattr(verdict.identity, field.name) for field in fields(verdict.identity)}
-                    said["identity"] = {key: value for key, value in told.items() if value not in (None, "", ())}
+                    said["identity"] = {
+                        key: value
+                        for key, value in told.items()
+                        if value not in (None, "", ()) or (key == "acl" and value is not None)
+                    }
                 found.append({**said, "age": round(age, 1), "asked_again_in": round(left, 1)})
         return found
 
-    @staticmethod
-    def _proved(proved: object, question: Question) -> Verdict:
+    def _proved(self, proved: object, question: Question) -> Verdict:
         proof, name, _ = question
         identity = proved if isinstance(proved, Identity) else None
         if identity is not None:
@@ -132,9 +144,22 @@ class Answers:
                 raise CheckerUnavailable(
                     f"the checker for {proof!r} gave an identity whose tenant is no text, or groups no tuple of texts"
                 )
+            self._check_acl(proof, identity.acl)
         if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
             return Verdict(True, checker=proof, identity=identity)
         return Verdict(False, IDENTITY_MISMATCH, proof)
+
+    def _check_acl(self, proof: str, acl: object) -> None:
+        if acl is None:
+            return
+        try:
+            if not _is_tuple_of_text(acl):
+                raise ValueError("no tuple of texts")
+            check_own_lines(acl, self._marker)  # type: ignore[arg-type]  # it is one
+        except ValueError as error:
+            raise CheckerUnavailable(
+                f"the checker for {proof!r} gave an access list that cannot be used: {error}"
+            ) from None
 
     @staticmethod
     def _not_proved(failure: Failure, question: Question) -> Verdict:
@@ -159,5 +184,5 @@ class Answers:
 
 
 def _is_tuple_of_text(groups: object) -> bool:
-    """Whether these can be the groups of an identity: a checker's author may take a text, or a list, for them."""
+    """Whether these can be groups or lines of an identity: a checker's author may take a text, or a list, for them."""
     return isinstance(groups, tuple) and all(isinstance(group, str) for group in groups)

@@ -15,7 +15,8 @@ and password, answered with status 200 and the text "allow" or "deny".
 What follows "allow" is taken as the groups. A service that answers with
 Content-Type: application/json may say more:
   {"result": "allow", "groups": ["a"], "tenant": "t", "class": "c",
-   "limits": "100/s, 2000/min", "valid_for": 60}
+   "limits": "100/s, 2000/min", "acl": ["deny %d.firmware.#", "%d.#"],
+   "valid_for": 60}
 and "unknown" where it does not know the name. Anything else, any other
 status, a redirect and no answer in time are errors: what needs the answer
 waits, and nobody is let in.

@@ -39,6 +39,7 @@ class ClaimNames:
     tenant: str = ""
     device_class: str = ""
     limits: str = ""
+    acl: str = ""
 
 
 @implementer(ICredentialsChecker, IReloadable, IUsesThreads)
@@ -102,6 +103,7 @@ class JwtChecker:
             device_class=_text(values, names.device_class),
             tenant=_text(values, names.tenant),
             groups=_texts(values, names.groups),
+            acl=_texts(values, names.acl) if names.acl and names.acl in values else None,
         )
 
 

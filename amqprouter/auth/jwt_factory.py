@@ -23,6 +23,7 @@ OPTIONS = (
     "tenant_claim",
     "class_claim",
     "limits_claim",
+    "acl_claim",
 )
 DEFAULT_LEEWAY, MAX_LEEWAY = 30.0, 600.0
 """Seconds. Clocks that are set by the network differ by less than the default; over ten minutes something is broken."""
@@ -47,6 +48,7 @@ class JwtCheckerFactory:
         "  tenant_claim=NAME        what has no option is not taken from the token\n"
         "  class_claim=NAME\n"
         "  limits_claim=NAME\n"
+        "  acl_claim=NAME\n"
         "\n"
         "Example: /etc/amqprouter/keys.json issuer=https://id.example audience=plant\n"
     )
@@ -74,6 +76,7 @@ class JwtCheckerFactory:
             tenant=options.get("tenant_claim", ""),
             device_class=options.get("class_claim", ""),
             limits=options.get("limits_claim", ""),
+            acl=options.get("acl_claim", ""),
         )
         return JwtChecker(verifier, names)
 

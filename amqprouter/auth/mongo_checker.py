@@ -91,11 +91,17 @@ class MongoChecker:
         return hashed
 
     def _identity(self, name: str, document: Mapping[str, Any]) -> Identity:
-        groups = document.get("groups") or []
-        if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
-            raise self._senseless("groups", "no list of texts")
+        groups, acl = self._texts(document, "groups") or (), self._texts(document, "acl")
         limits, device_class, tenant = (self._text(document, field) for field in ("limits", "class", "tenant"))
-        return Identity(name, limits=limits, device_class=device_class, tenant=tenant, groups=tuple(groups))
+        return Identity(name, limits=limits, device_class=device_class, tenant=tenant, groups=groups, acl=acl)
+
+    def _texts(self, document: Mapping[str, Any], field: str) -> tuple[str, ...] | None:
+        texts = document.get(field)
+        if texts is None:
+            return None
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise self._senseless(field, "no list of texts")
+        return tuple(texts)
 
     def _text(self, document: Mapping[str, Any], field: str) -> str:
         text = document.get(field) or ""

@@ -25,7 +25,7 @@ class MongoCheckerFactory:
         'device or user: {"_id": name, "secret": hash}, the hash as in a password\n'
         'file. There may also be "disabled": true, which denies, and what amqprouter\n'
         'is to know of the device: "groups" (a list), "tenant", "class", "limits"\n'
-        '("100/s, 2000/min").\n'
+        '("100/s, 2000/min"), "acl" (a list of lines such as "deny %d.firmware.#").\n'
     )
     argStringFormat = "COLLECTION"
     credentialInterfaces = (IDeviceSecret, IUserPassword)

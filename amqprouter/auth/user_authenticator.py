@@ -33,7 +33,7 @@ class UserAuthenticator:
         lock_out: LockOut | None = None,
     ) -> None:
         self._checker = checker
-        self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
+        self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds, marker="%u")
         self._lock_out = lock_out
 
     async def authenticate(self, username: str, password: bytes, now: float, peer: str = "") -> Verdict:

@@ -11,13 +11,14 @@ DESCRIPTION = """\
 Say whether a device may use a topic, or a user see one, and which line of the access list decides.
 
 The topic is the whole one, <device id>.<topic words>, as the access list has it. No checker is asked: what one would
-tell of groups and tenant is for --group and --tenant to say (`amqprouter auth explain` shows what the running daemon
-was told). The exit status is 0 when it is allowed, 1 when it is denied, and 2 when the configuration or the list is
-bad.
+tell of groups, a tenant and lines for this one alone is for --group, --tenant and --line to say (`amqprouter auth
+explain` shows what the running daemon was told). The exit status is 0 when it is allowed, 1 when it is denied, and 2
+when the configuration or the list is bad.
 
 examples:
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading --tenant acme --group lab
+  amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading --line 'deny %d.firmware.#' --line '%d.#'
   amqprouter acl explain -c amqprouter.ini --user alice meter-17.reading
   amqprouter acl explain -c amqprouter.ini --command amqp:backend meter-17.down.reboot"""
 
@@ -33,6 +34,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--command", action="store_true", help="by the list of those who may send commands")
     explain.add_argument(
         "--group", metavar="NAME", action="append", default=[], help="a group that the checker tells; may be repeated"
+    )
+    explain.add_argument(
+        "--line", metavar="LINE", action="append", help="a line of its own that the checker tells; may be repeated"
     )
     explain.add_argument("--tenant", metavar="NAME", default="", help="the tenant that the checker tells")
     explain.add_argument("who", metavar="WHO", help="the device id, or with --user or --command the user's name")
@@ -52,8 +56,12 @@ def run(options: argparse.Namespace) -> int:
     except (AmqprouterError, OSError) as error:
         complain(str(error))
         return USAGE
-    asked = options.who, options.topic, options.group, options.tenant
-    print(file.explain(*asked))
-    if file.acl.needs_telling and not (options.group or options.tenant):
-        print("  no checker was asked for groups and a tenant, on which lines of the list depend: --group, --tenant")
+    asked = options.who, options.topic, options.group, options.tenant, options.line and tuple(options.line)
+    try:
+        print(file.explain(*asked))
+    except ValueError as error:
+        complain(f"--line: {error}")
+        return USAGE
+    if file.acl.needs_telling and not (options.group or options.tenant or options.line):
+        print("  no checker was asked for what it tells, on which lines of the list depend: --group, --tenant, --line")
     return DONE if file.allows(*asked) else FAILED

@@ -6,7 +6,8 @@ of what a checker told. The right side are AMQP topic patterns over the whole to
 id>.<topic words>``), in which markers stand for the own id or name (``%d`` in the devices' file, ``%u`` in the users')
 and the own tenant (``%t``), and ``@NAME`` in place of the first word for any device of a group. The first line that
 matches decides; what no line matches is denied. A line that begins with ``#`` is a comment; there are none behind a
-pattern, for ``#`` is a pattern too.
+pattern, for ``#`` is a pattern too. A line ``registry`` is where lines count that a checker told of the one who asks
+(`amqprouter.core.acl_registry`).
 
 An id with ``.``, ``*`` or ``#`` in it would make another pattern of the one it is put in, so to such an id an allowing
 topic pattern with the marker gives nothing, and from it a denying one takes too much rather than too little.
@@ -20,6 +21,7 @@ from functools import lru_cache
 
 from amqprouter.core.acl_groups import Group, is_group_line, parse_groups
 from amqprouter.core.acl_line import AclLine
+from amqprouter.core.acl_registry import REGISTRY, own_lines
 from amqprouter.core.acl_topic import TENANT_MARKER, AclTopic, Subject, plain
 from amqprouter.core.file_lines import FileProblems, counting_lines
 
@@ -36,15 +38,25 @@ TOLD_CACHE_SIZE = 10_000
 _LONE_RETURN = re.compile("\r(?!\n)")
 """Behind one, a comment may seem to end and a line to begin; the daemon would not see that line."""
 
-_Told = tuple[tuple[str, ...], str]
-"""What a checker told, as far as the lines ask for it: the groups, and the tenant where ``%t`` stands for it."""
+OwnLines = tuple[str, ...]
+"""What a checker told: lines for one device or user alone."""
+
+_Told = tuple[tuple[str, ...], str, OwnLines | None]
+"""What a checker told, as far as the lines ask for it: groups, the tenant where ``%t`` stands for it, own lines."""
 
 
 class Acl:
-    """The lines of one file, in order. Immutable."""
+    """The lines of one file, in order. Immutable.
 
-    def __init__(self, lines: Sequence[AclLine], groups: Mapping[str, Group], filename: str) -> None:
+    :param registry: the number of the line ``registry``; 0 without one.
+    """
+
+    def __init__(
+        self, lines: Sequence[AclLine], groups: Mapping[str, Group], filename: str, marker: str, registry: int = 0
+    ) -> None:
         self._filename = filename
+        self._marker = marker
+        self._registry = registry
         self._lines = lines
         self._groups = groups
         self._of_name: dict[str, list[AclLine]] = {}
@@ -58,17 +70,18 @@ class Acl:
             else:
                 self._globs.append(line)
         self._groups_left = [groups[name] for name in self._of_group if name in groups]
-        self.needs_telling = any(line.is_told for line in lines)
-        """Whether some line depends on groups or a tenant that a checker tells."""
+        self.needs_telling = registry > 0 or any(line.is_told for line in lines)
+        """Whether some line depends on groups, a tenant or own lines that a checker tells."""
         self._uses_tenant = any(TENANT_MARKER in topic.text for line in lines for topic in line.topics)
         self._open = _is_open(lines)
         self._remembered = lru_cache(maxsize=CACHE_SIZE)(self._decides)
         self._told = lru_cache(maxsize=TOLD_CACHE_SIZE)(self._asked_for)
 
     @classmethod
-    def parse(cls, text: str, filename: str, own_id_marker: str) -> Acl:
+    def parse(cls, text: str, filename: str, own_id_marker: str, *, may_ask_registry: bool = True) -> Acl:
         """The ACL that this text is. `filename` is for the errors and for `explain`.
 
+        :param may_ask_registry: whether a line ``registry`` makes sense in it.
         :raises AuthFileError: naming every bad line; then none of the file may be used.
         """
         lines: list[AclLine] = []
@@ -79,34 +92,58 @@ class Acl:
                 number, "a carriage return within the line, where some editors show another line; save it anew"
             )
         groups, bad_groups = parse_groups(counting_lines(text))
+        registry = 0
         for count, (number, content) in enumerate(counting_lines(text)):
             try:
                 if count >= MAX_LINES:
                     raise ValueError(f"this is one line more than {MAX_LINES}, the most; join lines, or use globs")
                 _check_visible(content)
-                if not is_group_line(content):
+                if content == REGISTRY:
+                    if registry or not may_ask_registry:
+                        raise ValueError(
+                            f"line {registry} says {REGISTRY} already"
+                            if registry
+                            else f"{REGISTRY} counts for the "
+                            "lists of who may use, and who may see, topics; not for this one"
+                        )
+                    registry = number
+                elif not is_group_line(content):
                     lines.append(AclLine(content, number, own_id_marker, groups))
                 elif number in bad_groups:
                     raise ValueError(bad_groups[number])
             except ValueError as error:
                 problems.add(number, str(error))
         problems.check()
-        return cls(lines, groups, filename)
+        return cls(lines, groups, filename, own_id_marker, registry)
 
-    def allows(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> bool:
+    @property
+    def asks_registry(self) -> bool:
+        """Whether lines that a checker tells count."""
+        return self._registry > 0
+
+    def allows(
+        self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "", own: OwnLines | None = None
+    ) -> bool:
         """Whether `who` may use, or see, the topic ``<device id>.<topic words>``.
 
-        `groups` and `tenant` are what a checker told of `who`.
+        `groups`, `tenant` and `own` are what a checker told of `who`; the last None where it told no lines.
+
+        :raises ValueError: the own lines make no sense (`acl_registry.check_own_lines`).
         """
-        if self._open:
+        if self._open and (own is None or not self._registry):
             return True
-        if (groups or tenant) and self.needs_telling:
-            return self._remembered(who, topic, self._told(tuple(groups), tenant))
+        if (groups or tenant or own is not None) and self.needs_telling:
+            return self._remembered(who, topic, self._told(tuple(groups), tenant, own))
         return self._remembered(who, topic)
 
-    def explain(self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "") -> str:
-        """Which line decides, for people: ``allowed by acl:3: …`` or ``denied …``; below it, which groups led there."""
-        subject = Subject(who, *self._asked_for(tuple(groups), tenant))
+    def explain(
+        self, who: str, topic: str, groups: Sequence[str] = (), tenant: str = "", own: OwnLines | None = None
+    ) -> str:
+        """Which line decides, for people: ``allowed by acl:3: …`` or ``denied …``; below it, which groups led there.
+
+        :raises ValueError: as `allows`.
+        """
+        subject = Subject(who, *self._asked_for(tuple(groups), tenant, own))
         mine = self._lines_for(subject)
         for line in mine:
             pattern = line.topic_for(topic, subject)
@@ -150,19 +187,24 @@ class Acl:
         for name in subject.told:
             mine += self._of_group[name]
         mine.sort(key=lambda line: line.number)
-        return mine
+        if subject.own is None:
+            return mine
+        above = [line for line in mine if line.number < self._registry]
+        return [*above, *own_lines(subject.own, self._marker, self._registry)]
 
-    def _decides(self, who: str, topic: str, told: _Told = ((), "")) -> bool:
+    def _decides(self, who: str, topic: str, told: _Told = ((), "", None)) -> bool:
         subject = Subject(who, *told)
         for line in self._lines_for(subject):
             if line.topic_for(topic, subject) is not None:
                 return line.allows
         return False
 
-    def _asked_for(self, groups: tuple[str, ...], tenant: str) -> _Told:
+    def _asked_for(self, groups: tuple[str, ...], tenant: str, own: OwnLines | None) -> _Told:
         """Of what a checker told, what some line asks for: so that what is remembered holds nothing else."""
+        own = own if self._registry else None
         names = {f"group/{group}" for group in groups} | {f"tenant/{tenant}"}
-        return tuple(sorted(names.intersection(self._of_group))), tenant if self._uses_tenant else ""
+        uses_tenant = self._uses_tenant or (own is not None and any(TENANT_MARKER in line for line in own))
+        return tuple(sorted(names.intersection(self._of_group))), tenant if uses_tenant else "", own
 
     def _reasons(self, line: AclLine, pattern: AclTopic, topic: str, subject: Subject) -> Iterator[str]:
         """How groups and markers led to a decision."""

@@ -19,11 +19,13 @@ _ANY_MARKER = re.compile("%[dut]")
 
 
 class Subject(NamedTuple):
-    """Who asks: id or name; what a checker told, as ``group/NAME`` and ``tenant/NAME``; the tenant once more."""
+    """Who asks: id or name; what a checker told, as ``group/NAME`` and ``tenant/NAME``; the tenant once more; and lines
+    of its own, None where there are none."""
 
     who: str
     told: tuple[str, ...] = ()
     tenant: str = ""
+    own: tuple[str, ...] | None = None
 
 
 def plain(text: str) -> bool:

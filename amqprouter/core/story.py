@@ -38,22 +38,32 @@ class Recalled:
     device_class: str = ""
     tenant: str = ""
     groups: tuple[str, ...] = ()
+    acl: tuple[str, ...] | None = None
 
 
 def identity_text(identity: Any) -> str:
-    """What a checker said, for the header; empty when that is nothing, or too much."""
+    """What a checker said, for the header; empty when that is nothing, or too much.
+
+    Where too much was said of one who has an access list of its own, that one may do nothing: the list must not be
+    forgotten.
+    """
     said = {field.name: getattr(identity, field.name) for field in fields(Recalled)}
-    text = json.dumps({name: value for name, value in said.items() if value}, separators=(",", ":"))
-    return text if 2 < len(text) <= _MOST_IDENTITY else ""
+    acl = said.pop("acl")
+    said = {name: value for name, value in said.items() if value} | ({} if acl is None else {"acl": acl})
+    text = json.dumps(said, separators=(",", ":"))
+    if len(text) <= _MOST_IDENTITY:
+        return text if said else ""
+    return "" if acl is None else '{"acl":[]}'
 
 
 def recalled(text: str) -> Recalled | None:
     """The header's content; None when there is nothing in it, or what is in it is not ours."""
     try:
         said = json.loads(text)
-        groups = tuple(said.pop("groups", ()))
-        if all(isinstance(word, str) for word in (*said.values(), *groups)):
-            return Recalled(groups=groups, **said)
+        groups, acl = tuple(said.pop("groups", ())), said.pop("acl", None)
+        acl = None if acl is None else tuple(acl)
+        if all(isinstance(word, str) for word in (*said.values(), *groups, *(acl or ()))):
+            return Recalled(groups=groups, acl=acl, **said)
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     return None

@@ -113,10 +113,19 @@ class ManualQuarantine:
 
 class OwnTopics:
     """An ACL under which a device may use what lies under its own id, but for what ends in ``.forbidden``; and in
-    ``.group-NAME`` or ``.tenant-NAME``, unless a checker told that it is in it."""
+    ``.group-NAME`` or ``.tenant-NAME``, unless a checker told that it is in it; or has lines of its own, by these."""
 
-    def allows(self, who: str, topic: str, groups: tuple[str, ...] = (), tenant: str = "") -> bool:
+    def allows(
+        self,
+        who: str,
+        topic: str,
+        groups: tuple[str, ...] = (),
+        tenant: str = "",
+        own: tuple[str, ...] | None = None,
+    ) -> bool:
         word = topic.rsplit(".", maxsplit=1)[-1]
+        if own is not None:
+            return word in own
         if word.startswith(("group-", "tenant-")):
             return word in (*(f"group-{group}" for group in groups), f"tenant-{tenant}")
         return topic.startswith(f"{who}.") and not topic.endswith(".forbidden")
@@ -233,6 +242,10 @@ class WayTests(PipelineTestCase):
         self.authenticator.asked[0].callback(Answer(identity=Identity("new", groups=("acme",))))
         self.assertEqual(self.store.bodies, [b"group-lab", b"tenant-acme", b"asked for"])
         self.assertEqual(self.counters.rejected, {"not-authorised": 4})
+        self.authenticator.known["dev3"] = Answer(identity=Identity("dev3", acl=("forbidden",)))
+        self.receive(self.delivery("dev3.up.forbidden", "its own"), self.delivery("dev3.up.x", "not its own"))
+        self.assertEqual(self.store.bodies[3:], [b"its own"])
+        self.assertEqual(self.counters.rejected, {"not-authorised": 5})
 
     def test_a_quarantined_message_is_acknowledged_only_once_it_is_there(self) -> None:
         self.quarantine.at_once = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from amqprouter.auth.acl_file import device_acl, user_acl
+from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
 from amqprouter.errors import AuthFileError
 from amqprouter.interfaces import Identity, IReloadable
 from tests.unit.auth.test_file_checker import write
@@ -99,6 +100,26 @@ class AclFileTests(SynchronousTestCase):
         ):
             self.assertEqual(acl.allows_identity(identity, topic), allowed)
             self.assertEqual(acl.explain("ann", topic, identity.groups, identity.tenant).startswith("allowed"), allowed)
+
+    def test_lines_that_a_checker_told(self) -> None:
+        """Without a file they alone count for whoever has some, and with one only where it says so."""
+        restricted = Identity("dev1", acl=("%d.up.#",))
+        devices, users, commands = device_acl(""), user_acl(""), command_acl("")
+        self.assertEqual([devices.allows_identity(restricted, f"dev1.{last}") for last in ("up.x", "x")], [True, False])
+        self.assertTrue(devices.allows_identity(Identity("dev1"), "dev1.x"))
+        ann = Identity("ann", acl=("dev1.#",))
+        self.assertEqual([users.allows_identity(ann, topic) for topic in ("dev1.x", "dev2.x")], [True, False])
+        self.assertFalse(commands.allows_identity(ann, "dev1.x"))
+        self.assertRaises(AuthFileError, command_acl, write(self.mktemp(), "registry"))
+
+    def test_lines_that_do_not_count_are_told_of_once(self) -> None:
+        acl = device_acl(write(self.mktemp(), "* -> %d.#"))
+        with capturedLogs() as logs:
+            for _ in range(2):
+                self.assertTrue(acl.allows_identity(Identity("dev1", acl=()), "dev1.x"))
+            self.assertTrue(acl.allows_identity(Identity("dev2"), "dev2.x"))
+        (event,) = logs
+        self.assertIn("has no line that says registry", formatEvent(event))
 
     def test_a_missing_file_is_an_error(self) -> None:
         self.assertRaises(AuthFileError, device_acl, "/nowhere/devices.acl")

@@ -173,6 +173,21 @@ class AnswersTests(SynchronousTestCase):
             answer = self.answers.ask(self.question, self.saying(said), 0.0)
             self.assertIn("groups", str(self.failureResultOf(answer, CheckerUnavailable).value))
 
+    def test_an_access_list_that_is_none_is_an_error_of_the_checker(self) -> None:
+        """Else somebody whom it restricts would be restricted by nothing. Nothing of it is quoted."""
+        for acl in ("#", ["#"], (1,), ("a..b",), ("* -> #",), ("%u.x",)):
+            identity = Identity("dev1", acl=acl)  # type: ignore[arg-type]
+            answer = self.answers.ask(self.answers.question("secret", "dev1", b"s"), lambda: identity, 0.0)  # noqa: B023
+            text = str(self.failureResultOf(answer, CheckerUnavailable).value)
+            self.assertIn("access list that cannot be used", text)
+            self.assertNotIn("a..b", text)
+        users = Answers(10, 60, 5, marker="%u")
+        question = users.question("password", "ann", b"s")
+        told = users.ask(question, lambda: Identity("ann", acl=("%u.x",)), 0.0)
+        self.assertTrue(self.successResultOf(told).allowed)
+        (shown,) = users.explain("ann", 1.0)
+        self.assertEqual(shown["identity"], {"name": "ann", "acl": ("%u.x",)})
+
     def test_another_name_is_no_proof(self) -> None:
         for name in ("dev2", "", None, (), b"dev2", 1, Identity("dev2"), Identity("")):
             answer = self.answers.ask(self.answers.question("secret", "dev1", b"x"), self.saying(name), 0.0)

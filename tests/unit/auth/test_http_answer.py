@@ -58,6 +58,8 @@ class JsonTests(SynchronousTestCase):
         )
         self.assertEqual(said, Identity("dev1", 60.0, "100/s, 2000/min", "meter", "acme", ("a", "b")))
         self.assertEqual(say({"result": "allow", "valid_for": 0}), Identity("dev1", 0.0))
+        self.assertEqual(say({"result": "allow", "acl": ["%d.#"]}), Identity("dev1", acl=("%d.#",)))
+        self.assertEqual(say({"result": "allow", "acl": []}), Identity("dev1", acl=()))
 
     def test_no_name_but_the_one_asked_about(self) -> None:
         self.assertEqual(say({"result": "allow", "name": "dev2", "username": "dev2"}), "dev1")
@@ -83,6 +85,9 @@ class JsonTests(SynchronousTestCase):
             {"result": "allow", "tenant": {"a": 1}},
             {"result": "allow", "groups": "a"},
             {"result": "allow", "groups": [1]},
+            {"result": "allow", "acl": "#"},
+            {"result": "allow", "acl": [1]},
+            {"result": "allow", "acl": False},
             {"result": "allow", "valid_for": "60"},
             {"result": "allow", "valid_for": True},
             {"result": "allow", "valid_for": [1]},

@@ -94,9 +94,15 @@ class JwtCheckerTests(JwtTestCase):
         self.assertEqual(self.ask(self.make(names), token(claims, "HS256")), expected)
         fewer = token({"exp": NOW + 60, "device_id": "dev1", "roles": "a"}, "HS256")
         self.assertEqual(self.ask(self.make(names), fewer), Identity("dev1", 90.0, groups=("a",)))
+        names = ClaimNames(acl="topics")
+        for said, acl in (({}, None), ({"topics": []}, ()), ({"topics": "%d.#"}, ("%d.#",)), ({"": ["#"]}, None)):
+            claims = {"exp": NOW + 60, "sub": "dev1", **said}
+            self.assertEqual(self.ask(self.make(names), token(claims, "HS256")), Identity("dev1", 90.0, acl=acl))
+        claims = {"exp": NOW + 60, "sub": "dev1", "": ["#"]}
+        self.assertEqual(self.ask(self.make(ClaimNames()), token(claims, "HS256")), Identity("dev1", 90.0))
 
     def test_claims_of_the_wrong_kind(self) -> None:
-        names = ClaimNames("sub", "groups", "tenant", "class", "limits")
+        names = ClaimNames("sub", "groups", "tenant", "class", "limits", "acl")
         values: list[object] = [None, 7, ["a", None], {}]
         for sub in (*values, True, "", "x" * 256, " dev1", "a\nb", "\ud800"):
             self.refused(self.make(names), sub=sub)
@@ -105,6 +111,7 @@ class JwtCheckerTests(JwtTestCase):
                 self.refused(self.make(names), **{claim: value})
         for groups in (*values, [7], [["a"]]):
             self.refused(self.make(names), groups=groups)
+            self.refused(self.make(names), acl=groups)
 
     def test_a_bad_token_is_a_no_and_what_is_none_of_ours_is_for_the_next(self) -> None:
         checker = self.make(issuer="me")

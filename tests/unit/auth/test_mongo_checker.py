@@ -48,8 +48,12 @@ class MongoCheckerTests(CheckerContract, SynchronousTestCase):
         self.put("dev1", secret=HASH, disabled=False, **fields)
         said = self.successResultOf(self.ask_device("dev1", b"sesame"))
         self.assertEqual(said, Identity("dev1", None, "100/s", "meter", "acme", ("a", "b")))
-        self.put("dev1", secret=HASH, groups=None, tenant=None)
+        self.put("dev1", secret=HASH, groups=None, tenant=None, acl=None)
         self.assertEqual(self.successResultOf(self.ask_device("dev1", b"sesame")), Identity("dev1"))
+        for acl in (["deny %d.x", "#"], []):
+            self.put("dev1", secret=HASH, acl=acl)
+            said = self.successResultOf(self.ask_device("dev1", b"sesame"))
+            self.assertEqual(said, Identity("dev1", acl=tuple(acl)))
 
     def test_a_disabled_device_is_denied(self) -> None:
         self.put("dev1", secret=HASH, disabled=True)
@@ -68,6 +72,9 @@ class MongoCheckerTests(CheckerContract, SynchronousTestCase):
             {"secret": HASH, "disabled": 0},
             {"secret": HASH, "groups": "a"},
             {"secret": HASH, "groups": [1]},
+            {"secret": HASH, "acl": "#"},
+            {"secret": HASH, "acl": ["#", None]},
+            {"secret": HASH, "acl": {}},
             {"secret": HASH, "limits": 100},
             {"secret": HASH, "tenant": {"a": 1}},
             {"secret": HASH, "class": ["a"]},

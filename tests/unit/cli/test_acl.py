@@ -52,6 +52,18 @@ class ExplainTests(CommandTestCase):
         self.assertEqual(ended.status, 1)
         self.assertIn("no checker was asked", ended.stdout)
 
+    def test_lines_that_a_checker_would_tell(self) -> None:
+        self.file("devices.acl", "registry\n* -> %d.up.#\n")
+        asked = ("acl", "explain", "-c", self.config, "meter-1")
+        told = "--line", "deny %d.firmware.#", "--line", "%d.#"
+        self.assertIn("devices.acl:1: registry: %d.#\n", self.succeeds(*asked, "meter-1.x", *told))
+        ended = amqprouter(*asked, "meter-1.firmware.x", *told)
+        self.assertEqual((ended.status, ended.stderr), (1, ""))
+        self.assertIn("devices.acl:1: registry: deny %d.firmware.#\n", ended.stdout)
+        self.assertIn("devices.acl:2", self.succeeds(*asked, "meter-1.up.x"))
+        wrong = self.fails(*asked, "meter-1.up.x", "--line", "* -> #", status=2)
+        self.assertIn("--line: line 1 is not [allow|deny] TOPIC PATTERN", wrong)
+
     def test_bad_files(self) -> None:
         self.assertIn("/no/such.ini", self.fails("acl", "explain", "-c", "/no/such.ini", "a", "a.b", status=2))
         self.file("devices.acl", "meter-*\n")

@@ -84,6 +84,10 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertEqual(message.verdict.identity, Recalled("5/s", "alarms", "plant", ("north", "ü")))
         self.assertEqual(identity_text(Identity("dev1")), "")
         self.assertEqual(identity_text(Identity("dev1", groups=("g" * 5000,))), "")
+        for acl in ((), ("deny %d.x", "#")):
+            self.assertEqual(recalled(identity_text(Identity("dev1", acl=acl))), Recalled(acl=acl))
+        too_much = Identity("dev1", groups=("g" * 5000,), acl=("#",))
+        self.assertEqual(recalled(identity_text(too_much)), Recalled(acl=()))  # it may do nothing, rather than all
         for odd in (
             "",
             "x",
@@ -93,6 +97,8 @@ class EnvelopeTests(SynchronousTestCase):
             '{"groups": 1}',
             '{"groups": [1]}',
             '{"tenant": 1}',
+            '{"acl": 1}',
+            '{"acl": [1]}',
             '{"x": "y"}',
             "[" * 9999,
         ):
