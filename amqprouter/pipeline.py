@@ -19,16 +19,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from amqprouter.core.admission import Admission
 from amqprouter.core.counters import Counters
 from amqprouter.core.decision import Decision
-from amqprouter.core.device_id import valid_device_id
-from amqprouter.core.message import Message
 from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
@@ -41,14 +39,8 @@ from amqprouter.interfaces import Allows, IAuthenticator, IDeviceLots, ITarget, 
 from amqprouter.parked_devices import ParkedDevices
 from amqprouter.settings import LimitsSettings
 
-MAX_ROUTING_KEY = 255
-"""Bytes: a routing key is a short string (AMQP 0-9-1, section 4.2.5.3). A topic from the `type` property can exceed it
-together with the device id."""
 _MAX_BOUND = 4096
 """Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
-
-
-_valid_device_id = lru_cache(maxsize=65_536)(valid_device_id)
 
 
 class Pipeline:
@@ -89,6 +81,7 @@ class Pipeline:
         self._by_id_exchange = by_id_exchange.encode()
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._limits = limits
+        self._admission = Admission(limits.max_body_bytes, limits.max_headers, limits.clock_tolerance)
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")
@@ -177,7 +170,7 @@ class Pipeline:
         if message.exchange == self._by_id_exchange and not message.topic:
             message.topic = message.properties.text("type") or ""
             message.routing_key = message.key.encode()
-        refusal = self._refusal(message)
+        refusal = self._admission.refusal(message)
         if refusal:
             self._reject(settlement, refusal)
             return
@@ -187,20 +180,6 @@ class Pipeline:
             held.hold(settlement, known=verdict is not None)
         else:
             self._judge(settlement, verdict, now)
-
-    def _refusal(self, message: Message) -> str:
-        """Why a message is not even looked at further; empty when nothing speaks against it."""
-        if not _valid_device_id(message.device):
-            return "bad-device-id"
-        if not message.topic:
-            return "no-topic"
-        if len(message.routing_key) > MAX_ROUTING_KEY:
-            return "topic-too-long"
-        if len(message.body) > self._limits.max_body_bytes:
-            return "body-too-large"
-        if message.properties.header_count() > self._limits.max_headers:
-            return "too-many-headers"
-        return ""
 
     # Authentication and authorisation.
 

@@ -73,8 +73,7 @@ class IngressSettings:
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
     watchdog: float = 30.0
-    """Seconds that messages may wait in a queue without one being delivered before its consumer is started again; 0
-    turns that off."""
+    """Seconds for which none of a queue's messages is delivered before its consumer is started again; 0 for never."""
 
 
 @dataclass(frozen=True)
@@ -357,11 +356,12 @@ class LimitsSettings:
     """Bytes of a device message's body; a larger one is rejected."""
     max_headers: int = 64
     """Headers of a device message; one with more is rejected."""
+    clock_tolerance: float = 0.0
+    """Seconds that a device message's timestamp may be off; one further off is rejected. 0 for any."""
     max_attempts: int = 8
     """Tries with a message that its target has no queue for before it is dead-lettered."""
     target_window: int = 0
-    """Messages that may be out at one of several targets; 0 for half of ``[ingress] prefetch`` or ``max_in_flight``,
-    whichever is less, so that a target that is stuck leaves the other half to the others."""
+    """Messages that may be out at one of several targets; 0 for half of the less of prefetch and ``max_in_flight``."""
     target_patience: float = 2.0
     """Seconds that messages wait for one of several targets before they are parked in the broker."""
     max_parked: int = 1_000_000

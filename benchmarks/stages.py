@@ -187,7 +187,7 @@ class Bench:
             "slice frames": slice_frames,
             "make messages": lambda: [self._message(delivery) for delivery in deliveries],
             "make settlements": lambda: [Settlement(m, 1, ledger, pipeline.finish) for m in messages],
-            "look for reasons to refuse": lambda: [pipeline._refusal(message) for message in untouched],
+            "look for reasons to refuse": lambda: [pipeline._admission.refusal(message) for message in untouched],
             "authenticate, from cache": lambda: [self.authenticator.check(message, now) for message in untouched],
             "authorise": lambda: [self.acl.allows(message.device, message.key) for message in untouched],
             "schedule": schedule,

@@ -249,6 +249,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "shutdown_deadline": Duration(0, above=True, most=3600),
     },
 }
+        "clock_tolerance": Duration(0),
 """The sections that there is one of each, named as the fields of `amqprouter.settings.Settings`."""
 
 ROUTE: dict[str, Value] = {

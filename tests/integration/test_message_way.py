@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from typing import Any
 
 import treq
@@ -36,12 +37,33 @@ class MessageWayTests(GatewayTestCase):
                 fleet.send("dev1", "down.temp", b"{}"): "not-authorised",
                 fleet.send("de v", "up.temp", b"{}"): "bad-device-id",
                 by_id: "no-topic",
+                fleet.send("", "", b"{}", key="dev1"): "no-topic",
+                fleet.send("dev1", "", b"{}", exchange="devices.by-id", key="dev1.x", kind="x"): "bad-device-id",
+                fleet.send(
+                    "d" * 250, "", b"{}", exchange="devices.by-id", key="d" * 250, kind="up.x"
+                ): "topic-too-long",
+                fleet.send("dev1", "up.x", b"x" * 70_000): "body-too-large",
+                fleet.send("dev1", "up.x", b"{}", headers={f"h{n}": n for n in range(64)}): "too-many-headers",
+                fleet.send("dev1", "up.x", b"{}", timestamp=5): "bad-timestamp",
+                fleet.send("dev1", "up.x", b"{}", timestamp=2**63): "bad-timestamp",
             }
-            bad_json = fleet.send("dev1", "up.temp", b'{"celsius": ')
+            for bad in ("de#v", "*", "a/b", "a\\b", "", "a\x01", "a\u202eb"):
+                expected[fleet.send(bad, "up.temp", b"{}")] = "bad-device-id"
+            good_time = fleet.send("dev1", "up.temp", b"{}", timestamp=int(time.time()) - 60)
+            unfit = {
+                fleet.send("dev1", "up.temp", b'{"celsius": '): "bad-json",
+                fleet.send("dev1", "up.temp", b'{"a": 1, "a": 2}'): "bad-json",
+                fleet.send("dev1", "up.temp", b"[NaN]"): "bad-json",
+                fleet.send("dev1", "up.temp", b'"\xff"'): "bad-json",
+                fleet.send("dev1", "up.temp", b"9" * 5000): "bad-json",
+                fleet.send("dev1", "up.temp", b"9" * 20): "integer-too-large",
+                fleet.send("dev1", "up.temp", b'"\\ud800"'): "bad-text",
+                fleet.send("dev1", "up.temp", b"[" * 65 + b"]" * 65): "json-too-deep",
+            }
             await fleet.all_confirmed()
-            await gateway.metric_reaches("settled_total", 9)
+            await gateway.metric_reaches("settled_total", 3 + len(expected) + len(unfit))
             stored = {document["message_id"]: document for document in database.documents("readings")}
-            self.assertEqual(set(stored), {good, also_good})
+            self.assertEqual(set(stored), {good, also_good, good_time})
             self.assertEqual(stored[good]["body"], {"celsius": 21.5})
             self.assertEqual((stored[good]["device"], stored[good]["topic"]), ("dev1", "up.temp"))
             self.assertEqual(stored[also_good]["body"], b"\x00\xff")
@@ -49,13 +71,13 @@ class MessageWayTests(GatewayTestCase):
             rejected = await drain_queue(vhost.uri, "amqprouter.rejected", len(expected))
             self.assertEqual({Properties(d.properties).message_id: reason_of(d) for d in rejected}, expected)
             self.assertNotIn(SECRET, repr([d.properties for d in rejected]))
-            (dead,) = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
-            self.assertEqual(Properties(dead.properties).message_id, bad_json)
-            self.assertIn("bad-json", str(reason_of(dead)))
+            dead = await drain_queue(vhost.uri, "amqprouter.dead-letters", len(unfit))
+            for each in dead:
+                self.assertIn(unfit.pop(str(Properties(each.properties).message_id)), str(reason_of(each)))
             unacked = await vhost.list_queues("messages_unacknowledged")
             self.assertEqual(sum(unacked.values()), 0, unacked)
 
-        return self.run_with(test)
+        return self.run_with(test, limits={"max_body_bytes": "64KiB", "clock_tolerance": "1h"})
 
     def test_the_by_id_exchange_takes_the_topic_from_the_type_property(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
