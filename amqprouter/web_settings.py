@@ -15,6 +15,8 @@ class HttpSettings:
     """Whether the page and the events need no login; the users' ACL then sees the user ``anonymous``."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of other sites whose scripts may subscribe."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses, or networks, of proxies that tell in ``X-Forwarded-For`` where requests come from."""
     header_timeout: float = 15.0
     """Seconds within which a whole request must have arrived."""
 

@@ -24,6 +24,7 @@ from amqprouter.interfaces import IReloadable, Quarantine
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, Login
+from amqprouter.web.peer import Peers
 
 Attach = Callable[[Connection], Awaitable[None]]
 
@@ -107,7 +108,7 @@ def wire_commands(
     )
 
     def leaf(authenticate: Authenticate) -> CommandLeaf:
-        login = Login(authenticate, anonymous=False)
+        login = Login(authenticate, anonymous=False, peers=Peers(settings.http.trusted_proxies))
         return CommandLeaf(login, desk.submit, ours.max_bytes, settings.http.allowed_origins, wall_clock, random_id)
 
     return WiredCommands([queues.attach], [outbox.attach], [acl], leaf)

@@ -140,6 +140,16 @@ def _endpoint_problem(text: str, error: Exception) -> str:
 
 
 @dataclass(frozen=True)
+class Network(Kind):
+    """An IP address or a network."""
+
+    legal: str = "an IP address, or a network such as 10.0.0.0/8 or fd00::/8"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        return str(ipaddress.ip_network(text))
+
+
+@dataclass(frozen=True)
 class Origin(Kind):
     """A web origin as browsers send it (RFC 6454, section 7), to be compared character by character."""
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import re
 
-from amqprouter.config.addresses import BrokerHost, BrokerUri, ClientEndpoint, Origin, ServerEndpoint, StoreUri
+from amqprouter.config.addresses import (
+    BrokerHost,
+    BrokerUri,
+    ClientEndpoint,
+    Network,
+    Origin,
+    ServerEndpoint,
+    StoreUri,
+)
 from amqprouter.config.paths import (
     FilePath,
     LimitsPlace,
@@ -187,6 +195,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "endpoint": OrEmpty(ServerEndpoint(), "no web endpoint"),
         "anonymous": Boolean(),
         "allowed_origins": ListOf(Origin()),
+        "trusted_proxies": ListOf(Network()),
         "header_timeout": Duration(0, above=True, most=3600),
     },
     "mercure": {
@@ -240,6 +249,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
     "limits": {
         "max_body_bytes": Size(1, _LARGEST_MESSAGE),
         "max_headers": Integer(0, 10_000),
+        "clock_tolerance": Duration(0),
         "max_attempts": Integer(1, 1000),
         "target_window": Integer(0, 1_000_000),
         "target_patience": Duration(0, above=True, most=600),
@@ -249,7 +259,6 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "shutdown_deadline": Duration(0, above=True, most=3600),
     },
 }
-        "clock_tolerance": Duration(0),
 """The sections that there is one of each, named as the fields of `amqprouter.settings.Settings`."""
 
 ROUTE: dict[str, Value] = {

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from twisted.web.iweb import IRequest
 
 from amqprouter.interfaces import Identity
+from amqprouter.web.peer import Peers
 
 Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
 """(user name, password, address of the peer) → who that is, or None where the first two do not belong together.
@@ -20,11 +21,12 @@ ANONYMOUS = "anonymous"
 
 
 class Login:
-    """Finds the user of a request; `anonymous` allows requests without a login."""
+    """Finds the user of a request. `anonymous` allows requests without a login; `peers` tells where they come from."""
 
-    def __init__(self, authenticate: Authenticate, *, anonymous: bool) -> None:
+    def __init__(self, authenticate: Authenticate, *, anonymous: bool, peers: Peers) -> None:
         self._authenticate = authenticate
         self._anonymous = anonymous
+        self._peers = peers
 
     async def user(self, request: IRequest) -> Identity | None:
         """The user, or None where there must be a login and there is no good one.
@@ -40,7 +42,7 @@ class Login:
         if pair is None:
             return None
         username, password = pair
-        return await self._authenticate(username, password, getattr(request.getClientAddress(), "host", ""))
+        return await self._authenticate(username, password, self._peers.of(request))
 
 
 def _parse_basic(header: bytes) -> tuple[str, bytes] | None:

@@ -24,6 +24,7 @@ from amqprouter.web.mercure_bearers import DISCOVERY
 from amqprouter.web.mercure_bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
+from amqprouter.web.peer import Peers
 from amqprouter.web.publish_channel import PublishChannel
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
@@ -98,7 +99,7 @@ def make_site(
     POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens. The hub's
     own gauges are added to `gauges`, and the figures of those parts of `readiness` that are gates.
     """
-    login = Login(authenticate, anonymous=http.anonymous)
+    login = Login(authenticate, anonymous=http.anonymous, peers=Peers(http.trusted_proxies))
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
     users = EventsLogin(login, bearers, tickets)
     gates = [part for part in readiness if IGateFigures.providedBy(part)]

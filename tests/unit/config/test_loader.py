@@ -63,6 +63,7 @@ GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("http", "endpoint", r"tcp6:8080:interface=\:\:1", r"tcp6:8080:interface=\:\:1"),
     ("http", "anonymous", "yes", True),
     ("http", "allowed_origins", "https://a.example, http://b:81", ("https://a.example", "http://b:81")),
+    ("http", "trusted_proxies", "127.0.0.1, 10.0.0.0/8, ::1", ("127.0.0.1/32", "10.0.0.0/8", "::1/128")),
     ("logging", "level", "debug", "debug"),
     ("limits", "max_body_bytes", "1", 1),
 )
@@ -167,6 +168,8 @@ BAD: tuple[tuple[str, str, str, str], ...] = (
     ("http", "endpoint", "ssl:443:privateKey=/nowhere", "No such file"),
     ("http", "endpoint", "systemd:domain=INET:index=7", ".socket unit"),
     ("http", "allowed_origins", "*", "not the origin"),
+    ("http", "trusted_proxies", "proxy.example", "an IP address, or a network"),
+    ("http", "trusted_proxies", "10.0.0.1/8", "has host bits set"),
     ("http", "allowed_origins", "https://a.example/", "without path"),
     ("http", "allowed_origins", "https://A.example", "lower case"),
     ("http", "allowed_origins", "https://a.example:443", "leave the scheme's own port out"),

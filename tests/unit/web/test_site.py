@@ -16,6 +16,7 @@ from zope.interface import implementer
 from amqprouter import __version__
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IReadiness
+from amqprouter.settings import HttpSettings
 from amqprouter.web.metrics import HELP
 from amqprouter.web.site import hub_gauges
 from tests.unit.web.harness import ALICE, Response, World
@@ -114,6 +115,13 @@ class PeerTests(SynchronousTestCase):
         world = World()
         world.get("/status", ALICE)
         self.assertEqual(world.peers, ["192.168.1.1"])  # as StringTransport has it
+
+    def test_the_peer_is_who_a_trusted_proxy_says(self) -> None:
+        cases: list[tuple[tuple[str, ...], str]] = [((), "192.168.1.1"), (("192.168.0.0/16",), "192.0.2.7")]
+        for trusted, expected in cases:
+            world = World(http=HttpSettings(trusted_proxies=trusted))
+            world.get("/status", {**ALICE, "X-Forwarded-For": "192.0.2.66, 192.0.2.7"})
+            self.assertEqual(world.peers, [expected])
 
 
 class HealthTests(SynchronousTestCase):
