@@ -1,10 +1,10 @@
 """What a device's properties look like once the daemon passes its message on.
 
-A device must not steer the broker through us (CC and BCC headers, expiration, priority, reply-to), claim a history that
-it does not have (x-death), or speak in our name (``x-amqprouter-…``); its secret or signature ends here. ``user_id``
-has to go since the broker compares it with the connection's user, which is now ours, and would close the channel; what
-goes into quarantine has ours in its place, so that nobody else's story about a message is believed there. The rest,
-headers and properties alike, is passed on byte for byte.
+A device must not steer the broker through us (CC and BCC headers, a delay, expiration, priority, reply-to), claim a
+history that it does not have (x-death, the hops of federation), or speak in our name (``x-amqprouter-…``); its secret
+or signature ends here. ``user_id`` has to go since the broker compares it with the connection's user, which is now
+ours, and would close the channel; what goes into quarantine has ours in its place, so that nobody else's story about
+a message is believed there. The rest, headers and properties alike, is passed on byte for byte.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from amqprouter.core.story import (
 )
 
 _DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
-_BROKER_HEADERS = ("CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason")
+_BROKER_HEADERS = (
+    *("CC", "BCC"),
+    *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
+    *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason", "x-delivery-count"),
+    *("x-received-from", "x-shovelled"),
+    "x-delay",
+)
+"""What copies a message, tells how it travelled, or how often; where it was federated or shovelled from (a message that
+says it went far enough goes no further); and what holds it back in an exchange of the plugin for delayed messages."""
 _MAX_REASON = 1024
 """Bytes of a reason: a target's error text may quote anything, and the headers have to fit in a frame."""
 
@@ -49,7 +57,7 @@ class Outgoing:
 
     def __init__(self, *proof_headers: str, account: str = "") -> None:
         self._account = account
-        names = (*_BROKER_HEADERS, *NAMES, "x-delivery-count", *proof_headers)
+        names = (*_BROKER_HEADERS, *NAMES, *proof_headers)
         self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
 
     def passed_on(self, message: Message) -> bytes:
