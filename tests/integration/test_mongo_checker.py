@@ -39,6 +39,39 @@ class RegistryTests(GatewayTestCase):
 
         return self.run_with(test, auth={"device_checker": "mongodb:devices"})
 
+    def test_limits_are_what_the_registry_says(self) -> Deferred[None]:
+        """Several windows, in force with the answer that brings them; for what waits already, too."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            hashed = hash_secret(SECRET.encode(), Cost.RANDOM)
+            client: MongoClient[dict[str, Any]]
+            with MongoClient(database.uri) as client:
+                devices: Any = client[database.name]["devices"]
+                devices.insert_one({"_id": "dev1", "secret": hashed, "limits": "100/s, 3/h burst 3"})
+                devices.insert_one({"_id": "dev2", "secret": hashed, "class": "slow"})
+                for number in range(5):
+                    fleet.reading("dev1", number)
+                    fleet.reading("dev2", number)
+                await fleet.all_confirmed()
+                await gateway.metric_reaches("stored_total", 3 + 2)
+                await gateway.metric_reaches("waiting", 2 + 3)
+                devices.update_many({}, {"$set": {"limits": "1000/s"}, "$unset": {"class": ""}})
+                gateway.running.signal("HUP")  # what is remembered is forgotten
+                await gateway.metric_reaches("reloads_total", 1)
+                self.assertEqual(await gateway.metric("stored_total"), 5)
+                fleet.reading("dev1", 5)
+                fleet.reading("dev2", 5)
+                await fleet.all_confirmed()
+                await gateway.metric_reaches("stored_total", 12)
+                self.assertEqual(await gateway.metric("rejected_total"), 0)
+
+        return self.run_with(
+            test,
+            auth={"device_checker": "mongodb:devices"},
+            class_slow={"limits": "2/h burst 2"},
+            route_all={"targets": "store:readings"},
+        )
+
     def test_topics_are_what_the_registry_says(self) -> Deferred[None]:
         """Of devices and of users; a change counts once the answer is forgotten."""
 
