@@ -27,6 +27,7 @@ from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.lot_registry import ANNOUNCE_EVERY, LotRegistry
 from amqprouter.amqp.parking import Parking, lot_name
+from amqprouter.amqp.queue_look import look_at
 from amqprouter.errors import BrokerRefused
 from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
 
@@ -70,11 +71,11 @@ class DeviceLots(Parking):
 
     def check(self, device: str) -> None:
         """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
-        self._later(0, self._check, device)
+        self._plans.later(0, self._check, device)
 
     def leave(self, device: str, ours: bool) -> None:
         """Consume no more from an empty lot, and delete it; one that is not ours only if nobody else is there."""
-        self._later(0, self._leave, device, ours)
+        self._plans.later(0, self._leave, device, ours)
 
     def flush(self) -> None:
         """The end of a batch."""
@@ -92,8 +93,8 @@ class DeviceLots(Parking):
             await super().attach(connection)
 
     async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
-        self._later(0, self._open_all, current)
-        self._later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
+        self._plans.later(0, self._open_all, current)
+        self._plans.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
     async def _open_all(self, current: Incarnation) -> None:
         """Open one lot after the other; others may have their turns in between."""
@@ -111,7 +112,7 @@ class DeviceLots(Parking):
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
         if not lot.declared and not lot.entering and self._current is not None:
-            self._later(MADE_WITHIN, self._find_again, lot)
+            self._plans.later(MADE_WITHIN, self._find_again, lot)
 
     async def _find_again(self, lot: Lot) -> None:
         await super()._find(lot)
@@ -131,7 +132,7 @@ class DeviceLots(Parking):
 
     async def _announce_all(self) -> None:
         self._announced_at = self._clock.seconds()
-        self._later(ANNOUNCE_EVERY, self._announce_all)
+        self._plans.later(ANNOUNCE_EVERY, self._announce_all)
         for lot in self.lots:
             if lot.declared:
                 await self._registry.announce(self._devices[lot.queue], True)
@@ -158,7 +159,7 @@ class DeviceLots(Parking):
         if lot is None:
             return
         if lot.backlog:
-            self._later(0, self._registry.announce, device, True)
+            self._plans.later(0, self._registry.announce, device, True)
         else:
             self._user.abandoned(device)
 
@@ -202,7 +203,7 @@ class DeviceLots(Parking):
                 lot.declared = False  # what is to go in waits
                 if consumer_tag(lot.queue) in current.consumers:
                     await current.cancel(lot.queue)
-                found = await self._examine(connection, lot.queue)
+                found = await look_at(connection, lot.queue)
                 if lot.backlog or (found is not None and (found[0] or (found[1] and not ours))):
                     await self._consume(connection, current, lot, make=True)
                     return False

@@ -28,12 +28,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.incarnation import Incarnation
+from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.topology import Topology
 from amqprouter.amqp.watchdog import Watchdog
@@ -98,7 +99,7 @@ class Ingress:
         self._retiring: set[Incarnation] = set()  # without consumers, until all that came is acknowledged
         self._turn = DeferredLock()
         self._missing: set[str] = set()
-        self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
+        self._plans = Plans(clock, lambda: self._connection, self._failed)
         self._looking_since: float | None = None
         self._leaving = False
         self._stopping = False
@@ -149,10 +150,10 @@ class Ingress:
         if connection is None or self._paused:
             return
         self._leaving = True
-        self._forget_timers()
-        self._later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
+        self._plans.forget()
+        self._plans.later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
         if not self.unacked:
-            self._later(0, self._let_go, connection)
+            self._plans.later(0, self._let_go, connection)
 
     async def _let_go(self, connection: Connection, after: float = 0) -> None:
         async with self._turn:
@@ -167,10 +168,10 @@ class Ingress:
                 await incarnation.channel.shut()
             if connection is self._connection:
                 self.detach()
-                self._forget_timers()
+                self._plans.forget()
 
     async def _open(self, connection: Connection) -> None:
-        self._forget_timers()  # a new channel consumes from everything anyway
+        self._plans.forget()  # a new channel consumes from everything anyway
         self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         missing = {queue for queue in self._explicit_queues if await look_at(connection, queue) is None}
@@ -182,9 +183,9 @@ class Ingress:
         self._set_goal(current)
         if missing:
             self.log.error("{problem}; looking again in {delay} s", problem=self.problem(), delay=MISSING_QUEUE_DELAY)
-            self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+            self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
         if self._patience:
-            self._later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
+            self._plans.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
@@ -200,7 +201,7 @@ class Ingress:
             return
         incarnation.received(deliveries)
         if incarnation.goal:
-            self._later(SURVIVED, self._survived, incarnation)
+            self._plans.later(SURVIVED, self._survived, incarnation)
         self._receive(deliveries, incarnation.ledger)
 
     # Growing.
@@ -213,12 +214,12 @@ class Ingress:
     def _acknowledged(self, incarnation: Incarnation) -> None:
         if self._leaving:
             if not self.unacked and self._connection is not None:
-                self._later(0, self._let_go, self._connection)
+                self._plans.later(0, self._let_go, self._connection)
         elif incarnation.goal and incarnation.ledger.floor >= incarnation.goal:
             incarnation.goal = 0
-            self._later(0, self._grow, incarnation)
+            self._plans.later(0, self._grow, incarnation)
         elif incarnation in self._retiring and not incarnation.ledger.unacked:
-            self._later(0, self._retire, incarnation)
+            self._plans.later(0, self._retire, incarnation)
 
     async def _survived(self, incarnation: Incarnation) -> None:
         await self._grow(incarnation)
@@ -259,7 +260,7 @@ class Ingress:
         if queue is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}: consuming again", queue=queue)
-        self._later(RECONSUME_DELAY, self._consume_again, queue)
+        self._plans.later(RECONSUME_DELAY, self._consume_again, queue)
 
     async def _consume_again(self, queue: str) -> None:
         async with self._turn:
@@ -271,7 +272,7 @@ class Ingress:
             elif await look_at(connection, queue) is None:
                 self._missing.add(queue)
                 self._watchdog.forget(queue)
-                self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+                self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
                 return
             await current.consume(queue)
 
@@ -285,7 +286,7 @@ class Ingress:
                     self._missing.discard(queue)
                     await current.consume(queue)
             if self._missing:
-                self._later(MISSING_QUEUE_DELAY, self._consume_missing)
+                self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
 
     def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
         incarnation.ledger.close()
@@ -294,10 +295,10 @@ class Ingress:
             return
         self._current = None
         if connection.closed or self._stopping:
-            self._forget_timers()
+            self._plans.forget()
             return
         self.log.warn("The broker closed the consuming channel ({reason}): opening another", reason=str(error))
-        self._later(RECONSUME_DELAY, self._reopen, connection)  # if it is still ours
+        self._plans.later(RECONSUME_DELAY, self._reopen, connection)  # if it is still ours
 
     async def _reopen(self, connection: Connection) -> None:
         async with self._turn:
@@ -310,7 +311,7 @@ class Ingress:
     async def _watch(self) -> None:
         """Look at the queues from which nothing comes; one by one, on a channel of its own."""
         connection, current, now = self._connection, self._current, self._clock.seconds()
-        self._later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
+        self._plans.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
         if connection is None or current is None:
             return
         if self._looking_since is not None:
@@ -361,37 +362,13 @@ class Ingress:
 
     # The rest.
 
-    def _later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
-        """Run a coroutine function after a delay; what it cannot mend, a new connection will."""
-        if self._stopping:
-            return
-        plan = action, arguments
-
-        def run() -> None:
-            del self._timers[plan]
-            Deferred.fromCoroutine(self._guarded(action, arguments))
-
-        if plan not in self._timers:
-            self._timers[plan] = self._clock.callLater(delay, run)
-
-    def _forget_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    async def _guarded(self, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        connection = self._connection
-        try:
-            await action(*arguments)
-        except AmqprouterError as error:
-            if connection is not None and not connection.closed:
-                self.log.error("Cannot consume again: {reason}; connecting anew", reason=str(error))
-                connection.fail(error)
+    def _failed(self, error: AmqprouterError) -> None:
+        self.log.error("Cannot consume again: {reason}; connecting anew", reason=str(error))
 
     async def stop(self) -> None:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
-        self._forget_timers()
+        self._plans.stop()
         for incarnation in self._incarnations():
             try:
                 for queue in list(incarnation.consumers.values()):

@@ -32,14 +32,16 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
+from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.queue_look import look_at
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.wire import Delivery
@@ -55,7 +57,7 @@ MOST_RETURNS = 1_000_000
 and a target may be down over many restarts of the gateway."""
 _LONGEST_NAME = 255
 """Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
-_NOT_FOUND, _PRECONDITION_FAILED = 404, 406
+_PRECONDITION_FAILED = 406
 
 
 def lot_name(prefix: str, kind: str, name: str) -> str:
@@ -108,7 +110,7 @@ class Parking:
         self._connection: Connection | None = None
         self._current: Incarnation | None = None
         self._turn = DeferredLock()
-        self._timers: dict[object, Any] = {}  # by what is to be done: nothing is planned twice
+        self._plans = Plans(clock, lambda: self._connection, self._failed)
         self._stopping = False
 
     def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
@@ -129,7 +131,7 @@ class Parking:
                 finish=self._finish,
             )
             if self._current is not None:
-                self._later(0, self._find, lot)
+                self._plans.later(0, self._find, lot)
         return lot
 
     def _wants_flush(self, tag: bytes) -> None:
@@ -160,7 +162,7 @@ class Parking:
             await self._consume_all(connection)
 
     async def _consume_all(self, connection: Connection) -> None:
-        self._forget_timers()
+        self._plans.forget()
         channel = await connection.open_channel()
         current = Incarnation(channel, 0, _ignore)
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
@@ -173,7 +175,7 @@ class Parking:
         """Consume from all lots, on a channel that is new."""
         for lot in self.lots:
             await self._consume(connection, current, lot, make=bool(lot.entering))
-        self._later(LOOK_EVERY, self._look_around)
+        self._plans.later(LOOK_EVERY, self._look_around)
 
     async def _consume(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
         """Consume from a lot, if it is there; with `make`, it will be."""
@@ -190,20 +192,8 @@ class Parking:
 
     async def _look(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""
-        found = await self._examine(connection, queue)
+        found = await look_at(connection, queue)
         return None if found is None else found[0]
-
-    async def _examine(self, connection: Connection, queue: str) -> tuple[int, int] | None:
-        """The messages that are ready in a queue, and its consumers; None when it does not exist."""
-        channel = await connection.open_channel()
-        try:
-            answer = await channel.queue_declare(queue=queue, passive=True)
-        except BrokerRefused as error:
-            if error.code == _NOT_FOUND:
-                return None
-            raise
-        await channel.shut()
-        return int(answer.message_count), int(answer.consumer_count)
 
     async def _declare(self, connection: Connection, lot: Lot) -> int | None:
         arguments: dict[str, Any] = {
@@ -229,7 +219,7 @@ class Parking:
 
     def open(self, lot: Lot) -> None:
         """Have this lot's queue declared; `Lot.opened` tells when it is."""
-        self._later(0, self._make, lot)
+        self._plans.later(0, self._make, lot)
 
     async def _make(self, lot: Lot) -> None:
         async with self._turn:
@@ -251,10 +241,10 @@ class Parking:
         for lot in self._lots.values():
             lot.lost()
         if connection.closed or self._stopping:
-            self._forget_timers()
+            self._plans.forget()
             return
         self.log.warn("The broker closed the parking queues' channel ({reason}): opening another", reason=str(error))
-        self._later(REOPEN_DELAY, self._reopen, connection)
+        self._plans.later(REOPEN_DELAY, self._reopen, connection)
 
     async def _reopen(self, connection: Connection) -> None:
         async with self._turn:
@@ -268,7 +258,7 @@ class Parking:
             return
         self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
         lot.gone()
-        self._later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+        self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
 
     def _delivered(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
         incarnation.received(deliveries)
@@ -279,7 +269,7 @@ class Parking:
 
     async def _look_around(self) -> None:
         """See how much is in the lots that there are."""
-        self._later(LOOK_EVERY, self._look_around)
+        self._plans.later(LOOK_EVERY, self._look_around)
         async with self._turn:
             connection = self._connection
             if connection is None or self._current is None:
@@ -292,36 +282,13 @@ class Parking:
 
     # The rest.
 
-    def _later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
-        """Run a coroutine function after a delay; what it cannot mend, a new connection will."""
-        plan = action, arguments
-        if self._stopping or plan in self._timers:
-            return
-
-        def run() -> None:
-            del self._timers[plan]
-            Deferred.fromCoroutine(self._guarded(action, arguments))
-
-        self._timers[plan] = self._clock.callLater(delay, run)
-
-    async def _guarded(self, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        connection = self._connection
-        try:
-            await action(*arguments)
-        except AmqprouterError as error:
-            if connection is not None and not connection.closed:
-                self.log.error("Cannot use the parking queues: {reason}; connecting anew", reason=str(error))
-                connection.fail(error)
-
-    def _forget_timers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+    def _failed(self, error: AmqprouterError) -> None:
+        self.log.error("Cannot use the parking queues: {reason}; connecting anew", reason=str(error))
 
     def stop(self) -> None:
         """Take nothing more out; what is out and not settled stays with the broker."""
         self._stopping = True
-        self._forget_timers()
+        self._plans.stop()
         if self._current is not None:
             self._current.channel.on_deliveries = None
 
