@@ -1,4 +1,4 @@
-"""The last line of a test run, ``N passed, N failed, N skipped``, from the file with what trial printed."""
+"""The last line of a test run, ``N passed, N failed, N skipped``, from what trial printed: files named as arguments."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def summary(output: str) -> tuple[int, int, int]:
     return counts["passed"], counts["failed"], counts["skipped"]
 
 
-def main(path: str) -> int:
-    """Print the line; the status is 1 if no test ran, or if trial broke off."""
+def main(*paths: str) -> int:
+    """Print the line for all of them; the status is 1 if no test ran in one, or if trial broke off."""
     try:
-        passed, failed, skipped = summary(Path(path).read_text(errors="replace"))
+        counts = [summary(Path(path).read_text(errors="replace")) for path in paths]
+        passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
     except ValueError as error:
         print(error)
         print("0 passed, 1 failed, 0 skipped")
@@ -51,4 +52,4 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))
