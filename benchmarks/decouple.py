@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import treq
@@ -32,6 +33,8 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 EXAMPLE = ROOT / "examples/flask-jobs"
 WAYS = ("no jobs", "inline", "thread", "Celery", "router")
 QUEUES = {"Celery": "celery", "router": "primes"}
+WARM_UP = 2.0
+"""Seconds of the same load beforehand: connections are made and modules are imported at the first job."""
 
 
 class Load:
@@ -85,10 +88,20 @@ def quantile(values: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
+async def loaded(way: str, site: str, seconds: float, options: argparse.Namespace) -> tuple[Load, Load]:
+    """Pages and jobs asked for, for so long."""
+    pages, jobs = Load("GET", site, options.pages), Load("POST", f"{site}jobs", options.jobs)
+    posting = None if way == "no jobs" else Deferred.fromCoroutine(jobs.run(seconds))
+    await pages.run(seconds)
+    if posting is not None:
+        await posting
+    return pages, jobs
+
+
 async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argparse.Namespace) -> dict[str, Any]:
     """Start what this way needs, put the load on it, and wait for its jobs' end."""
     folder.mkdir()
-    vhost = f"way-{way.replace(' ', '-')}"
+    vhost = folder.name
     uri = await broker.add_vhost(vhost)
     environment = {
         **os.environ,
@@ -100,8 +113,9 @@ async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argp
     }
     children: list[Child] = []
 
-    def start(name: str, *command: str) -> Child:
-        child = Child([sys.executable, "-m", *command], log=folder / f"{name}.log", env=environment, cwd=folder)
+    def start(name: str, *command: str, nice: int = 0) -> Child:
+        argv = ["nice", "-n", str(nice), sys.executable, "-m", *command]
+        child = Child(argv, log=folder / f"{name}.log", env=environment, cwd=folder)
         children.append(child)
         return child
 
@@ -120,9 +134,9 @@ async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argp
             gateway.devices("shop")
             await gateway.start()
             start("worker", "amqprouter.cli.main", "worker", "--uri", uri, "--processes", "1", "primes",
-                  "jobs:count_primes")  # fmt: skip
+                  "jobs:count_primes", nice=options.nice)  # fmt: skip
         elif way == "Celery":
-            start("worker", "celery", "-A", "benchmarks.peers.celery_jobs", "worker", "-c", "1")
+            start("worker", "celery", "-A", "benchmarks.peers.celery_jobs", "worker", "-c", "1", nice=options.nice)
         (port,) = free_ports(1)
         site = f"http://127.0.0.1:{port}/"
         web = start("web", "waitress", f"--listen=127.0.0.1:{port}", "--threads=4", "benchmarks.peers.web_jobs:app")
@@ -135,16 +149,13 @@ async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argp
             return way not in QUEUES or (await broker.list_queues(vhost, "consumers")).get(QUEUES[way], 0) > 0
 
         await until(ready, what=f"{way} is ready", timeout=60, child=web)
-        pages, jobs = Load("GET", site, options.pages), Load("POST", f"{site}jobs", options.jobs)
-        began = time.monotonic()
-        posting = None if way == "no jobs" else Deferred.fromCoroutine(jobs.run(options.seconds))
-        await pages.run(options.seconds)
-        if posting is not None:
-            await posting
 
         async def idle() -> bool:
             return way not in QUEUES or not (await broker.list_queues(vhost))[QUEUES[way]]
 
+        await loaded(way, site, WARM_UP, options)
+        await until(idle, what="the first jobs are done", timeout=120)
+        pages, jobs = await loaded(way, site, options.seconds, options)
         await until(idle, what="the jobs are done", timeout=120)
         return {
             "way": way,
@@ -154,7 +165,7 @@ async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argp
             "p50": quantile(pages.latencies, 0.5),
             "p99": quantile(pages.latencies, 0.99),
             "worst": max(pages.latencies),
-            "seconds": time.monotonic() - began,
+            "post": quantile(jobs.latencies, 0.5) if jobs.latencies else None,
         }
     finally:
         for child in children:
@@ -163,25 +174,44 @@ async def measure(way: str, folder: Path, broker: PrivateRabbitMQ, options: argp
             await gateway.stop()
 
 
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f}"
+
+
+def row(rounds: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The line of one way: medians over its rounds, and between which values the 99th percentile was."""
+    p99 = [one["p99"] for one in rounds]
+    posts = [one["post"] for one in rounds if one["post"] is not None]
+    return (
+        rounds[0]["way"],
+        str(sum(one["pages"] for one in rounds)),
+        str(sum(one["jobs"] for one in rounds)),
+        milliseconds(median(one["p50"] for one in rounds)),
+        milliseconds(median(p99)),
+        f"{milliseconds(min(p99))} – {milliseconds(max(p99))}",
+        milliseconds(max(one["worst"] for one in rounds)),
+        milliseconds(median(posts)) if posts else "–",
+    )
+
+
 async def main(options: argparse.Namespace) -> None:
-    results = []
+    results: dict[str, list[dict[str, Any]]] = {way: [] for way in options.only}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="decouple-") as folder:
         async with PrivateRabbitMQ(Path(folder) / "broker") as broker:
-            for way in options.only:
-                print(f"{way}…", file=sys.stderr, flush=True)
-                results.append(await measure(way, Path(folder) / way.replace(" ", "-"), broker, options))
-                await deferLater(reactor, 1)
-    rows = [
-        (r["way"], str(r["pages"]), str(r["jobs"]), *(f"{r[name] * 1000:,.1f}" for name in ("p50", "p99", "worst")))
-        for r in results
-    ]
-    print(table(rows, ("work", "pages", "jobs", "p50 ms", "p99 ms", "worst ms")))
-    failed = sum(r["failed"] for r in results)
+            for number in range(1, options.rounds + 1):
+                for way in options.only:
+                    print(f"round {number}: {way}…", file=sys.stderr, flush=True)
+                    name = f"{way.replace(' ', '-')}-{number}"
+                    results[way].append(await measure(way, Path(folder) / name, broker, options))
+                    await deferLater(reactor, 1)
+    heads = ("work", "pages", "jobs", "p50 ms", "p99 ms", "p99 of rounds", "worst ms", "POST p50 ms")
+    print(table([row(rounds) for rounds in results.values()], heads))
+    failed = sum(one["failed"] for rounds in results.values() for one in rounds)
     print(f"failed requests: {failed}; the machine's load before: {load:.1f} on {os.cpu_count()} CPUs")
     if options.json:
-        settings = {"pages": options.pages, "jobs": options.jobs, "seconds": options.seconds, "load": load}
-        about = {"settings": settings, "python": platform.python_version(), "results": results}
+        settings = {name: getattr(options, name) for name in ("pages", "jobs", "seconds", "rounds", "nice")}
+        about = {"settings": settings | {"load": load}, "python": platform.python_version(), "results": results}
         options.json.write_text(json.dumps(about, indent=1) + "\n")
     if failed:
         sys.exit(1)
@@ -191,7 +221,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.decouple", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pages", type=float, default=50, help="asked for in a second (default 50)")
     parser.add_argument("--jobs", type=float, default=2, help="posted in a second (default 2)")
-    parser.add_argument("--seconds", type=float, default=10, help="for each way (default 10)")
+    parser.add_argument("--seconds", type=float, default=10, help="for each way and round (default 10)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default 3)")
+    parser.add_argument("--nice", type=int, default=10, help="of both kinds of worker (default 10)")
     parser.add_argument("--only", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--json", type=Path, help="a file for all figures")
     return parser.parse_args(argv)
