@@ -43,9 +43,10 @@ from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
+from amqprouter.core.target import Target
 from amqprouter.errors import ConfigError
 from amqprouter.gates import device_lots, park_and_gate, park_held
-from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, IUserPassword
+from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.kept_limits import keeps_limits
 from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
@@ -260,14 +261,21 @@ def build(
     ingress = make_ingress(
         clock, topology, settings.topology.prefix, settings.ingress, pipeline.receive, counters=counters
     )
+    commands = wire_commands(settings, clock, wall_clock, topology.names, publisher, quarantine, counters, randomness)
+
+    def reply_target(target: Target) -> ITarget:
+        if target.kind == "command":
+            assert commands.replies is not None  # the configuration's checks see to that
+            return commands.replies(target.name)
+        return gates[target]
+
     replies = Replies(
         topology.names.replies,
         settings.topology.queue_type,
-        {section: [gates[target] for target in answers] for section, answers in wired.answers.items()},
+        {section: [reply_target(target) for target in answers] for section, answers in wired.answers.items()},
         quarantine,
         wall_clock,
     )
-    commands = wire_commands(settings, clock, wall_clock, topology.names, publisher, quarantine, counters, randomness)
     hub = Hub(settings.events, counters, clock)
     reader = EventReader(topology.names.events, hub.publish, wall_clock, hub.restart)
     hub.throttle = reader.throttle

@@ -16,11 +16,12 @@ from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.topology import Names
 from amqprouter.auth.acl_file import command_acl
 from amqprouter.command_desk import CommandDesk
+from amqprouter.command_replies import CommandReplies
 from amqprouter.core.counters import Counters
 from amqprouter.core.device_rates import DeviceRates
 from amqprouter.core.limit import Limit
 from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import IReloadable, Quarantine
+from amqprouter.interfaces import IReloadable, ITarget, Quarantine
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, Login
@@ -38,6 +39,8 @@ class WiredCommands:
     publishing: list[Attach] = field(default_factory=list)
     """To be attached to the publishing connection."""
     reloadable: list[IReloadable] = field(default_factory=list)
+    replies: Callable[[str], ITarget] | None = None
+    """Makes the target for answers that go to devices under this topic."""
     leaf: Callable[[Authenticate], CommandLeaf] | None = None
     """Makes the way in over HTTP. There is no sending without a login, whatever ``[http] anonymous`` says."""
 
@@ -111,4 +114,7 @@ def wire_commands(
         login = Login(authenticate, anonymous=False, peers=Peers(settings.http.trusted_proxies))
         return CommandLeaf(login, desk.submit, ours.max_bytes, settings.http.allowed_origins, wall_clock, random_id)
 
-    return WiredCommands([queues.attach], [outbox.attach], [acl], leaf)
+    def replies(topic: str) -> CommandReplies:
+        return CommandReplies(clock, topic, desk.submit, ours.ttl)
+
+    return WiredCommands([queues.attach], [outbox.attach], [acl], replies, leaf)

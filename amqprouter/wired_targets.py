@@ -69,7 +69,7 @@ def wire_targets(
         if section is not None and section.reply:
             replies = [Target.parse(text) for text in section.reply]
             wired.answers[f"{target.kind} {target.name}"] = replies
-            wanted += replies
+            wanted += [target for target in replies if target.kind != "command"]
     collections = list(dict.fromkeys(target.name for target in wanted if target.kind == "store"))
     if collections or needs_store:
         wired.store = MongoStore(settings.store, collections, reactor)

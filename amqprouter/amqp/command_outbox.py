@@ -90,7 +90,7 @@ class CommandOutbox:
         queue, binding = self._queue_of(command)
         if queue and len(queue.encode()) > 255:
             return succeed(Outcome(Fate.BAD, "bad-queue-name"))
-        if queue and not self._queues.admits(queue):
+        if queue and not self._queues.admits(queue, binding):
             return succeed(Outcome(Fate.FULL, "too-many-queues", RETRY_AFTER))
         self._sending += 1
         sending.start(self._clock)

@@ -43,7 +43,7 @@ class DeclaredQueues:
         self._good_for = settings.idle / 2 if settings.idle and not self._fixed else float("inf")
         self._connection: Connection | None = None
         self._declared: dict[tuple[str, str], float] = {}  # queue and binding key → when
-        self._names: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
         self._waiting: dict[tuple[str, str], list[Callable[[], None]]] = {}
         self._calls: set[Any] = set()
 
@@ -60,9 +60,9 @@ class DeclaredQueues:
         for key in list(self._waiting):
             await self._try(key)
 
-    def admits(self, queue: str) -> bool:
-        """Whether there may be a queue of this name: it is known, or there is room for another."""
-        return queue in self._names or len(self._names) < self._settings.max_queues
+    def admits(self, queue: str, routing_key: str) -> bool:
+        """Whether there may be a queue of this name, bound with this key: it is known, or there is room for another."""
+        return (queue, routing_key) in self._known or len(self._known) < self._settings.max_queues
 
     def ready(self, queue: str, routing_key: str) -> bool:
         """Whether the queue, bound with this key, is there to be published to."""
@@ -76,7 +76,7 @@ class DeclaredQueues:
     def when_ready(self, queue: str, routing_key: str, action: Callable[[], None]) -> None:
         """Call `action` once the queue is there, in the order of these calls. The caller has asked `admits`."""
         key = (queue, routing_key)
-        self._names.add(queue)
+        self._known.add(key)
         waiting = self._waiting.get(key)
         if waiting is not None:
             waiting.append(action)
@@ -103,7 +103,7 @@ class DeclaredQueues:
         if connection is not self._connection:
             return
         self._declared[key] = self._clock.seconds()
-        self._names.add(key[0])
+        self._known.add(key)
         for action in self._waiting.pop(key, ()):
             action()
 
@@ -148,6 +148,10 @@ def _arguments(settings: WorkQueueSettings, default_type: str, dead_letter: str,
         arguments["x-queue-type"] = "quorum"  # a classic queue without the argument is what other clients declare, too
     if settings.max_length:
         arguments |= {"x-max-length": settings.max_length, "x-overflow": "reject-publish"}
+    if settings.max_bytes:
+        arguments |= {"x-max-length-bytes": settings.max_bytes, "x-overflow": "reject-publish"}
+    if settings.delivery_limit:
+        arguments["x-delivery-limit"] = settings.delivery_limit
     if settings.ttl:
         arguments["x-message-ttl"] = round(settings.ttl * 1000)
     if settings.max_priority:

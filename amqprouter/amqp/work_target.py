@@ -27,8 +27,9 @@ from amqprouter.core.settlement import Settlement
 from amqprouter.interfaces import IGate, IGatedTarget
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 
-_NO_QUEUE_NAME = re.compile(r"[\x00-\x1f\x7f]|amq\.")
-"""Control characters anywhere, or the broker's own names (AMQP 0-9-1, queue.declare) at the start: see `_bad_name`."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BROKERS_OWN = "amq."
+"""What no name of others' may begin with (AMQP 0-9-1, queue.declare)."""
 
 
 class Encoder(Protocol):
@@ -114,9 +115,14 @@ class WorkTarget:
     def deliver(self, message: Message, settlement: Settlement) -> None:
         gate = self._gate
         try:
+            about = self._correlation_id(message)
+        except ValueError:
+            gate.refused(settlement, "key-too-long-for-answers")
+            return
+        try:
             queue = self._queue.render(message)
             key = self._routing_key.render(message)
-            properties, body = self._encode(message, self._replies, self._correlation_id(message))
+            properties, body = self._encode(message, self._replies, about)
             if self._priority is not None:
                 properties = with_values(properties, {"priority": _priority(self._priority.render(message))})
         except FieldMissing as error:
@@ -132,7 +138,7 @@ class WorkTarget:
         publisher = self._publisher
         if not self._settings.declare or self._queues.ready(queue, key):
             publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
-        elif self._queues.admits(queue):
+        elif self._queues.admits(queue, key):
 
             def publish() -> None:
                 publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
@@ -146,6 +152,10 @@ class WorkTarget:
         self._publisher.flush()
 
     def _correlation_id(self, message: Message) -> str:
+        """Empty when no answer is wanted.
+
+        :raises ValueError: it would be too long.
+        """
         if not self._replies:
             return ""
         return ReplyAddress(self._section, message.key).correlation_id(self._random_id())
@@ -153,8 +163,7 @@ class WorkTarget:
     def _bad_name(self, queue: str) -> bool:
         if not queue or len(queue.encode("utf-8", "surrogatepass")) > 255:
             return True
-        found = _NO_QUEUE_NAME.search(queue)
-        return queue.startswith(self._own_prefix) or (found is not None and (found.start() == 0 or found[0] != "amq."))
+        return queue.startswith((self._own_prefix, _BROKERS_OWN)) or _CONTROL.search(queue) is not None
 
 
 def _priority(text: str) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from amqprouter.config.file import Problems
 from amqprouter.core.placeholders import Template
 from amqprouter.core.target import Target
+from amqprouter.core.topic import TopicPattern
 from amqprouter.settings import Settings, WorkQueueSettings
 
 
@@ -24,6 +25,9 @@ def check_work(settings: Settings, problems: Problems) -> None:
     for route in settings.routes:
         for text in route.targets:
             target = Target.parse(text)
+            if target.kind == "command":
+                what = f"{text!r} is for answers: name it in reply, in [queue NAME] or [celery NAME]"
+                problems.in_option(f"route {route.name}", "targets", ", ".join(route.targets), what, "other targets")
             if target.kind in ("queue", "celery") and f"{target.kind} {target.name}" not in headers:
                 legal = ", ".join(f"[{header}]" for header in headers if header.startswith(target.kind))
                 problems.in_option(
@@ -55,15 +59,26 @@ def _check_section(header: str, section: WorkQueueSettings, settings: Settings, 
     if section.max_priority and section.queue_type != "classic" and section.declare:
         what = "only classic queues have priorities"
         problem("max_priority", str(section.max_priority), what, "0, or queue_type = classic")
+    if section.delivery_limit and (section.queue_type or settings.topology.queue_type) != "quorum" and section.declare:
+        problem("delivery_limit", str(section.delivery_limit), "only quorum queues count", "0, or queue_type = quorum")
     if not section.exchange and section.routing_key:
         what = "without an exchange the queue's name is the routing key"
         problem("routing_key", section.routing_key, what, "an exchange as well")
     if section.priority and Template(section.priority).constant and not _is_priority(section.priority):
         problem("priority", section.priority, "not a priority", "0 to 255, or a placeholder")
     for text in section.reply:
-        if Target.parse(text).kind in ("queue", "celery"):
-            what = f"{text!r} is work again"
-            problem("reply", ", ".join(section.reply), what, "exchange:, store: and events: targets")
+        target, shown = Target.parse(text), ", ".join(section.reply)
+        if target.kind in ("queue", "celery"):
+            problem("reply", shown, f"{text!r} is work again", "exchange:, store:, events: and command: targets")
+        if target.kind == "command" and not settings.commands.enabled:
+            problem("reply", shown, f"{text!r} is a command, and there are none", "[commands] enabled = yes")
+        elif target.kind == "command" and not TopicPattern(settings.commands.topics).matches(target.name):
+            problem(
+                "reply",
+                shown,
+                f"{text!r} is no command",
+                f"a topic like [commands] topics = {settings.commands.topics}",
+            )
 
 
 def _is_priority(text: str) -> bool:

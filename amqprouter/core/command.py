@@ -29,6 +29,11 @@ _BAD_IN_TOPIC = re.compile(r"[\x00-\x20\x7f/+*#\\\ud800-\udfff]")
 """A word with one of these would be another in MQTT, a pattern, or not to be seen in a log."""
 
 
+def bad_topic(topic: str) -> bool:
+    """Whether no command can have this topic."""
+    return "" in topic.split(".") or _BAD_IN_TOPIC.search(topic) is not None
+
+
 @dataclass(frozen=True)
 class Command:
     """One command. `at` is seconds since 1970."""
@@ -52,7 +57,7 @@ class Command:
             return "bad-device-id"
         if not self.topic:
             return "no-topic"
-        if "" in self.topic.split(".") or _BAD_IN_TOPIC.search(self.topic):
+        if bad_topic(self.topic):
             return "bad-topic"
         if len(self.key.encode()) > _LONGEST_KEY:
             return "topic-too-long"

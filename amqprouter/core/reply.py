@@ -6,7 +6,7 @@ about messages under way has to be remembered, and any gateway can take any answ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 _LONGEST = 255
@@ -15,10 +15,12 @@ _LONGEST = 255
 
 @dataclass(frozen=True)
 class ReplyAddress:
-    """The section that sent the message (``queue images``), and its key (``<device>.<topic>``)."""
+    """The section that sent the message (``queue images``), and its key (``<device>.<topic>``). `unique` is what tells
+    the answer from others, where one has been read."""
 
     section: str
     key: str
+    unique: str = field(default="", compare=False)
 
     def correlation_id(self, unique: UUID) -> str:
         """The text for a message.
@@ -40,4 +42,4 @@ class ReplyAddress:
         section, second, key = rest.partition("|")
         if not (first and second and len(unique) == 32 and section and key.partition(".")[2]):
             raise ValueError("not a correlation id of this daemon's")
-        return cls(section, key)
+        return cls(section, key, unique)

@@ -6,7 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-LEGAL = "exchange:NAME, exchange:NAME/ROUTING KEY, queue:NAME, celery:NAME, store:COLLECTION or events:"
+from amqprouter.core.command import bad_topic
+
+LEGAL = (
+    "exchange:NAME, exchange:NAME/ROUTING KEY, queue:NAME, celery:NAME, store:COLLECTION or events:; in reply also "
+    "command:TOPIC"
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONGEST_NAME = 255
@@ -20,10 +25,11 @@ class Target:
     """One target.
 
     An ``exchange`` target without a `routing_key` is sent to with the message's own. An ``events`` target has no name.
-    Those of a ``queue`` and a ``celery`` target are of sections of the configuration.
+    Those of a ``queue`` and a ``celery`` target are of sections of the configuration. That of a ``command`` target is
+    the topic of commands, without the device id.
     """
 
-    kind: Literal["exchange", "queue", "celery", "store", "events"]
+    kind: Literal["exchange", "queue", "celery", "store", "events", "command"]
     name: str = ""
     routing_key: str = ""
 
@@ -51,6 +57,10 @@ class Target:
             if len(rest.encode()) > _LONGEST_COLLECTION:
                 raise ValueError(f"target {text[:40]!r}…: a collection's name is at most {_LONGEST_COLLECTION} bytes")
             return cls("store", rest)
+        if kind == "command" and rest:
+            if bad_topic(rest):
+                raise ValueError(f"target {text!r}: the topic of a command has words without white space, /, +, * or #")
+            return cls("command", rest)
         if kind == "events" and colon and not rest:
             return cls("events")
         raise ValueError(f"{text!r} is not a target; legal: {LEGAL}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.process import Child, until
 from tests.support.servers import Vhost
+
+DEAD = "amqprouter.dead-letters"
 
 
 class WorkTests(GatewayTestCase):
@@ -35,6 +38,9 @@ class WorkTests(GatewayTestCase):
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             folder = Path(self.mktemp()).absolute()
             folder.mkdir()
+            gateway.file("commands.acl", "queue:work -> dev1.down.#\n")
+            await gateway.start()
+            await fleet.connect()
             sent = [fleet.send("dev1", "up.double", b'{"n": %d}' % n) for n in range(5)]
             broken = fleet.send("dev2", "up.double", b"no json", content_type="text/plain")
             nowhere = fleet.send("dev2", "up", b"1")
@@ -54,6 +60,12 @@ class WorkTests(GatewayTestCase):
             self.assertEqual({document["topic"] for document in documents}, {"up.double.reply"})
             self.assertEqual({document["device"] for document in documents}, {"dev1"})
             self.assertEqual(sorted(document["body"]["twice"] for document in documents), [0, 2, 4, 6, 8])
+            answers = await drain_queue(vhost.uri, "commands.dev1", 5)
+            self.assertEqual(sorted(json.loads(answer.body)["twice"] for answer in answers), [0, 2, 4, 6, 8])
+            for answer in answers:
+                self.assertEqual(answer.routing_key, b"dev1.down.result")
+                self.assertEqual(Properties(answer.properties).headers, {"x-amqprouter-from": "queue:work"})
+            self.assertEqual(await gateway.metric('commands_total{outcome="sent"}'), 5)
             (kept,) = await drain_queue(vhost.uri, "work.double.failed", 1)
             headers = Properties(kept.properties).headers
             self.assertEqual((Properties(kept.properties).message_id, kept.body), (broken, b"no json"))
@@ -64,8 +76,60 @@ class WorkTests(GatewayTestCase):
             self.assertEqual(len(sent), 5)
             self.assertEqual((await vhost.list_queues())["amqprouter.replies"], 0)
 
-        work: dict[str, Any] = {"queue": "work.{topic[1]}", "reply": "store:answers, events:", "max_queues": 5}
-        return self.run_with(test, queue_work=work, route_all={"targets": "queue:work"})
+        work: dict[str, Any] = {"queue": "work.{topic[1]}", "max_queues": 5}
+        work["reply"] = "store:answers, events:, command:down.result"
+        commands: dict[str, Any] = {"acl": {"commands": "commands.acl"}, "commands": {"enabled": "yes"}}
+        return self.run_with(test, start=False, queue_work=work, route_all={"targets": "queue:work"}, **commands)
+
+    def test_queues_as_their_sections_say(self) -> Deferred[None]:
+        """On a real broker: kinds, bindings, priorities, what is too much, what expires, and how many there may be."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            fleet.send("dev1", "up.jobs.a", b'{"urgent": 7}')
+            for urgent in (1, 8):
+                fleet.send("dev1", "up.jobs.b", b'{"urgent": %d}' % urgent)
+            one_too_many = fleet.send("dev1", "up.jobs.c", b'{"urgent": 1}')
+            brief = fleet.send("dev1", "up.brief", b"")
+            small = [fleet.send("dev1", "up.small", b"") for _ in range(2)]
+            await fleet.all_confirmed()
+
+            async def there() -> bool:
+                counts = await vhost.list_queues()
+                return [counts.get(name) for name in ("jobs.a", "jobs.b", "small")] == [1, 2, 1]
+
+            await until(there, what="all that fits is in the queues", timeout=30)
+            kinds = await vhost.list_queues("type")
+            found = {name: "quorum" in str(kinds[name]) for name in ("jobs.a", "jobs.b", "brief", "small")}
+            self.assertEqual(found, {"jobs.a": False, "jobs.b": False, "brief": True, "small": False})
+            (job,) = await drain_queue(vhost.uri, "jobs.a", 1)
+            self.assertEqual((job.exchange, job.routing_key), (b"jobs", b"a.dev1"))
+            jobs = [json.loads(one.body)["urgent"] for one in await drain_queue(vhost.uri, "jobs.b", 2)]
+            self.assertEqual(jobs, [8, 1])
+            dead = {Properties(one.properties).message_id: one for one in await drain_queue(vhost.uri, DEAD, 2)}
+            self.assertEqual(reason_of(dead.pop(one_too_many)), "too-many-queues")
+            self.assertEqual(Properties(dead[brief].properties).headers["x-first-death-reason"], "expired")
+            # What a full queue rejects waits here, and comes when there is room.
+            self.assertEqual(
+                [Properties(one.properties).message_id for one in await drain_queue(vhost.uri, "small", 2)], small
+            )
+
+        classic: dict[str, Any] = {"queue_type": "classic"}
+        jobs: dict[str, Any] = {
+            "queue": "jobs.{topic[2]}",
+            "exchange": "jobs",
+            "exchange_type": "topic",
+            "max_queues": 2,
+        }
+        jobs |= {"routing_key": "{topic[2]}.{device}", "max_priority": 9, "priority": "{body[urgent]}", "idle": "1h"}
+        return self.run_with(
+            test,
+            route_jobs={"topic": "up.jobs.*", "targets": "queue:jobs"},
+            queue_jobs=jobs | classic,
+            route_brief={"topic": "up.brief", "targets": "queue:brief"},
+            queue_brief={"ttl": "500ms", "delivery_limit": 3, "queue_type": "quorum", "max_bytes": "1MB"},
+            route_small={"topic": "up.small", "targets": "queue:small"},
+            queue_small={"max_length": 1, "dead_letter": "no"} | classic,
+        )
 
     def test_an_unmodified_celery_worker(self) -> Deferred[None]:
         if not find_spec("celery"):

@@ -18,8 +18,9 @@ INNER = {"core", "interfaces", "settings", "errors"}
 MAY_IMPORT = {
     "errors": set[str](),
     "core": {"core", "errors"},
-    "settings": {"settings", "command_settings", "web_settings"},
+    "settings": {"settings", "command_settings", "work_settings", "web_settings"},
     "command_settings": set[str](),
+    "work_settings": set[str](),
     "web_settings": set[str](),
     "interfaces": {"interfaces", "settings", "core", "errors"},
     "held_overflow": INNER,

@@ -149,6 +149,7 @@ class WorkTargetTests(BrokerTestCase):
                 ({"queue": ""}, "up.1", "bad-queue-name"),
                 ({"queue": "x" * 256}, "up.1", "bad-queue-name"),
                 ({"queue": "a\nb"}, "up.1", "bad-queue-name"),
+                ({"queue": "aamq.\n"}, "up.1", "bad-queue-name"),
             ),
             1,
         ):
@@ -166,6 +167,30 @@ class WorkTargetTests(BrokerTestCase):
         properties = Properties(self.broker.published[0].properties)
         self.assertEqual(properties.text("reply_to"), "amqprouter.replies")
         self.assertEqual(properties.text("correlation_id"), f"{UUID(int=1).hex}|queue work|dev1.up.a")
+
+    def test_answers_that_could_not_be_told_apart(self) -> None:
+        self.deliver(self.target(WorkQueueSettings("work", reply=("events:",))), topic=f"up.{'x' * 220}")
+        self.assertEqual(self.ended[-1][1], ["key-too-long-for-answers"])
+
+    def test_bindings_are_bounded_too(self) -> None:
+        target = self.target(WorkQueueSettings("work", exchange="jobs", routing_key="{topic}", max_queues=2))
+        for topic in ("up.a", "up.b", "up.a"):
+            self.deliver(target, topic)
+        self.assertEqual([reasons for _, reasons in self.ended], [[], ["too-many-queues"], []])
+
+    def test_size_and_returns(self) -> None:
+        self.target(WorkQueueSettings("work", dead_letter=False, max_bytes=1000, max_length=5, delivery_limit=3))
+        ((_, arguments),) = self.declared()
+        self.assertEqual(
+            arguments,
+            {
+                "x-queue-type": "quorum",
+                "x-max-length": 5,
+                "x-max-length-bytes": 1000,
+                "x-overflow": "reject-publish",
+                "x-delivery-limit": 3,
+            },
+        )
 
     def test_celery(self) -> None:
         settings = CeleryTaskSettings("resize", task="shop.resize", reply=("events:",))

@@ -32,6 +32,14 @@ class WorkSectionTests(ConfigTestCase):
             ),
         )
 
+    def test_answers_as_commands(self) -> None:
+        self.file("commands.acl", "")
+        commands = "[acl]\ncommands = commands.acl\n[commands]\nenabled = yes\ntopics = down.#\n"
+        settings = self.load(f"{ROUTE}{CELERY}{QUEUE}reply = command:down.x\n{commands}")
+        self.assertEqual(settings.work_queues[0].reply, ("command:down.x",))
+        (problem,) = self.problems(f"{ROUTE}{CELERY}{QUEUE}reply = command:up.x\n{commands}")
+        self.assertIn("'command:up.x' is no command; legal: a topic like [commands] topics = down.#", problem)
+
     def test_problems(self) -> None:
         for text, words in (
             (f"{ROUTE}{QUEUE}", "there is no section [celery resize]"),
@@ -47,6 +55,9 @@ class WorkSectionTests(ConfigTestCase):
             (f"{ROUTE}{CELERY}{QUEUE}priority = 300\n", "not a priority"),
             (f"{ROUTE}{CELERY}{QUEUE}max_priority = 5\n", "only classic queues have priorities"),
             (f"{ROUTE}{CELERY}{QUEUE}reply = queue:images\n", "is work again"),
+            (f"{ROUTE}{CELERY}{QUEUE}queue_type = classic\ndelivery_limit = 5\n", "only quorum queues count"),
+            (f"{ROUTE}{CELERY}{QUEUE}reply = command:down.x\n", "'command:down.x' is a command, and there are none"),
+            (f"{ROUTE[:-1]}, command:down.x\n{CELERY}{QUEUE}", "is for answers: name it in reply"),
             (f"{ROUTE}{CELERY}kwargs = unit={{head}}\n{QUEUE}", "unknown placeholder {head}"),
             (f"{ROUTE}{CELERY}args = {{header}}\n{QUEUE}", "a header is written {header[NAME]}"),
         ):

@@ -12,7 +12,8 @@ from amqprouter.core.reply import ReplyAddress
 class ReplyAddressTests(SynchronousTestCase):
     def test_there_and_back(self) -> None:
         address = ReplyAddress("queue images", "dev1.up.a|b")
-        self.assertEqual(ReplyAddress.parse(address.correlation_id(UUID(int=5))), address)
+        parsed = ReplyAddress.parse(address.correlation_id(UUID(int=5)))
+        self.assertEqual((parsed, parsed.unique), (address, UUID(int=5).hex))
 
     def test_too_long(self) -> None:
         with self.assertRaises(ValueError):

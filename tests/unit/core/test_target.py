@@ -17,6 +17,7 @@ GOOD = {
     "store:messages": Target("store", "messages"),
     "store:messages.2026": Target("store", "messages.2026"),
     "events:": Target("events"),
+    "command:down.result": Target("command", "down.result"),
 }
 BAD = (
     "",
@@ -40,6 +41,10 @@ BAD = (
     "events:all",
     "queue:",
     "celery:",
+    "command:",
+    "command:down..x",
+    "command:down.#",
+    "command:down x",
     "topic:x",
 )
 
