@@ -178,14 +178,17 @@ class Worker(Service):
         self._number += 1
         number = self._number
         properties = Properties(delivery.properties)
+        job, problem = Job(delivery.body), ""
         try:
-            job = self._jobs[number] = _job(delivery, properties, number)
+            job = _job(delivery, properties, number)
         except ValueError as error:
-            await self._give_up(Properties(), Job(delivery.body), f"malformed properties: {error}")
-            self._settle(intake, delivery)
-            return
+            problem = f"malformed properties: {error}"
+        self._jobs[number] = job
         try:
-            await self._do(intake, properties, job)
+            if problem:
+                await self._give_up(Properties(), job, problem)
+            else:
+                await self._do(intake, properties, job)
             self._settle(intake, delivery)
         except _LeftToOthers:
             pass
@@ -261,12 +264,20 @@ class Worker(Service):
 
     async def _pass_on(self, queue: str, properties: Properties, job: Job, reason: str) -> None:
         added = field_table.encode_entry(ATTEMPT, job.attempt) + field_table.encode_entry(REASON, reason[:255])
-        done: Deferred[None] = Deferred()
+        done: Deferred[str] = Deferred()
         self._publisher.publish(
             b"", queue.encode(), properties.spliced(_EXPIRATION, _OURS, added), job.body, _Done(done), must_arrive=True
         )
         self._publisher.flush()
-        await done
+        refusal = await done
+        if refusal:  # it cannot even be written: so it stays where it is
+            self.log.critical(
+                "Cannot put a job into {queue}: {refusal}; it stays unacknowledged",
+                queue=queue,
+                refusal=refusal,
+                message_id=job.message_id,
+            )
+            raise _LeftToOthers
 
     def _progressed(self, number: int, value: bytes) -> None:
         job = self._jobs.get(number)
@@ -287,16 +298,16 @@ class Worker(Service):
 
 
 class _Done:
-    """A receipt that fires a Deferred however it ends."""
+    """A receipt that fires a Deferred however it ends: with the reason of a refusal, or empty."""
 
-    def __init__(self, done: Deferred[None]) -> None:
+    def __init__(self, done: Deferred[str]) -> None:
         self._done = done
 
     def delivered(self) -> None:
-        self._done.callback(None)
+        self._done.callback("")
 
     def refused(self, reason: str) -> None:
-        self._done.callback(None)
+        self._done.callback(reason)
 
 
 def _job(delivery: Delivery, properties: Properties, number: int) -> Job:
