@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Any
 
 import pika
@@ -22,6 +23,7 @@ from tests.support.mqtt import MqttDevice
 from tests.support.process import run, until
 from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost
+from tests.support.tokens import jwk, key_set, token
 
 ANN, BOB = ("ann", "ann's"), ("bob", "bob's")
 ENABLED = {"enabled": "yes", "topics": "down.#"}
@@ -31,6 +33,8 @@ ACL = "ann -> *.down.#\nbob -> dev1.down.#\namqp:guest -> *.down.#\n"
 async def post(gateway: Gateway, path: str, body: bytes = b"{}", login: Any = ANN, origin: str = "") -> Any:
     """The response to a command, and what it says."""
     headers: dict[str | bytes, str | bytes] = {"Content-Type": "application/json"}
+    if isinstance(login, bytes):
+        headers["Authorization"], login = b"Bearer " + login, None
     if origin:
         headers["Origin"] = origin
     response = await treq.post(
@@ -70,11 +74,14 @@ class CommandTests(GatewayTestCase):
     def run_commands(self, test: Any, acl: str = ACL, **commands: object) -> Deferred[None]:
         async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             gateway.file("commands.acl", acl)
+            gateway.file("keys.json", key_set(jwk("HS256")))
+            (gateway.folder / "keys.json").chmod(0o600)
             await gateway.start()
             await fleet.connect()
             await test(gateway, fleet, vhost, database)
 
-        options = {"commands": ENABLED | commands, "acl": {"commands": "commands.acl"}}
+        users = {"user_checker": "jwt:keys.json issuer=us, file:users.passwd"}
+        options = {"commands": ENABLED | commands, "acl": {"commands": "commands.acl"}, "auth": users}
         return self.run_with(around, start=False, **options)
 
     def test_there_and_back(self) -> Deferred[None]:
@@ -113,7 +120,18 @@ class CommandTests(GatewayTestCase):
 
     def test_what_is_refused(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            good_until = int(time.time()) + 600
+
+            def for_bob(number: int = 0, **claims: object) -> bytes:
+                """Only the first key is the gateway's."""
+                return token({"sub": "bob", "iss": "us", "exp": good_until, **claims}, "HS256", number)
+
             for path, login, origin, expected in (
+                ("dev2/down/x", for_bob(), "", (403, "not-authorised")),
+                ("dev1/down/x", for_bob(number=1), "", (401, "login needed")),
+                ("dev1/down/x", for_bob(exp=1), "", (401, "login needed")),
+                ("dev1/down/x", for_bob(sub=None), "", (401, "login needed")),
+                ("dev1/down/x", b"bob's", "", (401, "login needed")),
                 ("dev1/down/x", None, "", (401, "login needed")),
                 ("dev1/down/x", ("ann", "wrong"), "", (401, "login needed")),
                 ("dev2/down/x", BOB, "", (403, "not-authorised")),
@@ -135,7 +153,10 @@ class CommandTests(GatewayTestCase):
             self.assertEqual((response.code, await response.json()), (405, {"error": "method not allowed"}))
             own = await post(gateway, "dev1/down/x", origin=gateway.url)
             self.assertEqual(own[0].code, 202)
-            self.assertEqual((await vhost.list_queues())["commands.dev1"], 1)
+            self.assertEqual((await post(gateway, "dev1/down/x", login=for_bob()))[0].code, 202)
+            commands = await drain_queue(vhost.uri, "commands.dev1", 2)
+            senders = [Properties(command.properties).headers["x-amqprouter-from"] for command in commands]
+            self.assertEqual(senders, ["ann", "bob"])
 
         return self.run_commands(test, max_bytes=1000)
 
