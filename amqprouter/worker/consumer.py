@@ -244,7 +244,8 @@ class Worker(Service):
     async def _went_wrong(self, properties: Properties, job: Job, error: JobFailed) -> None:
         final = error.final or job.attempt >= self._options.attempts
         self.log.warn(
-            "A job failed (try {attempt} of {attempts}): {reason}",
+            "A job failed (try {attempt} of {attempts}{for_good}): {reason}",
+            for_good=", the last" if final else "",
             attempt=job.attempt,
             attempts=self._options.attempts,
             reason=str(error),

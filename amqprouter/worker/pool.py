@@ -80,6 +80,8 @@ def _call(path: str, job: Job) -> object:
 
 
 class _Reports(DatagramProtocol):
+    noisy = False
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
