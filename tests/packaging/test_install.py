@@ -62,7 +62,7 @@ def source_copy() -> Path:
 
 
 @cache
-def _distributions() -> tuple[Path, Path]:
+def distributions() -> tuple[Path, Path]:
     """A source distribution, and the wheel built from it."""
     source = source_copy()
     _run(sys.executable, "-m", "build", "--no-isolation", cwd=source)
@@ -75,7 +75,7 @@ class ContentTests(SynchronousTestCase):
     """What is in the distributions, and what is not."""
 
     def test_wheel(self) -> None:
-        names = set(ZipFile(_distributions()[1]).namelist())
+        names = set(ZipFile(distributions()[1]).namelist())
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "amqprouter").rglob("*.py")}
         self.assertEqual(modules - names, set())
         installed = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
@@ -86,9 +86,10 @@ class ContentTests(SynchronousTestCase):
 
     def test_sdist(self) -> None:
         """It has all that packagers test with, and nothing that was lying about."""
-        with tarfile.open(_distributions()[0]) as archive:
+        with tarfile.open(distributions()[0]) as archive:
             names = {name.partition("/")[2] for name in archive.getnames()}
         wanted = {"LICENSE", "setup.cfg", "pyproject.toml", "etc/amqprouter.ini", "etc/systemd/amqprouter.service"}
+        wanted |= {"etc/ansible/site.yml", "etc/ansible/roles/amqprouter/files/amqprouter.service"}
         wanted |= {"tests/packaging/test_install.py", "script/test", "docs/deployment.rst", "CHANGELOG.rst"}
         self.assertEqual(wanted - names, set())
         self.assertEqual([name for name in names if "__pycache__" in name or name.endswith("dropin.cache")], [])
@@ -127,11 +128,11 @@ class InstallTests(EnvironmentTestCase):
         )
 
     def test_wheel(self) -> None:
-        self._install(_distributions()[1])
+        self._install(distributions()[1])
         self._check(self.folder)
 
     def test_sdist(self) -> None:
-        self._install(_distributions()[0])
+        self._install(distributions()[0])
         self._check(self.folder)
 
     def test_editable(self) -> None:

@@ -53,7 +53,7 @@ class InstalledTests(install.EnvironmentTestCase):
     def test_it_is_found_and_used(self) -> None:
         copy = self.folder / "source"
         shutil.copytree(EXAMPLE, copy, ignore=shutil.ignore_patterns(*install.LEFT_BEHIND))
-        self._install(install._distributions()[1], copy)
+        self._install(install.distributions()[1], copy)
         database = self.folder / "devices.db"
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("CREATE TABLE devices (id TEXT PRIMARY KEY, secret TEXT, tenant TEXT, disabled INTEGER)")
