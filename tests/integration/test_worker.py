@@ -137,8 +137,10 @@ class WorkerTests(TestCase):
     async def test_killed_and_stopped(self) -> None:
         """A killed worker's jobs are done again; a stopped one's come to their end first."""
         async with self.bench() as bench:
+            go = bench.folder / "go"
             for n in range(4):
-                await bench.send({"n": n, "seconds": 1}, message_id=f"m{n}", reply_to="replies", correlation_id=f"m{n}")
+                job = {"n": n, "until": str(go)}
+                await bench.send(job, message_id=f"m{n}", reply_to="replies", correlation_id=f"m{n}")
             first = bench.start("count", "--processes", "2")
             await bench.noted(2)
             self.assertEqual(
@@ -147,7 +149,14 @@ class WorkerTests(TestCase):
             await first.kill()
             second = bench.start("count", "--processes", "2")
             await bench.noted(4)
-            await second.stop()
+            second.signal("TERM")
+
+            async def stopping() -> bool:
+                return "Stopping: 2 jobs are being done" in second.tail(100)
+
+            await until(stopping, what="the worker takes no more", timeout=30, child=second)
+            go.touch()
+            self.assertEqual(await second.wait(30), 0)
             replies = await drain_queue(bench.vhost.uri, "replies", 2)
             self.assertEqual(len(replies), 2)
             self.assertEqual((await bench.vhost.list_queues())["work"], 2)
