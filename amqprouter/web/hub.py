@@ -45,6 +45,7 @@ from amqprouter.web.batch import Batch
 from amqprouter.web.catch_up import MOST_AHEAD, CatchUps, History
 from amqprouter.web.heartbeats import Heartbeats
 from amqprouter.web.login import ANONYMOUS
+from amqprouter.web.published_ids import PublishedIds
 from amqprouter.web.subscriber import MaySee, Sink, Subscriber
 from amqprouter.web.window import WINDOW_BYTES, Window
 
@@ -98,6 +99,7 @@ class Hub:
         self.closed = False
         self.replay_bytes = replay_bytes
         self.window = Window(settings.window, window_bytes)
+        self._published_ids = PublishedIds()
         self.throttle: Callable[[bool], None] = _nothing
         """Called with True when the source of events should wait, and with False when it may go on."""
         self._clock = clock
@@ -142,6 +144,8 @@ class Hub:
             return
         frame = sse.encode(event)
         self.window.append(event, frame)
+        if event.id:
+            self._published_ids.add(event)
         if not live:
             return
         members = self._audiences.of(event.topics, event.private)
@@ -204,6 +208,7 @@ class Hub:
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
         self.window.clear()
+        self._published_ids.clear()
         notice = self.gap("stream restarted")
         for subscriber in list(self._subscribers.values()):
             if subscriber.catch_up is not None:
@@ -279,11 +284,11 @@ class Hub:
         if last_event_id == EARLIEST:
             subscriber.cursor = window.first
             return
-        last = window.offset_of(last_event_id)
-        if last is not None:
-            entry = window.entry(window.behind(last) - 1)
-            if entry is not None and not subscriber.may_see(entry.topics, entry.private):
-                last = None  # whether there is an update of this id must not be found out by trying
+        last: int | None = None
+        published = self._published_ids.find(last_event_id)
+        if published is not None:
+            # Whether there is an update of this id must not be found out by trying.
+            last = published.offset if subscriber.may_see(published.topics, published.private) else None
         else:
             with suppress(ValueError):
                 last = sse.parse_last_event_id(last_event_id)

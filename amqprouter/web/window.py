@@ -19,7 +19,6 @@ class Entry(NamedTuple):
     private: bool
     frame: bytes
     """The event as it is written to every subscriber."""
-    id: str
 
 
 class Window:
@@ -34,7 +33,6 @@ class Window:
         self.bytes = 0
         """Bytes of all frames."""
         self._entries: deque[Entry] = deque()
-        self._by_id: dict[str, int] = {}  # publishers' own ids → offset
         self._max_events = max_events
         self._max_bytes = max_bytes
 
@@ -59,23 +57,18 @@ class Window:
     def append(self, event: Event, frame: bytes) -> None:
         """Add an event that is newer than all others."""
         entries = self._entries
-        entries.append(Entry(event.offset, event.topics, event.private, frame, event.id))
+        entries.append(Entry(event.offset, event.topics, event.private, frame))
         self.bytes += len(frame)
-        if event.id:
-            self._by_id[event.id] = event.offset
         # The latest stays, however large: what comes next, and what clients resume from, is compared with it.
         while len(entries) > 1 and (len(entries) > self._max_events or self.bytes > self._max_bytes):
             oldest = entries.popleft()
             self.bytes -= len(oldest.frame)
             self.first += 1
-            if oldest.id and self._by_id.get(oldest.id) == oldest.offset:
-                del self._by_id[oldest.id]
 
     def clear(self) -> None:
         """Forget all entries; their sequence numbers do not come again."""
         self.first += len(self._entries)
         self._entries.clear()
-        self._by_id.clear()
         self.bytes = 0
 
     def entry(self, sequence: int) -> Entry | None:
@@ -91,7 +84,3 @@ class Window:
                 break
             newer += 1
         return self.end - newer
-
-    def offset_of(self, id: str) -> int | None:
-        """The offset of the event whose publisher gave it this id, while it is here."""
-        return self._by_id.get(id)

@@ -8,13 +8,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
+from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings
 from tests.support.browser import Browser, with_browser
 from tests.support.site import LiveSite, with_site
 
 ROWS = "return document.querySelectorAll('#events li').length >= arguments[0]"
 LIVE = "return document.querySelector('#link').textContent === 'live'"
+
+
+@implementer(IReadiness)
+class Part:
+    """A part of the daemon, with a problem or without."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self._problem = problem
+
+    def problem(self) -> str:
+        return self._problem
 
 
 class LivePageTests(TestCase):
@@ -177,6 +191,20 @@ class LivePageTests(TestCase):
             await browser.until("return document.querySelector('#events .gap') !== null", what="the gap is told")
             await browser.until(ROWS, 8, what="what is left of the meantime is shown")
             self.assertEqual(await browser.run("return document.querySelectorAll('#events li').length"), 8)
+
+    async def test_trouble_comes_first_and_old_figures_look_old(self) -> None:
+        """A part that is not ready; then a daemon that answers no more, and one that does again."""
+        async with self.page() as (site, browser):
+            site.parts += [Part("store", "nobody answers"), Part("ingress", "")]
+            told = "return document.querySelector('#parts').innerText.includes(arguments[0])"
+            await browser.until(told, "store: nobody answers", what="the trouble is told")
+            self.assertTrue(await browser.run(told, "1 of 2 parts ready"))
+            await browser.run("window.fetched = window.fetch; window.fetch = () => Promise.reject(new Error('gone'))")
+            await browser.until(told, "no answer for", what="the figures are known to be old")
+            self.assertTrue(await browser.run("return document.body.matches('.stale')"))
+            await browser.run("window.fetch = window.fetched")
+            await browser.until(told, "store: nobody answers", what="it answers again")
+            await browser.until("return !document.body.matches('.stale')", what="the figures are fresh")
 
     async def break_connection(self, site: LiveSite) -> None:
         [subscriber] = site.hub.subscribers

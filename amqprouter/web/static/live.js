@@ -6,6 +6,7 @@ const SHOWN_DEVICES = 100;   // rows in the table
 const RATE_SECONDS = 10;     // a rate counted here, for want of the daemon's, is the mean over so many seconds
 const HISTORY = 300;         // seconds in the plot, and at first
 const LEAST_HISTORY = 60;
+const STALE_SECONDS = 4;     // without an answer, which comes every second
 const DRAW_MS = 250;         // the list is redrawn this often, however many events arrive
 
 // document.baseURI may hold the login that was typed into the address bar, and fetch refuses such addresses.
@@ -51,6 +52,7 @@ const HELD = [  // what is now is shown as it is, and what is counted as a rate 
 ];
 
 let previous = null;
+let answered = Date.now();
 const points = [];  // [moment, rate, rate, …], one for each look
 
 function count(figure) {
@@ -125,12 +127,29 @@ function showHeld(status) {
     + (slow ? `, ${count(slow)} were too slow` : "");
 }
 
+// Only trouble is told part by part.
 function showParts(parts) {
-  byId("parts").replaceChildren(...Object.entries(parts).map(([name, problem]) => {
-    const item = element("li", "", problem ? `${name}: ${problem}` : name);
-    item.dataset.state = problem ? "bad" : "good";
+  const troubled = Object.entries(parts).filter(([, problem]) => problem);
+  const all = Object.keys(parts);
+  const fine = element("li", "", `${all.length - troubled.length} of ${all.length} parts ready`);
+  fine.title = all.filter((name) => !parts[name]).join(", ");
+  fine.dataset.state = troubled.length ? "wait" : "good";
+  byId("parts").replaceChildren(...troubled.map(([name, problem]) => {
+    const item = element("li", "", `${name}: ${problem}`);
+    item.dataset.state = "bad";
     return item;
-  }));
+  }), fine);
+}
+
+// Figures that are not of now must not look as if they were.
+function showAge() {
+  const seconds = (Date.now() - answered) / 1000;
+  const stale = seconds > STALE_SECONDS;
+  document.body.classList.toggle("stale", stale);
+  if (!stale) return;
+  const item = element("li", "", `no answer for ${span(seconds)}; what is shown is of then`);
+  item.dataset.state = "bad";
+  byId("parts").replaceChildren(item);
 }
 
 function span(seconds) {
@@ -142,9 +161,10 @@ function span(seconds) {
 
 async function poll() {
   try {
-    const response = await fetch(address("/status"), { cache: "no-store" });
+    const response = await fetch(address("/status"), { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       const status = await response.json();
+      answered = Date.now();
       STAGES.forEach((stage) => showStage(stage, status));
       showChart(status);
       showHeld(status);
@@ -154,7 +174,7 @@ async function poll() {
       previous = status;
     }
   } catch {
-    byId("parts").replaceChildren();  // nobody answers, and the link to the events says so
+    // nobody answers: `showAge` says so
   }
   setTimeout(poll, 1000);
 }
@@ -445,6 +465,7 @@ LINES.forEach(makeLine);
 poll();
 sortBy("rate");
 setInterval(showDevices, 1000);
+setInterval(showAge, 1000);
 setInterval(drawEvents, DRAW_MS);
 
 let wanted = "#";

@@ -74,6 +74,20 @@ class CatchUpTests(SynchronousTestCase):
         self.hub.use_history(self.history)
         self.hidden: set[str] = set()
 
+    def test_from_a_publishers_own_id(self) -> None:
+        """Which is known although the event is in memory no longer; not to those who may not see it."""
+        named = Event(0, ("dev1.up",), b"{}", id="urn:x")
+        self.history.events.append(named)
+        self.hub.publish(named)
+        self.publish(*range(1, 21))
+        sink = self.subscribe("urn:x")
+        self.read()
+        self.assertEqual(sink.ids(), [str(offset) for offset in range(1, 21)])
+        self.hidden.add("dev1.up")
+        self.assertEqual(self.subscribe("urn:x").ids(), ["gap 20"])
+        self.hub.restart()
+        self.assertEqual(self.subscribe("urn:x").ids(), ["gap"])
+
     def publish(self, *offsets: int, key: str = "dev1.up") -> None:
         for offset in offsets:
             self.history.events.append(event(offset, key))

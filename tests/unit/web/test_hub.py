@@ -20,6 +20,7 @@ from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import CLOSE_WITHIN, Hub
+from amqprouter.web.published_ids import PublishedIds
 from amqprouter.web.sse_resource import by_acl
 from amqprouter.web.window import WINDOW_BYTES
 from tests.unit.web.harness import MemorySink, event
@@ -411,10 +412,17 @@ class OwnIdTests(HubTestCase):
     def test_offsets_work_too(self) -> None:
         self.assertEqual(self.subscribe(last="3").ids(), ["urn:4"])
 
-    def test_they_leave_with_their_events(self) -> None:
-        self.publish(*range(5, 15))
-        self.assertEqual(self.subscribe(last="urn:4").ids(), ["gap 14"])
-        self.assertEqual(self.hub.window._by_id, {})
+    def test_they_are_known_for_longer_than_their_events(self) -> None:
+        self.publish(*range(5, 17))
+        self.assertEqual(self.subscribe(last="urn:4").ids(), ["gap 6", *map(str, range(7, 17))])
+
+    def test_the_latest_are_known_and_not_all(self) -> None:
+        ids = PublishedIds(3)
+        for offset, name in enumerate(["a", "b", "c", "a", "d"]):
+            ids.add(Event(offset, ("t",), b"{}", id=name))
+        self.assertIsNone(ids.find("b"))
+        self.assertEqual(ids.find("a"), (3, ("t",), True))
+        self.assertEqual(len(ids), 3)
 
 
 class SlowReaderTests(HubTestCase):
