@@ -56,6 +56,7 @@ class EventStream:
         "_seconds",
         "_sent",
         "_since",
+        "_socket",
         "_subscriber",
         "_transport",
     )
@@ -79,6 +80,7 @@ class EventStream:
         transport = self._transport = channel.hand_over(self)
         # What is in front of a TLS connection passes attributes on to it: only the class tells them apart.
         self._direct = isinstance(transport, tcp.Connection) and not getattr(transport, "TLS", False)
+        self._socket: Any = transport.socket if self._direct else None
         transport.registerProducer(self, not self._direct)
         if self._direct:
             subscriber.pause()  # until the head, which is in the transport's buffer, is sent
@@ -103,10 +105,14 @@ class EventStream:
         if not self._direct:
             self._transport.write(data)
             return
-        taken = self._transport.writeSomeData(data)
-        if isinstance(taken, Exception):
+        try:
+            taken = self._socket.send(data)  # the transport's own way to it takes a quarter longer
+        except BlockingIOError:
+            taken = 0
+        except OSError:
             self._subscriber.pause()  # the connection is lost: the reactor is about to say so
-        elif taken < len(data):
+            return
+        if taken < len(data):
             self._rest = memoryview(data)[taken:]
             self._subscriber.pause()
             self._feed(self._rest)
