@@ -147,16 +147,29 @@ class MercureTests(GatewayTestCase):
 
         return self.with_gateways(test)
 
-    def test_a_token_that_expires_and_a_key_that_is_taken_away(self) -> Deferred[None]:
+    def test_what_is_taken_away_from_streams_that_are_open(self) -> Deferred[None]:
         async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
             begun = time.time()
             stream = await follow(gateway, minted("ann", 3, subscribe=["*"]), "*")
             await stream.ends(6)
             self.assertLess(time.time() - begun, 4)
             stream = await follow(gateway, minted("ann", subscribe=["*"]), "*")
+            bob = await follow(gateway, minted("bob", subscribe=[]), "*")
+            fleet.reading("dev1", 1)
+            await fleet.all_confirmed()
+            await bob.has(1)
+            gateway.file("users.acl", "ann -> #\n")
+            gateway.running.signal("HUP")
+            await gateway.metric_reaches("reloads_total", 1)
+            fleet.reading("dev1", 2)
+            await fleet.all_confirmed()
+            await stream.has(2)
+            await publish(gateway, minted("shop", publish=["*"]), topic="news", data="for all")
+            self.assertEqual((await bob.has(2))[1:], ["for all"])  # what the ACL had let him see is no longer his
             gateway.file("keys.json", key_set(jwk("HS256", 1)))
             gateway.running.signal("HUP")
             await stream.ends(5)
+            await bob.ends(5)
             self.assertEqual((await publish(gateway, minted("shop", publish=["*"]), topic="a"))[0], 401)
 
         return self.with_gateways(test)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet import defer
-from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint
+from twisted.internet.endpoints import SSL4ClientEndpoint, TCP4ClientEndpoint, serverFromString
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import LoopingCall, deferLater
@@ -107,6 +108,32 @@ class WebTests(TestCase):
             await site.hub.close()
             await client.lost
             self.assertTrue(client.received.endswith(b"\r\n0\r\n\r\n"))
+
+    async def test_tls_by_an_endpoint_string(self) -> None:
+        """And HTTP/1.1 even for those who would rather speak HTTP/2."""
+        certificate, key = Authority().issue("127.0.0.1")
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for name, content in (("certificate.pem", certificate), ("key.pem", key)):
+            (folder / name).write_bytes(content)
+        where = f"ssl:0:interface=127.0.0.1:privateKey={folder}/key.pem:certKey={folder}/certificate.pem"
+        async with with_site() as site:
+            listener = await serverFromString(reactor, where).listen(site.factory)
+            options = CertificateOptions(verify=False, acceptableProtocols=[b"h2", b"http/1.1"])
+            endpoint = SSL4ClientEndpoint(reactor, "127.0.0.1", listener.getHost().port, options)
+            client: Any = await endpoint.connect(Factory.forProtocol(Client))
+            client.transport.write(SUBSCRIBE)
+            await subscribed(site, 1)
+            site.publish("dev1", "up", b"1")
+
+            async def arrived() -> bool:
+                return b"id: 0\n" in client.received
+
+            await until(arrived, what="the event is there", timeout=20)
+            self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
+            client.transport.loseConnection()
+            await client.lost
+            await listener.stopListening()
 
     async def test_a_trickled_request_is_cut_at_its_deadline(self) -> None:
         async with with_site(http=HttpSettings(header_timeout=0.5)) as site:

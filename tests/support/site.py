@@ -33,7 +33,7 @@ class LiveSite:
         self.parts: list[IReadiness] = []
         self.figures: dict[str, float] = {"waiting": 0, "in_flight": 0}
         """The gauges."""
-        self._site = make_site(
+        self.factory = make_site(
             http=http,
             events=events,
             hub=self.hub,
@@ -47,9 +47,9 @@ class LiveSite:
             random=lambda: 0.0,
         )
         if tls is None:
-            self._listener = reactor.listenTCP(0, self._site, interface="127.0.0.1")
+            self._listener = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
         else:
-            self._listener = reactor.listenSSL(0, self._site, tls, interface="127.0.0.1")
+            self._listener = reactor.listenSSL(0, self.factory, tls, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
 
     async def _authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
