@@ -14,7 +14,7 @@ from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
 from amqprouter.gate import TargetGate
 from amqprouter.held_overflow import HeldOverflow
-from amqprouter.interfaces import IGatedTarget
+from amqprouter.interfaces import IAuthenticator, IGatedTarget
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import Settings
 
@@ -43,11 +43,15 @@ def device_lots(
     )
 
 
-def park_held(settings: Settings, parking: Parking, pipeline: Pipeline) -> HeldOverflow:
+def park_held(
+    settings: Settings, parking: Parking, pipeline: Pipeline, authenticator: IAuthenticator, clock: Any
+) -> HeldOverflow:
     """Have messages parked that wait for a checker's answer, when they become too many."""
     most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
     overflow = HeldOverflow(
         parking.lot("auth", "held", prefetch=most),
+        credential=authenticator.credential,
+        seconds=clock.seconds,
         readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
         parked=lambda settlement: pipeline.finish(settlement, in_flight=False),
     )

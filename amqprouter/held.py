@@ -8,14 +8,15 @@ those who wait for the same checker don't come back all at once. Only one that w
 the wait, and the message goes to the dead letters.
 
 Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch. With
-`use_overflow` only so many are held once a checker does not answer: what is beyond is parked in the broker, to be
-judged when it comes back. While checkers do answer, nothing is, for it will be a moment only.
+`use_overflow` only so many are held once a checker does not answer, or takes so long that for `CROWDED` seconds there
+were too many: what is beyond is parked in the broker, to be judged when it comes back. Else nothing is, for it will
+be a moment only.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -28,6 +29,9 @@ from amqprouter.interfaces import IAuthenticator, IVerdict
 
 RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
 """Seconds between questions to a checker that cannot answer, doubling up to the maximum; half is left to chance."""
+CROWDED = 5.0
+"""Seconds: thousands of devices are asked about in that time after a start. What takes longer is a fleet with
+passwords, 20 ms and more each, or somebody who tries secrets; nobody who is known should wait for these."""
 CHECKER_ERROR = "checker-error"
 """The reason of a dead letter that no checker could answer about."""
 
@@ -61,7 +65,10 @@ class HeldMessages:
         self._emptied = emptied
         self._random = random
         self._overflow: HeldOverflow | None = None
+        self.parked: Mapping[Hashable, int] = {}
+        """What is parked, by credential; see `HeldOverflow.ours`."""
         self._most = 0
+        self._crowded_since: float | None = None
         self.count = 0
         """Messages held."""
         self.queues: dict[str, deque[Settlement]] = {}
@@ -72,6 +79,7 @@ class HeldMessages:
     def use_overflow(self, overflow: HeldOverflow, most: int) -> None:
         """Park what would be more than `most` messages held."""
         self._overflow, self._most = overflow, most
+        self.parked = overflow.ours
 
     def flush(self) -> None:
         """The end of a batch."""
@@ -80,13 +88,13 @@ class HeldMessages:
 
     def hold(self, settlement: Settlement, known: bool = False) -> None:
         """Hold this message, and ask about it when its turn comes, or park it. One whose sender is `known` is held for
-        a moment only.
+        a moment only, or goes behind those of its that are parked.
         """
         device = settlement.message.device
         overflow = self._overflow
-        if overflow is not None and not known:
-            full = self._pauses and self.count >= self._most and not isinstance(settlement.ledger, Answering)
-            if full or overflow.is_behind(settlement):
+        if overflow is not None:
+            full = self._is_full() and not isinstance(settlement.ledger, Answering)
+            if (full and not known) or overflow.is_behind(settlement, known):
                 overflow.park(settlement)
                 return
         self.count += 1
@@ -97,12 +105,25 @@ class HeldMessages:
         self.queues[device] = deque((settlement,))
         Deferred.fromCoroutine(self._ask(device))
 
-    def may_pass(self, device: str, now: float) -> bool:
-        """Whether a message of this device, whose sender is known, may pass those that are held.
+    def _is_full(self) -> bool:
+        """Whether one more, that must be asked about, would be too many. To be asked for each."""
+        if self.count < self._most:
+            if 2 * self.count < self._most:
+                self._crowded_since = None
+            return False
+        now = self._clock.seconds()
+        if self._crowded_since is None:
+            self._crowded_since = now
+        return bool(self._pauses) or now - self._crowded_since >= CROWDED
+
+    def may_pass(self, settlement: Settlement, now: float) -> bool:
+        """Whether a message whose sender is known may pass those of its device that are held or parked.
 
         Those among them that have become known go first. Looks at all that are held of the device.
         """
-        queue = self.queues.get(device)
+        if self._overflow is not None and self._overflow.is_behind(settlement, known=True):
+            return False
+        queue = self.queues.get(settlement.message.device)
         if queue is None:
             return True
         first = queue.popleft()

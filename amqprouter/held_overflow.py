@@ -1,23 +1,30 @@
 """Messages that nobody could judge yet, and of which too many are held: parked in the broker, unproven.
 
 House rules. What is parked here has no verdict, and is judged like any other message when it comes back: nothing passes
-for having been in the lot. A device's messages keep their order: while some of its are in the lot, or may be (after a
-restart nobody knows whose are), those that must be asked about go behind them.
+for having been in the lot. A device's messages keep their order: while some with the same credential are in the lot,
+newer ones go behind them, though the credential be known by now. Others that claim the same id hold up none of them.
+What is in the lot from before a restart may be anybody's: behind it go those that must be asked about, and no others.
 
 Theory of operation. There is one lot for all devices, for it is filled while a checker does not answer, which concerns
 them all. What comes out is handed to the pipeline with a settlement whose ledger passes the answer on to the lot's own
 settlement. The lot hands out no more than its prefetch, and those wait with the others that are held: so an outage
-costs a bounded number of unacknowledged messages, and devices that need no checker go on.
+costs a bounded number of unacknowledged messages, and devices that need no checker go on. Several gateways share the
+lot, and only one gets what is in it; what we parked may come out elsewhere, and we are not told. So those who are known
+go behind only while the lot is being emptied here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.interfaces import ILot
+
+EMPTIED_HERE = 5.0
+"""Seconds after the last message that came out of the lot, or was settled, for which more are expected: the broker
+sends the next ones once it has the acks of those before."""
 
 
 class Answering(AckLedger):
@@ -44,7 +51,9 @@ class Answering(AckLedger):
 class HeldOverflow:
     """Parks what is held beyond a bound.
 
+    :param credential: see `IAuthenticator`.
     :param readmit: takes a message that comes back, to be judged, and the ledger that its tag 1 is to be settled in.
+    :param seconds: the time now, from a clock that never goes back.
     :param parked: is called with the settlement of each message that was parked once the lot has it.
     """
 
@@ -52,31 +61,59 @@ class HeldOverflow:
         self,
         lot: ILot,
         *,
+        credential: Callable[[Message], Hashable | None],
+        seconds: Callable[[], float],
         readmit: Callable[[Message, AckLedger], None],
         parked: Callable[[Settlement], None],
     ) -> None:
         self._lot = lot
+        self._credential = credential
+        self._seconds = seconds
         self._readmit = readmit
         self._finish = parked
-        self._ours: Counter[str] = Counter()  # by device: in the lot, or out of it and not yet settled
+        self.ours: Counter[Hashable] = Counter()
+        """By credential: how many are in the lot, or out of it and not yet settled. Always the same object."""
         self._known = 0  # the sum of these
-        lot.use(self._receive, lambda: None)
+        self._out: set[Answering] = set()
+        self._moved_at = -EMPTIED_HERE
+        lot.use(self._receive, self._changed)
 
     @property
     def messages(self) -> int:
         """Messages in the lot, as far as this gateway knows."""
         return self._lot.backlog
 
-    def is_behind(self, settlement: Settlement) -> bool:
-        """Whether a message that must be asked about has to go behind others of its device in the lot."""
+    def is_behind(self, settlement: Settlement, known: bool = False) -> bool:
+        """Whether a message has to go behind others in the lot; `known` is one that need not be asked about."""
         if isinstance(settlement.ledger, Answering):
             return False  # it comes from there
-        return self._ours[settlement.message.device] > 0 or self._lot.backlog > self._known
+        if not known:
+            return self.ours[self._key(settlement.message)] > 0 or self._lot.backlog > self._known
+        message = settlement.message
+        if not self.ours or message.verdict is not None:
+            return False
+        key = self._key(message)
+        return key is not None and self.ours[key] > 0 and self._is_emptied_here()
+
+    def _is_emptied_here(self) -> bool:
+        if self._seconds() - self._moved_at < EMPTIED_HERE:
+            return True
+        self._forget_lost()
+        return bool(self._out)
+
+    def _forget_lost(self) -> None:
+        self._out = {answering for answering in self._out if not answering.closed}
+
+    def _key(self, message: Message) -> Hashable:
+        try:
+            return self._credential(message)
+        except ValueError:  # its properties are malformed, which they were not when it came
+            return message.device
 
     def park(self, settlement: Settlement) -> None:
         """Park a message; it is settled once the lot has it."""
         message = settlement.message
-        self._count(message.device, 1)
+        self._count(self._key(message), 1)
         self._lot.park(message, Settlement(message, settlement.tag, settlement.ledger, self._parked))
 
     def flush(self) -> None:
@@ -85,20 +122,36 @@ class HeldOverflow:
 
     def _parked(self, settlement: Settlement) -> None:
         if settlement.refusals:  # it cannot be encoded as it is
-            self._count(settlement.message.device, -1)
+            self._count(self._key(settlement.message), -1)
         self._finish(settlement)
 
     def _receive(self, message: Message, outer: Settlement) -> None:
-        device = message.device
         message.verdict = None
-        if not self._ours[device]:
-            self._count(device, 1)  # from before a restart, or another gateway's
-        self._readmit(message, Answering(outer, lambda: self._count(device, -1)))
+        key = self._key(message)
+        if not self.ours[key]:
+            self._count(key, 1)  # from before a restart, or another gateway's
 
-    def _count(self, device: str, step: int) -> None:
-        count = self._ours[device] + step
+        def settled() -> None:
+            self._out.discard(answering)
+            self._moved_at = self._seconds()
+            self._count(key, -1)
+
+        answering = Answering(outer, settled)
+        if len(self._out) >= 2 * self._lot.prefetch:
+            self._forget_lost()
+        self._out.add(answering)
+        self._moved_at = self._seconds()
+        self._readmit(message, answering)
+
+    def _changed(self) -> None:
+        if not self._lot.backlog:  # another gateway got what we had parked
+            self.ours.clear()
+            self._known = 0
+
+    def _count(self, key: Hashable, step: int) -> None:
+        count = self.ours[key] + step
         if count > 0:
-            self._ours[device] = count
+            self.ours[key] = count
             self._known += step
         else:
-            self._known -= self._ours.pop(device, 0)
+            self._known -= self.ours.pop(key, 0)

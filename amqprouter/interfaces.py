@@ -6,7 +6,7 @@ same contract tests as the real adapters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -344,6 +344,13 @@ class IAuthenticator(Interface):
         """Ask who must be asked; fires with an `IVerdict`.
 
         :raises CheckerUnavailable: no answer at present; ask again later.
+        """
+
+    def credential(message: Message) -> Hashable | None:
+        """What a checker is, or was, to be asked about for this message: the same for all with the same name and
+        secret. None where none is needed.
+
+        :raises ValueError: the message's properties are malformed.
         """
 
 

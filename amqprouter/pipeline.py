@@ -176,7 +176,7 @@ class Pipeline:
             return
         verdict = message.verdict or self._authenticator.check(message, now)
         held = self.held
-        if verdict is None or (held.queues and verdict.allowed and not held.may_pass(message.device, now)):
+        if verdict is None or ((held.queues or held.parked) and verdict.allowed and not held.may_pass(settlement, now)):
             held.hold(settlement, known=verdict is not None)
         else:
             self._judge(settlement, verdict, now)

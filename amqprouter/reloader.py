@@ -96,5 +96,5 @@ class Reloader:
         self._counters.failed_reloads += 1
         for problem in problems:
             self.log.error("Not reloaded: {problem}", problem=problem)
-        self.log.error("{count} problems in the new configuration: the old one stays in force", count=len(problems))
+        self.log.error("The old configuration stays in force: problems in the new one: {count}", count=len(problems))
         return Reloaded(tuple(problems), restart)

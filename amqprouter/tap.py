@@ -257,7 +257,7 @@ def build(
     lots = device_lots(settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline)
     parked_devices = pipeline.use_parking(lots)
     if device_chain is not None:
-        park_held(settings, parking, pipeline)
+        park_held(settings, parking, pipeline, authenticator, clock)
     ingress = make_ingress(
         clock, topology, settings.topology.prefix, settings.ingress, pipeline.receive, counters=counters
     )

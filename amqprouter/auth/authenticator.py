@@ -76,6 +76,14 @@ class Authenticator:
         source = message.properties.text("user_id") or ""
         return self._ask(question, lambda: proof.ask(message.device, credential), source, now)
 
+    def credential(self, message: Message) -> Question | None:
+        """The question that this message is, None when its proof asks nobody.
+
+        :raises ValueError: the message's properties are malformed.
+        """
+        said = self._examine(message)
+        return None if isinstance(said, Verdict) else said[1]
+
     async def check_secret(self, device: str, secret: bytes, now: float) -> Verdict:
         """The verdict on a secret that came without a message, as the password of a device that connects to the broker.
 

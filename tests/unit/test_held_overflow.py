@@ -5,9 +5,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
+from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.held_overflow import Answering, HeldOverflow
+from amqprouter.held_overflow import EMPTIED_HERE, Answering, HeldOverflow
 from amqprouter.testing_parking import MemoryLot
 
 
@@ -16,18 +16,21 @@ class OverflowTests(SynchronousTestCase):
         self.lot = MemoryLot(prefetch=2)
         self.back: list[tuple[Message, AckLedger]] = []
         self.parked: list[int] = []
+        self.now = 100.0
         self.overflow = HeldOverflow(
             self.lot,
+            credential=lambda message: (message.device, message.properties.raw),
+            seconds=lambda: self.now,
             readmit=lambda message, ledger: self.back.append((message, ledger)),
             parked=lambda settlement: self.parked.append(settlement.tag),
         )
         self.ledger = AckLedger()
 
-    def message(self, device: str = "dev1") -> Message:
-        return Message(device, "up.x", b"1", Properties())
+    def message(self, device: str = "dev1", properties: bytes = b"\0\0") -> Message:
+        return Message(device, "up.x", b"1", Properties(properties))
 
-    def settlement(self, tag: int, device: str = "dev1") -> Settlement:
-        return Settlement(self.message(device), tag, self.ledger, lambda settlement: None)
+    def settlement(self, tag: int, device: str = "dev1", properties: bytes = b"\0\0") -> Settlement:
+        return Settlement(self.message(device, properties), tag, self.ledger, lambda settlement: None)
 
     def test_in_and_out(self) -> None:
         """It is settled at its source once the lot has it, and in the lot once it is settled behind it."""
@@ -72,6 +75,47 @@ class OverflowTests(SynchronousTestCase):
         self.assertTrue(self.overflow.is_behind(self.settlement(2, "dev9")))
         self.back[0][1].settle(1)
         self.assertFalse(self.overflow.is_behind(self.settlement(2, "dev9")))
+
+    def test_who_is_known_goes_behind_its_own_while_the_lot_is_emptied_here(self) -> None:
+        for tag in (1, 2, 3):
+            self.overflow.park(self.settlement(tag))
+        self.overflow.flush()
+        self.assertFalse(self.overflow.is_behind(self.settlement(4), known=True))  # another gateway may get it
+        self.lot.let_out()
+        self.now += 3600.0
+        self.assertTrue(self.overflow.is_behind(self.settlement(4), known=True))  # one is out, however long
+        self.assertFalse(self.overflow.is_behind(self.settlement(5, "dev2"), known=True))
+        self.back[0][1].settle(1)
+        self.now += EMPTIED_HERE - 0.1
+        self.assertTrue(self.overflow.is_behind(self.settlement(4), known=True))  # the next is on its way
+        self.now += 0.1
+        self.assertFalse(self.overflow.is_behind(self.settlement(4), known=True))
+        self.assertTrue(self.overflow.is_behind(self.settlement(4)))
+
+    def test_strangers_with_the_same_id_hold_up_nobody(self) -> None:
+        wrong = encode_properties(app_id="wrong")
+        self.overflow.park(self.settlement(1, properties=wrong))
+        self.overflow.flush()
+        self.lot.let_out()
+        self.assertFalse(self.overflow.is_behind(self.settlement(2)))
+        self.assertFalse(self.overflow.is_behind(self.settlement(2), known=True))
+        self.assertTrue(self.overflow.is_behind(self.settlement(3, properties=wrong)))
+
+    def test_a_proof_of_another_kind_goes_behind_nobody(self) -> None:
+        self.overflow.park(self.settlement(1))
+        self.overflow.flush()
+        self.lot.let_out()
+        proven = self.settlement(2)
+        proven.message.verdict = object()
+        self.assertFalse(self.overflow.is_behind(proven, known=True))
+
+    def test_what_another_gateway_got(self) -> None:
+        self.overflow.park(self.settlement(1))
+        self.overflow.flush()
+        self.lot.messages.clear()
+        self.lot.find()  # the broker says that nothing is there
+        self.assertFalse(self.overflow.is_behind(self.settlement(2)))
+        self.assertFalse(self.overflow.ours)
 
     def test_a_lost_channel(self) -> None:
         """The message comes again out of the lot: what is done with this copy settles nothing."""

@@ -21,9 +21,12 @@ from amqprouter.core.settlement import HOLD, AckLedger, Settlement
 from amqprouter.core.target import Target
 from amqprouter.core.wire import Delivery
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
+from amqprouter.held import CROWDED
+from amqprouter.held_overflow import HeldOverflow
 from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
 from amqprouter.pipeline import Pipeline
 from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
+from amqprouter.testing_parking import MemoryLot
 
 STRANGER = encode_properties(app_id="a credential that is never known at once")
 
@@ -55,6 +58,9 @@ class ScriptedAuthenticator:
         answer: Deferred[Answer] = Deferred()
         self.asked.append(answer)
         return answer
+
+    def credential(self, message: Message) -> tuple[str, bytes]:
+        return message.device, message.properties.raw
 
 
 @implementer(ITarget)
@@ -454,6 +460,73 @@ class AuthenticationTests(PipelineTestCase):
         self.assertEqual(self.store.bodies, [])
         self.authenticator.asked.pop().callback(Answer())
         self.assertEqual(self.store.bodies, [b"1", b"2"])
+
+    def test_a_crowd_that_is_asked_about_for_too_long_is_parked(self) -> None:
+        lot = MemoryLot(prefetch=2)
+        self.pipeline.held.use_overflow(self.overflow(lot), 4)
+        self.receive(*(self.delivery(f"new{n}.up.x", "a") for n in range(5)))
+        self.turn(CROWDED - 0.1)
+        self.receive(self.delivery("new5.up.x", "b"))
+        self.assertEqual((self.pipeline.held.count, lot.backlog), (6, 0))
+        self.turn(0.1)
+        self.receive(self.delivery("new6.up.x", "c"), self.delivery("dev1.up.x", "known"))
+        self.assertEqual((self.pipeline.held.count, lot.backlog, self.store.bodies), (6, 1, [b"known"]))
+        for asked in self.authenticator.asked[:3]:
+            asked.callback(Answer())
+        self.receive(self.delivery("new7.up.x", "d"))
+        self.assertEqual((self.pipeline.held.count, lot.backlog), (4, 1))  # there is room again
+        self.receive(self.delivery("new8.up.x", "e"))
+        self.assertEqual((self.pipeline.held.count, lot.backlog), (4, 2))  # but it has been crowded all the time
+        for asked in self.authenticator.asked[3:]:
+            asked.callback(Answer())
+        self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
+        self.assertEqual((self.pipeline.held.count, lot.backlog), (5, 2))  # and now it is a moment again
+
+    def overflow(self, lot: MemoryLot) -> HeldOverflow:
+        return HeldOverflow(
+            lot,
+            credential=self.authenticator.credential,
+            seconds=self.clock.seconds,
+            readmit=lambda message, ledger: self.pipeline.readmit(Settlement(message, 1, ledger, self.pipeline.finish)),
+            parked=lambda settlement: self.pipeline.finish(settlement, in_flight=False),
+        )
+
+    def test_order_holds_through_an_outage_that_was_parked(self) -> None:
+        """Though the device is known once the first of what was parked is judged; and strangers change nothing."""
+        lot = MemoryLot(prefetch=2)
+        self.pipeline.held.use_overflow(self.overflow(lot), 1)
+        self.receive(self.delivery("other.up.x", "o"))
+        self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
+        for n in range(3):
+            self.receive(self.delivery("new.up.x", str(n)))
+        self.receive(self.delivery("dev1.up.x", "stranger", STRANGER), self.delivery("dev1.up.x", "its own"))
+        self.assertEqual((len(lot.messages), self.store.bodies), (4, [b"its own"]))
+        passed: list[bytes] = []
+
+        def stored() -> list[bytes]:
+            """What reached the store since the last look, settled by now."""
+            bodies = self.store.bodies
+            self.store.answer(len(bodies))
+            self.turn()
+            passed.extend(bodies)
+            return bodies
+
+        self.turn(1)  # and the checker answers again
+        self.authenticator.asked.pop().callback(Answer())
+        stored()
+        lot.let_out(2)
+        self.authenticator.known["new"] = Answer()
+        self.authenticator.asked.pop().callback(Answer())
+        self.assertEqual((stored(), self.pipeline.held.count), ([b"0", b"1"], 0))
+        self.receive(self.delivery("new.up.x", "3"), self.delivery("dev1.up.x", "its next"))
+        self.assertEqual(stored(), [b"its next"])
+        for _ in range(4):
+            lot.let_out(2)
+            stored()
+        self.assertEqual(lot.backlog, 1)  # the stranger's, which is being asked about
+        self.receive(self.delivery("new.up.x", "4"))
+        stored()
+        self.assertEqual(passed, [b"its own", b"o", b"0", b"1", b"its next", b"2", b"3", b"4"])
 
     def test_a_checker_with_a_bug_dead_letters_the_message(self) -> None:
         self.receive(self.delivery("new.up.x", "1"))
