@@ -167,7 +167,8 @@ class Scheduler(Generic[Item]):
     def offer(
         self, name: str, item: Item, now: float, size: int = 0, grant: Grant | None = None, from_parking: bool = False
     ) -> Decision:
-        """A message of `size` bytes has come from the device `name`, of which a checker says `grant`."""
+        """A message of `size` bytes has come from the device `name`, of which a checker says `grant`: in force at once,
+        for what waits too; or `from_parking`, said it then, which counts only where nothing is known of the device."""
         device = self._devices.get(name)
         granted: Granted | None = None
         if grant is not None:
@@ -177,8 +178,12 @@ class Scheduler(Generic[Item]):
         if device is None:
             device = self._add(name, granted, now)
         terms = device.terms
+        if from_parking:
+            granted = terms.granted
         if granted != terms.granted or terms.retired_at is not None:
             terms = self._renew(name, device, granted, now)
+            if device.lane is not None and device.lane.place == Place.ASLEEP:
+                self._room.make_ready(device.lane)  # it sleeps by what held till now
         if device.lane is None and self.in_flight < self._open and not self._room.ready.count:
             interval = terms.interval
             if interval:

@@ -6,7 +6,7 @@ A gateway process on real servers asks an auth service of this process, which ca
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import treq
@@ -196,6 +196,39 @@ class LongOutageTests(ServiceTestCase):
         )
 
 
+class OrderTests(ServiceTestCase):
+    def test_order_holds_while_what_was_parked_is_judged(self) -> Deferred[None]:
+        """The device is known once the first has been judged, and goes on sending."""
+
+        async def test(
+            service: AuthService, gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase
+        ) -> None:
+            watch = _Watch(fleet)
+            await watch.start(vhost.uri)
+            await self.warm_up(gateway, fleet)
+            await service.stop()
+            sent = [fleet.reading("dev1", n) for n in range(500)]
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("parked_total", 500 - 2 * MOST_HELD)
+            service.start()
+            while len(watch.arrived) < 20 + 500:
+                sent.append(fleet.reading("dev1", len(sent)))
+                fleet.flush()
+                await deferLater(reactor, 0.005)
+            await fleet.all_confirmed()
+            await watch.until_there(sent)
+            self.assertEqual([message for message in watch.arrived if message in set(sent)], sent)
+            await watch.stop()
+
+        return self.with_service(
+            test,
+            auth={"max_held": MOST_HELD},
+            ingress={"prefetch": 100},
+            scheduler={"max_waiting": 50},
+            route_all={"targets": "exchange:amq.topic"},
+        )
+
+
 class PoisonTests(ServiceTestCase):
     """Fault 21: a checker that always raises on one id."""
 
@@ -244,7 +277,8 @@ class _Watch:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._arrived: dict[str, float] = {}
+        self.arrived: dict[str, float] = {}
+        """When each message came, by id; in that order."""
 
     async def start(self, uri: str) -> None:
         self._connection = await connect_once(reactor, BrokerSettings(uri=uri), "test watch")
@@ -255,7 +289,7 @@ class _Watch:
         def received(deliveries: list[Delivery]) -> None:
             now = reactor.seconds()
             for delivery in deliveries:
-                self._arrived[str(Properties(delivery.properties).message_id)] = now
+                self.arrived[str(Properties(delivery.properties).message_id)] = now
             channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
 
         channel.on_deliveries = received
@@ -269,12 +303,15 @@ class _Watch:
             self._fleet.flush()
             await deferLater(reactor, 0.01)
 
-        async def all_there() -> bool:
-            return sent.keys() <= self._arrived.keys()
-
-        await until(all_there, what="every message of the others has arrived", timeout=20)
-        ways = sorted(self._arrived[message] - at for message, at in sent.items())
+        await self.until_there(sent)
+        ways = sorted(self.arrived[message] - at for message, at in sent.items())
         return ways[math.ceil(0.99 * len(ways)) - 1]
+
+    async def until_there(self, messages: Iterable[str]) -> None:
+        async def all_there() -> bool:
+            return self.arrived.keys() >= set(messages)
+
+        await until(all_there, what="every message of the others has arrived", timeout=30)
 
     async def stop(self) -> None:
         await self._connection.shut()

@@ -40,7 +40,7 @@ class MessageWayTests(GatewayTestCase):
                 fleet.send("", "", b"{}", key="dev1"): "no-topic",
                 fleet.send("dev1", "", b"{}", exchange="devices.by-id", key="dev1.x", kind="x"): "bad-device-id",
                 fleet.send(
-                    "d" * 250, "", b"{}", exchange="devices.by-id", key="d" * 250, kind="up.x"
+                    "d" * 250, "", b"{}", exchange="devices.by-id", key="d" * 250, kind="up.xyz"
                 ): "topic-too-long",
                 fleet.send("dev1", "up.x", b"x" * 70_000): "body-too-large",
                 fleet.send("dev1", "up.x", b"{}", headers={f"h{n}": n for n in range(64)}): "too-many-headers",

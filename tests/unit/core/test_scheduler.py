@@ -205,6 +205,23 @@ class ClassTests(SynchronousTestCase):
             {"run lossy": 1, "drop lossy": 1, "run strict": 1, "refused strict": 1, "run trial": 2, "shadow trial": 1},
         )
 
+    def test_a_grant_takes_effect_for_what_waits(self) -> None:
+        slow, quick = Granted(limits="3/min burst 1"), Granted(limits="1000/s")
+        said = [self.scheduler.offer("a", str(n), 0.0, 0, slow) for n in range(2)]
+        self.assertEqual(said, [Decision.RUN, Decision.THROTTLED])
+        self.assertEqual(self.scheduler.take(1.0), [])
+        self.scheduler.offer("a", "2", 1.0, 0, quick)
+        self.assertEqual(self.scheduler.take(1.0), ["1", "2"])
+
+    def test_what_was_granted_when_a_message_was_parked_changes_nothing(self) -> None:
+        self.scheduler.offer("a", "new", 0.0, 0, Granted(limits="1000/s"))
+        self.scheduler.offer("a", "old", 0.0, 0, Granted(limits="3/h burst 1"), from_parking=True)
+        self.scheduler.offer("a", "older", 0.0, from_parking=True)
+        self.assertEqual(self.scheduler.explain("a", 0.0).limits[0].text, "1000/s")
+        # Unless nothing is known of the device, as after a restart.
+        self.scheduler.offer("b", "old", 0.0, 0, Granted(limits="3/h burst 1"), from_parking=True)
+        self.assertEqual(self.scheduler.explain("b", 0.0).limits[0].text, "3/h burst 1")
+
     def test_a_grant_takes_effect_at_once_and_what_was_used_stays_used(self) -> None:
         for _ in range(5):
             self.scheduler.offer("a", "x", 0.0)
