@@ -37,7 +37,6 @@ class MessageWayTests(GatewayTestCase):
                 fleet.send("dev1", "down.temp", b"{}"): "not-authorised",
                 fleet.send("de v", "up.temp", b"{}"): "bad-device-id",
                 by_id: "no-topic",
-                fleet.send("", "", b"{}", key="dev1"): "no-topic",
                 fleet.send("dev1", "", b"{}", exchange="devices.by-id", key="dev1.x", kind="x"): "bad-device-id",
                 fleet.send(
                     "d" * 250, "", b"{}", exchange="devices.by-id", key="d" * 250, kind="up.xyz"
