@@ -8,7 +8,6 @@ having to remember it (see `amqprouter.amqp.replies`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
@@ -24,10 +23,10 @@ from amqprouter.core.placeholders import FieldMissing, Template
 from amqprouter.core.property_edit import text_value, with_values
 from amqprouter.core.reply import ReplyAddress
 from amqprouter.core.settlement import Settlement
+from amqprouter.core.target import CONTROL
 from amqprouter.interfaces import IGate, IGatedTarget
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BROKERS_OWN = "amq."
 """What no name of others' may begin with (AMQP 0-9-1, queue.declare)."""
 
@@ -163,7 +162,7 @@ class WorkTarget:
     def _bad_name(self, queue: str) -> bool:
         if not queue or len(queue.encode("utf-8", "surrogatepass")) > 255:
             return True
-        return queue.startswith((self._own_prefix, _BROKERS_OWN)) or _CONTROL.search(queue) is not None
+        return queue.startswith((self._own_prefix, _BROKERS_OWN)) or CONTROL.search(queue) is not None
 
 
 def _priority(text: str) -> bytes:

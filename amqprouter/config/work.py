@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from amqprouter.config.file import Problems
 from amqprouter.core.placeholders import Template
-from amqprouter.core.target import Target
+from amqprouter.core.target import CONTROL, Target
 from amqprouter.core.topic import TopicPattern
-from amqprouter.settings import Settings, WorkQueueSettings
+from amqprouter.settings import CeleryTaskSettings, Settings, WorkQueueSettings
 
 
 def work_sections(settings: Settings) -> Iterator[tuple[str, WorkQueueSettings]]:
@@ -52,6 +52,8 @@ def _check_section(header: str, section: WorkQueueSettings, settings: Settings, 
     if queue.startswith((prefix, "amq.")):
         legal = f"a name that begins neither with {prefix!r} nor with 'amq.'"
         problem("queue", queue, "is a name of the daemon's or the broker's own", legal)
+    if CONTROL.search(queue):
+        problem("queue", queue, "has a control character in it", "a name without any")
     ingress = settings.topology.devices_exchange, f"{settings.topology.devices_exchange}.by-id"
     if section.exchange in (*ingress, *settings.ingress.exchanges) or section.exchange.startswith(prefix):
         what = "a routing cycle: it is an exchange of the daemon's own, from which messages come back to it"
@@ -66,6 +68,8 @@ def _check_section(header: str, section: WorkQueueSettings, settings: Settings, 
         problem("routing_key", section.routing_key, what, "an exchange as well")
     if section.priority and Template(section.priority).constant and not _is_priority(section.priority):
         problem("priority", section.priority, "not a priority", "0 to 255, or a placeholder")
+    if isinstance(section, CeleryTaskSettings) and 0 < section.expires <= section.countdown:
+        problem("expires", f"{section.expires:g}s", "expires before a worker may begin", "more than countdown, or 0")
     for text in section.reply:
         target, shown = Target.parse(text), ", ".join(section.reply)
         if target.kind in ("queue", "celery"):

@@ -13,7 +13,8 @@ LEGAL = (
     "command:TOPIC"
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What no name of an exchange or a queue may have in it."""
 _LONGEST_NAME = 255
 """Bytes of an exchange name or routing key: both are short strings (AMQP 0-9-1, section 4.2.5.3)."""
 _LONGEST_COLLECTION = 120
@@ -40,7 +41,7 @@ class Target:
         :raises ValueError: it is not one; the text names the legal forms.
         """
         kind, colon, rest = text.partition(":")
-        if _CONTROL.search(text):
+        if CONTROL.search(text):
             raise ValueError(f"target {text!r} has a control character in it")
         if kind == "exchange" and rest:
             name, slash, routing_key = rest.partition("/")

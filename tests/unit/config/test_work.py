@@ -58,6 +58,9 @@ class WorkSectionTests(ConfigTestCase):
             (f"{ROUTE}{CELERY}{QUEUE}queue_type = classic\ndelivery_limit = 5\n", "only quorum queues count"),
             (f"{ROUTE}{CELERY}{QUEUE}reply = command:down.x\n", "'command:down.x' is a command, and there are none"),
             (f"{ROUTE[:-1]}, command:down.x\n{CELERY}{QUEUE}", "is for answers: name it in reply"),
+            (f"{ROUTE}{CELERY}countdown = 1h\nexpires = 60m\n{QUEUE}", "expires before a worker may begin"),
+            (f"{ROUTE}{CELERY}{QUEUE}queue = {'x' * 256}\n", "over 255 bytes"),
+            (f"{ROUTE}{CELERY}{QUEUE}queue = a\tb\n", "control"),
             (f"{ROUTE}{CELERY}kwargs = unit={{head}}\n{QUEUE}", "unknown placeholder {head}"),
             (f"{ROUTE}{CELERY}args = {{header}}\n{QUEUE}", "a header is written {header[NAME]}"),
         ):
