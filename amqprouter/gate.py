@@ -17,11 +17,17 @@ parks: its messages are put into a queue in the broker, and count as delivered t
 come back over the lot's own consumer, and go to the target, at its speed and in order; while there are any, newer ones
 go behind them. Once so few are left that all of them are at hand, newer ones wait instead of being parked, so that the
 lot can run empty even though the flow goes on; should that outlast the patience too, they are parked, and it is not
-tried again for `HANDOVER_REST` times the patience. Without a lot (there is only one target, whom else could it hold
-up?) messages simply wait at their source.
+tried again for `HANDOVER_REST` times the patience.
+
+A `reluctant` gate (there is only one target, whom else could it hold up?) has messages wait at their source, and parks
+those only that have waited for its patience, which is then a matter of how long the broker lets deliveries be
+unacknowledged. So an outage of hours fills a lot with a prefetch window every quarter of an hour or so.
 
 Bounds. Everything here is an unacknowledged delivery, of an ingress queue or of the lot, and bounded by their prefetch.
-A message whose channel is gone comes again from the broker; while it waits here it is dropped.
+A message whose channel is gone comes again from the broker; while it waits here it is dropped. None is unacknowledged
+for too long: those out of the lot go back to their place there, and come again; others are parked. These may be older
+than what is in the lot (the target gave them back when it was filled already): as they would be if the broker closed
+the channel for them, they are overtaken by it.
 """
 
 from __future__ import annotations
@@ -36,7 +42,16 @@ from zope.interface import implementer
 from amqprouter.breaker import Breaker
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.interfaces import IGate, IGatedTarget, IGateFigures, IGivesBack, ILot, IReadiness, ITarget
+from amqprouter.interfaces import (
+    IGate,
+    IGatedTarget,
+    IGateFigures,
+    IGivesBack,
+    IHoldsDeliveries,
+    ILot,
+    IReadiness,
+    ITarget,
+)
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
 """Words for metrics, by how a reason begins; any other is ``unavailable``."""
@@ -45,7 +60,7 @@ HANDOVER_REST = 5
 """A target that is only just too slow for the flow makes the others wait for one patience in this many, at most."""
 
 
-@implementer(ITarget, IGate, IGateFigures, IReadiness)
+@implementer(ITarget, IGate, IGateFigures, IHoldsDeliveries, IReadiness)
 class TargetGate:
     """A target with a gate in front of it.
 
@@ -54,6 +69,7 @@ class TargetGate:
     :param window: messages that may be out at the target.
     :param patience: seconds that messages wait before they are parked.
     :param wake: asks for a `flush` in the reactor's next turn.
+    :param reluctant: parks only what has waited for so long, however the target is.
     """
 
     log = Logger()
@@ -69,6 +85,7 @@ class TargetGate:
         random: Callable[[], float],
         wake: Callable[[], None],
         lot: ILot | None = None,
+        reluctant: bool = False,
     ) -> None:
         self.name = name
         self.outstanding = 0
@@ -82,6 +99,7 @@ class TargetGate:
         self._patience = patience
         self._wake = wake
         self._lot = lot
+        self._reluctant = reluctant
         self._failed: list[Settlement] = []  # given back by the target
         self._returned: deque[Settlement] = deque()  # come back from the lot
         self._waiting: deque[Settlement] = deque()
@@ -116,12 +134,16 @@ class TargetGate:
 
     def _hold(self, settlement: Settlement) -> None:
         lot = self._lot
-        if self._parking and lot is not None and not self._waiting and not self._handing_over(lot):
+        at_once = self._parking and not self._reluctant
+        if at_once and lot is not None and not self._waiting and not self._handing_over(lot):
             lot.park(settlement.message, settlement)
             return
         self._waiting.append(settlement)
         self._attend()
-        if lot is not None and self._timer is None:
+        self._be_patient()
+
+    def _be_patient(self) -> None:
+        if self._lot is not None and self._timer is None:
             self._moved = False
             self._timer = self._clock.callLater(self._patience, self._out_of_patience)
 
@@ -180,6 +202,8 @@ class TargetGate:
         self._busy.clear()
         self._attend()
         self.breaker.trouble(reason)
+        if self._reluctant:
+            self._be_patient()
 
     # The breaker's word.
 
@@ -189,14 +213,15 @@ class TargetGate:
 
     def opened(self, reason: str) -> None:
         """See `breaker.Owner`."""
-        what = "they wait" if self._lot is None else "they are parked in the broker"
+        what = "they wait" if self._lot is None or self._reluctant else "they are parked in the broker"
         self.log.error(
             "{target} takes no messages: {reason}; {what}, and one is tried now and then",
             target=self.name,
             reason=reason,
             what=what,
         )
-        self._park()
+        if not self._reluctant:
+            self._park()
 
     def closed(self, was_open: bool) -> None:
         """See `breaker.Owner`."""
@@ -218,7 +243,7 @@ class TargetGate:
                 break
             self.outstanding += 1
             self._target.deliver(settlement.message, settlement)
-        if self._timer is not None and not self._waiting:
+        if self._timer is not None and not self._waiting and not (self._reluctant and state != "closed"):
             self._timer.cancel()
             self._timer = None
         if self._parking and self._lot is not None and not self._lot.backlog:
@@ -277,6 +302,7 @@ class TargetGate:
             given_back = IGivesBack(self._target).give_back()
             self.outstanding -= len(given_back)
             self._failed.extend(given_back)
+            self._busy.difference_update(settlement.message.device for settlement in given_back)
             self._keeps = False
         if not self._parking and stuck:
             self._in_order()
@@ -290,6 +316,24 @@ class TargetGate:
         for settlement in parkable:
             lot.park(settlement.message, settlement)
         self._attend()
+
+    def let_go_overdue(self) -> None:
+        """See `IHoldsDeliveries`."""
+        lot = self._lot
+        if lot is None or not any(s.is_overdue for queue in (self._failed, self._returned) for s in queue):
+            return
+        self._in_order()
+        held = [*self._failed, *self._returned]
+        self._failed.clear()
+        self._returned.clear()
+        self._parking = True
+        for settlement in held:
+            if lot.owns(settlement):
+                lot.give_back(settlement)
+            else:
+                lot.park(settlement.message, settlement)
+        self._park()
+        self._wake()
 
     def _come_back(self, message: Message, settlement: Settlement) -> None:
         """A parked message comes back."""

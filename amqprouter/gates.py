@@ -10,7 +10,7 @@ from amqprouter.amqp.device_lots import DeviceLots
 from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
-from amqprouter.core.settlement import Settlement
+from amqprouter.core.settlement import OVERDUE, Settlement
 from amqprouter.core.target import Target
 from amqprouter.gate import TargetGate
 from amqprouter.held_overflow import HeldOverflow
@@ -69,7 +69,8 @@ def park_and_gate(
     random: Callable[[], float],
     pipeline: Callable[[], Pipeline],
 ) -> tuple[Parking, dict[Target, TargetGate]]:
-    """The gates of all targets and, when there are several, a lot for each: a single one holds up nobody else.
+    """The gates of all targets, with a lot for each. A single target holds up nobody else: there it is for what would
+    be unacknowledged for longer than the broker allows.
 
     `pipeline` gives the pipeline, which is made after these.
     """
@@ -94,6 +95,7 @@ def park_and_gate(
         finish=finish_parked,
     )
     several = len(targets) > 1
+    timeout = settings.ingress.consumer_timeout
     window = limits.target_window or max(1, min(settings.ingress.prefetch, everything) // 2)
     gates = {
         target: TargetGate(
@@ -101,10 +103,11 @@ def park_and_gate(
             adapter,
             clock,
             window=window if several else everything,
-            patience=limits.target_patience,
+            patience=limits.target_patience if several else timeout * OVERDUE / 2,
             random=random,
             wake=wake,
-            lot=parking.lot("target", str(target), prefetch=window) if several else None,
+            lot=parking.lot("target", str(target), prefetch=window) if several or timeout else None,
+            reluctant=not several,
         )
         for target, adapter in targets.items()
     }

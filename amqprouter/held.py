@@ -10,7 +10,7 @@ the wait, and the message goes to the dead letters.
 Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch. With
 `use_overflow` only so many are held once a checker does not answer, or takes so long that for `CROWDED` seconds there
 were too many: what is beyond is parked in the broker, to be judged when it comes back. Else nothing is, for it will
-be a moment only.
+be a moment only; but what is overdue is parked however little there is.
 """
 
 from __future__ import annotations
@@ -198,14 +198,17 @@ class HeldMessages:
         self._emptied()
 
     def _overflows(self, first: Settlement) -> bool:
-        """Whether a device that could not be asked about is one too many: it did not come out of the lot itself."""
-        return self._overflow is not None and self.count > self._most and not isinstance(first.ledger, Answering)
+        """Whether a device that could not be asked about is one too many (it did not come out of the lot itself), or
+        was held for too long."""
+        if self._overflow is None:
+            return False
+        return first.is_overdue or (self.count > self._most and not isinstance(first.ledger, Answering))
 
     def _park(self, queue: deque[Settlement]) -> None:
         """Park all that is held of a device, in order."""
         assert self._overflow is not None
         while queue:
-            self._overflow.park(self._next(queue))
+            self._overflow.put_off(self._next(queue))
 
     def _next(self, queue: deque[Settlement]) -> Settlement:
         self.count -= 1

@@ -30,21 +30,25 @@ sends the next ones once it has the acks of those before."""
 class Answering(AckLedger):
     """Stands for one message that came out of the lot: what settles it settles it there."""
 
-    __slots__ = ("_outer", "_settled_here")
+    __slots__ = ("_settled_here", "outer")
 
     def __init__(self, outer: Settlement, settled: Callable[[], None]) -> None:
         super().__init__()
-        self._outer = outer
+        self.outer = outer
         self._settled_here = settled
 
     @property
     def closed(self) -> bool:
         """Whether the message comes again, out of the lot."""
-        return self._outer.ledger.closed
+        return self.outer.ledger.closed
+
+    def is_overdue(self, tag: int) -> bool:
+        """See `AckLedger`; of the lot's delivery."""
+        return self.outer.is_overdue
 
     def settle(self, tag: int) -> bool:
         self._settled_here()
-        self._outer.delivered()
+        self.outer.delivered()
         return not self.closed
 
 
@@ -115,6 +119,14 @@ class HeldOverflow:
         message = settlement.message
         self._count(self._key(message), 1)
         self._lot.park(message, Settlement(message, settlement.tag, settlement.ledger, self._parked))
+
+    def put_off(self, settlement: Settlement) -> None:
+        """Park a message for some more time: one that came out of the lot goes back to its place there."""
+        if isinstance(settlement.ledger, Answering):
+            self._out.discard(settlement.ledger)
+            self._lot.give_back(settlement.ledger.outer)
+        else:
+            self.park(settlement)
 
     def flush(self) -> None:
         """The end of a batch."""

@@ -156,6 +156,13 @@ class IGivesBack(Interface):
         """Forget every message that is not yet answered for; returns them, in the order in which they came."""
 
 
+class IHoldsDeliveries(Interface):
+    """Where messages wait that are unacknowledged at the broker."""
+
+    def let_go_overdue() -> None:
+        """See to those that are overdue: see `Settlement.is_overdue`."""
+
+
 class ILot(Interface):
     """A queue in the broker where messages are parked until they can go on: see `amqprouter.amqp.parking`."""
 
@@ -175,6 +182,10 @@ class ILot(Interface):
 
     def owns(settlement: Settlement) -> bool:
         """Whether a settlement is of a message that came out of this lot."""
+
+    def give_back(settlement: Settlement) -> None:
+        """Have a message that came out of this lot go back to its place there; it comes out again. Those of a lot are
+        to be given back in order."""
 
 
 class IDeviceLotsUser(Interface):

@@ -30,7 +30,7 @@ from amqprouter.core.decision import Decision
 from amqprouter.core.message import Message
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
-from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
 
 IDLE = 30.0
 """Seconds that an empty lot is kept: making one takes several questions to the broker."""
@@ -58,16 +58,17 @@ class _Parked:
 class _FromLot(Settlement):
     """Of a message that came out of a lot: `release` answers for it there."""
 
-    __slots__ = ("release",)
+    __slots__ = ("outer", "release")
 
     def __init__(
         self, outer: Settlement, finish: Callable[[Settlement], None], release: Callable[[Settlement], None]
     ) -> None:
         super().__init__(outer.message, outer.tag, outer.ledger, finish)
+        self.outer = outer
         self.release = release
 
 
-@implementer(IDeviceLotsUser)
+@implementer(IDeviceLotsUser, IHoldsDeliveries)
 class ParkedDevices:
     """What the pipeline gives messages to that are over their device's rate.
 
@@ -75,6 +76,7 @@ class ParkedDevices:
     :param clock: provides ``seconds`` and ``callLater``.
     :param route: hands a message, which counts as in flight, to its targets.
     :param wake: asks for a flush in the reactor's next turn.
+    :param put_off: parks a message, or rejects it where there is no room.
     """
 
     log = Logger()
@@ -90,6 +92,7 @@ class ParkedDevices:
         route: Callable[[Settlement], None],
         finish: Callable[[Settlement], None],
         wake: Callable[[], None],
+        put_off: Callable[[Settlement], None],
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
@@ -99,6 +102,7 @@ class ParkedDevices:
         self._route = route
         self._finish = finish
         self._wake = wake
+        self._put_off = put_off
         self.entering = 0
         """Messages on their way into lots."""
         self._devices: dict[str, _Parked] = {}
@@ -198,6 +202,18 @@ class ParkedDevices:
         else:
             outer.delivered()
         self._changed(device, parked)
+
+    def let_go_overdue(self) -> None:
+        """See `IHoldsDeliveries`: what waits for a limit is parked, and what came out of a lot goes back there."""
+        for settlement in self._scheduler.let_go(lambda settlement: settlement.is_overdue):
+            parked = self._devices.get(settlement.message.device)
+            if not isinstance(settlement, _FromLot) or parked is None:
+                self._put_off(settlement)
+            elif parked.lot.owns(settlement.outer):
+                self._park(settlement.message.device)
+                parked.out -= 1
+                parked.lot.give_back(settlement.outer)
+        self._wake()
 
     # What becomes of the lots.
 

@@ -114,6 +114,7 @@ class Pipeline:
             route=self._route,
             finish=lambda settlement: self.finish(settlement, in_flight=False),
             wake=self.wake,
+            put_off=lambda settlement: self.park((settlement,)),
         )
         return self._parked
 

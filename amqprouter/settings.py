@@ -74,6 +74,8 @@ class IngressSettings:
     """Existing topic exchanges, such as MQTT's ``amq.topic``, that `bind` binds the ingress queue to as well."""
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
+    consumer_timeout: float = 1800.0
+    """The broker's consumer timeout, in seconds: well before it, what is unacknowledged is parked; 0: it has none."""
     watchdog: float = 30.0
     """Seconds for which none of a queue's messages is delivered before its consumer is started again; 0 for never."""
 
@@ -149,8 +151,7 @@ class SchedulerSettings:
     gateway_limits: str = ""
     """Limits of all devices of this gateway together; none when empty."""
     overrides: str = "/var/lib/amqprouter/limits.json"
-    """File, or ``mongodb:COLLECTION``, that keeps the limits set by hand; empty: they last until the restart. Unless it
-    is set, ``mongodb:limits`` where a device checker is ``mongodb:``."""
+    """File, or ``mongodb:COLLECTION``, that keeps the limits set by hand; empty: they last until the restart."""
     limit_events: float = 10.0
     """Seconds between two events that tell of one device's limits; 0 turns these events off."""
 

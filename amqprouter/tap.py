@@ -52,6 +52,7 @@ from amqprouter.lifecycle import Daemon
 from amqprouter.limits import LimitCommands
 from amqprouter.logs import make_observer
 from amqprouter.mercure import make_mercure, update_publisher
+from amqprouter.overdue import Overdue
 from amqprouter.overrides import Overrides
 from amqprouter.pipeline import Pipeline
 from amqprouter.preflight import hmac_proof, load_settings
@@ -315,7 +316,14 @@ def build(
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides, *mercure.reloadable]
     reloadable.extend(commands.reloadable)
     reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
+    overdue = Overdue(
+        clock,
+        settings.ingress.consumer_timeout,
+        lambda: (*ingress.ledgers, *parking.ledgers, *lots.ledgers),
+        (parked_devices, *gates.values()),
+    )
     gauges = [
+        Gauge("oldest_unacked_seconds", "Age of the oldest delivery not acknowledged yet.", lambda: overdue.oldest),
         Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
         Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
         Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
@@ -325,6 +333,7 @@ def build(
     ]
 
     web = MultiService()
+    overdue.setServiceParent(web)  # type: ignore[no-untyped-call]
     overrides.setServiceParent(web)  # type: ignore[no-untyped-call]
     for service in (
         web_service(

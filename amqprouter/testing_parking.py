@@ -27,6 +27,7 @@ class MemoryLot:
         self._room = room
         self._unconfirmed: deque[tuple[Message, Settlement]] = deque()
         self._unsettled = 0
+        self._given_back = 0  # of the messages in front: since the last came out
         self._tag = 0
         self._receive: Callable[[Message, Settlement], None] | None = None
         self._changed: Callable[[], None] = _nothing
@@ -50,13 +51,22 @@ class MemoryLot:
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self.ledger
 
+    def give_back(self, settlement: Settlement) -> None:
+        if self.owns(settlement):
+            self._unsettled -= 1
+            self.ledger.given_back(settlement.tag)
+            self.messages.insert(self._given_back, settlement.message)
+            self._given_back += 1
+
     def let_out(self, count: int = 1) -> None:
         """Hand over the next messages, as far as the prefetch allows."""
         assert self._receive is not None
         for _ in range(min(count, len(self.messages), self.prefetch - self._unsettled)):
             self._tag += 1
             self._unsettled += 1
+            self._given_back = 0
             message = self.messages.popleft()
+            self.ledger.received()
             self._receive(message, Settlement(message, self._tag, self.ledger, self._settled))
 
     def find(self, *messages: Message) -> None:
@@ -65,6 +75,8 @@ class MemoryLot:
         self._changed()
 
     def _settled(self, settlement: Settlement) -> None:
+        self.ledger.settle(settlement.tag)
+        self.ledger.acks()
         self._unsettled -= 1
 
 

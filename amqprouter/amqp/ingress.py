@@ -18,9 +18,8 @@ end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for l
 refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one starts, so order holds,
 and what is under way on the old channel is acknowledged there before it is closed.
 
-Watching. A `Watchdog` is told every now and then what waits in the queues from which nothing comes. A stalled consumer
-is started again, with the whole channel unless that would give back what is under way for one that never got anything;
-if it does not help, `problem` says so.
+Watching. A `Watchdog` is told what waits in the queues from which nothing comes. A stalled consumer is started again,
+with the whole channel unless it never got anything and others did; if that does not help, `problem` says so.
 """
 
 from __future__ import annotations
@@ -84,15 +83,13 @@ class Ingress:
         watchdog: float = 0.0,
         counters: Counters | None = None,
     ) -> None:
-        names = topology.names
         self._clock = clock
         self._topology = topology
-        self._own_queues = (names.ingress, *names.shards) if own_queues is None else tuple(own_queues)
+        self._own_queues = tuple(own_queues or (topology.names.ingress, *topology.names.shards))
         self._explicit_queues = tuple(explicit_queues)
         self._prefetch = prefetch
         self._receive = receive
-        self._patience = watchdog
-        self._watchdog = Watchdog(watchdog)
+        self._patience, self._watchdog = watchdog, Watchdog(watchdog)
         self._counters = counters or Counters()
         self._connection: Connection | None = None
         self._current: Incarnation | None = None
@@ -116,7 +113,12 @@ class Ingress:
     @property
     def unacked(self) -> int:
         """Deliveries received and not yet acknowledged."""
-        return sum(one.ledger.unacked for one in self._incarnations())
+        return sum(ledger.unacked for ledger in self.ledgers)
+
+    @property
+    def ledgers(self) -> list[AckLedger]:
+        """Of the deliveries that are out."""
+        return [one.ledger for one in self._incarnations()]
 
     def _incarnations(self) -> list[Incarnation]:
         return [*self._retiring, *([] if self._current is None else [self._current])]
@@ -161,8 +163,7 @@ class Ingress:
                 return
             for queue in self._own_queues:
                 self._watchdog.forget(queue)
-            incarnations, self._current = self._incarnations(), None
-            self._retiring.clear()
+            incarnations, self._current, self._retiring = self._incarnations(), None, set()
             for incarnation in incarnations:
                 incarnation.ledger.close()
                 await incarnation.channel.shut()
@@ -174,8 +175,7 @@ class Ingress:
         self._plans.forget()  # a new channel consumes from everything anyway
         self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
-        missing = {queue for queue in self._explicit_queues if await look_at(connection, queue) is None}
-        self._missing = missing
+        self._missing = missing = {q for q in self._explicit_queues if await look_at(connection, q) is None}
         self._current = current = await self._incarnate(connection, 1)
         for queue in (*self._own_queues, *self._explicit_queues):
             if queue not in missing:

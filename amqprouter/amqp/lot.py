@@ -106,6 +106,13 @@ class Lot:
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self._ledger
 
+    def give_back(self, settlement: Settlement) -> None:
+        if self.owns(settlement):
+            self._unsettled -= 1
+            self._ready += 1
+            self._moves += 1
+            self._parking.give_back(settlement.tag)
+
     # What becomes of messages going in. Called by `_Entrance`.
 
     def entered(self) -> None:

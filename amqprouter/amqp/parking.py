@@ -43,8 +43,8 @@ from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.queue_look import look_at
 from amqprouter.core.counters import Counters
-from amqprouter.core.settlement import Settlement
-from amqprouter.core.wire import Delivery
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.core.wire import Delivery, encode_nack
 from amqprouter.errors import AmqprouterError, BrokerRefused
 from amqprouter.interfaces import IReadiness
 
@@ -250,6 +250,18 @@ class Parking:
         async with self._turn:
             if self._current is None and not connection.closed:
                 await self._consume_all(connection)
+
+    def give_back(self, tag: int) -> None:
+        """Have the broker put a delivery of the present channel back into its queue."""
+        if self._current is not None:
+            self._current.ledger.given_back(tag)
+            channel = self._current.channel
+            channel.write(encode_nack(channel.id, tag, False, True))
+
+    @property
+    def ledgers(self) -> list[AckLedger]:
+        """Of the deliveries that are out."""
+        return [] if self._current is None else [self._current.ledger]
 
     def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
         """The broker ended a consumer: the queue is gone, or moves to another node."""

@@ -29,6 +29,7 @@ from amqprouter.amqp.ingress import Ingress, Receive
 from amqprouter.amqp.seats import Place, Seats
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
+from amqprouter.core.settlement import AckLedger
 from amqprouter.errors import AmqprouterError, BrokerRefused
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import IngressSettings
@@ -60,6 +61,11 @@ class SharedIngress:
     def unacked(self) -> int:
         """Deliveries received and not yet acknowledged."""
         return self._rest.unacked + sum(shard.unacked for _, shard in self._shards)
+
+    @property
+    def ledgers(self) -> list[AckLedger]:
+        """Of the deliveries that are out."""
+        return [ledger for one in (self._rest, *(shard for _, shard in self._shards)) for ledger in one.ledgers]
 
     def problem(self) -> str:
         problems = [self._rest.problem(), *(shard.problem() for _, shard in self._shards if shard.attached)]

@@ -13,6 +13,7 @@ from amqprouter.config.file import Problems, Sections
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
 from amqprouter.config.work import check_work
+from amqprouter.core.settlement import OVERDUE
 from amqprouter.core.target import Target
 from amqprouter.core.uri import masked, parse_amqp_uri
 from amqprouter.settings import RouteSettings, Settings
@@ -26,6 +27,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_tls(settings, problems)
     _check_cycles(settings, problems)
     _check_window(settings, problems)
+    _check_hold(settings, problems)
     _check_proofs(settings, problems)
     check_broker_auth(settings, problems)
     _check_mercure(settings, problems)
@@ -157,6 +159,16 @@ def _check_window(settings: Settings, problems: Problems) -> None:
             f"([ingress] prefetch {ingress.prefetch} × {queues} queues), and all devices would stall",
             f"less than {window}, or a larger prefetch",
         )
+
+
+def _check_hold(settings: Settings, problems: Problems) -> None:
+    """What waits for a limit must have its turn, or be parked, well before the broker closes the channel for it."""
+    timeout, hold = settings.ingress.consumer_timeout, settings.scheduler.max_hold
+    if problems.concern(("scheduler", "max_hold"), ("ingress", "consumer_timeout")):
+        return
+    if timeout and hold > timeout * OVERDUE:
+        problem = f"the broker's consumer timeout is {timeout:g}s ([ingress] consumer_timeout)"
+        problems.in_option("scheduler", "max_hold", f"{hold:g}s", problem, f"at most {timeout * OVERDUE:g}s")
 
 
 def _check_proofs(settings: Settings, problems: Problems) -> None:

@@ -297,16 +297,13 @@ class Scheduler(Generic[Item]):
         """When `take` will next have something by the passing of time alone; None when nothing waits for that."""
         return self._room.due()
 
+    def let_go(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
+        """Take out all messages of those devices that wait for a limit and whose first one is overdue, in order."""
+        return self._room.let_go(is_overdue)
+
     def withdraw(self) -> list[Item]:
         """Take everything that waits out of the scheduler, for a stop: it goes back to its queue on the broker."""
-        room = self._room
-        items = [waiting.item for lane in room.lanes.values() for waiting in lane.items]
-        room.clear(self._book.meters())
-        for lane in list(room.lanes.values()):
-            lane.items.clear()
-            room.leave(lane)
-        room.waiting = 0
-        return items
+        return self._room.withdraw(self._book.meters())
 
     # Being parked.
 

@@ -9,10 +9,15 @@ them: each write costs us and the broker a good deal, and an ack of its own is o
 before it being settled next. What is settled is never more than a small share of what the broker lets be out, so this
 holds nothing up. A ledger is closed with its channel and then ignores everything,
 so an old tag is never acknowledged on a new channel (AMQP 0-9-1, 1.8.3.13: delivery tags are local to a channel).
+
+Ages. The broker closes a channel on which a delivery is not acknowledged for too long. Tags only grow, so how far they
+had come at a few moments tells every delivery's age well enough: `age` takes such a note and says whether something is
+overdue, and `Settlement.is_overdue` whether it is this one.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from amqprouter.core.message import Message
@@ -24,6 +29,10 @@ HOLD_SINGLES = 0.005
 SHARE = 8
 """Acks wait only while they are less than this part of all deliveries that are out, an eighth."""
 
+OVERDUE = 0.5
+"""Of the broker's consumer timeout: the age at which a delivery is overdue. To park it takes moments, unless the broker
+is in trouble; and RabbitMQ looks once a minute."""
+
 
 class AckLedger:
     """The delivery tags of one channel: which are settled, and which acks that allows.
@@ -31,7 +40,18 @@ class AckLedger:
     `write` is called with (delivery tag, multiple) pairs when `flush` finds some due.
     """
 
-    __slots__ = ("_acked_beyond", "_closed", "_floor", "_held_since", "_settled", "_unacked", "_write")
+    __slots__ = (
+        "_acked_beyond",
+        "_closed",
+        "_floor",
+        "_held_since",
+        "_notes",
+        "_overdue",
+        "_received",
+        "_settled",
+        "_unacked",
+        "_write",
+    )
 
     def __init__(self, write: Callable[[list[tuple[int, bool]]], None] | None = None) -> None:
         self._write = write
@@ -39,6 +59,9 @@ class AckLedger:
         self._settled: set[int] = set()  # settled since the last `acks`
         self._acked_beyond: set[int] = set()  # acknowledged singly, above the floor
         self._unacked = 0
+        self._received = 0  # which is the latest tag
+        self._notes: deque[tuple[float, int]] = deque()  # moments, and the latest tag at each
+        self._overdue = 0  # the latest tag that is too old
         self._held_since: float | None = None
         self._closed = False
 
@@ -64,6 +87,31 @@ class AckLedger:
     def received(self, count: int = 1) -> None:
         """`count` more deliveries came in."""
         self._unacked += count
+        self._received += count
+
+    def age(self, now: float, most: float) -> bool:
+        """Whether a delivery is unacknowledged for longer than `most` seconds; call it several times in so many."""
+        self._notes.append((now, self._received))
+        while self._notes and self._notes[0][0] <= now - most:
+            self._overdue = self._notes.popleft()[1]
+        return not self._closed and self._floor < self._overdue
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest delivery not acknowledged yet had come, by the calls of `age`; None when there is none."""
+        return next((moment for moment, tag in self._notes if tag > self._floor), None)
+
+    def is_overdue(self, tag: int) -> bool:
+        """Whether the delivery with this tag is too old, by the latest `age`."""
+        return tag <= self._overdue
+
+    def given_back(self, tag: int) -> None:
+        """The delivery with this tag went back into its queue."""
+        self._acked_beyond.add(tag)
+        self._unacked -= 1
+        while self._floor + 1 in self._acked_beyond:
+            self._floor += 1
+            self._acked_beyond.discard(self._floor)
 
     def settle(self, tag: int) -> bool:
         """The delivery with this tag may be acknowledged; False when the channel is gone."""
@@ -153,6 +201,11 @@ class Settlement:
     def refusals(self) -> list[str]:
         """The reasons of the targets that refused."""
         return self._refusals or []
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the delivery is unacknowledged for too long already."""
+        return self.ledger.is_overdue(self.tag)
 
     def expect(self, answers: int) -> None:
         """Wait for this many answers before finishing; one when it is never called."""

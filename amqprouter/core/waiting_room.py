@@ -8,7 +8,7 @@ terms list them: a lane that an earlier one holds up gives up the later ones, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from amqprouter.core.lane import Device, Lane, Place, Waiting
@@ -89,11 +89,12 @@ class WaitingRoom(Generic[Item]):
         for meter in lane.holds:
             if meter not in keep:
                 meter.holder = None
-                if meter.turns.count:
+                while meter.turns.count and meter.holder is None:
                     following = meter.turns.pop()
-                    meter.holder = following
-                    following.holds += (meter,)
-                    self.make_ready(following)
+                    if following.items:  # else it was emptied while it stood in line
+                        meter.holder = following
+                        following.holds += (meter,)
+                        self.make_ready(following)
         lane.holds = tuple(meter for meter in lane.holds if meter in keep)
 
     def leave(self, lane: Lane[Item]) -> None:
@@ -126,13 +127,32 @@ class WaitingRoom(Generic[Item]):
         return waiting
 
     def empty(self, lane: Lane[Item]) -> list[Item]:
-        """Take all messages out of a lane that stands nowhere or sleeps."""
+        """Take all messages out of a lane that does not take turns."""
         self.give_up(lane)
+        in_line = lane.place == Place.QUEUED
         self.move(lane, Place.NOWHERE)
         items = [waiting.item for waiting in lane.items]
         self.waiting -= len(items)
         lane.items.clear()
         self.leave(lane)
+        if in_line and lane.is_parked:  # nobody is called out of the line, so another takes its place at the device
+            lane.device.lane = None
+            self.lane(lane.name, lane.device).is_parked = True
+        return items
+
+    def let_go(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
+        """Take all messages out of the lanes that wait for a limit and whose first one is overdue."""
+        asleep = [lane for lane in self.lanes.values() if lane.place >= Place.ASLEEP and lane.items]
+        return [item for lane in asleep if is_overdue(lane.items[0].item) for item in self.empty(lane)]
+
+    def withdraw(self, meters: Sequence[Meter]) -> list[Item]:
+        """Take everything out; `meters` are all shared buckets."""
+        items = [waiting.item for lane in self.lanes.values() for waiting in lane.items]
+        self.clear(meters)
+        for lane in list(self.lanes.values()):
+            lane.items.clear()
+            self.leave(lane)
+        self.waiting = 0
         return items
 
     def clear(self, meters: Sequence[Meter]) -> None:

@@ -11,6 +11,7 @@ from unittest import SkipTest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.parking import lot_name
 from amqprouter.core.properties import Properties
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import drain_queue, reason_of
@@ -19,6 +20,9 @@ from tests.support.rabbitmq import missing
 
 CONSUMER_TIMEOUT = 3.0
 """Seconds; the broker's default is half an hour (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout)."""
+
+SLOW = "dev9"
+"""A device with a limit far below the others'."""
 
 
 class GatewayFaultTestCase(TestCase):
@@ -159,3 +163,53 @@ class BacklogTests(GatewayFaultTestCase):
                 await deferLater(reactor, 0.05)
             self.assertLess(peak, before + bound)
             await bed.check(self, stored=())
+
+
+class ConsumerTimeoutTests(GatewayFaultTestCase):
+    async def test_whatever_waits_is_parked_well_before_it(self) -> None:
+        """For a store that hangs, the only target; for a checker that does not answer; for a limit of one a minute. The
+        broker never closes a channel, and all is there in the end."""
+        timeout = 6.0
+        rabbitmq = {"consumer_timeout": f"{timeout * 1000:.0f}"}
+        options: dict[str, Any] = {
+            "ingress": {"consumer_timeout": timeout},
+            "scheduler": {"max_hold": 2, "max_waiting_per_device": 20, "overrides": ""},
+            "class_slow": {"devices": SLOW, "limits": "1/min burst 1"},
+            "auth": {"device_checker": "file:devices.passwd, mongodb:registry"},
+            "store": {"timeout": 2},
+            "route_all": {"targets": "store:readings"},
+        }
+        async with self.bed(private=True, rabbitmq=rabbitmq, **options) as bed:
+            server = bed.database.server
+            if server is None:
+                raise SkipTest("somebody else's store is not for us to stop")
+            await bed.broker.eval("application:set_env(rabbit, channel_tick_interval, 500).")
+            await bed.gateway.stop()
+            await bed.gateway.start()
+            for number in range(4):
+                bed.fleet.reading(SLOW, number)  # of which three are to wait for a minute and more
+            await bed.fleet.all_confirmed()
+            await bed.gateway.metric_reaches("parked_messages", 3)
+            server.signal(signal.SIGSTOP)
+            try:
+                for number in range(100):
+                    bed.fleet.reading("dev1", number)
+                bed.fleet.reading("unknown", 0)  # which only the registry could tell
+                await bed.fleet.all_confirmed()
+                began = reactor.seconds()
+                oldest = 0.0
+                while reactor.seconds() < began + 2 * timeout:
+                    oldest = max(oldest, await bed.gateway.metric("oldest_unacked_seconds"))
+                    await deferLater(reactor, 0.2)
+                parked = await bed.gateway.metric("parked_total")
+            finally:
+                server.signal(signal.SIGCONT)
+            self.assertGreaterEqual(parked, 3 + 100 + 1)
+            self.assertLess(oldest, 0.8 * timeout)
+            await bed.gateway.metric_reaches("stored_total", 101)
+            await bed.gateway.metric_reaches("rejected_total", 1)
+            self.assertNotIn("PRECONDITION_FAILED", bed.gateway.running.tail(1_000_000))
+            stored = [one["body"]["n"] for one in bed.database.documents("readings") if one["device"] == "dev1"]
+            self.assertEqual(sorted(stored), list(range(100)))
+            self.assertEqual((await bed.queues())[lot_name("amqprouter", "device", SLOW)], 3)
+            self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)

@@ -60,3 +60,19 @@ class LotContract(SynchronousTestCase):
         self.assertEqual(self.lot.backlog, 1)
         stranger = Settlement(self.out[0].message, 1, AckLedger(), lambda _: None)
         self.assertFalse(self.lot.owns(stranger))
+
+    def test_given_back_and_out_again_in_order(self) -> None:
+        self.park(b"1", b"2", b"3", b"4")
+        self.confirm()
+        self.come_out(3)
+        first, *others = self.out
+        first.delivered()
+        for settlement in others:
+            self.lot.give_back(settlement)
+        self.assertEqual(self.lot.backlog, 3)
+        del self.out[:]
+        self.come_out(4)
+        self.assertEqual([s.message.body for s in self.out], [b"2", b"3", b"4"])
+        for settlement in self.out:
+            settlement.delivered()
+        self.assertEqual(self.lot.backlog, 0)

@@ -70,7 +70,14 @@ class GateTestCase(SynchronousTestCase):
         self.sent = 0
         self.use(Target())
 
-    def use(self, target: Target, lot: MemoryLot | None = None, window: int = WINDOW) -> None:
+    def use(
+        self,
+        target: Target,
+        lot: MemoryLot | None = None,
+        window: int = WINDOW,
+        patience: float = PATIENCE,
+        reluctant: bool = False,
+    ) -> None:
         self.target = target
         self.lot = lot
         self.gate = TargetGate(
@@ -78,10 +85,11 @@ class GateTestCase(SynchronousTestCase):
             target,
             self.clock,
             window=window,
-            patience=PATIENCE,
+            patience=patience,
             random=lambda: 1.0,
             wake=lambda: None,
             lot=lot,
+            reluctant=reluctant,
         )
 
     def send(self, count: int, device: str = "") -> None:
@@ -144,7 +152,7 @@ class WindowTests(GateTestCase):
         self.assertEqual(self.answers, {1: "unroutable: NO_ROUTE"})
         self.assertEqual((self.gate.problem(), self.gate.outstanding, self.gate.troubles), ("", 0, Counter()))
 
-    def test_a_single_target_waits_for_ever(self) -> None:
+    def test_without_a_lot_messages_wait_for_ever(self) -> None:
         self.send(6)
         self.clock.advance(1000)
         self.assertEqual((self.gate.waiting, self.gate.parked, self.clock.getDelayedCalls()), (2, 0, []))
@@ -422,3 +430,96 @@ class ParkingTests(GateTestCase):
         self.assertEqual([int(body) for body in self.target.taken], list(range(1, self.sent + 1)))
         self.assertEqual(set(self.answers), set(range(1, self.sent + 1)))
         self.assertEqual((self.gate.outstanding, self.gate.waiting, self.gate.parked), (0, 0, 0))
+
+
+class ReluctantTests(GateTestCase):
+    """A single target: messages wait at their source, for as long as they may."""
+
+    lot: MemoryLot
+    PATIENCE = 100 * LONGEST_PAUSE
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use(KeepingTarget(), MemoryLot(), patience=self.PATIENCE, reluctant=True)
+
+    def parked(self) -> list[int]:
+        self.lot.flush()
+        return [int(message.body) for message in self.lot.messages]
+
+    def test_a_short_outage_parks_nothing(self) -> None:
+        self.send(6)
+        self.gate.stumbled("the store is down")
+        self.clock.advance(self.PATIENCE - 0.1)
+        self.send(1)
+        self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6, 7])
+        self.clock.advance(self.PATIENCE)
+        self.gate.flush()
+        self.assertEqual((self.gate.parked, self.gate.waiting), (0, 0))
+
+    def test_in_a_long_one_all_that_waited_for_long_is_parked(self) -> None:
+        self.send(3)  # all of them out at the target
+        self.fail_until_open()
+        self.send(2)
+        self.clock.advance(self.PATIENCE / 2)
+        self.gate.flush()
+        self.assertEqual(self.parked(), [])
+        self.clock.advance(self.PATIENCE / 2)
+        self.assertEqual(self.parked(), [1, 2, 3, 4, 5])
+        self.send(2)  # wait at their source, behind those
+        self.gate.flush()
+        self.assertEqual((self.parked(), self.gate.waiting), ([1, 2, 3, 4, 5], 2))
+        self.clock.advance(self.PATIENCE)
+        self.assertEqual(self.parked(), [1, 2, 3, 4, 5, 6, 7])
+        self.send(1)
+        self.lot.let_out(1)
+        self.clock.advance(LONGEST_PAUSE)
+        self.assertEqual(self.take_all(), list(range(1, 9)))
+        self.assertEqual(set(self.answers.values()), {"delivered"})
+
+
+class OverdueTests(GateTestCase):
+    """What waits for a target that is down for as long as the broker waits for acks."""
+
+    lot: MemoryLot
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use(Target(), MemoryLot())
+
+    def grow_old(self, *ledgers: AckLedger) -> None:
+        for ledger in ledgers:
+            ledger.age(0.0, 10.0)
+            self.assertTrue(ledger.age(10.0, 10.0))
+
+    def test_what_came_out_of_the_lot_goes_back(self) -> None:
+        self.send(4)
+        self.fail_until_open()
+        self.gate.flush()
+        self.lot.let_out(3)
+        self.gate.let_go_overdue()
+        self.assertEqual(self.gate.waiting, 3)
+        self.grow_old(self.lot.ledger)
+        self.gate.let_go_overdue()
+        self.assertEqual([int(message.body) for message in self.lot.messages], [1, 2, 3, 4])
+        self.assertEqual((self.gate.waiting, self.gate.parked), (0, 4))
+        self.lot.let_out(4)
+        self.clock.advance(LONGEST_PAUSE)
+        self.assertEqual(self.take_all(), [1, 2, 3, 4])
+
+    def test_what_the_target_gave_back_when_others_were_parked_is_parked(self) -> None:
+        self.ledger.received(10)
+        self.send(6)
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual(set(self.answers), {5, 6})
+        self.target.reject()
+        self.fail_until_open()
+        self.gate.flush()
+        self.assertEqual(set(self.answers), {5, 6})
+        self.grow_old(self.ledger)
+        self.gate.let_go_overdue()
+        self.target.reject()  # one that was tried meanwhile
+        self.gate.let_go_overdue()
+        self.gate.flush()
+        self.assertEqual(set(self.answers), {1, 2, 3, 4, 5, 6})
+        self.assertEqual(sorted(int(message.body) for message in self.lot.messages), [1, 2, 3, 4, 5, 6])

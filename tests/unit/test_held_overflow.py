@@ -126,3 +126,18 @@ class OverflowTests(SynchronousTestCase):
         self.assertTrue(ledger.closed)
         self.assertFalse(ledger.settle(1))
         self.assertIsInstance(ledger, Answering)
+
+    def test_put_off(self) -> None:
+        """What came out of the lot goes back to its place, and anything else goes in behind it."""
+        self.lot.find(self.message("dev1"), self.message("dev2"))
+        self.lot.let_out()
+        message, ledger = self.back[0]
+        self.assertFalse(ledger.is_overdue(1))
+        self.lot.ledger.age(0.0, 10.0)
+        self.lot.ledger.age(10.0, 10.0)
+        self.assertTrue(ledger.is_overdue(1))
+        self.overflow.put_off(self.settlement(1, "dev3"))
+        self.overflow.put_off(Settlement(message, 1, ledger, lambda settlement: None))
+        self.overflow.flush()
+        self.assertEqual([message.device for message in self.lot.messages], ["dev1", "dev2", "dev3"])
+        self.assertTrue(self.overflow.is_behind(self.settlement(2, "dev1")))

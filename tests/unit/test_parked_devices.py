@@ -112,3 +112,30 @@ class ParkedDevicesTests(PipelineTestCase):
         self.send(*range(10))
         self.send(*range(100, 110), device="dev2")
         self.assertEqual([body for body, _ in self.quarantine.rejected], ["108", "109"])
+
+    def grow_old(self) -> None:
+        """All that is out by now is overdue."""
+        for ledger in (self.ledger, self.lots.lots["dev1"].ledger):
+            ledger.age(self.clock.seconds(), 0.0)
+        self.parked.let_go_overdue()
+        self.turn(0.01)
+
+    def test_what_waits_for_too_long_is_parked_or_goes_back(self) -> None:
+        self.send(*range(5))
+        self.assertEqual(self.arrived(), [0, 1, 2, 3, 4])
+        self.send(5, 6)
+        self.parked.let_go_overdue()
+        self.assertEqual((self.ledger.unacked, self.parked.backlog("dev1")), (2, 0))
+        self.lots.of("dev1")
+        self.grow_old()
+        self.assertEqual((self.ledger.unacked, self.parked.backlog("dev1")), (0, 2))
+        lot = self.lots.lots["dev1"]
+        for _ in range(3):
+            lot.let_out(2)
+            self.assertEqual(lot.ledger.unacked, 2)
+            self.grow_old()
+            self.assertEqual(lot.ledger.unacked, 0)
+            self.assertEqual([message.body for message in lot.messages], [b"5", b"6"])
+        self.send(7)
+        self.assertEqual(self.pass_time(1), [5, 6, 7])
+        self.assertEqual((self.parked.devices, self.parked.messages, self.pipeline.under_way), (0, 0, 0))

@@ -39,12 +39,16 @@ class ParkingTests(BrokerTestCase, LotContract):
             wake=lambda: None,
             finish=self.finish,
         )
-        self.entered = 0
+        self.entered = self.came_out = self.given_back = 0
+        self.inside: list[Any] = []
+        self.by_tag: dict[int, Any] = {}
         self.use(self.parking.lot("target", "exchange:work", prefetch=self.PREFETCH))
         self.run_now(self.parking.attach(self.connected()))
 
     def finish(self, settlement: Settlement) -> None:
         self.finished.append(settlement.refusals)
+        settlement.ledger.settle(settlement.tag)
+        settlement.ledger.acks()
 
     def park(self, *bodies: bytes) -> None:
         super().park(*bodies)
@@ -58,8 +62,17 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.entered = len(self.publishing.published)
 
     def come_out(self, count: int) -> None:
-        for published in self.publishing.published[:count][: self.PREFETCH]:
-            self.broker.deliver_raw(QUEUE, published.properties, published.body)
+        for nack in self.broker.sent("Basic.Nack")[self.given_back :]:
+            self.assertEqual((nack.multiple, nack.requeue), (False, True))
+            self.inside.insert(0, self.by_tag[nack.delivery_tag])
+            self.given_back += 1
+        self.inside.sort(key=lambda published: published.sequence)  # the broker puts each back in its place
+        self.inside += self.publishing.published[self.came_out :]
+        self.came_out = len(self.publishing.published)
+        for _ in range(min(count, self.PREFETCH - self.parking.ledgers[0].unacked, len(self.inside))):
+            published = self.inside.pop(0)
+            tag = self.broker.deliver_raw(QUEUE, published.properties, published.body)
+            self.by_tag[tag] = published
 
     def declared(self) -> list[Any]:
         return [command for command in self.broker.sent("Queue.Declare") if not command.passive]

@@ -404,6 +404,12 @@ class TogetherTests(ConfigTestCase):
         self.assertEqual(self.load(window + "[scheduler]\nmax_waiting = 39\n").scheduler.max_waiting, 39)
         self.assertIn("10 × 4 queues", self.problem(window + "[scheduler]\nmax_waiting = 40\n"))
 
+    def test_what_waits_for_a_limit_does_not_outlive_the_consumer_timeout(self) -> None:
+        hold = "[scheduler]\nmax_hold = 61s\n[ingress]\nconsumer_timeout ="
+        self.assertIn("at most 60s", self.problem(f"{hold} 2m\n"))
+        self.assertEqual(self.load(f"{hold} 122s\n").ingress.consumer_timeout, 122)
+        self.assertEqual(self.load(f"{hold} 0\n").ingress.consumer_timeout, 0)
+
     def test_limits_set_by_hand_are_kept_beside_the_registry(self) -> None:
         self.check_checker = lambda description, interface: None
         registry = "[auth]\ndevice_checker = mongodb:devices\n"

@@ -294,3 +294,54 @@ class InvariantTests(SynchronousTestCase):
             self.assertGreaterEqual(moment, expected[sent.number] - 1e-6)
             # Later only by ticks: one for each wait, since what is late need not be early again.
             self.assertLessEqual(moment, expected[sent.number] + TICK * (1 + len(expected)))
+
+
+class LettingGoTests(SynchronousTestCase):
+    """Devices of a tenant that lets one message pass in ten seconds; what is odd is overdue."""
+
+    def setUp(self) -> None:
+        self.scheduler: Scheduler[int] = Scheduler(replace(OPEN, tenant_limits="0.1/s burst 1"))
+        self.assertIs(self.offer("first", 0), Decision.RUN)
+
+    def offer(self, device: str, number: int, from_parking: bool = False) -> Decision:
+        return self.scheduler.offer(device, number, 1.0, 0, Granted(tenant="acme"), from_parking)
+
+    def let_go(self) -> list[int]:
+        return self.scheduler.let_go(lambda number: number % 2 == 1)
+
+    def run_all(self) -> list[int]:
+        ran, now = [], 1.0
+        while self.scheduler.waiting:
+            due = self.scheduler.due()
+            assert due is not None
+            now = max(now, due)
+            ran += self.scheduler.take(now)
+        return ran
+
+    def test_those_asleep_and_those_in_line(self) -> None:
+        for device, numbers in {"a": (1, 2), "b": (4, 3), "c": (5, 6), "d": (8, 10)}.items():
+            for number in numbers:
+                self.assertIs(self.offer(device, number), Decision.THROTTLED)
+        self.assertEqual(self.let_go(), [1, 2, 5, 6])
+        self.assertEqual(self.scheduler.waiting, 4)
+        self.assertEqual(self.let_go(), [])
+        self.assertIs(self.offer("c", 12), Decision.THROTTLED)
+        self.assertEqual(sorted(self.run_all()), [3, 4, 8, 10, 12])
+        self.assertEqual((self.scheduler.waiting, self.scheduler.throttled_waiting), (0, 0))
+
+    def test_one_that_is_parked_stays_so(self) -> None:
+        self.offer("a", 2)
+        for device in ("b", "c"):
+            self.offer(device, 1)
+            self.scheduler.park(device, 1.0)
+        self.assertEqual(self.let_go(), [1, 1])
+        for _ in range(2):  # again, with their places in line yet to be given up
+            self.assertIs(self.offer("b", 4), Decision.PARK)
+            for device in ("b", "c"):
+                self.assertIs(self.offer(device, 3, from_parking=True), Decision.THROTTLED)
+            self.assertEqual(self.let_go(), [3, 3])
+        self.offer("b", 4, from_parking=True)
+        self.assertEqual(self.run_all(), [2, 4])
+        self.assertIs(self.offer("b", 4), Decision.PARK)
+        self.scheduler.unpark("b")
+        self.assertIs(self.offer("b", 4), Decision.THROTTLED)

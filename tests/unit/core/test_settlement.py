@@ -75,6 +75,58 @@ class AckLedgerTests(SynchronousTestCase):
             self.assertEqual(ledger.unacked, len(outstanding))
 
 
+class AgeTests(SynchronousTestCase):
+    """A delivery is overdue after 10 seconds."""
+
+    def setUp(self) -> None:
+        self.ledger = AckLedger()
+
+    def age(self, now: float) -> bool:
+        return self.ledger.age(now, 10.0)
+
+    def settle(self, *tags: int) -> None:
+        for tag in tags:
+            self.ledger.settle(tag)
+        self.ledger.acks()
+
+    def test_what_has_been_out_for_too_long(self) -> None:
+        self.ledger.received(3)
+        self.assertFalse(self.age(0.0))
+        self.ledger.received(2)
+        self.assertFalse(self.age(5.0))
+        self.settle(1, 3)
+        self.assertEqual(self.ledger.oldest, 0.0)
+        self.assertFalse(self.age(9.9))
+        self.assertTrue(self.age(10.0))
+        self.assertEqual([tag for tag in range(1, 6) if self.ledger.is_overdue(tag)], [1, 2, 3])
+        self.settle(2)
+        self.assertEqual(self.ledger.oldest, 5.0)
+        self.assertFalse(self.age(14.0))
+        self.assertTrue(self.age(15.0))
+        self.settle(4, 5)
+        self.assertFalse(self.age(16.0))
+        self.assertIsNone(self.ledger.oldest)
+
+    def test_what_is_given_back_is_not_out(self) -> None:
+        self.ledger.received(3)
+        self.age(0.0)
+        self.ledger.given_back(2)
+        self.ledger.given_back(1)
+        self.assertEqual((self.ledger.unacked, self.ledger.floor), (1, 2))
+        self.assertTrue(self.age(10.0))
+        self.ledger.given_back(3)
+        self.assertFalse(self.age(11.0))
+        self.ledger.received(1)
+        self.ledger.settle(4)
+        self.assertEqual(self.ledger.acks(), [(4, True)])
+
+    def test_a_closed_one_has_nothing_out(self) -> None:
+        self.ledger.received(3)
+        self.age(0.0)
+        self.ledger.close()
+        self.assertFalse(self.age(20.0))
+
+
 class HoldingTests(SynchronousTestCase):
     """Acks wait a moment for more, while that holds nothing up."""
 
