@@ -21,11 +21,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.held_overflow import Answering, HeldOverflow
-from amqprouter.interfaces import IAuthenticator, IVerdict
+from amqprouter.interfaces import IAuthenticator, IHoldsDeliveries, IVerdict
 
 RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
 """Seconds between questions to a checker that cannot answer, doubling up to the maximum; half is left to chance."""
@@ -36,6 +37,7 @@ CHECKER_ERROR = "checker-error"
 """The reason of a dead letter that no checker could answer about."""
 
 
+@implementer(IHoldsDeliveries)
 class HeldMessages:
     """Asks `authenticator` about messages that it could not judge at once, one after the other for each device.
 
@@ -73,7 +75,7 @@ class HeldMessages:
         """Messages held."""
         self.queues: dict[str, deque[Settlement]] = {}
         """By device. The first of each is being asked about."""
-        self._pauses: set[Any] = set()
+        self._pauses: dict[str, Any] = {}  # by device
         self._stopping = False
 
     def use_overflow(self, overflow: HeldOverflow, most: int) -> None:
@@ -151,10 +153,16 @@ class HeldMessages:
         except ValueError:  # which it was not when it came
             return None
 
+    def let_go_overdue(self) -> None:
+        """See `IHoldsDeliveries`: what is overdue does not wait for the next question."""
+        for device, call in list(self._pauses.items()):
+            if call.active() and self.queues[device][0].is_overdue:
+                call.reset(0)
+
     def stop(self) -> None:
         """Ask no more. What is held goes back to its queue unacknowledged."""
         self._stopping = True
-        for call in self._pauses:
+        for call in self._pauses.values():
             if call.active():
                 call.cancel()
 
@@ -164,6 +172,9 @@ class HeldMessages:
         delay = RETRY_CHECKER_FIRST
         while queue and not self._stopping:
             settlement = queue[0]
+            if settlement.is_overdue and self._overflow is not None:
+                self._park(queue)
+                continue
             try:
                 now = self._clock.seconds()
                 verdict = settlement.message.verdict or self._authenticator.check(settlement.message, now)
@@ -184,7 +195,7 @@ class HeldMessages:
                 if self._overflows(settlement):
                     self._park(queue)
                     continue
-                await self._pause(pause)
+                await self._pause(device, pause)
                 delay = min(delay * 2, RETRY_CHECKER_MAX)
                 continue
             except Exception:
@@ -198,11 +209,8 @@ class HeldMessages:
         self._emptied()
 
     def _overflows(self, first: Settlement) -> bool:
-        """Whether a device that could not be asked about is one too many (it did not come out of the lot itself), or
-        was held for too long."""
-        if self._overflow is None:
-            return False
-        return first.is_overdue or (self.count > self._most and not isinstance(first.ledger, Answering))
+        """Whether a device that could not be asked about is one too many: it did not come out of the lot itself."""
+        return self._overflow is not None and self.count > self._most and not isinstance(first.ledger, Answering)
 
     def _park(self, queue: deque[Settlement]) -> None:
         """Park all that is held of a device, in order."""
@@ -214,9 +222,8 @@ class HeldMessages:
         self.count -= 1
         return queue.popleft()
 
-    async def _pause(self, delay: float) -> None:
+    async def _pause(self, device: str, delay: float) -> None:
         pause: Deferred[None] = Deferred()
-        call = self._clock.callLater(delay, pause.callback, None)
-        self._pauses.add(call)
+        self._pauses[device] = self._clock.callLater(delay, pause.callback, None)
         await pause
-        self._pauses.discard(call)
+        del self._pauses[device]

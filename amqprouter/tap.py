@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -226,16 +226,6 @@ def build(
     )
     top_devices = TopDevices(scheduler, clock.seconds).read
 
-    def let_go(over: Sequence[Settlement]) -> None:
-        pipeline.park(over)
-
-    def changed() -> None:
-        pipeline.wake()
-
-    kept = keeps_limits(settings.scheduler.overrides, store)
-    overrides = Overrides(kept, scheduler, clock, let_go, changed)
-    if not overrides.is_shared:
-        overrides.reload()
     announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
     throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)
     quarantine = BrokerQuarantine(publisher, topology.names, outgoing, wall_clock)
@@ -255,6 +245,10 @@ def build(
         random=randomness.random,
         throttled=throttling.note,
     )
+    kept = keeps_limits(settings.scheduler.overrides, store)
+    overrides = Overrides(kept, scheduler, clock, pipeline.park, pipeline.wake)
+    if not overrides.is_shared:
+        overrides.reload()
     lots = device_lots(settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline)
     parked_devices = pipeline.use_parking(lots)
     if device_chain is not None:
@@ -320,7 +314,7 @@ def build(
         clock,
         settings.ingress.consumer_timeout,
         lambda: (*ingress.ledgers, *parking.ledgers, *lots.ledgers),
-        (parked_devices, *gates.values()),
+        (parked_devices, pipeline.held, *gates.values()),
     )
     gauges = [
         Gauge("oldest_unacked_seconds", "Age of the oldest delivery not acknowledged yet.", lambda: overdue.oldest),

@@ -176,7 +176,7 @@ class ConsumerTimeoutTests(GatewayFaultTestCase):
             "scheduler": {"max_hold": 2, "max_waiting_per_device": 20, "overrides": ""},
             "class_slow": {"devices": SLOW, "limits": "1/min burst 1"},
             "auth": {"device_checker": "file:devices.passwd, mongodb:registry"},
-            "store": {"timeout": 2},
+            "store": {"timeout": 1},
             "route_all": {"targets": "store:readings"},
         }
         async with self.bed(private=True, rabbitmq=rabbitmq, **options) as bed:

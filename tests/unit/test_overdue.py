@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from amqprouter.core.settlement import OVERDUE, AckLedger
+from amqprouter.interfaces import IHoldsDeliveries
 from amqprouter.overdue import LOOKS, Overdue
 
 TIMEOUT = 100.0
 
 
+@implementer(IHoldsDeliveries)
 class Holder:
     def __init__(self, clock: Clock) -> None:
         self.told: list[float] = []
