@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
-from amqprouter.core.limit import State
+from amqprouter.core.limit import SLACK, State
 from amqprouter.core.terms import Meter, Terms
 
 Item = TypeVar("Item")
@@ -45,10 +45,18 @@ class Device(Generic[Item]):
         self.lane: Lane[Item] | None = None  # made when needed: most devices never wait
         self.in_flight = 0
 
+    def own_wait(self, size: int, now: float) -> float:
+        """Seconds until the device's own limit has room for a message of `size` bytes; 0 when it has."""
+        terms, state = self.terms, self.state
+        if terms.interval:  # the usual limit, without looking at what else there could be
+            over = (state if state > now else now) - now + terms.interval - terms.tolerance  # type: ignore[operator]
+            return over + SLACK if over > 0.0 else 0.0
+        return terms.limit.wait(state, size, now)
+
     def blocker(self, size: int, now: float) -> Device[Item] | Meter | None:
         """What has no room for a message of `size` bytes: the device's limit, a bucket that it shares, or nothing."""
         terms = self.terms
-        if not terms.device_class.is_shadow and terms.limit.wait(self.state, size, now):
+        if not terms.device_class.is_shadow and self.own_wait(size, now):
             return self
         for meter in terms.meters:
             if not meter.is_shadow:
@@ -63,6 +71,10 @@ class Device(Generic[Item]):
         Returns whether all of them had.
         """
         terms = self.terms
+        if terms.interval:
+            state = self.state
+            self.state = (state if state > now else now) + terms.interval  # type: ignore[operator]
+            return True
         device_class = terms.device_class
         would_wait = False
         if device_class.is_shadow and terms.limit.wait(self.state, size, now):
@@ -81,9 +93,9 @@ class Device(Generic[Item]):
         terms = self.terms
         wait = 0.0
         if not terms.device_class.is_shadow:
-            wait = terms.limit.wait(self.state, size, now)
+            wait = self.own_wait(size, now)
             if held:
-                wait += terms.limit.backlog(held, held * size)
+                wait += held * terms.interval or terms.limit.backlog(held, held * size)
         for meter in terms.meters:
             if not meter.is_shadow:
                 ahead = meter.turns.count + (meter.holder is not None)

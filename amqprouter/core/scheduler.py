@@ -63,6 +63,7 @@ TALKERS = 4096
 """Devices counted for `top`; while there are no more, the counts are exact."""
 RESERVE = 1 / 8
 """Of the room in flight, what is left to devices that have little in flight."""
+_TURNED_AWAY = Decision.PARK, Decision.DROP, Decision.REFUSED
 
 
 class Limits(Rates, Protocol):
@@ -100,8 +101,7 @@ class Scheduler(Generic[Item]):
         self._known: KnownDevices[Item] = KnownDevices()
         self._devices = self._known.by_name
         self._room: WaitingRoom[Item] = WaitingRoom()
-        self._talkers = Talkers(TALKERS)
-        self._refused = Talkers(TALKERS)
+        self._talkers, self._refused = Talkers(TALKERS), Talkers(TALKERS)
         self._busiest = Busiest()
         self.overrides: dict[str, Limit] = {}
         """Limits set by hand, by device."""
@@ -200,8 +200,8 @@ class Scheduler(Generic[Item]):
         if decision is Decision.RUN:
             self._run(name, device)
         else:
-            self._counts[f"{decision._value_} {terms.device_class.name}"] += 1
-            if decision in (Decision.PARK, Decision.DROP, Decision.REFUSED):
+            self._counts[terms.counted_by[decision]] += 1
+            if decision in _TURNED_AWAY:
                 self._refused.count(name)
         return decision
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from amqprouter.core.decision import Decision
 from amqprouter.core.device_pattern import DevicePattern
 from amqprouter.core.limit import Limit
 from amqprouter.core.turns import PRIORITIES, Turns
@@ -136,6 +137,7 @@ class Terms:
 
     __slots__ = (
         "counted_as",
+        "counted_by",
         "device_class",
         "granted",
         "interval",
@@ -157,7 +159,8 @@ class Terms:
         self.granted = granted
         self.members = 0
         """Devices in memory that refer to these terms."""
-        self.counted_as = f"run {device_class.name}"
+        self.counted_by = {decision: f"{decision.value} {device_class.name}" for decision in Decision}
+        self.counted_as = self.counted_by[Decision.RUN]
         self.retired_at: float | None = None
         only = limit.only
         is_simple = only is not None and not only.in_bytes and not meters and not device_class.is_shadow

@@ -40,7 +40,7 @@ class WaitingRoom(Generic[Item]):
 
     def enqueue(self, name: str, device: Device[Item], waiting: Waiting[Item]) -> Lane[Item]:
         """Put a message at the end of its device's lane; one that was empty stands nowhere yet."""
-        lane = self.lane(name, device)
+        lane = device.lane or self.lane(name, device)
         lane.items.append(waiting)
         self.waiting += 1
         if lane.place >= Place.ASLEEP:
@@ -66,7 +66,7 @@ class WaitingRoom(Generic[Item]):
         size = lane.size
         if isinstance(blocker, Device):
             self.give_up(lane)
-            self._sleep(lane, now + lane.device.terms.limit.wait(blocker.state, size, now), now)
+            self._sleep(lane, now + blocker.own_wait(size, now), now)
             return
         meters = lane.device.terms.meters
         self.give_up(lane, meters[: meters.index(blocker) + 1])
