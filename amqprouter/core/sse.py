@@ -24,9 +24,10 @@ def encode(event: Event) -> bytes:
 
     :raises ValueError: the type or the id holds CR, LF or NUL.
     """
-    return encode_fields(
-        event.data, id=event.id or str(event.offset), event_type=event.type, retry_milliseconds=event.retry
-    )
+    data = event.data
+    if not event.id and not event.type and event.retry is None and b"\n" not in data and b"\r" not in data:
+        return b"id: %d\ndata: %b\n\n" % (event.offset, data)  # a device's, as nearly all are: a third of the time
+    return encode_fields(data, id=event.id or str(event.offset), event_type=event.type, retry_milliseconds=event.retry)
 
 
 def encode_fields(data: bytes, *, id: str = "", event_type: str = "", retry_milliseconds: int | None = None) -> bytes:
