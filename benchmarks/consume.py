@@ -139,7 +139,7 @@ async def main(options: argparse.Namespace) -> None:
         plot(figures, options.plot)
     if options.json is not None:
         settings = {name: getattr(options, name) for name in ("rounds", "messages", "prefetch")}
-        options.json.write_text(json.dumps(as_json(runs, settings, OURS, GOALS), indent=1) + "\n")
+        options.json.write_text(json.dumps(as_json(runs, settings, (OURS,), GOALS), indent=1) + "\n")
 
 
 if __name__ == "__main__":

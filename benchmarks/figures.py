@@ -104,7 +104,9 @@ def ratios(figures: Iterable[Figures], ours: str, goals: Iterable[Goal] = GOALS)
             if not ours_is or not theirs_is:  # none of its own, or too little for the clock
                 continue
             ratio = ours_is / theirs_is
-            compared.append({"mode": mode, "goal": str(goal), "ratio": round(ratio, 3), "met": goal.met(ratio)})
+            compared.append(
+                {"contender": ours, "mode": mode, "goal": str(goal), "ratio": round(ratio, 3), "met": goal.met(ratio)}
+            )
     return compared
 
 
@@ -143,12 +145,14 @@ def ratios_table(compared: Iterable[dict[str, Any]]) -> str:
     return table(rows, ("goal", "messages", "ratio", "met"))
 
 
-def as_json(runs: Sequence[Run], settings: dict[str, Any], ours: str, goals: Iterable[Goal] = GOALS) -> dict[str, Any]:
-    """Everything, for other programs."""
+def as_json(
+    runs: Sequence[Run], settings: dict[str, Any], ours: Iterable[str], goals: Sequence[Goal] = GOALS
+) -> dict[str, Any]:
+    """Everything, for other programs; `ours` are the contenders with goals."""
     figures = summarise(runs)
     return {
         "settings": settings,
         "runs": [asdict(run) for run in runs],
         "medians": [asdict(figure) for figure in figures],
-        "ratios": ratios(figures, ours, goals),
+        "ratios": [compared for name in ours for compared in ratios(figures, name, goals)],
     }

@@ -18,14 +18,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from benchmarks.contenders import NAMES, Contender, contenders
+from benchmarks.contenders import COMPILED, NAMES, OURS, Contender, contenders
 from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
 from benchmarks.traffic import device_secrets
 from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
 from tests.support.process import Child, reactor
 from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
 
-OURS = "amqprouter"
 SETTLING = 0.1
 """Seconds between the last message's arrival and reading CPU times: its confirm and its ack are still to come."""
 PAUSE = 0.5
@@ -136,12 +135,13 @@ async def main(options: argparse.Namespace) -> None:
         runs = await measure(options, Path(folder))
     figures = summarise(runs)
     print(figures_table(figures))
-    compared = ratios(figures, OURS)
-    if compared:
-        print(f"\n{ratios_table(compared)}")
+    for ours in (OURS, COMPILED):
+        compared = ratios(figures, ours)
+        if compared:
+            print(f"\n{ours}:\n\n{ratios_table(compared)}")
     if options.json is not None:
         settings = {name: getattr(options, name) for name in ("rounds", "messages", "prefetch")}
-        options.json.write_text(json.dumps(as_json(runs, settings, OURS), indent=1) + "\n")
+        options.json.write_text(json.dumps(as_json(runs, settings, (OURS, COMPILED)), indent=1) + "\n")
 
 
 def program(coroutine: Any) -> int:

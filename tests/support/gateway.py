@@ -165,6 +165,8 @@ class Gateway:
     def __init__(self, folder: Path, broker_uri: str, store_uri: str, database: str, **options: Mapping[str, object]):
         """`options` are sections of the configuration, by name; ``route_X`` stands for ``[route X]``, and so on."""
         self.folder = folder.absolute()
+        self.source = ROOT
+        """The checkout that the daemon is run from."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -217,7 +219,7 @@ class Gateway:
 
     async def start(self, *, ready: bool = True) -> None:
         """Start the daemon; with `ready`, return when it says that it is."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(self.source)}
         self.child = Child(self.command(), log=self.folder / "daemon.log", env=environment, cwd=self.folder)
         if ready:
             await until(self.is_ready, what="the gateway is ready", timeout=30, child=self.child)
