@@ -73,14 +73,16 @@ def addresses_for(reactor: Any, settings: BrokerSettings, random: Callable[[], f
 def account_of(settings: BrokerSettings) -> str:
     """The name of the account that these settings log in with, as a ``user_id`` has it; empty where a client
     certificate names it and ``username`` does not say it too."""
-    name = settings.username or parse_amqp_uri(settings.uri).username
+    uri = parse_amqp_uri(settings.uri)
+    name = settings.username or ("" if uri.external else uri.username)
     return name if len(name.encode()) <= 255 else ""  # too long for the property
 
 
 def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:
     """Credentials, virtual host and the connection's name. The password file is read anew each time.
 
-    Whoever has a client certificate and no password logs in by the certificate (EXTERNAL), which names the user.
+    Whoever has a client certificate and no password, or a URI with ``auth_mechanism=external``, logs in by the
+    certificate (EXTERNAL), which names the user.
 
     :raises OSError: the password file cannot be read.
     """
@@ -88,11 +90,12 @@ def handshake_for(settings: BrokerSettings, purpose: str) -> Handshake:
     password = uri.password
     if settings.password_file:
         password = Path(settings.password_file).read_text(encoding="utf-8").split("\n", 1)[0].rstrip("\r")
-    by_certificate = bool(settings.tls_certificate) and not password
+    by_certificate = uri.external or (bool(settings.tls_certificate) and not password)
     return Handshake(
         username="" if by_certificate else settings.username or uri.username,
-        password=password,
+        password="" if by_certificate else password,
         vhost=settings.vhost or uri.vhost,
+        channel_max=uri.channel_max or 0,
         heartbeat=uri.heartbeat if uri.heartbeat is not None else settings.heartbeat,
         name=f"amqprouter {purpose} @ {socket.gethostname()} ({os.getpid()})",
     )

@@ -46,6 +46,8 @@ class Handshake:
     heartbeat: int
     name: str
     """What operators see in ``rabbitmqctl list_connections name`` and the management page."""
+    channel_max: int = 0
+    """Channels that the connection may have; 0 for as many as the broker allows."""
 
 
 class _Delegate(TwistedDelegate):  # type: ignore[misc]
@@ -160,7 +162,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         """Settle the limits: the lower of both sides', where 0 stands for no limit."""
         self.frame_max = min(message.frame_max or PREFERRED_FRAME_MAX, PREFERRED_FRAME_MAX)
         self._reader.frame_max = self.frame_max
-        self._channel_max = message.channel_max or 0xFFFF
+        self._channel_max = min(message.channel_max or 0xFFFF, self.handshake.channel_max or 0xFFFF)
         offers = [seconds for seconds in (message.heartbeat, self.handshake.heartbeat) if seconds]
         self.heartbeat = min(offers, default=0)
         self.send_command(0, commands.Connection.TuneOk(self._channel_max, self.frame_max, self.heartbeat))

@@ -84,7 +84,11 @@ def _check_tls(settings: Settings, problems: Problems) -> None:
         return
     if broker.endpoint and broker.hosts:
         problems.in_option("broker", "hosts", ", ".join(broker.hosts), "would not be used: endpoint is set")
-    unused = "" if parse_amqp_uri(broker.uri).tls else "the URI is amqp://, without TLS; make it amqps://"
+    uri = parse_amqp_uri(broker.uri)
+    if uri.external and not (broker.endpoint or broker.tls_certificate):
+        problem = "its auth_mechanism is external, and there is no certificate to log in by"
+        problems.in_option("broker", "uri", masked(broker.uri), problem, "with tls_certificate and tls_key set")
+    unused = "" if uri.tls else "the URI is amqp://, without TLS; make it amqps://"
     unused = "endpoint is set, and says itself how to use TLS (tls:HOST:PORT…)" if broker.endpoint else unused
     for key in ("tls_ca", "tls_certificate", "tls_key", "tls_server_name"):
         if unused and getattr(broker, key):

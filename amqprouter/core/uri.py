@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 _PORTS = {"amqp": 5672, "amqps": 5671}
@@ -16,6 +17,14 @@ _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _UNWRITABLE = re.compile(r"[\s\x00-\x1f\x7f#]")
 _NOT_IN_HOSTS = re.compile(r"[\s\x00-\x1f\x7f/,:@\[\]]")
 _NUMBER = re.compile("[0-9]{1,9}")
+_OPTIONS = ("heartbeat", "connection_timeout", "channel_max", "auth_mechanism", "verify")
+_ELSEWHERE = {
+    "cacertfile": "tls_ca",
+    "certfile": "tls_certificate",
+    "keyfile": "tls_key",
+    "server_name_indication": "tls_server_name",
+}
+"""Options that name files and the like: what has a setting of its own is checked when the configuration is read."""
 _LONGEST_VHOST = 255
 """Bytes: ``connection.open`` carries the virtual host as a short string (AMQP 0-9-1, section 4.2.5.3)."""
 
@@ -34,6 +43,10 @@ class AmqpUri:
     """Seconds; None when the URI does not say."""
     connect_timeout: float | None = None
     """Seconds; None when the URI does not say."""
+    channel_max: int | None = None
+    """Channels of a connection; 0 for any number, None when the URI does not say."""
+    external: bool = False
+    """Whether the client certificate is to say who logs in (the mechanism EXTERNAL)."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -42,12 +55,12 @@ class AmqpUri:
 
 
 def parse_amqp_uri(text: str) -> AmqpUri:
-    """Read ``amqp[s]://[user[:password]@][host][:port][/vhost][?heartbeat=…&connection_timeout=…]``.
+    """Read ``amqp[s]://[user[:password]@][host][:port][/vhost][?option=value&…]``.
 
     What is absent gets the specification's default (``guest``, ``localhost``, 5672 or 5671, ``/``), but a user without
     a password has the empty one. ``amqp://host/`` names the virtual host with the empty name, as the specification
-    says; ``/`` itself is written ``%2F``. The options have RabbitMQ's units: ``heartbeat`` is in seconds,
-    ``connection_timeout`` in milliseconds (https://www.rabbitmq.com/docs/uri-query-parameters).
+    says; ``/`` itself is written ``%2F``. The options are RabbitMQ's (https://www.rabbitmq.com/docs/uri-query-parameters):
+    ``heartbeat`` is in seconds, ``connection_timeout`` in milliseconds.
 
     :raises ValueError: the URI is not one; the text says what is wrong and repeats no secret.
     """
@@ -69,8 +82,7 @@ def parse_amqp_uri(text: str) -> AmqpUri:
     vhost = _decoded(path, "virtual host") if slash else "/"
     if len(vhost.encode()) > _LONGEST_VHOST:
         raise ValueError(f"the virtual host is over {_LONGEST_VHOST} bytes")
-    heartbeat, connect_timeout = _options(query)
-    return AmqpUri(host, port, username, password, vhost, scheme == "amqps", heartbeat, connect_timeout)
+    return AmqpUri(host, port, username, password, vhost, scheme == "amqps", **_options(query))
 
 
 def _decoded(text: str, what: str) -> str:
@@ -129,27 +141,39 @@ def parse_host(text: str, default_port: int) -> tuple[str, int]:
     return _host_and_port(text, default_port)
 
 
-def _options(query: str) -> tuple[int | None, float | None]:
-    """The heartbeat in seconds and the connection timeout in seconds, where the query says them."""
-    values: dict[str, int] = {}
+def _options(query: str) -> dict[str, Any]:
+    """What the query says, as arguments for `AmqpUri`."""
+    values: dict[str, str] = {}
     for option in query.split("&") if query else ():
         name, _, value = option.partition("=")
-        if name not in ("heartbeat", "connection_timeout"):
-            raise ValueError(
-                f"unknown option {name!r}; legal: heartbeat (seconds), connection_timeout (milliseconds); "
-                "TLS files have options of their own"
-            )
+        if name in _ELSEWHERE:
+            raise ValueError(f"option {name!r} is [broker] {_ELSEWHERE[name]} here")
+        if name not in _OPTIONS:
+            raise ValueError(f"unknown option {name!r}; legal: {', '.join(_OPTIONS)}")
         if name in values:
             raise ValueError(f"option {name!r} is there twice")
-        if not _NUMBER.fullmatch(value):
-            raise ValueError(f"option {name!r} must be a whole number")
-        values[name] = int(value)
-    heartbeat, milliseconds = values.get("heartbeat"), values.get("connection_timeout")
-    if heartbeat is not None and heartbeat > 65535:
-        raise ValueError("option 'heartbeat' is over 65535")  # a short integer in connection.tune
-    if milliseconds == 0:
-        raise ValueError("option 'connection_timeout' must be more than 0")
-    return heartbeat, None if milliseconds is None else milliseconds / 1000
+        values[name] = value
+    if values.get("verify", "verify_peer") != "verify_peer":
+        raise ValueError("option 'verify' must be verify_peer: a broker that cannot be verified is not used")
+    if values.get("auth_mechanism", "plain").lower() not in ("plain", "external"):
+        raise ValueError("option 'auth_mechanism' must be plain or external")
+    said: dict[str, Any] = {}
+    if "auth_mechanism" in values:
+        said["external"] = values["auth_mechanism"].lower() == "external"
+    if "heartbeat" in values:
+        said["heartbeat"] = _number("heartbeat", values, 0)
+    if "channel_max" in values:
+        said["channel_max"] = _number("channel_max", values, 0)
+    if "connection_timeout" in values:
+        said["connect_timeout"] = _number("connection_timeout", values, 1, 999_999_999) / 1000
+    return said
+
+
+def _number(name: str, values: dict[str, str], least: int, most: int = 65_535) -> int:
+    """The number that an option is; those of connection.tune are short integers."""
+    if not _NUMBER.fullmatch(values[name]) or not least <= int(values[name]) <= most:
+        raise ValueError(f"option {name!r} must be a whole number from {least} to {most}")
+    return int(values[name])
 
 
 def masked(uri: str) -> str:

@@ -11,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.address import Address, addresses_for, handshake_for
+from amqprouter.amqp.address import Address, account_of, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.tls import TlsFiles
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
@@ -25,7 +25,8 @@ class HandshakeTests(SynchronousTestCase):
         settings = BrokerSettings(uri="amqp://me:p%40ss@host/v%2Fh?heartbeat=7")
         handshake = handshake_for(settings, "consume")
         self.assertEqual((handshake.username, handshake.password, handshake.vhost), ("me", "p@ss", "v/h"))
-        self.assertEqual(handshake.heartbeat, 7)
+        self.assertEqual((handshake.heartbeat, handshake.channel_max), (7, 0))
+        self.assertEqual(handshake_for(BrokerSettings(uri="amqp://host?channel_max=9"), "x").channel_max, 9)
         self.assertRegex(handshake.name, r"^amqprouter consume @ \S+ \(\d+\)$")
         self.assertNotIn("p@ss", repr(handshake))
 
@@ -55,9 +56,22 @@ class HandshakeTests(SynchronousTestCase):
             ("amqps://me@host", "own.pem", ("", "")),
             ("amqps://me:pass@host", "own.pem", ("me", "pass")),
             ("amqps://me@host", "", ("me", "")),
+            ("amqps://me:pass@host?auth_mechanism=external", "own.pem", ("", "")),
         ):
             handshake = handshake_for(BrokerSettings(uri=uri, tls_certificate=certificate), "x")
             self.assertEqual((handshake.username, handshake.password), expected, uri)
+
+    def test_the_account(self) -> None:
+        """Nobody's name is taken for it where only the certificate says it: messages of its owner are believed."""
+        for uri, username, expected in (
+            ("amqp://me@host", "", "me"),
+            ("amqp://host", "", "guest"),
+            ("amqp://me@host", "you", "you"),
+            ("amqps://host?auth_mechanism=external", "", ""),
+            ("amqps://me:pass@host?auth_mechanism=external", "", ""),
+            ("amqps://host?auth_mechanism=external", "you", "you"),
+        ):
+            self.assertEqual(account_of(BrokerSettings(uri=uri, username=username)), expected, uri)
 
 
 class AddressTests(SynchronousTestCase):

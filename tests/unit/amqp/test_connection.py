@@ -71,6 +71,13 @@ class HandshakeTests(BrokerTestCase):
                 self.assertEqual((tune_ok.frame_max, tune_ok.channel_max, tune_ok.heartbeat), agreed)
                 self.assertEqual((connection.frame_max, connection.heartbeat), (agreed[0], agreed[2]))
 
+    def test_fewer_channels_than_the_broker_allows(self) -> None:
+        for ours, agreed in ((9, 9), (4000, 2047)):
+            self.broker.received.clear()
+            connection = self.broker.connect(Handshake("u", "p", "/", 30, "name", channel_max=ours))
+            self.run_now(connection.open())
+            self.assertEqual(self.broker.sent("Connection.TuneOk")[0].channel_max, agreed)
+
     def test_login_refused(self) -> None:
         self.broker.refuse_login = True
         connection = self.broker.connect()

@@ -179,6 +179,11 @@ class TlsTests(ConfigTestCase):
         ):
             self.assertIn(missing, self.problem(self.options(given)))
 
+    def test_a_login_by_a_certificate_that_is_not_there(self) -> None:
+        external = "amqps://h?auth_mechanism=external"
+        self.assertIn("no certificate to log in by", self.problem(self.options(uri=external)))
+        self.load(self.options("tls_certificate = certificate.pem", "tls_key = key.pem", uri=external))
+
     def test_a_certificate_and_another_key(self) -> None:
         self.file("key.pem", key_pem(ec.generate_private_key(ec.SECP256R1())))
         problem = self.problem(self.options("tls_certificate = certificate.pem", "tls_key = key.pem"))

@@ -32,6 +32,9 @@ GOOD = {
     "amqp://j%C3%BCrgen:%E2%82%AC@host": AmqpUri("host", username="jürgen", password="€"),
     "amqp://host?heartbeat=10&connection_timeout=1500": AmqpUri("host", heartbeat=10, connect_timeout=1.5),
     "amqp://host/%2F?heartbeat=0": AmqpUri("host", heartbeat=0),
+    "amqp://host?channel_max=64": AmqpUri("host", channel_max=64),
+    "amqps://host?auth_mechanism=external&verify=verify_peer": AmqpUri("host", 5671, tls=True, external=True),
+    "amqp://host?auth_mechanism=PLAIN": AmqpUri("host"),
 }
 
 BAD = {
@@ -62,8 +65,14 @@ BAD = {
     "amqp://host?heartbeat=soon": "whole number",
     "amqp://host?heartbeat=65536": "65535",
     "amqp://host?heartbeat=5&heartbeat=6": "twice",
-    "amqp://host?connection_timeout=0": "more than 0",
-    "amqp://host?verify=verify_none": "unknown option 'verify'",
+    "amqp://host?connection_timeout=0": "from 1 to",
+    "amqp://host?channel_max=65536": "from 0 to 65535",
+    "amqp://host?channel_max=": "whole number",
+    "amqp://host?auth_mechanism=amqplain": "plain or external",
+    "amqp://host?verify=verify_none": "must be verify_peer",
+    "amqp://host?cacertfile=/etc/ca.pem": "[broker] tls_ca",
+    "amqp://host?server_name_indication=other": "[broker] tls_server_name",
+    "amqp://host?frame_max=4096": "unknown option 'frame_max'",
 }
 
 
