@@ -6,14 +6,18 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery, encode_ack
 
 
 class Incarnation:
-    """A channel that consumes, from its opening to its end. `acknowledged` is called whenever acks were written."""
+    """A channel that consumes, from its opening to its end. `acknowledged` is called whenever acks were written, and
+    `returns` told of what comes again."""
 
-    def __init__(self, channel: Channel, prefetch: int, acknowledged: Callable[[Incarnation], None]) -> None:
+    def __init__(
+        self, channel: Channel, prefetch: int, acknowledged: Callable[[Incarnation], None], returns: ReturnWatch
+    ) -> None:
         self.channel = channel
         self.prefetch = prefetch
         """Unacknowledged deliveries for each of its consumers."""
@@ -26,6 +30,7 @@ class Incarnation:
         """The delivery tag up to which all must be acknowledged before the prefetch grows; 0 when it need not grow."""
         self._latest: dict[bytes, int] = {}  # by consumer tag: the latest delivery tag
         self._acknowledged = acknowledged
+        self._returns = returns
 
     async def consume(self, queue: str) -> None:
         """Consume from this queue, if this is not done already.
@@ -54,8 +59,10 @@ class Incarnation:
         latest = self._latest
         for delivery in deliveries:
             latest[delivery.consumer_tag] = delivery.delivery_tag
-        if self.goal and not self.redelivered:
-            self.redelivered = any(delivery.redelivered for delivery in deliveries)
+            if delivery.redelivered:
+                self.redelivered = self.redelivered or self.goal > 0
+                queue = self.consumers.get(delivery.consumer_tag.decode(), "")
+                self._returns.returned(queue, delivery, self.channel.client)
 
     def latest(self, queue: str) -> int | None:
         """The tag of the latest delivery from this queue; None when nothing came from it."""

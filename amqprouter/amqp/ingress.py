@@ -35,6 +35,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.incarnation import Incarnation
 from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.amqp.topology import Topology
 from amqprouter.amqp.watchdog import Watchdog
 from amqprouter.core.counters import Counters
@@ -93,6 +94,7 @@ class Ingress:
         self._counters = counters or Counters()
         self._connection: Connection | None = None
         self._current: Incarnation | None = None
+        self._returns = ReturnWatch(self._explicit_queues)
         self._retiring: set[Incarnation] = set()  # without consumers, until all that came is acknowledged
         self._turn = DeferredLock()
         self._missing: set[str] = set()
@@ -189,7 +191,7 @@ class Ingress:
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
-        incarnation = Incarnation(channel, prefetch, self._acknowledged)
+        incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns)
         channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
         channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
         channel.on_closed = lambda error: self._closed(connection, incarnation, error)

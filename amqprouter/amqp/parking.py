@@ -42,6 +42,7 @@ from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_nack
@@ -164,7 +165,7 @@ class Parking:
     async def _consume_all(self, connection: Connection) -> None:
         self._plans.forget()
         channel = await connection.open_channel()
-        current = Incarnation(channel, 0, _ignore)
+        current = Incarnation(channel, 0, _ignore, ReturnWatch(()))
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
