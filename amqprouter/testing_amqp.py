@@ -47,6 +47,16 @@ class _Transport:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self.no_delay = False
+        self.unread: list[bytes] | None = None
+        """What came while the client does not read; None while it does."""
+
+    def pauseProducing(self) -> None:
+        self.unread = []
+
+    def resumeProducing(self) -> None:
+        unread, self.unread = self.unread or [], None
+        if unread:
+            self._broker.send_bytes(b"".join(unread))  # a socket gives all that came in one read
 
     def write(self, data: bytes) -> None:
         self._broker.data_received(data)
@@ -130,7 +140,11 @@ class MemoryBroker:
         if self.held is not None:
             self.held.append(data)
         elif self.connection is not None:
-            self.connection.dataReceived(data)
+            unread = self.connection.transport.unread
+            if unread is None:
+                self.connection.dataReceived(data)
+            else:
+                unread.append(data)
 
     def release(self) -> None:
         """Send what was held back so far; what that leads to is held back again."""

@@ -28,12 +28,18 @@ from txamqp.protocol import AMQClient
 
 from amqprouter import __version__
 from amqprouter.amqp.channel import Channel, error_of
+from amqprouter.amqp.sending import send
 from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
 from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 PREFERRED_FRAME_MAX = 131_072
 """Bytes; RabbitMQ's own default, and what is used when a broker names no limit of its own."""
+REST = 0.002
+"""Seconds that reading rests where more comes than has to be taken at once: waking up for each segment that the broker
+sends costs us, and it, more than the messages in it do."""
+_FULL = 32_768
+"""Bytes of a read after which there is probably more to be read already."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.lost: BaseException | None = None
         """What the transport said when it ended."""
         self._last_received = self._last_written = 0.0
+        self._last_size = 0
+        self._resting: Any = None
         self._heartbeats = LoopingCall(self._beat)
         self._heartbeats.clock = clock
         self.channels[0] = self.channelFactory(0, None, self)
@@ -199,6 +207,9 @@ class Connection(AMQClient):  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost = reason.value
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         if self._heartbeats.running:
             self._heartbeats.stop()
         if self.end is None:
@@ -258,10 +269,20 @@ class Connection(AMQClient):  # type: ignore[misc]
     def write(self, data: bytes) -> None:
         """Write encoded frames."""
         self._last_written = self.clock.seconds()
-        self.transport.write(data)
+        send(self.transport, data)
+
+    def rest(self) -> None:
+        """Read nothing for a moment, unless there is much to read: for who takes what comes and is in no hurry."""
+        if self._resting is None and self._last_size < _FULL and not self.closed:
+            self.transport.pauseProducing()
+            self._resting = self.clock.callLater(REST, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        self._last_received = self.clock.seconds()
+        self._last_received, self._last_size = self.clock.seconds(), len(data)
         try:
             events = self._reader.feed(data)
         except ProtocolError as error:

@@ -10,6 +10,9 @@ from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery, encode_ack
 
+BATCH = 8
+"""Deliveries in one read that are a flow: below, none waits for others."""
+
 
 class Incarnation:
     """A channel that consumes, from its opening to its end. `acknowledged` is called whenever acks were written, and
@@ -63,6 +66,11 @@ class Incarnation:
                 self.redelivered = self.redelivered or self.goal > 0
                 queue = self.consumers.get(delivery.consumer_tag.decode(), "")
                 self._returns.returned(queue, delivery, self.channel.client)
+
+    def rest(self, came: int) -> None:
+        """Have a steady flow come in larger batches, while that keeps no consumer's window from being refilled."""
+        if came >= BATCH and 2 * self.ledger.unacked <= self.prefetch * len(self.consumers):
+            self.channel.client.rest()
 
     def latest(self, queue: str) -> int | None:
         """The tag of the latest delivery from this queue; None when nothing came from it."""

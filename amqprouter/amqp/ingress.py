@@ -205,6 +205,7 @@ class Ingress:
         if incarnation.goal:
             self._plans.later(SURVIVED, self._survived, incarnation)
         self._receive(deliveries, incarnation.ledger)
+        incarnation.rest(len(deliveries))
 
     # Growing.
 

@@ -51,6 +51,9 @@ RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 REOPEN_DELAY = 0.1
 """Seconds before a channel that the broker closed is opened again: at most ten channels a second, whatever happens."""
 
+MANY = 64
+"""Publishes under way, of which it makes no difference whether their confirms are read at once."""
+
 NACKED = "nacked by the broker: the queue is full and rejects, or it failed to write"
 
 _CONNECTION_FORCED = 320  # an operator closed the connection, or the broker is stopping: nobody's message is to blame
@@ -255,6 +258,8 @@ class Publisher:
             else:
                 self._again(outgoing, NACKED, blameless=True)
         self._counters.published += delivered
+        if len(outstanding) >= MANY and self._channel is not None and not self._window:
+            self._channel.client.rest()  # more confirms are on their way, and come as one
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()

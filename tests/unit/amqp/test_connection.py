@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands, frame
 
-from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, Connection, Handshake
-from amqprouter.core.wire import Confirm, Delivery, Returned
+from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, REST, Connection, Handshake
+from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 from amqprouter.testing_amqp import HANDSHAKE
 from tests.unit.amqp.harness import BrokerTestCase
@@ -323,6 +323,41 @@ class ReceivingTests(BrokerTestCase):
         self.broker.send(0, commands.Connection.Unblocked())
         self.assertEqual(connection.blocked, "")
         self.assertEqual(seen, ["low on memory", ""])
+
+
+class RestTests(BrokerTestCase):
+    """For a moment nothing is read, and then what came meanwhile all at once."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.connection = self.connected()
+        self.confirms: list[int] = []
+        self.channel(self.connection).on_confirm = lambda confirm: self.confirms.append(confirm.delivery_tag)
+
+    def test_a_moment(self) -> None:
+        self.connection.rest()
+        self.connection.rest()
+        self.broker.ack(1)
+        self.clock.advance(REST / 2)
+        self.broker.ack(2)
+        self.assertEqual(self.confirms, [])
+        self.clock.advance(REST / 2)
+        self.assertEqual(self.confirms, [1, 2])
+        self.broker.ack(3)
+        self.assertEqual(self.confirms, [1, 2, 3])
+
+    def test_not_where_there_is_much_to_read(self) -> None:
+        self.broker.send_bytes(HEARTBEAT_FRAME * (32_768 // len(HEARTBEAT_FRAME)))
+        self.connection.rest()
+        self.broker.ack(1)
+        self.assertEqual(self.confirms, [1])
+
+    def test_lost_meanwhile(self) -> None:
+        self.connection.rest()
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.connection.rest()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class EndTests(BrokerTestCase):

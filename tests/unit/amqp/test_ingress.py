@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.incarnation import BATCH
 from amqprouter.amqp.ingress import MISSING_QUEUE_DELAY, RECONSUME_DELAY, SURVIVED, Ingress
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
@@ -184,6 +185,49 @@ class ComingBackTests(IngressTestCase):
         self.broker.close(320, "CONNECTION_FORCED - closed by operator")
         self.turn()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RestTests(IngressTestCase):
+    """A flow is read in larger batches, by resting in between."""
+
+    def rested(self, count: int) -> bool:
+        """Whether reading rests after this many deliveries in one read."""
+        connection, self.broker.held = self.broker.connection, []
+        for _ in range(count):
+            self.broker.deliver("amqprouter.ingress", b"body")
+        data, self.broker.held = b"".join(self.broker.held), None
+        self.broker.send_bytes(data)
+        assert connection is not None
+        rested = connection.transport.unread is not None
+        self.pass_time(REST, REST)
+        return rested
+
+    def grown(self) -> None:
+        """With a prefetch of 100 for each of the three queues."""
+        self.attached()
+        for queue in OWN:
+            self.broker.deliver(queue)
+        _, ledger = self.received[-1]
+        for tag in (1, 2, 3):
+            ledger.settle(tag)
+        ledger.flush()
+        self.turn()
+
+    def test_a_flow(self) -> None:
+        self.grown()
+        self.assertTrue(self.rested(BATCH))
+        self.assertEqual(len(self.received), 3 + BATCH)
+
+    def test_a_few(self) -> None:
+        """They are not held up for others."""
+        self.grown()
+        self.assertFalse(self.rested(BATCH - 1))
+
+    def test_much_of_the_window_is_in_use(self) -> None:
+        """The consumers may wait for acks, so for confirms, and those may be behind."""
+        self.grown()
+        self.assertTrue(self.rested(150))
+        self.assertFalse(self.rested(BATCH))
 
 
 class ExplicitQueueTests(IngressTestCase):

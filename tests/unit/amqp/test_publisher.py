@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, REOPEN_DELAY, RETRY_FIRST, RETRY_MAX, Publisher
+from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, MANY, REOPEN_DELAY, RETRY_FIRST, RETRY_MAX, Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.properties import encode_properties
 from amqprouter.errors import BrokerUnavailable
@@ -418,6 +418,21 @@ class LossTests(PublisherTestCase):
             self.clock.advance(min(1.0, seconds))
             self.broker.send_bytes(b"\x08\x00\x00\x00\x00\x00\x00\xce")
             seconds -= 1.0
+
+    def test_rest(self) -> None:
+        """While many confirms are still to come, they are read together; the last ones are read as they come."""
+        self.broker.confirming = False
+        connection = self.attached()
+        answers = self.publish(*[b"1"] * (MANY + 1))
+        for sequence in range(1, MANY + 2):
+            self.broker.ack(sequence)
+        self.assertEqual([answer.said for answer in answers], ["delivered", *[None] * MANY])
+        self.clock.advance(REST)
+        self.assertEqual([answer.said for answer in answers], ["delivered"] * (MANY + 1))
+        self.clock.advance(REST)
+        self.publish(*[b"1"] * MANY)
+        self.broker.ack(MANY + 2)
+        self.assertIsNone(connection.transport.unread)
 
     def test_stop(self) -> None:
         """Nothing is left in the clock."""
