@@ -16,6 +16,7 @@ from typing import Any
 from setuptools import setup
 
 COMPILED = [
+    "amqprouter/core/admission.py",
     "amqprouter/core/aged_cache.py",
     "amqprouter/core/device_pattern.py",
     "amqprouter/core/front.py",

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from amqprouter.core.admission import Admission
 from amqprouter.core.counters import Counters
-from amqprouter.core.decision import Decision
+from amqprouter.core.decision import RUN, Decision
 from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
@@ -137,15 +137,16 @@ class Pipeline:
         now, received_at = self._clock.seconds(), self._wall_clock()
         counters = self._counters
         counters.received += len(deliveries)
+        replays, sender_of, guarded, finish = self._replays, self._senders.of, self._guarded, self.finish
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
-            if delivery.exchange == self._replays.exchange:
-                message = self._replays.message(delivery, received_at)
+            if delivery.exchange == replays.exchange:
+                message = replays.message(delivery, received_at)
             else:
-                message = self._senders.of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
-            settlement = Settlement(message, delivery.delivery_tag, ledger, self.finish)
-            self._guarded(settlement, now)
+                message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
+            settlement = Settlement(message, delivery.delivery_tag, ledger, finish)
+            guarded(settlement, now)
         self._scheduler.tidy(now)
         self.flush()
 
@@ -169,8 +170,7 @@ class Pipeline:
     def _admit(self, settlement: Settlement, now: float) -> None:
         message = settlement.message
         if message.exchange == self._by_id_exchange and not message.topic:
-            message.topic = message.properties.text("type") or ""
-            message.routing_key = message.key.encode()
+            message.use_topic(message.properties.text("type") or "")
         refusal = self._admission.refusal(message)
         if refusal:
             self._reject(settlement, refusal)
@@ -200,7 +200,7 @@ class Pipeline:
             self._reject(settlement, "not-authorised")
             return
         decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
-        if decision is Decision.RUN:
+        if decision is RUN:
             self._route(settlement)
             return
         if decision is not Decision.WAIT:
@@ -247,7 +247,8 @@ class Pipeline:
         bound = self._bound.get(id(answer))
         targets = self._bind(answer) if bound is None else bound[1]
         self._counters.routed += 1
-        settlement.expect(len(targets))
+        if len(targets) > 1:
+            settlement.expect(len(targets))
         for target in targets:
             try:
                 target.deliver(message, settlement)

@@ -53,10 +53,14 @@ class Authenticator:
 
         :raises ValueError: the message's properties are malformed.
         """
-        said = self._examine(message)
-        if isinstance(said, Verdict):
-            return said
-        return self._answers.get(said[1], now)
+        front = message.properties.front
+        question: Question | None = None if front is None else front.known.get(self)
+        if question is None:
+            said = self._examine(message)
+            if isinstance(said, Verdict):
+                return said
+            question = said[1]
+        return self._answers.get(question, now)
 
     def ask(self, message: Message, now: float) -> Deferred[Verdict]:
         """The verdict, from the checker unless it is known by now.
@@ -149,15 +153,19 @@ class Authenticator:
         """The verdict, or the question and the proof that must ask it."""
         doubt = ABSENT
         front = message.properties.front
+        follows = front is not None  # whether all that was said follows from the front
         for proof in self._proofs:
             said: Verdict | Doubt | Question | None = None
-            if front is None or not proof.by_headers:
+            if front is None or not (proof.by_headers or proof.needs & ~front.flags):
+                follows = False
                 said = self._hear(proof, message)
             else:
                 said = front.known.get(proof)
                 if said is None:
                     said = front.known[proof] = self._hear(proof, message)
             if isinstance(said, tuple):
+                if front is not None and follows:
+                    front.known[self] = said
                 return proof, said
             if isinstance(said, Verdict):
                 return self.logins.completed(said, message.device)

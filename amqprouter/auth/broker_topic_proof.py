@@ -22,6 +22,7 @@ class BrokerTopicProof:
 
     name = "broker-topic"
     by_headers = False
+    needs = 0
     _allowed = Verdict(True, checker=name)
     _dead_lettered = Doubt(IDENTITY_MISMATCH)
 

@@ -66,6 +66,7 @@ class HmacProof:
 
     name = "hmac"
     by_headers = False
+    needs = 0
     _allowed = Verdict(True, checker=name)
     _no_message_id = Verdict(False, NO_MESSAGE_ID, name)
     _no_timestamp = Verdict(False, NO_TIMESTAMP, name)

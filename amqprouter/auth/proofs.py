@@ -21,6 +21,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, DeviceSecret
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, NO_CREDENTIAL, Verdict
 from amqprouter.core.message import Message
+from amqprouter.core.properties import flag_mask
 from amqprouter.errors import ConfigError
 
 
@@ -41,6 +42,8 @@ class Proof(Protocol):
     """As ``[auth] accept`` and `Verdict.checker` have it."""
     by_headers: bool
     """Whether `examine` says the same of all messages of one device with the same headers."""
+    needs: int
+    """The flag bits of properties without which `examine` says `ABSENT`, whatever else the message has; 0 for none."""
 
     def examine(self, message: Message) -> Verdict | Doubt | bytes:
         """Allow, deny, don't know, or the credential to ask about. On the hot path.
@@ -62,6 +65,7 @@ class UserIdProof:
 
     name = "user-id"
     by_headers = False
+    needs = flag_mask("user_id")
     _allowed = Verdict(True, checker=name)
     _somebody_else = Doubt(IDENTITY_MISMATCH)
 
@@ -81,6 +85,7 @@ class SecretProof:
 
     name = "secret"
     by_headers = True
+    needs = 0
     _no_checker = Doubt(NO_CHECKER)
     _bad = Verdict(False, BAD_SECRET, name)
 

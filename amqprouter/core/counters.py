@@ -60,7 +60,7 @@ class Counters:
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Messages published to the dead-letter queue, by reason."""
-    scheduled: Counter[str] = field(default_factory=Counter)
+    scheduled: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # a Counter adds slowly
     """Messages by what the scheduler decided, and by class, with a space between: ``run default``.
 
     Those that had to wait are in ``wait`` or ``throttled`` and, once they ran, in ``run`` too; ``shadow`` are those

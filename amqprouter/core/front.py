@@ -16,12 +16,20 @@ class Front:
     :raises ValueError: the properties are malformed.
     """
 
-    __slots__ = ("_digest", "_expected", "_tail", "flags", "header_count", "known", "size")
+    __slots__ = ("_digest", "_expected", "_first", "_gaps", "flags", "header_count", "known", "size")
 
     def __init__(self, properties: Properties, digest: Any) -> None:
         self.flags = properties.flags
         self.header_count = properties.header_count()
-        self.size, self._tail = properties.behind_headers()
+        self.size, behind = properties.behind_headers()
+        # Where the first string behind the front begins, or the end; and what is between each string and the next.
+        gaps = [0]
+        for octets in behind:
+            if octets:
+                gaps[-1] += octets
+            else:
+                gaps.append(0)
+        self._first, self._gaps = self.size + gaps[0], gaps[1:]
         self.known: dict[object, Any] = {}
         """What others worked out from the front and from whom it came, by who did; never a secret."""
         self._digest = digest.copy  # copying a keyed hash is cheaper than making one
@@ -36,10 +44,10 @@ class Front:
         digest.update(raw[:size])
         if digest.digest() != self._expected:
             return False
-        position = size
+        position = self._first
         try:
-            for octets in self._tail:
-                position += octets or 1 + raw[position]  # 0 stands for a string, which begins with its length
+            for gap in self._gaps:
+                position += 1 + raw[position] + gap
         except IndexError:
             return False
         return position == len(raw)

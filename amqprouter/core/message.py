@@ -11,7 +11,7 @@ class Message:
     """A device's message: who, about what, and the bytes as they came.
 
     `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
-    `topic` is the dotted topic without the device id; `key`, the two together, is what events are filtered by.
+    `topic` is the dotted topic without the device id; `key`, ``<device>.<topic>``, is what events are filtered by.
     `received_at` is seconds since 1970, by the gateway's clock. `verdict` is what authentication said, once it has.
     """
 
@@ -19,6 +19,7 @@ class Message:
         "body",
         "device",
         "exchange",
+        "key",
         "properties",
         "received_at",
         "redelivered",
@@ -33,14 +34,15 @@ class Message:
         topic: str,
         body: bytes,
         properties: Properties,
-        *,
         exchange: bytes = b"",
         routing_key: bytes = b"",
         redelivered: bool = False,
         received_at: float = 0.0,
+        key: str = "",
     ) -> None:
         self.device = device
         self.topic = topic
+        self.key = key or f"{device}.{topic}"
         self.body = body
         self.properties = properties
         self.exchange = exchange
@@ -49,10 +51,11 @@ class Message:
         self.received_at = received_at
         self.verdict: Any = None  # an IVerdict, which the core does not know
 
-    @property
-    def key(self) -> str:
-        """``<device>.<topic>``."""
-        return f"{self.device}.{self.topic}"
+    def use_topic(self, topic: str) -> None:
+        """Take this topic, which the message itself tells; its key and routing key follow from it."""
+        self.topic = topic
+        self.key = f"{self.device}.{topic}"
+        self.routing_key = self.key.encode()
 
     def __repr__(self) -> str:
         return f"<Message {self.key} {len(self.body)} B>"

@@ -31,12 +31,12 @@ The core is pure: `now` is seconds on a monotonic clock, and whoever calls `take
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from amqprouter.core.busiest import Busiest, Busy
-from amqprouter.core.decision import Decision
+from amqprouter.core.decision import RUN, Decision
 from amqprouter.core.explanation import Explanation, explain
 from amqprouter.core.known_devices import KnownDevices
 from amqprouter.core.lane import Device, Lane, Place, Waiting
@@ -93,10 +93,10 @@ class Scheduler(Generic[Item]):
         limits: Limits,
         classes: Sequence[ClassOptions] = (),
         tenants: Sequence[TenantOptions] = (),
-        counts: Counter[str] | None = None,
+        counts: defaultdict[str, int] | None = None,
         complain: Callable[[str], None] = lambda problem: None,
     ) -> None:
-        self._counts: Counter[str] = Counter() if counts is None else counts
+        self._counts: defaultdict[str, int] = defaultdict(int) if counts is None else counts
         self._complain = complain
         self._known: KnownDevices[Item] = KnownDevices()
         self._devices = self._known.by_name
@@ -195,9 +195,9 @@ class Scheduler(Generic[Item]):
                     self.in_flight += 1
                     self._counts[terms.counted_as] += 1
                     self._talkers.count(name)
-                    return Decision.RUN
+                    return RUN
         decision = self._decide(name, device, item, size, now, from_parking)
-        if decision is Decision.RUN:
+        if decision is RUN:
             self._run(name, device)
         else:
             self._counts[terms.counted_by[decision]] += 1

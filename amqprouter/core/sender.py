@@ -32,11 +32,12 @@ PATIENCE = 8
 class Sender:
     """Who sends under a routing key. `topic` is empty where the key is the device id alone."""
 
-    __slots__ = ("_digest", "_front", "_patience", "device", "topic")
+    __slots__ = ("_digest", "_front", "_key", "_patience", "device", "topic")
 
     def __init__(self, device: str, topic: str, digest: Any) -> None:
         self.device = device
         self.topic = topic
+        self._key = f"{device}.{topic}"
         self._digest = digest
         self._front: Front | None = None
         self._patience = PATIENCE
@@ -50,10 +51,11 @@ class Sender:
             self.topic,
             delivery.body,
             properties,
-            exchange=delivery.exchange,
-            routing_key=delivery.routing_key,
-            redelivered=delivery.redelivered,
-            received_at=received_at,
+            delivery.exchange,
+            delivery.routing_key,
+            delivery.redelivered,
+            received_at,
+            self._key,
         )
 
     def recognise(self, properties: Properties) -> None:

@@ -45,6 +45,7 @@ class AckLedger:
         "_closed",
         "_floor",
         "_held_since",
+        "_next",
         "_notes",
         "_overdue",
         "_received",
@@ -56,7 +57,8 @@ class AckLedger:
     def __init__(self, write: Callable[[list[tuple[int, bool]]], None] | None = None) -> None:
         self._write = write
         self._floor = 0  # every tag up to this one is acknowledged
-        self._settled: set[int] = set()  # settled since the last `acks`
+        self._next = 1  # every tag from the floor up to this one, without it, is settled
+        self._settled: set[int] = set()  # settled behind these, and not acknowledged
         self._acked_beyond: set[int] = set()  # acknowledged singly, above the floor
         self._unacked = 0
         self._received = 0  # which is the latest tag
@@ -112,12 +114,16 @@ class AckLedger:
         while self._floor + 1 in self._acked_beyond:
             self._floor += 1
             self._acked_beyond.discard(self._floor)
+        self._next = max(self._next, self._floor + 1)
 
     def settle(self, tag: int) -> bool:
         """The delivery with this tag may be acknowledged; False when the channel is gone."""
         if self._closed:
             return False
-        self._settled.add(tag)
+        if tag == self._next:  # mostly they are settled in the order in which they came
+            self._next = tag + 1
+        elif tag > self._next:
+            self._settled.add(tag)
         return True
 
     def acks(self, singles: bool = True) -> list[tuple[int, bool]]:
@@ -125,14 +131,13 @@ class AckLedger:
 
         Without `singles` that is one at most, and what is settled behind a gap waits for a later call.
         """
-        settled = self._settled
-        if not settled:
+        if not self._due:
             return []
-        written: list[tuple[int, bool]] = []
-        before = len(settled)
-        floor, beyond = self._floor, self._acked_beyond
-        last = 0
-        while True:
+        settled, beyond = self._settled, self._acked_beyond
+        before = self._due
+        floor = self._next - 1
+        last = floor if floor > self._floor else 0
+        while settled or beyond:
             following = floor + 1
             if following in settled:
                 settled.discard(following)
@@ -142,36 +147,39 @@ class AckLedger:
             else:
                 break
             floor = following
-        if last:
-            # Not `floor`: a tag acked singly before is unknown to the broker by now, and naming it is a channel error.
-            written.append((last, True))
-        self._floor = floor
+        self._floor, self._next = floor, floor + 1
+        # Not `floor`: a tag acked singly before is unknown to the broker by now, and naming it is a channel error.
+        written = [(last, True)] if last else []
         if singles and settled:
-            for tag in sorted(settled):
-                written.append((tag, False))
-                beyond.add(tag)
+            written += [(tag, False) for tag in sorted(settled)]
+            beyond.update(settled)
             settled.clear()
-        self._unacked -= before - len(settled)
+        self._unacked -= before - self._due
         return written
+
+    @property
+    def _due(self) -> int:
+        """Deliveries that are settled and not acknowledged."""
+        return self._next - 1 - self._floor + len(self._settled)
 
     def flush(self, now: float | None = None) -> float | None:
         """Hand the acks that are due to `write`. With `now`, in seconds, some may wait: until when, if they do."""
-        settled = self._settled
-        if not settled:
+        due = self._due
+        if not due:
             return None
         singles = True
         if now is not None:
             since = self._held_since
             if since is None:
                 since = self._held_since = now
-            if len(settled) * SHARE < self._unacked:
+            if due * SHARE < self._unacked:
                 if now < since + HOLD:
                     return since + HOLD
                 singles = now >= since + HOLD_SINGLES
         acks = self.acks(singles)
         if acks and self._write is not None:
             self._write(acks)
-        if settled and self._held_since is not None:
+        if self._settled and self._held_since is not None:
             return self._held_since + HOLD_SINGLES
         self._held_since = None
         return None
@@ -179,6 +187,7 @@ class AckLedger:
     def close(self) -> None:
         """The channel is gone: its tags mean nothing any more."""
         self._closed = True
+        self._next = self._floor + 1
         self._settled.clear()
         self._acked_beyond.clear()
         self._unacked = 0
@@ -187,20 +196,16 @@ class AckLedger:
 class Settlement:
     """One delivery's outstanding answers. Each target answers exactly once, with `delivered` or `refused`."""
 
-    __slots__ = ("_finish", "_pending", "_refusals", "ledger", "message", "tag")
+    __slots__ = ("_finish", "_pending", "ledger", "message", "refusals", "tag")
 
     def __init__(self, message: Message, tag: int, ledger: AckLedger, finish: Callable[[Settlement], None]) -> None:
         self.message = message
         self.tag = tag
         self.ledger = ledger
-        self._refusals: list[str] | None = None  # made when needed: thousands of these are alive at a time
+        self.refusals: tuple[str, ...] = ()
+        """The reasons of the targets that refused."""
         self._pending = 1
         self._finish = finish
-
-    @property
-    def refusals(self) -> list[str]:
-        """The reasons of the targets that refused."""
-        return self._refusals or []
 
     @property
     def is_overdue(self) -> bool:
@@ -219,7 +224,7 @@ class Settlement:
 
     def refused(self, reason: str) -> None:
         """A target will never take the message."""
-        self._refusals = [*self.refusals, reason]
+        self.refusals = (*self.refusals, reason)
         self._pending -= 1
         if not self._pending:
             self._finish(self)

@@ -5,10 +5,11 @@ Content headers are not decoded (see `amqprouter.core.properties`), bodies are n
 read itself — every method but deliver, return, ack and nack — comes out whole as a `MethodFrame` for txAMQP.
 
 Theory of operation. `FrameReader.feed` slices as many whole frames as the data holds. A delivery mostly arrives in one
-piece (method, header and body frame side by side, RabbitMQ writes them so), and is then cut out in one step, with
-no state kept. Otherwise the method opens an `_Assembly` for its channel, which header and body frames fill: frames of
-several channels may interleave, frames of one channel may not (section 4.2.6). Bytes of an unfinished frame wait
-in a list, joined once the frame is complete, so that a slow trickle costs no quadratic copying.
+piece (method, header and body frame side by side, RabbitMQ writes them so), and is then cut out in one step, with no
+state kept but the exchanges and routing keys, which repeat from message to message: they are read once, and shared.
+Otherwise the method opens an `_Assembly` for its channel, which header and body frames fill: frames of several channels
+may interleave, frames of one channel may not (section 4.2.6). Bytes of an unfinished frame wait in a list, joined once
+the frame is complete, so that a slow trickle costs no quadratic copying.
 
 Frame layout (section 4.2.3): type 8 bits, channel 16, size 32, payload, frame-end 0xCE.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from amqprouter.errors import ProtocolError, Unencodable
 
@@ -30,12 +32,21 @@ _METHOD, _HEADER, _BODY, _HEARTBEAT = 1, 2, 3, 8
 _DELIVER, _RETURN, _ACK, _NACK = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32", b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78"
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")  # class, weight, body size; property flags follow
+_CONTENT_HEAD_SIZE = _CONTENT_HEAD.size
 _HEADER_FRAME = struct.Struct(">BHIIQ")  # frame head; class and weight, body size
-_MIN_HEADER_SIZE = _CONTENT_HEAD.size + 2  # with the property flags
-_DELIVERY_TAG = struct.Struct(">QB")
+_MIN_HEADER_SIZE = _CONTENT_HEAD_SIZE + 2  # with the property flags
+_MIN_HEADER_FRAME = FRAME_OVERHEAD + _MIN_HEADER_SIZE
+_DELIVERY_TAG = struct.Struct(">Q")
+_CONFIRM = struct.Struct(">QB")  # delivery tag, bits
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
 _REPLY_CODE = struct.Struct(">H")
 _CONFIRM_SIZE = 13  # payload of basic.ack and basic.nack: class, method, delivery tag, bits
+
+MAX_ORIGINS = 65_536
+"""Exchanges and routing keys remembered, at some 300 bytes each. Topics come from devices, so without a bound one of
+them could fill the memory with made-up ones; when it is reached all are forgotten, and read again as they come."""
+Origin = tuple[bool, bytes, bytes]
+"""Of a delivery: whether it was made before, the exchange, and the routing key."""
 
 HEARTBEAT_FRAME = _FRAME_HEAD.pack(_HEARTBEAT, 0, 0) + bytes((FRAME_END,))
 
@@ -128,6 +139,7 @@ class FrameReader:
         self._waiting: list[bytes] = []  # of one unfinished frame
         self._missing = FRAME_OVERHEAD  # bytes wanted before looking again
         self._assemblies: dict[int, _Assembly] = {}
+        self._origins: dict[bytes, Origin] = {}  # by the bytes that they were read from
 
     def feed(self, data: bytes) -> list[Delivery | Returned | Confirm | MethodFrame]:
         """Take received bytes; returns what they complete, in order of arrival.
@@ -144,7 +156,8 @@ class FrameReader:
         events: list[Delivery | Returned | Confirm | MethodFrame] = []
         append = events.append
         position, end = 0, len(data)
-        frame_head = _FRAME_HEAD.unpack_from
+        origins, assemblies = self._origins, self._assemblies
+        frame_head, content_start = _FRAME_HEAD.unpack_from, _HEADER_FRAME.unpack_from
         limit = self.frame_max - FRAME_OVERHEAD
         self._missing = FRAME_OVERHEAD
         while end - position >= FRAME_OVERHEAD:
@@ -162,16 +175,56 @@ class FrameReader:
             if kind == _METHOD:
                 method = data[position + 7 : position + 11]
                 if method == _DELIVER:
-                    delivery = _read_deliver(data, position + 11, behind - 1, channel)
-                    behind = self._content(delivery, data, behind, end)
-                    if behind > 0:
-                        append(delivery)
-                    else:
-                        behind = -behind
-                elif method in (_ACK, _NACK):
+                    tag_end = position + 12 + data[position + 11]
+                    origin = origins.get(data[tag_end + 8 : behind - 1])
+                    if origin is None:
+                        origin = self._origin(data[tag_end + 8 : behind - 1], channel)
+                    redelivered, exchange, routing_key = origin
+                    consumer_tag = data[position + 12 : tag_end]
+                    delivery_tag = _DELIVERY_TAG.unpack_from(data, tag_end)[0]
+                    position = behind
+                    # The usual case: the content is all there, in two frames.
+                    if end - position >= _MIN_HEADER_FRAME and not assemblies:
+                        kind, header_channel, size, _, body_size = content_start(data, position)
+                        body = position + FRAME_OVERHEAD + size
+                        behind = body + FRAME_OVERHEAD + body_size if body_size else body
+                        if (
+                            behind <= end
+                            and kind == _HEADER
+                            and header_channel == channel
+                            and _MIN_HEADER_SIZE <= size <= limit
+                            and data[body - 1] == FRAME_END
+                            and (
+                                not body_size
+                                or (
+                                    body_size <= limit
+                                    and frame_head(data, body) == (_BODY, channel, body_size)
+                                    and data[behind - 1] == FRAME_END
+                                )
+                            )
+                        ):
+                            append(
+                                Delivery(
+                                    channel,
+                                    consumer_tag,
+                                    delivery_tag,
+                                    redelivered,
+                                    exchange,
+                                    routing_key,
+                                    data[position + 19 : body - 1],
+                                    data[body + 7 : behind - 1],
+                                )
+                            )
+                            position = behind
+                            continue
+                    self._open(
+                        channel, Delivery(channel, consumer_tag, delivery_tag, redelivered, exchange, routing_key)
+                    )
+                    continue
+                if method in (_ACK, _NACK):
                     if size != _CONFIRM_SIZE:
                         raise ProtocolError(f"a confirm of {size} bytes on channel {channel}")
-                    tag, bits = _DELIVERY_TAG.unpack_from(data, position + 11)
+                    tag, bits = _CONFIRM.unpack_from(data, position + 11)
                     append(Confirm(channel, tag, bool(bits & 1), method == _ACK))
                 elif method == _RETURN:
                     self._open(channel, _read_return(data, position + 11, behind - 1, channel))
@@ -190,39 +243,18 @@ class FrameReader:
             self._waiting.append(data[position:] if position else data)
         return events
 
-    def _content(self, delivery: Delivery, data: bytes, position: int, end: int) -> int:
-        """Take the content that follows a deliver method at `position`, if `data` holds all of it in two frames.
-
-        Returns the offset behind it; or, negated, the offset where reading goes on frame by frame.
-        """
-        channel, limit = delivery.channel, self.frame_max - FRAME_OVERHEAD
-        if end - position >= FRAME_OVERHEAD + _MIN_HEADER_SIZE and not self._assemblies:
-            kind, header_channel, size, _, body_size = _HEADER_FRAME.unpack_from(data, position)
-            behind: int = position + FRAME_OVERHEAD + size
-            if (
-                kind == _HEADER
-                and header_channel == channel
-                and _MIN_HEADER_SIZE <= size <= limit
-                and behind <= end
-                and data[behind - 1] == FRAME_END
-            ):
-                if not body_size:
-                    delivery.properties = data[position + 19 : behind - 1]
-                    return behind
-                body_behind: int = behind + FRAME_OVERHEAD + body_size
-                if body_behind <= end and body_size <= limit:
-                    kind, body_channel, size = _FRAME_HEAD.unpack_from(data, behind)
-                    if (
-                        kind == _BODY
-                        and body_channel == channel
-                        and size == body_size
-                        and data[body_behind - 1] == FRAME_END
-                    ):
-                        delivery.properties = data[position + 19 : behind - 1]
-                        delivery.body = data[behind + 7 : body_behind - 1]
-                        return body_behind
-        self._open(channel, delivery)
-        return -position
+    def _origin(self, raw: bytes, channel: int) -> Origin:
+        """Read what stands behind the delivery tag of a basic.deliver, and remember it."""
+        try:
+            exchange_end = 2 + raw[1]
+            if exchange_end + 1 + raw[exchange_end] != len(raw):
+                raise IndexError
+        except IndexError:
+            raise ProtocolError(f"a malformed basic.deliver on channel {channel}") from None
+        if len(self._origins) >= MAX_ORIGINS:
+            self._origins.clear()
+        origin = self._origins[raw] = raw[0] != 0, raw[2:exchange_end], raw[exchange_end + 1 :]
+        return origin
 
     def _open(self, channel: int, event: Delivery | Returned) -> None:
         if channel in self._assemblies:
@@ -239,7 +271,7 @@ class FrameReader:
             if end - start < _MIN_HEADER_SIZE:
                 raise ProtocolError(f"a truncated content header on channel {channel}")
             assembly.missing = _CONTENT_HEAD.unpack_from(data, start)[2]
-            event.properties = data[start + _CONTENT_HEAD.size : end]
+            event.properties = data[start + _CONTENT_HEAD_SIZE : end]
         else:
             assembly.missing -= end - start
             if assembly.missing < 0:
@@ -254,22 +286,6 @@ class FrameReader:
     def forget_channel(self, channel: int) -> None:
         """The channel was closed: content that was under way on it will not come."""
         self._assemblies.pop(channel, None)
-
-
-def _read_deliver(data: bytes, position: int, end: int, channel: int) -> Delivery:
-    try:
-        tag_end = position + 1 + data[position]
-        consumer_tag = data[position + 1 : tag_end]
-        delivery_tag, redelivered = _DELIVERY_TAG.unpack_from(data, tag_end)
-        position = tag_end + 9
-        exchange_end = position + 1 + data[position]
-        exchange = data[position + 1 : exchange_end]
-        if exchange_end + 1 + data[exchange_end] != end:
-            raise IndexError
-        routing_key = data[exchange_end + 1 : end]
-    except (IndexError, struct.error):
-        raise ProtocolError(f"a malformed basic.deliver on channel {channel}") from None
-    return Delivery(channel, consumer_tag, delivery_tag, redelivered != 0, exchange, routing_key)
 
 
 def _read_return(data: bytes, position: int, end: int, channel: int) -> Returned:
@@ -303,11 +319,25 @@ def encode_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
     return _ACK_FRAME.pack(_METHOD, channel, 13, 60, 90, delivery_tag, requeue, FRAME_END)
 
 
-# The frames of a publish, cut where names, properties and body go in: a piece begins with the end of the frame before.
+# The frames of a publish, cut where properties and body go in: a piece begins with the end of the frame before.
 _PUBLISH_HEAD = struct.Struct(">BHIHHHB")  # frame head, class 60, method 40, reserved, length of the exchange's name
-_HEADER_HEAD = struct.Struct(">BBBHIHHQ")  # `mandatory`, frame end; frame head, class 60, weight, body size
+_PUBLISH_TAIL = struct.Struct(">BBBH")  # `mandatory`, frame end; type and channel of the header frame
+_HEADER_HEAD = struct.Struct(">IHHQ")  # the rest of its head: size; class 60, weight, body size
 _BODY_HEAD = struct.Struct(">BBHI")  # frame end; frame head
-_OCTETS = tuple(bytes((octet,)) for octet in range(256))
+
+
+@lru_cache(maxsize=16_384)  # they repeat as senders and topics do; at some 400 bytes, 6 MB at most
+def _publish_front(channel: int, exchange: bytes, routing_key: bytes, mandatory: bool) -> bytes:
+    """A basic.publish up to the size of its header frame, which is the first that depends on the message.
+
+    :raises Unencodable: a name is over 255 bytes.
+    """
+    exchange_size, key_size = len(exchange), len(routing_key)
+    if exchange_size > 255 or key_size > 255:
+        raise Unencodable(f"exchange or routing key over 255 bytes: {exchange!r}, {routing_key!r}")
+    head = _PUBLISH_HEAD.pack(_METHOD, channel, 9 + exchange_size + key_size, 60, 40, 0, exchange_size)
+    tail = _PUBLISH_TAIL.pack(mandatory, FRAME_END, _HEADER, channel)
+    return b"".join((head, exchange, bytes((key_size,)), routing_key, tail))
 
 
 def encode_publish(
@@ -325,26 +355,18 @@ def encode_publish(
 
     :raises Unencodable: a name is over 255 bytes, or the properties do not fit in a frame.
     """
-    exchange_size, key_size, body_size = len(exchange), len(routing_key), len(body)
-    if exchange_size > 255 or key_size > 255:
-        raise Unencodable(f"exchange or routing key over 255 bytes: {exchange!r}, {routing_key!r}")
-    header_size = _CONTENT_HEAD.size + len(properties)
+    front = _publish_front(channel, exchange, routing_key, mandatory)
+    header_size, body_size = _CONTENT_HEAD_SIZE + len(properties), len(body)
     limit = frame_max - FRAME_OVERHEAD
     if header_size > limit:
         raise Unencodable(f"message properties of {len(properties)} bytes do not fit in a frame of {frame_max}")
-    pieces = [
-        _PUBLISH_HEAD.pack(_METHOD, channel, 9 + exchange_size + key_size, 60, 40, 0, exchange_size),
-        exchange,
-        _OCTETS[key_size],
-        routing_key,
-        _HEADER_HEAD.pack(mandatory, FRAME_END, _HEADER, channel, header_size, 60, 0, body_size),
-        properties,
-    ]
+    head = _HEADER_HEAD.pack(header_size, 60, 0, body_size)
     if 0 < body_size <= limit:
-        pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, body_size), body)
-    else:
-        for start in range(0, body_size, limit):
-            chunk = body[start : start + limit]
-            pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, len(chunk)), chunk)
+        body_head = _BODY_HEAD.pack(FRAME_END, _BODY, channel, body_size)
+        return b"".join((front, head, properties, body_head, body, b"\xce"))
+    pieces = [front, head, properties]
+    for start in range(0, body_size, limit):
+        chunk = body[start : start + limit]
+        pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, len(chunk)), chunk)
     pieces.append(b"\xce")
     return b"".join(pieces)

@@ -36,7 +36,7 @@ class CommandRepliesTests(SynchronousTestCase):
     def deliver(self, correlation_id: str = ABOUT) -> None:
         raw = encode_properties(content_type="text/plain", correlation_id=correlation_id)
         message = Message("dev1", "up.picture.reply", b"done", Properties(raw), received_at=12.0)
-        self.target.deliver(message, Settlement(message, 1, self.ledger, lambda s: self.ended.append(s.refusals)))
+        self.target.deliver(message, Settlement(message, 1, self.ledger, lambda s: self.ended.append(list(s.refusals))))
         self.target.flush()
 
     def test_the_section_sends_it(self) -> None:

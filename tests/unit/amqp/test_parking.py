@@ -46,7 +46,7 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.run_now(self.parking.attach(self.connected()))
 
     def finish(self, settlement: Settlement) -> None:
-        self.finished.append(settlement.refusals)
+        self.finished.append(list(settlement.refusals))
         settlement.ledger.settle(settlement.tag)
         settlement.ledger.acks()
 

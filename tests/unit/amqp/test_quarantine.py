@@ -26,7 +26,7 @@ class QuarantineTests(BrokerTestCase):
 
     def settlement(self, properties: bytes = b"\x00\x00", key: bytes = b"dev1.up") -> Settlement:
         message = Message("dev1", "up", b"body", Properties(properties), exchange=b"devices", routing_key=key)
-        return Settlement(message, 1, AckLedger(), lambda settled: self.finished.append(settled.refusals))
+        return Settlement(message, 1, AckLedger(), lambda settled: self.finished.append(list(settled.refusals)))
 
     def reject(self, settlement: Settlement) -> None:
         self.quarantine.reject(settlement.message, "not-allowed", settlement)

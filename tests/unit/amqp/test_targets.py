@@ -25,7 +25,7 @@ class TargetTestCase(BrokerTestCase):
 
     def settlement(self, properties: bytes = b"\x00\x00", key: bytes = b"dev1.up", body: bytes = b"1") -> Settlement:
         message = Message("dev1", "up", body, Properties(properties), exchange=b"devices", routing_key=key)
-        return Settlement(message, 1, AckLedger(), lambda settled: self.finished.append(settled.refusals))
+        return Settlement(message, 1, AckLedger(), lambda settled: self.finished.append(list(settled.refusals)))
 
 
 class ExchangeTargetTests(TargetTestCase):

@@ -59,7 +59,8 @@ class WorkTargetTests(BrokerTestCase):
         raw = Properties(encode_properties(**properties))  # type: ignore[arg-type]
         message = Message("dev1", topic, json.dumps(body).encode(), raw, routing_key=f"dev1.{topic}".encode())
         target.deliver(
-            message, Settlement(message, self.number, AckLedger(), lambda s: self.ended.append((s.tag, s.refusals)))
+            message,
+            Settlement(message, self.number, AckLedger(), lambda s: self.ended.append((s.tag, list(s.refusals)))),
         )
         target.flush()
         self.turn()

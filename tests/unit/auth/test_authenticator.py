@@ -467,6 +467,19 @@ class KnownSenderTests(DeviceTestCase):
         self.assertEqual(self.authenticator.check(self.known(user_id="dev2"), 0.0), mismatch)
         self.assertEqual(self.authenticator.check(self.known(user_id="dev1"), 0.0), BY_USER_ID)
 
+    def test_a_user_id_behind_a_secret_that_was_known_without(self) -> None:
+        """It comes first, and the flags say that it is there."""
+        self.ask(self.known(secret="sesame"))
+        for _ in range(2):
+            self.assertEqual(self.authenticator.check(self.known(secret="sesame"), 1.0), BY_SECRET)
+            self.assertEqual(self.authenticator.check(self.known(secret="sesame", user_id="dev1"), 1.0), BY_USER_ID)
+            self.assertEqual(self.authenticator.check(self.known(secret="guess", user_id="dev1"), 1.0), BY_USER_ID)
+
+    def test_what_follows_from_the_front_is_worked_out_once(self) -> None:
+        self.ask(self.known(secret="sesame"))
+        self.patch(self.authenticator, "_examine", lambda message: self.fail("it is known"))
+        self.assertEqual(self.authenticator.check(self.known(secret="sesame"), 1.0), BY_SECRET)
+
     def test_secrets_that_nobody_need_be_asked_about(self) -> None:
         for _ in range(2):
             self.assertEqual(self.authenticator.check(self.known(secret=""), 0.0), BAD_SECRET)

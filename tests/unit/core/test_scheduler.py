@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,7 @@ class ClassTests(SynchronousTestCase):
     )
 
     def setUp(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
         self.complaints: list[str] = []
         self.scheduler: Scheduler[str] = Scheduler(
             SETTINGS, self.CLASSES, (), counts=self.counts, complain=self.complaints.append

@@ -52,27 +52,47 @@ class AckLedgerTests(SynchronousTestCase):
         ledger.close()
         self.assertFalse(ledger.settle(2))
         ledger.flush()
-        self.assertEqual((written, ledger.unacked), ([], 0))
+        self.assertEqual((written, ledger.acks(), ledger.unacked), ([], [], 0))
 
-    @given(strategies.permutations(range(1, 30)), strategies.lists(strategies.integers(1, 8)))
-    def test_every_tag_once_and_only_when_settled(self, order: list[int], batches: list[int]) -> None:
-        """A model of the broker: an ack names an outstanding tag, and covers only settled ones."""
+    def test_settled_twice(self) -> None:
+        """It is acknowledged once, or the broker would close the channel."""
+        ledger = AckLedger()
+        ledger.received(3)
+        for tag in (1, 1, 3, 3):
+            ledger.settle(tag)
+        self.assertEqual(ledger.acks(), [(1, True), (3, False)])
+        ledger.settle(1)
+        self.assertEqual((ledger.acks(), ledger.unacked), ([], 1))
+
+    @given(
+        strategies.permutations(range(1, 30)),
+        strategies.lists(strategies.integers(1, 8)),
+        strategies.sets(strategies.integers(1, 29), max_size=8),
+    )
+    def test_every_tag_once_and_only_when_settled(self, order: list[int], batches: list[int], back: set[int]) -> None:
+        """A model of the broker: an ack names an outstanding tag, and covers only settled ones. Some are given back."""
         ledger = AckLedger()
         ledger.received(len(order))
         outstanding, settled = set(order), set()
         remaining = list(order)
         for size in [*batches, len(order)]:
             for tag in remaining[:size]:
-                ledger.settle(tag)
-                settled.add(tag)
+                if tag in back:
+                    ledger.given_back(tag)
+                    outstanding.discard(tag)
+                else:
+                    ledger.settle(tag)
+                    settled.add(tag)
             remaining = remaining[size:]
             for tag, multiple in ledger.acks():
                 self.assertIn(tag, outstanding)
                 covered = {t for t in outstanding if t <= tag} if multiple else {tag}
                 self.assertLessEqual(covered, settled)
                 outstanding -= covered
-            self.assertEqual(outstanding, set(order) - settled)
+            self.assertEqual(outstanding, set(remaining))
             self.assertEqual(ledger.unacked, len(outstanding))
+            last = min(outstanding, default=len(order) + 1) - 1
+            self.assertEqual((ledger.floor, [tag for tag in order if not ledger.acknowledged(tag)]), (last, remaining))
 
 
 class AgeTests(SynchronousTestCase):
@@ -200,4 +220,4 @@ class SettlementTests(SynchronousTestCase):
         self.assertEqual(self.finished, [])
         self.settlement.delivered()
         self.assertEqual(self.finished, [self.settlement])
-        self.assertEqual(self.settlement.refusals, ["full"])
+        self.assertEqual(self.settlement.refusals, ("full",))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pamqp import body, commands, frame, header, heartbeat
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.core import wire
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import (
     HEARTBEAT_FRAME,
@@ -141,6 +142,25 @@ class ReadingTests(SynchronousTestCase):
             self.assertEqual(set(events), expected)
             self.assertEqual(len(events), len(expected))
 
+    def test_senders_are_read_once(self) -> None:
+        """And their names are the same objects in every message; of whom there are too many, all are read again."""
+        self.patch(wire, "MAX_ORIGINS", 2)
+        reader = FrameReader()
+
+        def came(key: str, redelivered: bool = False) -> Delivery:
+            deliver = frame.marshal(commands.Basic.Deliver("tag", 1, redelivered, "ex", key), 1)
+            (event,) = reader.feed(b"".join((deliver, *content_frames(1, commands.Basic.Properties(), b""))))
+            assert isinstance(event, Delivery)
+            self.assertEqual((event.exchange, event.routing_key, event.redelivered), (b"ex", key.encode(), redelivered))
+            return event
+
+        first = came("dev1.up")
+        self.assertIs(came("dev1.up").routing_key, first.routing_key)
+        came("dev1.up", redelivered=True)
+        self.assertIs(came("dev1.up").routing_key, first.routing_key)
+        came("dev2.up")
+        self.assertIsNot(came("dev1.up").routing_key, first.routing_key)
+
     def test_a_closed_channel_forgets_its_content(self) -> None:
         """What comes on the recycled number is not taken for the rest of it."""
         deliver = frame.marshal(commands.Basic.Deliver("tag", 1, False, "", "key"), 1)
@@ -221,9 +241,10 @@ BREACHES = {
 
 class BreachTests(SynchronousTestCase):
     def test_breaches(self) -> None:
-        """Whole or in single bytes, a breach is a ProtocolError that says what it was."""
+        """Whole or in single bytes, from a sender that is known or not, a breach is a ProtocolError that says what."""
+        known = b"".join((DELIVER, *CONTENT))
         for name, stream in BREACHES.items():
-            for chunks in ([stream], chunked(stream, [1])):
+            for chunks in ([stream], chunked(stream, [1]), [known, stream], [known + stream]):
                 reader = FrameReader()
                 with self.subTest(name, chunks=len(chunks)):
                     error = self.assertRaises(ProtocolError, lambda c=chunks, r=reader: [r.feed(chunk) for chunk in c])
