@@ -253,7 +253,7 @@ class EventsSettings:
     max_subscribers_per_user: int = 100
     """0 for no limit. The user ``anonymous`` is many people and has none."""
     max_subscribers_per_address: int = 0
-    """0 for no limit. Behind a proxy all clients have its address."""
+    """0 for no limit. Behind a proxy all clients have its address, unless ``[http] trusted_proxies`` names it."""
     max_topics: int = 100
     """Topic filters in one subscription."""
 

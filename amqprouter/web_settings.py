@@ -16,7 +16,7 @@ class HttpSettings:
     allowed_origins: tuple[str, ...] = ()
     """Origins of other sites whose scripts may subscribe."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses, or networks, of proxies that tell in ``X-Forwarded-For`` where requests come from."""
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` says where a client is."""
     header_timeout: float = 15.0
     """Seconds within which a whole request must have arrived."""
 

@@ -25,7 +25,6 @@ from amqprouter.interfaces import IReloadable, ITarget, Quarantine
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, TokenLogin
-from amqprouter.web.peer import Peers
 
 Attach = Callable[[Connection], Awaitable[None]]
 
@@ -111,7 +110,7 @@ def wire_commands(
     )
 
     def leaf(authenticate: Authenticate) -> CommandLeaf:
-        login = TokenLogin(authenticate, anonymous=False, peers=Peers(settings.http.trusted_proxies))
+        login = TokenLogin(authenticate, anonymous=False)
         return CommandLeaf(login, desk.submit, ours.max_bytes, settings.http.allowed_origins, wall_clock, random_id)
 
     def replies(topic: str) -> CommandReplies:

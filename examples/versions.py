@@ -25,7 +25,7 @@ def of_debian(name: str) -> str:
 
 
 rows = [("Python", platform.python_version()), *((name, of_package(name)) for name in PACKAGES)]
-rows += [(f"{name} (Debian)", of_debian(name)) for name in ("rabbitmq-server", "amqp-tools")]
+rows += [(f"{name} (Debian)", of_debian(name)) for name in ("rabbitmq-server", "amqp-tools", "nginx-light")]
 width = max(len(name) for name, _ in rows)
 rule = f"{'=' * width}  {'=' * 14}"
 print(rule, f"{'what':{width}}  version", rule, *(f"{name:{width}}  {found}" for name, found in rows), rule, sep="\n")

@@ -15,6 +15,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.filepath import UnlistableError
 
 from amqprouter.config.values import Kind, Surroundings
+from amqprouter.core.proxies import UNIX, read_network
 from amqprouter.core.uri import masked, parse_amqp_uri, parse_host
 
 _OURS = {"w", "j", "journal", "wtimeout", "wtimeoutms"}
@@ -140,16 +141,6 @@ def _endpoint_problem(text: str, error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Network(Kind):
-    """An IP address or a network."""
-
-    legal: str = "an IP address, or a network such as 10.0.0.0/8 or fd00::/8"
-
-    def read(self, text: str, surroundings: Surroundings) -> str:
-        return str(ipaddress.ip_network(text))
-
-
-@dataclass(frozen=True)
 class Origin(Kind):
     """A web origin as browsers send it (RFC 6454, section 7), to be compared character by character."""
 
@@ -163,4 +154,16 @@ class Origin(Kind):
             raise ValueError("browsers send an origin in lower case, without path, user or a slash at the end")
         if parts.port == {"http": 80, "https": 443}[parts.scheme]:
             raise ValueError("browsers leave the scheme's own port out")
+        return text
+
+
+@dataclass(frozen=True)
+class ProxyAddress(Kind):
+    """Where a trusted proxy connects from."""
+
+    legal: str = f"an IP address, a network such as 10.1.0.0/16, or {UNIX} for whoever reaches a UNIX socket"
+
+    def read(self, text: str, surroundings: Surroundings) -> str:
+        if text != UNIX:
+            read_network(text)
         return text

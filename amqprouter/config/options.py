@@ -11,8 +11,8 @@ from amqprouter.config.addresses import (
     BrokerHost,
     BrokerUri,
     ClientEndpoint,
-    Network,
     Origin,
+    ProxyAddress,
     ServerEndpoint,
     StoreUri,
 )
@@ -196,7 +196,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "endpoint": OrEmpty(ServerEndpoint(), "no web endpoint"),
         "anonymous": Boolean(),
         "allowed_origins": ListOf(Origin()),
-        "trusted_proxies": ListOf(Network()),
+        "trusted_proxies": ListOf(ProxyAddress()),
         "header_timeout": Duration(0, above=True, most=3600),
     },
     "mercure": {

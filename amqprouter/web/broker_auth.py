@@ -117,7 +117,7 @@ class BrokerAuthLeaf(Leaf):
             self._log.warn(
                 "a question from {peer} under a path that is none of the broker's; compare the URLs in rabbitmq.conf "
                 "with [broker_auth] secret_file",
-                peer=getattr(request.getClientAddress(), "host", "-"),
+                peer=request.client_host or "-",
             )
             return reply_error(request, http.NOT_FOUND, "not found")
         kind = question.decode("ascii")

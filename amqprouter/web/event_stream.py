@@ -125,7 +125,7 @@ class EventStream:
         """Too slow: what the transport still holds is not worth waiting for."""
         log.info(
             "{peer} reads events too slowly and is disconnected; it may resume",
-            peer=self._peer,
+            peer=self._subscriber.address or "-",
             member=self._subscriber.user,
         )
         self._transport.abortConnection()
@@ -167,9 +167,11 @@ class EventStream:
         """The connection is gone."""
         self._subscriber.close()
         log_access(
-            self._peer, self._subscriber.user, b"GET", self._path, 200, self._sent, self._seconds() - self._since
+            self._subscriber.address,
+            self._subscriber.user,
+            b"GET",
+            self._path,
+            200,
+            self._sent,
+            self._seconds() - self._since,
         )
-
-    @property
-    def _peer(self) -> str:
-        return getattr(self._transport.getPeer(), "host", "-")

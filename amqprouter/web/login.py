@@ -6,11 +6,9 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 
-from twisted.web.iweb import IRequest
-
 from amqprouter.core.passwords import name_problem
 from amqprouter.interfaces import Identity
-from amqprouter.web.peer import Peers
+from amqprouter.web.request import RouterRequest
 
 Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
 """(user name, password, address of the peer) → who that is, or None where the first two do not belong together.
@@ -23,14 +21,13 @@ ANONYMOUS = "anonymous"
 
 
 class Login:
-    """Finds the user of a request. `anonymous` allows requests without a login; `peers` tells where they come from."""
+    """Finds the user of a request; `anonymous` allows requests without a login."""
 
-    def __init__(self, authenticate: Authenticate, *, anonymous: bool, peers: Peers) -> None:
+    def __init__(self, authenticate: Authenticate, *, anonymous: bool) -> None:
         self._authenticate = authenticate
         self._anonymous = anonymous
-        self._peers = peers
 
-    async def user(self, request: IRequest) -> Identity | None:
+    async def user(self, request: RouterRequest) -> Identity | None:
         """The user, or None where there must be a login and there is no good one.
 
         A bad login is never taken as none: who meant to log in should not see an anonymous view without a word.
@@ -44,21 +41,21 @@ class Login:
         if pair is None:
             return None
         username, password = pair
-        return await self._authenticate(username, password, self._peers.of(request))
+        return await self._authenticate(username, password, request.client_host)
 
 
 class TokenLogin(Login):
     """Takes ``Bearer`` and a signed token besides. It claims to be for its ``sub``. The user checker, asked about the
     token like a password, tells whether that is so."""
 
-    async def user(self, request: IRequest) -> Identity | None:
+    async def user(self, request: RouterRequest) -> Identity | None:
         scheme, _, token = (request.getHeader(b"Authorization") or b"").partition(b" ")
         if scheme.lower() != b"bearer":
             return await super().user(request)
         claimed = _claimed_subject(token.strip())
         if not claimed:
             return None
-        return await self._authenticate(claimed, token.strip(), self._peers.of(request))
+        return await self._authenticate(claimed, token.strip(), request.client_host)
 
 
 def _claimed_subject(token: bytes) -> str:

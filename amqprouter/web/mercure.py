@@ -124,7 +124,7 @@ class MercureLeaf(Leaf):
             reply_error(request, http.BAD_REQUEST, str(error))
             return
         request.member = "" if bearer.user is None else bearer.name
-        address = getattr(request.getClientAddress(), "host", "")
+        address = request.client_host
         refusal = self._hub.refusal(bearer.name, address)
         if refusal is not None:
             request.setHeader(b"Retry-After", b"10")

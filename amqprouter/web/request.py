@@ -11,6 +11,8 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.server import Request
 
+from amqprouter.core.proxies import TrustedProxies
+
 if TYPE_CHECKING:
     from amqprouter.web.bearer import Grant
 
@@ -43,6 +45,8 @@ class RouterRequest(Request):
     """The token by which the user was let in, if by one."""
     gone = False
     """Whether the client has disconnected: there is nobody left to answer."""
+    proxies = TrustedProxies()
+    """Whose word about the client's address counts; nobody's, unless the site says otherwise."""
     started = 0.0
     """When the request was complete, in seconds of the site's reactor."""
 
@@ -50,6 +54,13 @@ class RouterRequest(Request):
     def shown_path(self) -> bytes:
         """The path as the log may have it."""
         return self.path
+
+    @property
+    def client_host(self) -> str:
+        """The address that the request comes from, as trusted proxies say; empty when it came by a UNIX socket."""
+        peer = getattr(self.getClientAddress(), "host", "")
+        forwarded_for = self.requestHeaders.getRawHeaders("X-Forwarded-For", [])
+        return self.proxies.client(peer, forwarded_for)
 
     def prepare(self, now: float) -> None:
         """Set the headers that every response has; `now` is when the request was complete, in seconds."""
@@ -74,8 +85,9 @@ class RouterRequest(Request):
 
     def log_line(self, now: float) -> None:
         """Write the access log's line. It has no query, no headers and no body: they may hold secrets."""
-        peer = getattr(self.getClientAddress(), "host", "-")
-        log_access(peer, self.member, self.method, self.shown_path, self.code, self.sentLength, now - self.started)
+        log_access(
+            self.client_host, self.member, self.method, self.shown_path, self.code, self.sentLength, now - self.started
+        )
 
     def processingFailed(self, reason: Failure) -> Failure | None:
         """Something broke: the log gets the traceback, the client gets none."""
@@ -102,7 +114,7 @@ def log_access(
     _access_log.emit(
         level,
         "{peer} {member} {method} {path} {status} {bytes_sent} B {seconds:.3f} s",
-        peer=peer,
+        peer=peer or "-",
         member=member or "-",
         method=method.decode("ascii", "replace"),  # twisted.web lets only printable ASCII through
         path=path.decode("ascii", "replace")[:200],

@@ -9,8 +9,10 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.web.resource import IResource
 
 from amqprouter.core.counters import Counters
+from amqprouter.core.proxies import TrustedProxies
 from amqprouter.interfaces import IGateFigures, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.bearer import Bearers
@@ -24,8 +26,8 @@ from amqprouter.web.mercure_bearers import DISCOVERY
 from amqprouter.web.mercure_bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
-from amqprouter.web.peer import Peers
 from amqprouter.web.publish_channel import PublishChannel
+from amqprouter.web.request import RouterRequest
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite, at_path
@@ -47,6 +49,7 @@ class RouterSite(TableSite):
         header_timeout: float,
         heartbeat: float,
         reactor: IReactorTime,
+        proxies: TrustedProxies,
         body_limits: Mapping[bytes, int] | None = None,
     ) -> None:
         super().__init__(routes, request_timeout=header_timeout, reactor=reactor)
@@ -56,10 +59,16 @@ class RouterSite(TableSite):
         self.body_limits = body_limits or {}
         """The most bytes that a POST may have, by path, as routes are."""
         self.bodies_under_way = 0
+        self._proxies = proxies
 
     def body_limit(self, path: bytes) -> int:
         """Bytes that the body of a POST to this path may have."""
         return at_path(self.body_limits, path) or 0
+
+    def getResourceFor(self, request: RouterRequest) -> IResource:
+        """As any table; the request is told who may say where it comes from."""
+        request.proxies = self._proxies
+        return super().getResourceFor(request)
 
     def startFactory(self) -> None:
         """Called when listening begins."""
@@ -99,7 +108,7 @@ def make_site(
     POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens. The hub's
     own gauges are added to `gauges`, and the figures of those parts of `readiness` that are gates.
     """
-    login = Login(authenticate, anonymous=http.anonymous, peers=Peers(http.trusted_proxies))
+    login = Login(authenticate, anonymous=http.anonymous)
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
     users = EventsLogin(login, bearers, tickets)
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
@@ -123,6 +132,7 @@ def make_site(
         header_timeout=http.header_timeout,
         heartbeat=events.heartbeat,
         reactor=reactor,
+        proxies=TrustedProxies(http.trusted_proxies),
         body_limits=body_limits,
     )
 

@@ -72,7 +72,7 @@ class EventsLeaf(MemberLeaf):
         except ValueError as error:
             reply_error(request, http.BAD_REQUEST, str(error))
             return
-        address = getattr(request.getClientAddress(), "host", "")
+        address = request.client_host
         refusal = self._hub.refusal(user.name, address)
         if refusal is not None:
             request.setHeader(b"Retry-After", b"10")

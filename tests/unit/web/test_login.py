@@ -10,22 +10,20 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.interfaces import Identity
 from amqprouter.web.login import TokenLogin
-from amqprouter.web.peer import Peers
 from tests.support.tokens import segment, token
 
 
 class TokenLoginTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.asked: list[tuple[str, bytes, str]] = []
-        self.login = TokenLogin(self.authenticate, anonymous=False, peers=Peers())
+        self.login = TokenLogin(self.authenticate, anonymous=False)
 
     async def authenticate(self, username: str, password: bytes, peer: str) -> Identity | None:
         self.asked.append((username, password, peer))
         return Identity(username)
 
     def user(self, header: bytes) -> Identity | None:
-        address = SimpleNamespace(host="192.0.2.7")
-        request: Any = SimpleNamespace(getHeader=lambda _: header, getClientAddress=lambda: address)
+        request: Any = SimpleNamespace(getHeader=lambda _: header, client_host="192.0.2.7")
         return self.successResultOf(Deferred.fromCoroutine(self.login.user(request)))
 
     def test_the_checker_is_asked_about_the_subject(self) -> None:

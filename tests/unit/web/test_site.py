@@ -16,7 +16,7 @@ from zope.interface import implementer
 from amqprouter import __version__
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IReadiness
-from amqprouter.settings import HttpSettings
+from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import HELP
 from amqprouter.web.site import hub_gauges
 from tests.unit.web.harness import ALICE, Response, World
@@ -116,12 +116,23 @@ class PeerTests(SynchronousTestCase):
         world.get("/status", ALICE)
         self.assertEqual(world.peers, ["192.168.1.1"])  # as StringTransport has it
 
-    def test_the_peer_is_who_a_trusted_proxy_says(self) -> None:
-        cases: list[tuple[tuple[str, ...], str]] = [((), "192.168.1.1"), (("192.168.0.0/16",), "192.0.2.7")]
-        for trusted, expected in cases:
-            world = World(http=HttpSettings(trusted_proxies=trusted))
-            world.get("/status", {**ALICE, "X-Forwarded-For": "192.0.2.66, 192.0.2.7"})
+    def test_a_trusted_proxy_says_where(self) -> None:
+        header = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
+        for trusted, expected in (
+            (("192.168.0.0/16",), "203.0.113.9"),
+            (("192.168.2.0/24",), "192.168.1.1"),
+            ((), "192.168.1.1"),
+        ):
+            world = World(
+                http=HttpSettings(trusted_proxies=trusted), events=EventsSettings(max_subscribers_per_address=1)
+            )
+            world.get("/status", {**ALICE, **header})
             self.assertEqual(world.peers, [expected])
+            world.stream(headers=header)
+            self.assertEqual([one.address for one in world.hub.subscribers], [expected])
+            self.assertEqual(world.get("/events", {**ALICE, **header}).status, 429)
+            elsewhere = world.get("/events", {**ALICE, "X-Forwarded-For": "203.0.113.10"}).status
+            self.assertEqual(elsewhere, 200 if expected == "203.0.113.9" else 429)
 
 
 class HealthTests(SynchronousTestCase):

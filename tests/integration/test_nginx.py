@@ -1,0 +1,259 @@
+"""examples/nginx: two gateways behind one address with TLS, and what users notice when one of them dies."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.internet.task import deferLater
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.http_headers import Headers
+
+from tests.integration.test_mercure import MERCURE, ORDERS, Stream, minted
+from tests.support import nginx
+from tests.support.certificates import Authority
+from tests.support.gateway import ROOT, Fleet, Gateway
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.nginx import Nginx
+from tests.support.process import free_ports, reactor, until
+from tests.support.rabbitmq import missing
+from tests.support.servers import Vhost
+from tests.support.tokens import jwk, key_set
+
+UPDATES = 60
+"""Published at intervals of 20 ms, with the gateway killed among them."""
+ANN = {"Authorization": "Basic " + base64.b64encode(b"ann:ann's").decode()}
+HUB = "/.well-known/mercure"
+
+
+class Front:
+    """nginx with the example's configuration, but for addresses and paths, and clients of it."""
+
+    def __init__(self, folder: Path, *gateways: Gateway) -> None:
+        plain, self._port = free_ports(2)
+        self._authority = Authority()
+        folder.mkdir(parents=True)
+        folder = folder.absolute()
+        for name, content in zip(("pem", "key"), self._authority.issue("127.0.0.1"), strict=True):
+            (folder / f"certificate.{name}").write_bytes(content)
+        site = (ROOT / "examples/nginx/amqprouter.conf").read_text()
+        for theirs, ours in {
+            "gateway-1.example:8080": f"127.0.0.1:{gateways[0].port}",
+            "gateway-2.example:8080": f"127.0.0.1:{gateways[1].port}",
+            "listen 80;": f"listen 127.0.0.1:{plain};",
+            "listen 443 ": f"listen 127.0.0.1:{self._port} ",
+            "/etc/nginx/events.example.": f"{folder}/certificate.",
+            "/var/log/nginx/": f"{folder}/",
+        }.items():
+            assert theirs in site, theirs
+            site = site.replace(theirs, ours)
+        self.nginx = Nginx(folder, site, self._port)
+        self.access_log = folder / "amqprouter.log"
+        self.plain_url = f"http://127.0.0.1:{plain}"
+
+    async def request(self, method: str, path: str, *, at: str = "127.0.0.2", **options: Any) -> Any:
+        """A request over TLS by a client at this address of the loopback network."""
+        trusted = trustRootFromCertificates([Certificate.loadPEM(self._authority.pem)])
+        agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted), bindAddress=(at, 0))
+        return await HTTPClient(agent).request(method, f"https://127.0.0.1:{self._port}{path}", **options)
+
+    async def stream(self, path: str, *, at: str, **headers: str) -> Stream:
+        response = await self.request("GET", path, at=at, headers=headers, unbuffered=True, timeout=20)
+        assert response.code == 200, response.code
+        return Stream(response)
+
+    async def publish(self, **fields: str) -> tuple[int, str]:
+        token = minted("shop", publish=["*"])
+        answer = await self.request("POST", HUB, data=fields, headers={"Authorization": f"Bearer {token}"})
+        return answer.code, await answer.text()
+
+
+def leave(stream: Stream) -> None:
+    """Close the connection as a browser does; Twisted would wait for nginx to end TLS first, which it does not."""
+    if not stream.over:
+        stream.transport._producer.abortConnection()  # type: ignore[union-attr]  # Twisted's proxy of it has no abort
+
+
+class Browser:
+    """Follows everything as an EventSource does: when a stream ends it connects again, behind the last id it has."""
+
+    def __init__(self, front: Front, at: str) -> None:
+        self._front, self._at = front, at
+        self._token = minted("ann", subscribe=[ORDERS.format("ann")])
+        self._stream: Stream | None = None
+        self.came: list[tuple[str, str]] = []
+        """Id and data of each event."""
+        self.connected = 0
+        self.closed = False
+
+    async def follow(self) -> None:
+        while not self.closed:
+            last = {"Last-Event-ID": self.came[-1][0]} if self.came else {}
+            path = f"{HUB}?topic=*&authorization={self._token}"
+            response = await self._front.request("GET", path, at=self._at, headers=last, unbuffered=True, timeout=20)
+            if response.code != 200:
+                await deferLater(reactor, 0.1)
+                continue
+            self.connected += 1
+            before, self._stream = self.came, Stream(response)
+            while not (self._stream.over or self.closed):
+                self.came = before + self._events(self._stream)
+                await deferLater(reactor, 0.02)
+            self.came = before + self._events(self._stream)
+            leave(self._stream)
+
+    @staticmethod
+    def _events(stream: Stream) -> list[tuple[str, str]]:
+        """What has come whole; the last may have broken off."""
+        whole = stream.received.decode().rpartition("\n\n")[0]
+        fields = [dict(re.findall("^(id|event|data): (.*)$", text, re.M)) for text in whole.split("\n\n")]
+        assert not any(event.get("event") == "gap" for event in fields), "told that something is missing"
+        return [(event["id"], event["data"]) for event in fields if "id" in event]
+
+
+class NginxTests(GatewayTestCase):
+    skip = missing or nginx.missing or None
+    devices = ("dev1",)
+
+    def test_two_gateways(self) -> Deferred[None]:
+        options: dict[str, Any] = {
+            "mercure": MERCURE,
+            "http": {"trusted_proxies": "127.0.0.1"},
+            "events": {"max_subscribers_per_address": 1},
+        }
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            other = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
+            front = Front(Path(self.mktemp()), gateway, other)
+            try:
+                for each in (gateway, other):
+                    each.file("keys.json", key_set(jwk("HS256")))
+                    each.devices("dev1")
+                    await each.start()
+                await fleet.connect()
+                await front.nginx.start()
+                await self.check_the_rest(front)
+                await self.check_addresses(front, gateway, other)
+                await self.check_tickets(front)
+                await self.check_publishing(front)
+                await self.check_a_death(front, fleet, gateway, other)
+                log = front.access_log.read_text()
+                self.assertIn(f'"GET {HUB}" 200', log)
+                self.assertNotIn("authorization", log)
+            finally:
+                await front.nginx.stop()
+                await other.stop()
+
+        return self.run_with(test, start=False, **options)
+
+    async def check_the_rest(self, front: Front) -> None:
+        moved = await front.request("GET", "/metrics")
+        self.assertEqual(moved.code, 404)
+        plain = await HTTPClient(Agent(reactor)).get(f"{front.plain_url}/events?topic=a", allow_redirects=False)
+        self.assertEqual(
+            (plain.code, plain.headers.getRawHeaders("location")), (301, ["https://127.0.0.1/events?topic=a"])
+        )
+        page = await front.request("GET", "/status", headers=ANN)
+        self.assertEqual(page.code, 200)
+
+    async def check_addresses(self, front: Front, *gateways: Gateway) -> None:
+        """One subscription for an address at each gateway, whatever the client says of its address."""
+        streams = []
+        for forged in ("198.51.100.1", "127.0.0.1"):
+            streams.append(await front.stream("/events", at="127.0.0.2", **ANN, **{"X-Forwarded-For": forged}))
+        refused = await front.request(
+            "GET", "/events", at="127.0.0.2", headers={**ANN, "X-Forwarded-For": "198.51.100.2"}
+        )
+        self.assertEqual(refused.code, 429)
+        streams.append(await front.stream("/events", at="127.0.0.3", **ANN))
+        for stream in streams:
+            leave(stream)
+
+        async def gone() -> bool:
+            return sum([await gateway.metric("subscribers") for gateway in gateways]) == 0
+
+        await until(gone, what="the gateways notice that nginx's clients have gone", timeout=15)
+        log = "".join((gateway.folder / "daemon.log").read_text() for gateway in gateways)
+        self.assertEqual(len(re.findall(r" 127\.0\.0\.2 ann GET /events 200 ", log)), 2)
+        self.assertEqual(len(re.findall(r" 127\.0\.0\.3 ann GET /events 200 ", log)), 1)
+
+    async def check_tickets(self, front: Front) -> None:
+        """A ticket is for the gateway that made it."""
+        for _ in range(3):
+            answer = await front.request("POST", "/events/ticket", headers=ANN, data=b"")
+            ticket = (await answer.json())["ticket"]
+            self.assertEqual((await front.request("HEAD", f"/events?ticket={ticket}")).code, 200)
+
+    async def check_publishing(self, front: Front) -> None:
+        ann, bob = [
+            await front.stream(
+                f"{HUB}?topic=*",
+                at=at,
+                Authorization=f"Bearer {minted(f'x-{name}', subscribe=[ORDERS.format(name)])}",
+            )
+            for name, at in (("ann", "127.0.0.4"), ("bob", "127.0.0.5"))
+        ]
+        for number in range(3):  # one at a time, and no more than fits a buffer
+            data, topic = f"for ann {number}", ORDERS.format("ann")
+            code, _ = await front.publish(topic=topic, private="on", data=data)
+            self.assertEqual(code, 200)
+            self.assertEqual((await ann.has(number + 1))[-1], data)
+        self.assertEqual((await front.publish(topic="news", data="for all"))[0], 200)
+        self.assertEqual(await bob.has(1), ["for all"])
+        leave(ann)
+        leave(bob)
+
+    async def check_a_death(self, front: Front, fleet: Fleet, *gateways: Gateway) -> None:
+        """A gateway is killed that a subscriber follows, while the other publishes and a device sends."""
+        browser = Browser(front, "127.0.0.6")
+        following = Deferred.fromCoroutine(browser.follow())
+
+        async def followed() -> bool:
+            return sum([await gateway.metric("subscribers") for gateway in gateways]) == 1
+
+        await until(followed, what="the subscriber is at one of the gateways", timeout=15)
+        victim, survivor = gateways
+        if await survivor.metric("subscribers"):
+            victim, survivor = survivor, victim
+        direct = HTTPClient(Agent(reactor))
+        headers = Headers({"Authorization": [f"Bearer {minted('shop', publish=['*'])}"]})
+        for number in range(UPDATES):
+            if number == UPDATES // 3:
+                await victim.running.kill()
+            if number % 4 == 0:
+                fleet.reading("dev1", number)
+                fleet.flush()
+            update = {"topic": ORDERS.format("ann"), "private": "on", "data": f"n{number}", "id": f"order-{number}"}
+            answer = await direct.post(f"{survivor.url}{HUB}", data=update, headers=headers, timeout=20)
+            self.assertEqual((answer.code, await answer.text()), (200, f"order-{number}"))
+            await deferLater(reactor, 0.02)
+        await fleet.all_confirmed()
+
+        def updates() -> list[str]:
+            return [data for _, data in browser.came if data.startswith("n")]
+
+        def readings() -> set[int]:
+            return {json.loads(data)["body"]["n"] for _, data in browser.came if data.startswith("{")}
+
+        async def complete() -> bool:
+            return len(updates()) >= UPDATES and len(readings()) == UPDATES // 4
+
+        began = time.monotonic()
+        try:
+            await until(complete, what=f"everything has come; {browser.came}", timeout=30)
+        finally:
+            browser.closed = True
+            await following
+        self.assertEqual(updates(), [f"n{number}" for number in range(UPDATES)])
+        ids = [event_id for event_id, _ in browser.came]
+        self.assertEqual(len(set(ids)), len(ids), "an event came twice")
+        self.assertEqual(browser.connected, 2)
+        self.assertLess(time.monotonic() - began, 30)
