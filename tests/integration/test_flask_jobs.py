@@ -10,6 +10,7 @@ import time
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import treq
@@ -101,31 +102,33 @@ class FlaskJobsTests(TestCase):
                     self.assertEqual((await post("many"))[0], 400)
                     self.assertEqual((await post(1, user="a.b"))[0], 401)
                     jobs = set()
+                    began, posts, pages = time.monotonic(), [], []
                     for _ in range(4):
+                        asked = time.monotonic()
                         code, answer = await post(LIMIT)
+                        posts.append(time.monotonic() - asked)
                         self.assertEqual(code, 202)
                         jobs.add(json.loads(answer)["job"])
-
-                    slowest = 0.0
 
                     def done() -> list[dict[str, Any]]:
                         lines = told["ann"].decode().split("\n")[:-1]
                         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
                     async def all_done() -> bool:
-                        nonlocal slowest
-                        began = time.monotonic()
+                        asked = time.monotonic()
                         self.assertEqual((await get("/")).code, 200)
-                        slowest = max(slowest, time.monotonic() - began)
+                        pages.append(time.monotonic() - asked)
                         return len(done()) == len(jobs)
 
                     await until(all_done, what="all jobs are done", timeout=45, child=children[0])
+                    took = time.monotonic() - began
                     self.assertEqual({event["body"]["job"] for event in done()}, jobs)
                     self.assertEqual({event["body"]["primes"] for event in done()}, {11301})
                     self.assertEqual({event["device"] for event in done()}, {"shop"})
                     self.assertNotIn(b"data:", told["bob"])
-                    # Two jobs at a time take both CPUs for a second; the page itself is a millisecond's work.
-                    self.assertLess(slowest, 0.5, "the web process waited for the work")
+                    # By the work's own measure, for machines of any speed: a job is a quarter of it.
+                    self.assertLess(median(posts), took / 8, "a job was waited for")
+                    self.assertLess(median(pages), took / 20, "the page waited for the work")
                 finally:
                     for child in children:
                         await child.stop()
