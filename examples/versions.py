@@ -6,7 +6,10 @@ import shutil
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("pika", "aio-pika", "amqp", "kombu", "rabbitpy", "amqpstorm", "paho-mqtt", "celery", "flask", "waitress")
+PACKAGES = (
+    *("pika", "aio-pika", "amqp", "kombu", "rabbitpy", "amqpstorm", "paho-mqtt"),
+    *("celery", "flask", "waitress", "eve", "pymongo", "tornado"),
+)
 
 
 def of_package(name: str) -> str:
@@ -25,7 +28,9 @@ def of_debian(name: str) -> str:
 
 
 rows = [("Python", platform.python_version()), *((name, of_package(name)) for name in PACKAGES)]
-rows += [(f"{name} (Debian)", of_debian(name)) for name in ("rabbitmq-server", "amqp-tools", "nginx-light")]
+rows += [
+    (f"{name} (Debian)", of_debian(name)) for name in ("rabbitmq-server", "amqp-tools", "nginx-light", "uwsgi-core")
+]
 width = max(len(name) for name, _ in rows)
 rule = f"{'=' * width}  {'=' * 14}"
 print(rule, f"{'what':{width}}  version", rule, *(f"{name:{width}}  {found}" for name, found in rows), rule, sep="\n")
