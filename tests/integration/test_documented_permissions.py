@@ -64,7 +64,7 @@ def _publish(uri: str, exchange: str, key: str) -> None:
 
 class DocumentedPermissionsTests(TestCase):
     skip = missing or None
-    timeout = 60
+    timeout = 120
 
     async def test_the_daemon(self) -> None:
         """It declares everything, publishes where it must, reads what it reads, and gets at nothing else."""
