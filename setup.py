@@ -30,9 +30,12 @@ COMPILED = [
     "amqprouter/core/wire.py",
     "amqprouter/amqp/outgoing.py",
     "amqprouter/amqp/publisher.py",
+    "amqprouter/held_overflow.py",
+    "amqprouter/parked_devices.py",
     "amqprouter/pipeline.py",
 ]
-"""Not `core.field_table`: it answers for values of any type, and compiled functions hold callers to the annotations."""
+"""Where a class of these has a subclass, that is compiled too: interpreted ones cannot inherit. Not
+`core.field_table`: it answers for values of any type, and compiled functions hold callers to the annotations."""
 NEEDED = ["mypy>=2.4", "mypy-zope>=1.0.17", "twisted>=26.4", "zope.interface>=8.0"]
 """To compile: the compiler is a part of mypy, and it has to know the types of what is imported."""
 BUILDING = {"bdist_wheel", "build", "build_ext", "install"}

@@ -14,6 +14,9 @@ from collections.abc import Iterable
 UNIX = "unix:"
 """Stands for whoever connects to a UNIX socket; the name is nginx's (``set_real_ip_from``)."""
 
+MOST_HOPS = 16
+"""Entries that are looked at, from the right: no chain of proxies is that long, and each look takes time."""
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -35,7 +38,7 @@ class TrustedProxies:
         if not self._trusts(peer):
             return peer
         found = peer
-        for entry in reversed(",".join(forwarded_for).split(",")):
+        for entry in reversed(",".join(forwarded_for).rsplit(",", MOST_HOPS)[-MOST_HOPS:]):
             address = _read_address(entry.strip())
             if address is None:
                 break

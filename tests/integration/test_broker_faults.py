@@ -238,7 +238,11 @@ class OperatorTests(FaultTestCase):
                 await deferLater(reactor, 2)
                 again = await bed.gateway.metric("redelivered_total") - redelivered
                 self.assertLess(again / (reactor.seconds() - began), 10)
-                self.assertEqual(await bed.held(), 100)
+
+                async def all_held() -> bool:
+                    return await bed.held() == 100  # more while one is parked and not yet acknowledged
+
+                await until(all_held, what="all are held", timeout=10, child=bed.gateway.running)
                 await bed.broker.set_permissions(account, bed.vhost)
                 await bed.is_ready()
                 await bed.gateway.metric_reaches("settled_total", bed.fleet.sent)

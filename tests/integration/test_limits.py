@@ -18,7 +18,6 @@ from typing import Any
 
 from pymongo import MongoClient
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
 
 from amqprouter.kept_limits import LimitsCollection
 from tests.integration.test_cli import amqprouter
@@ -220,9 +219,13 @@ class Terminal:
         await until(shown, what=f"the terminal shows {text!r}", timeout=20)
 
     async def end(self) -> int:
-        status = await deferToThread(self.child.wait, 20)
+        async def ended() -> bool:
+            self.read()  # or it waits for room in the terminal
+            return self.child.poll() is not None
+
+        await until(ended, what="the command ends", timeout=20)
         self.read()
-        return int(status)
+        return int(self.child.wait())
 
     def close(self) -> None:
         if self.child.poll() is None:
@@ -237,7 +240,7 @@ class TopTests(ControlTestCase):
 
     def test_live_in_a_small_terminal(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
-            for number in range(20):
+            for number in range(90):  # one a second goes: some wait to the end
                 fleet.reading("dev1", number)
             fleet.reading("dev2", 1)
             await fleet.all_confirmed()

@@ -53,7 +53,7 @@ class ReloadTests(OperationsTestCase):
             await gateway.metric_reaches("failed_reloads_total", 1)
             log = gateway.running.tail(20)
             self.assertIn("rate", log)
-            self.assertIn("the old one stays in force", log)
+            self.assertIn("The old configuration stays in force", log)
             fleet.reading("dev1", 1)
             await fleet.all_confirmed()
             await gateway.metric_reaches("stored_total", 1)

@@ -14,7 +14,13 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.packaging.test_install import source_copy
 
-TESTED = ("tests.unit.core", "tests.unit.amqp", "tests.unit.test_pipeline")
+TESTED = (
+    "tests.unit.core",
+    "tests.unit.amqp",
+    "tests.unit.test_held_overflow",
+    "tests.unit.test_parked_devices",
+    "tests.unit.test_pipeline",
+)
 ARE_COMPILED = "import amqprouter.core.wire as w, amqprouter.pipeline as p; print(w.__file__, p.__file__)"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.proxies import TrustedProxies
+from amqprouter.core.proxies import MOST_HOPS, TrustedProxies
 
 EDGE, INNER = "192.0.2.1", "10.1.2.3"
 CLIENT, FORGED = "203.0.113.9", "198.51.100.7"
@@ -39,6 +39,8 @@ class ClientTests(SynchronousTestCase):
 
     def test_only_proxies(self) -> None:
         self.check("10.0.0.1", EDGE, ",".join(["10.0.0.1"] * 5000))
+        self.check(EDGE, EDGE, ",".join([CLIENT] + [EDGE] * MOST_HOPS))  # so far nobody looks
+        self.check(CLIENT, EDGE, ",".join([CLIENT] + [EDGE] * (MOST_HOPS - 1)))
         self.check(EDGE, INNER, f"{EDGE}, {INNER}")
 
     def test_ipv6_and_its_spellings(self) -> None:
