@@ -5,6 +5,7 @@ import logging
 import os
 import time
 import uuid
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -28,7 +29,7 @@ def tell(user: str, what: dict) -> None:
         try:
             with urlopen(request, timeout=5):
                 return
-        except OSError as error:  # an HTTPError is one, too
+        except (OSError, HTTPException) as error:  # an HTTPError is an OSError, too
             if pause is None or (isinstance(error, HTTPError) and error.code not in (502, 503)):
                 raise
             time.sleep(pause)
@@ -47,6 +48,6 @@ def application(environ, start_response):
     order = {"order": uuid.uuid4().hex, "state": "taken"}
     try:
         tell(user, order)
-    except OSError:
+    except (OSError, HTTPException):
         logging.exception("%s was not told", user)  # the order is taken all the same
     return answer("201 Created", order)
