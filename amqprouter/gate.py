@@ -17,7 +17,8 @@ parks: its messages are put into a queue in the broker, and count as delivered t
 come back over the lot's own consumer, and go to the target, at its speed and in order; while there are any, newer ones
 go behind them. Once so few are left that all of them are at hand, newer ones wait instead of being parked, so that the
 lot can run empty even though the flow goes on; should that outlast the patience too, they are parked, and it is not
-tried again for `HANDOVER_REST` times the patience.
+tried again for `HANDOVER_REST` times the patience. A message that was out when parking began, and failed, is older than
+what is parked: it is not parked behind that, but stays here, the first to be tried.
 
 A `reluctant` gate (there is only one target, whom else could it hold up?) has messages wait at their source, and parks
 those only that have waited for its patience, which is then a matter of how long the broker lets deliveries be

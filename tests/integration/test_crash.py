@@ -86,7 +86,7 @@ class CrashTests(TestCase):
             self.assertLess(database.count("readings"), first + size, "the outage comes too late to mean anything")
             await outage()
             await until(fleet.reconnected, what="the fleet is connected", timeout=30)
-            await until(gateway.is_ready, what="the gateway is back", timeout=15, child=gateway.running)
+            await until(gateway.is_ready, what="the gateway is back", timeout=45, child=gateway.running)
             await publishing
             await fleet.all_confirmed()
 

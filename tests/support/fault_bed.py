@@ -109,7 +109,7 @@ class Bed:
         async def reached() -> bool:
             return self.database.count("readings") >= count
 
-        await until(reached, what=f"{count} messages are stored", timeout=30, child=self.gateway.running)
+        await until(reached, what=f"{count} messages are stored", timeout=60, child=self.gateway.running)
 
     async def is_ready(self, within: float = 15.0) -> None:
         await until(self.gateway.is_ready, what="the gateway is ready", timeout=within, child=self.gateway.running)

@@ -125,7 +125,7 @@ class PrivateRabbitMQ:
         command = [str(SCRIPTS / "rabbitmq-server"), "-noinput", "+B", "i"]  # +B i: a terminal's ^C is not for the VM
         self._server = Child(command, log=self.folder / "rabbitmq.log", env=environment, cwd=self.folder)
         await until(
-            lambda: answers(self.port, GREETING), what="RabbitMQ takes connections", timeout=60, child=self._server
+            lambda: answers(self.port, GREETING), what="RabbitMQ takes connections", timeout=120, child=self._server
         )
 
     async def stop(self) -> None:
