@@ -224,7 +224,6 @@ def build(
         counts=counters.scheduled,
         complain=lambda problem: log.warn("{problem}", problem=problem),
     )
-    top_devices = TopDevices(scheduler, clock.seconds).read
 
     announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
     throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)
@@ -251,6 +250,7 @@ def build(
         overrides.reload()
     lots = device_lots(settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline)
     parked_devices = pipeline.use_parking(lots)
+    top_devices = TopDevices(scheduler, clock.seconds, parked_devices.backlog).read
     if device_chain is not None:
         park_held(settings, parking, pipeline, authenticator, clock)
     ingress = make_ingress(

@@ -14,11 +14,14 @@ INTERVAL = 0.9
 
 
 class TopDevices:
-    """Looks at the scheduler when asked, at most once in `INTERVAL`; `now` is the scheduler's clock."""
+    """Looks at the scheduler when asked, at most once in `INTERVAL`; `now` is the scheduler's clock, and `parked` says
+    how many messages of a device are parked in the broker.
+    """
 
-    def __init__(self, scheduler: Scheduler[Any], now: Callable[[], float]) -> None:
+    def __init__(self, scheduler: Scheduler[Any], now: Callable[[], float], parked: Callable[[str], int]) -> None:
         self._scheduler = scheduler
         self._now = now
+        self._parked = parked
         self._looked: float | None = None
         self._shown: list[dict[str, object]] = []
 
@@ -43,6 +46,7 @@ class TopDevices:
                     "refusing": round(busy.refused_rate, 3),
                     "passed": busy.passed,
                     "waiting": busy.waiting,
+                    "parked": self._parked(busy.name),
                     "refused": busy.refused,
                     "oldest": round(told.oldest, 3),
                     "state": told.state,

@@ -14,18 +14,19 @@ from amqprouter.cli.outcome import DONE, run_in_reactor
 from amqprouter.errors import ControlUnavailable
 
 DESCRIPTION = """\
-Show which devices send most, each second anew: how much comes, how much passes, what waits and for how long, what was
-refused (rejected, dropped or parked, since the start), and which limit holds a device up.
+Show which devices send most, each second anew: how much comes, how much passes, what waits in memory and for how long,
+what is parked in the broker, how much was over a limit since the start (and so parked, dropped or rejected), and what
+holds a device up.
 
-The keys r, a, w, f, o and d sort by a column, q and Ctrl-C end. Rates are of the last second. Of the gateway's devices
-these are the 50 of which most came. Where standard output is no terminal, the table is printed once.
+The keys r, a, w, p, f, o and d sort by a column, q and Ctrl-C end. Rates are of the last second. Of the gateway's
+devices these are the 50 of which most came. Where standard output is no terminal, the table is printed once.
 
 examples:
   amqprouter top --sort waiting
   amqprouter top -c amqprouter.ini
   amqprouter top --once --json"""
 
-SORTS = ("rate", "allowed", "waiting", "refused", "oldest", "device")
+SORTS = ("rate", "allowed", "waiting", "parked", "refused", "oldest", "device")
 INTERVAL = 1.0
 """Seconds between two looks."""
 _PATIENCE = 5.0

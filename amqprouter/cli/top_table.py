@@ -15,7 +15,8 @@ COLUMNS = {
     "rate": ("rate/s", "r"),
     "allowed": ("allowed/s", "a"),
     "waiting": ("waiting", "w"),
-    "refused": ("refused", "f"),
+    "parked": ("parked", "p"),
+    "refused": ("over", "f"),
     "oldest": ("oldest", "o"),
     "device": ("device", "d"),
 }
@@ -36,9 +37,9 @@ def render(
     """The screen: totals, as rates since the status `before`, and as many devices as `height` lines hold."""
     devices = ordered(status["devices"], by)
     shown = devices if height is None else devices[: max(1, height - _HEAD)]
-    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1), header_style="bold", show_edge=False)
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
     table.add_column(_heading("device", by), ratio=3, no_wrap=True, overflow="ellipsis", min_width=12)
-    for name in ("rate", "allowed", "waiting", "refused", "oldest"):
+    for name in ("rate", "allowed", "waiting", "parked", "refused", "oldest"):
         table.add_column(_heading(name, by), justify="right", no_wrap=True)
     table.add_column("state", ratio=4, no_wrap=True, overflow="ellipsis")
     for device in shown:
@@ -48,15 +49,16 @@ def render(
             _figure(device["rate"]),
             _figure(device["allowed"]),
             _noticed(device["waiting"], "yellow"),
+            _noticed(device["parked"], "yellow"),
             _noticed(device["refused"], "red"),
             f"{device['oldest']:.1f} s" if device["waiting"] else "",
             Text(printable(held), style="yellow" if held else ""),
         )
     lines: list[RenderableType] = [_totals(status, before), _state(status, note), table]
     if height is not None:
-        keys = "  ".join(f"{key} {heading}" for heading, key in COLUMNS.values())
+        keys = "  ".join(f"{key} {heading.removesuffix('/s')}" for heading, key in COLUMNS.values())
         more = f"{len(shown)} of {len(devices)}   " if len(shown) < len(devices) else ""
-        lines.append(Text(f"{more}sort: {keys}   q quit", style="dim", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(f"{more}q quit   sort: {keys}", style="dim", no_wrap=True, overflow="ellipsis"))
     return Group(*lines)
 
 

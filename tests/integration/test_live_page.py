@@ -77,14 +77,22 @@ class LivePageTests(TestCase):
         async with self.page() as (site, browser):
             quiet = {"device": "quiet", "rate": 3.0, "waiting": 0, "refused": 0, "state": "running", "limit": ""}
             limit = "100/s of device noisy, retry in 0.01 s"
-            noisy = {**quiet, "device": "noisy", "rate": 2.0, "waiting": 17, "refused": 1234, "limit": limit}
+            noisy = {
+                **quiet,
+                "device": "noisy",
+                "rate": 2.0,
+                "waiting": 17,
+                "parked": 432,
+                "refused": 1234,
+                "limit": limit,
+            }
             site.devices[:] = [quiet, noisy]
             site.figures.update(waiting=17, in_flight=5)
             site.counters.scheduled.update({"run default": 40, "throttled default": 17})
             noisy_first = "return document.querySelector('#devices tr')?.innerText.startsWith(arguments[0])"
             await browser.until(noisy_first, "quiet", what="both are there, by rate")
             row = await browser.text("#devices tr:nth-child(2)")
-            for text in ("noisy", "17", "1,234", limit):
+            for text in ("noisy", "17", "432", "1,234", limit):
                 self.assertIn(text, row)
             self.assertIn("17 wait for their turn", await browser.text("#stages li:nth-child(3)"))
             # By the keyboard alone: to the heading, and press it.

@@ -17,7 +17,8 @@ class TopDevicesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.scheduler: Scheduler[Any] = Scheduler(SchedulerSettings(rate=1, burst=2))
-        self.top = TopDevices(self.scheduler, self.clock.seconds)
+        self.parked = {"noisy": 7}
+        self.top = TopDevices(self.scheduler, self.clock.seconds, lambda device: self.parked.get(device, 0))
 
     def send(self, device: str, count: int) -> None:
         for _ in range(count):
@@ -31,6 +32,7 @@ class TopDevicesTests(SynchronousTestCase):
         [shown] = self.top.read()
         self.assertEqual((shown["rate"], shown["allowed"], shown["passed"], shown["waiting"]), (5.0, 1.0, 2, 8))
         self.assertEqual((shown["oldest"], shown["state"]), (1.0, "waiting for a limit"))
+        self.assertEqual(shown["parked"], 7)
         self.assertEqual(shown["limit"], "")  # there is room for one by now, and it goes at once
         self.scheduler.take(self.clock.seconds())
         self.clock.advance(0.95)

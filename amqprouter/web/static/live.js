@@ -215,19 +215,21 @@ function makeRow(device) {
   button.type = "button";
   button.title = `Only events of ${device.name}`;
   button.addEventListener("click", () => follow(`${device.name}.#`));
-  const classes = ["", "number", "number", "number", "wide"];
+  const classes = ["", "number", "number", "number", "number", "wide"];
   const [name, ...cells] = classes.map((one) => row.appendChild(element("td", one)));
   name.append(button);
   Object.assign(device, { row, cells });
 }
 
 function fillRow(device) {
-  const [rateCell, waitingCell, refusedCell, latest] = device.cells;
-  const { waiting = 0, refused: lost = 0, limit, state } = device.figures ?? {};
+  const [rateCell, waitingCell, parkedCell, refusedCell, latest] = device.cells;
+  const { waiting = 0, parked = 0, refused: lost = 0, limit, state } = device.figures ?? {};
   rateCell.textContent = device.rate.toFixed(device.rate < 10 ? 1 : 0);
   waitingCell.textContent = waiting ? count(waiting) : "";
+  parkedCell.textContent = parked ? count(parked) : "";
   refusedCell.textContent = lost ? count(lost) : "";
   waitingCell.classList.toggle("alarm", waiting > 0);
+  parkedCell.classList.toggle("alarm", parked > 0);
   refusedCell.classList.toggle("bad", lost > 0);
   const held = limit || (state && state !== "running" ? state : "");
   latest.textContent = held || (device.event ? `${device.event.topic}  ${preview(device.event.body)}` : "");

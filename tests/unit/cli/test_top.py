@@ -21,6 +21,7 @@ def device(name: str, **figures: Any) -> dict[str, Any]:
         "refusing": 0.0,
         "passed": 0,
         "waiting": 0,
+        "parked": 0,
         "refused": 0,
         "oldest": 0.0,
         "state": "running",
@@ -36,8 +37,8 @@ def status(*devices: dict[str, Any], now: float = 100.0, received: int = 0, **re
 
 
 NOISY = device(
-    "noisy", rate=512.0, allowed=100.2, waiting=17, refused=9000, oldest=12.34, state="waiting for a limit",
-    limit="100/s of device noisy, retry in 0.01 s",
+    "noisy", rate=512.0, allowed=100.2, waiting=17, parked=8000, refused=9000, oldest=12.34,
+    state="waiting for a limit", limit="100/s of device noisy, retry in 0.01 s",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ class TableTests(SynchronousTestCase):
         self.assertIn("in 250/s", lines[0])
         self.assertIn("rejected 2.0/s", lines[0])
         self.assertIn("under way 3   waiting 17   devices known 2", lines[1])
-        self.assertRegex(lines[3], r"^noisy +512 +100 +17 +9,000 +12\.3 s +100/s of d")
+        self.assertRegex(lines[3], r"^noisy +512 +100 +17 +8,000 +9,000 +12\.3 s +100/s of d")
         self.assertIn("in –/s", self.drawn(before, None, "rate", 24)[0])
         self.assertIn("in 0.0/s", self.drawn(status(received=5, now=101.0), before, "rate", 24)[0])  # started again
 
@@ -68,7 +69,10 @@ class TableTests(SynchronousTestCase):
         self.assertLessEqual(len(self.drawn(status(NOISY), None, "rate", 3, width=40)), 5)
 
     def test_sorted_by_each_column(self) -> None:
-        devices = [device("b", rate=1, allowed=1, waiting=5, refused=1, oldest=9), device("a", rate=2, refused=7)]
+        devices = [
+            device("b", rate=1, allowed=1, waiting=5, parked=3, refused=1, oldest=9),
+            device("a", rate=2, refused=7),
+        ]
         for by in COLUMNS:
             names = [one["device"] for one in ordered(devices, by)]
             self.assertEqual(names, ["a", "b"] if by in ("rate", "refused", "device") else ["b", "a"], by)
