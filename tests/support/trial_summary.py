@@ -1,4 +1,8 @@
-"""The last line of a test run, ``N passed, N failed, N skipped``, from what trial printed: files named as arguments."""
+"""The last line of a test run, ``N passed, N failed, N skipped``, from what trial printed: files named as arguments.
+
+With ``--failed`` first, the names of the tests that failed, a line each; with ``--again FILE`` first, FILE is the
+output of a run of these alone, which counts for them.
+"""
 
 from __future__ import annotations
 
@@ -38,16 +42,42 @@ def summary(output: str) -> tuple[int, int, int]:
     return counts["passed"], counts["failed"], counts["skipped"]
 
 
+_SECTION = re.compile(r"^\[(FAIL|ERROR|[A-Z]+)\]$")
+_NAME = re.compile(r"^tests(?:\.\w+)+\.[A-Z]\w*\.test\w*$")
+
+
+def failed(output: str) -> list[str]:
+    """The tests that failed, by the sections behind trial's list of tests."""
+    names: dict[str, None] = {}
+    section = ""
+    for line in output.splitlines():
+        if match := _SECTION.match(line):
+            section = match[1]
+        elif section in ("FAIL", "ERROR") and _NAME.match(line):
+            names[line] = None
+    return list(names)
+
+
 def main(*paths: str) -> int:
     """Print the line for all of them; the status is 1 if no test ran in one, or if trial broke off."""
+    if paths[0] == "--failed":
+        print(*(name for path in paths[1:] for name in failed(Path(path).read_text(errors="replace"))), sep="\n")
+        return 0
+    again = ""
+    if paths[0] == "--again":
+        _, again, *rest = paths
+        paths = tuple(rest)
     try:
         counts = [summary(Path(path).read_text(errors="replace")) for path in paths]
-        passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+        passed, failures, skipped = (sum(column) for column in zip(*counts, strict=True))
+        if again:
+            more, failures, _ = summary(Path(again).read_text(errors="replace"))
+            passed += more
     except ValueError as error:
         print(error)
         print("0 passed, 1 failed, 0 skipped")
         return 1
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    print(f"{passed} passed, {failures} failed, {skipped} skipped")
     return 0
 
 
