@@ -19,7 +19,7 @@ from pathlib import Path
 from twisted.internet.task import deferLater
 
 from benchmarks.contenders import ROOT
-from benchmarks.figures import Figures, Goal, Run, as_json, figures_table, ratios, ratios_table, summarise
+from benchmarks.figures import Figures, Goal, Run, as_json, figures_table, picture, ratios, ratios_table, summarise
 from benchmarks.forward import PAUSE, program, say
 from benchmarks.traffic import device_secrets
 from benchmarks.workbench import Workbench, cpu_seconds, peak_megabytes, workbench
@@ -40,7 +40,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--prefetch", type=int, nargs="+", default=list(PREFETCHES), help="of each of the 100 consumers"
     )
     parser.add_argument("--only", nargs="+", choices=CONSUMERS, default=list(CONSUMERS), metavar="NAME")
-    parser.add_argument("--plot", type=Path, help="a file for a plot, such as consume.png (matplotlib)")
+    parser.add_argument("--plot", type=picture, help="a file for a plot, such as consume.png")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     return parser.parse_args(argv)
 

@@ -33,8 +33,9 @@ from tests.support.process import reactor
 SCENARIOS = {"1,000 on one topic": (1000, 1), "5,000 on one topic": (5000, 1), "5,000 on 5,000 topics": (5000, 5000)}
 UNDER_WAY = {1: 20, 5000: 2000}
 """Events under way at saturation, by the number of topics."""
-SAME_RATE = {1: 100_000.0, 5000: 10_000.0}
-"""Events a second over all subscribers, at which latencies are compared too, as half of one's own rate differs much."""
+SAME_RATE = {1: 20_000.0, 5000: 2_000.0}
+"""Events a second over all subscribers, at which latencies are compared too, as half of one's own rate differs much: so
+few that everybody keeps up with them, also on slow machines."""
 TICK = 0.0005
 PACKAGES = "nginx-light libnginx-mod-nchan pushpin condure zurl"
 WARM_UP, SETTLING = 1.0, 1.5
@@ -208,7 +209,13 @@ async def main(options: argparse.Namespace) -> None:
             for scenario in list(SCENARIOS)[: options.scenarios]:
                 for place in range(len(peers)):
                     peer = peers[(place + number) % len(peers)]
-                    run = await one_run(peer, program_, folder, scenario, options.seconds)
+                    try:
+                        run = await one_run(peer, program_, folder, scenario, options.seconds)
+                    except Exception as error:
+                        if isinstance(peer, OurDaemon):
+                            raise
+                        say(f"{scenario}: {peer.name} FAILED, AND IS LEFT OUT: {error}")
+                        continue
                     runs.append(run)
                     say(
                         f"{scenario}: {peer.name} {run.rate:,.0f} events/s (CPU {run.cpu:.2f}, broker "

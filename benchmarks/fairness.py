@@ -30,7 +30,7 @@ from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.settings import BrokerSettings
 from benchmarks.fairness_core import jain, plot
 from benchmarks.fairness_field import CAPACITY, FIELD, LIMIT, Entrant
-from benchmarks.figures import table
+from benchmarks.figures import picture, table
 from benchmarks.forward import program, say
 from benchmarks.layout import TARGET_EXCHANGE, TARGET_QUEUE
 from tests.support.process import reactor, until
@@ -266,7 +266,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="first words of programs' names")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave the broker's memory out")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument("--plot", type=Path, help="a file for a plot (matplotlib)")
+    parser.add_argument("--plot", type=picture, help="a file for a plot")
     return parser.parse_args(argv)
 
 

@@ -28,7 +28,7 @@ from amqprouter.core.decision import Decision
 from amqprouter.core.limit import Limit
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, SchedulerSettings
-from benchmarks.figures import table
+from benchmarks.figures import picture, table
 
 QUIET, NOISY = 999, "noisy"
 QUIET_RATE = 5.0
@@ -314,7 +314,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--devices", type=int, default=1_000_000, help="known while costs are measured (%(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of simulated time (%(default)s)")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    parser.add_argument("--plot", type=Path, help="a file for a plot (matplotlib)")
+    parser.add_argument("--plot", type=picture, help="a file for a plot")
     options = parser.parse_args(argv)
     figures = costs(options.devices)
     print(table([(name, f"{figure:.2f}") for name, figure in figures.items()], ("cost", "bytes, or CPU µs")))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -156,3 +159,10 @@ def as_json(
         "medians": [asdict(figure) for figure in figures],
         "ratios": [compared for name in ours for compared in ratios(figures, name, goals)],
     }
+
+
+def picture(path: str) -> Path:
+    """The type of an option that names a file for a plot: refused at once where nothing draws it, not after the run."""
+    if find_spec("matplotlib") is None:
+        raise ArgumentTypeError("a plot needs matplotlib: pip install -e .[benchmark]")
+    return Path(path)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ PAUSE = 0.5
 """Seconds for the broker to finish what filling the queues started."""
 
 
+PY_SPY = str(Path(sysconfig.get_path("scripts")) / "py-spy")
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -48,7 +53,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         help="a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks",
     )
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.flame is not None and shutil.which(PY_SPY) is None:
+        parser.error("--flame needs py-spy: pip install -e .[benchmark]")
+    return options
 
 
 class Profiler:
@@ -56,7 +64,7 @@ class Profiler:
 
     def __init__(self, pid: int | None, output: Path) -> None:
         kind = "flamegraph" if output.suffix == ".svg" else "raw"
-        command = ["py-spy", "record", "-p", str(pid), "-r", "500", "-f", kind, "-o", str(output.absolute())]
+        command = [PY_SPY, "record", "-p", str(pid), "-r", "500", "-f", kind, "-o", str(output.absolute())]
         self._child = Child(command, log=Path(os.devnull))
 
     async def stop(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, complain, run_in_reactor
+from amqprouter.core.span import span
 
 DESCRIPTION = """\
 Look at, and change, how much single devices may send, while the daemon runs.
@@ -107,13 +108,13 @@ def explanation_lines(told: dict[str, Any]) -> Iterator[str]:
         notes = " (only counts)" if limit["is_shadow"] else ""
         if told["is_override"] and limit["key"].startswith("device "):
             notes += f" ({by_hand})"
-        wait = f"in {limit['retry_after']:.3g} s" if limit["retry_after"] else "now"
+        wait = f"in {span(limit['retry_after'])}" if limit["retry_after"] else "now"
         yield f"  {printable(limit['text']):<28} {printable(limit['key']):<32} {limit['left']:>10.4g}  {wait}{notes}"
     if not told["limits"]:
         yield "  no limit holds" + (f": {by_hand}" if told["is_override"] else "")
-    waiting = f"{told['waiting']} messages wait" + (
-        f", the first for {told['oldest']:.3g} s" if told["waiting"] else ""
-    )
+    waiting = "1 message waits" if told["waiting"] == 1 else f"{told['waiting']} messages wait"
+    if told["waiting"]:
+        waiting += f", the first for {span(told['oldest'])}"
     yield f"  {waiting}; {told['in_flight']} under way to their targets"
     yield f"  held up by {printable(told['reason'])}" if told["reason"] else "  nothing holds its next message up"
     if told["class_shadow_count"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, FAILED, run_in_reactor
+from amqprouter.core.span import span
 
 DESCRIPTION = """\
 Show how the running daemon is: its parts, its counters since the start, and the busiest devices.
@@ -43,7 +44,7 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status as text."""
     from amqprouter.cli.event_line import printable  # noqa: PLC0415
 
-    yield f"amqprouter {status['version']}, up {_duration(status['uptime'])}"
+    yield f"amqprouter {status['version']}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():
         yield f"  {part:<18} {printable(problem) or 'ok'}"
     figures = {**status["counters"], **status["gauges"]}
@@ -57,10 +58,3 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     for device in status["devices"][:_DEVICES]:
         columns = (device.get(name, "") for name in ("passed", "waiting", "refused"))
         yield f"  {printable(device['device']):<32} " + " ".join(f"{column:>10}" for column in columns)
-
-
-def _duration(seconds: float) -> str:
-    minutes, hours, days = int(seconds) // 60, int(seconds) // 3600, int(seconds) // 86_400
-    if days:
-        return f"{days} d {hours % 24} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s"

@@ -7,6 +7,7 @@ from typing import Any
 
 from amqprouter.core.lane import Device, Place
 from amqprouter.core.limit import Limit, State
+from amqprouter.core.span import span
 from amqprouter.core.terms import Terms
 
 _PLACES = {
@@ -64,19 +65,24 @@ class Explanation:
     def reason(self) -> str:
         """The same in a line; empty when none holds it up."""
         worst = self.worst
-        return "" if worst is None else f"{worst.text} of {worst.key}, retry in {worst.retry_after:.3g} s"
+        return "" if worst is None else f"{worst.text} of {worst.key}, retry in {span(worst.retry_after)}"
 
 
 def explain(
     name: str, device: Device[Any] | None, terms: Terms, is_override: bool, size: int, now: float
 ) -> Explanation:
-    """The explanation for a message of `size` bytes; `device` is None for one that is not in memory."""
+    """The explanation for a message of `size` bytes, or without a size for the first one that waits.
+
+    `device` is None for one that is not in memory.
+    """
+    lane = None if device is None else device.lane
+    items = lane.items if lane is not None else ()
+    if not size and items:
+        size = items[0].size
     own = terms.limit.start if device is None else device.state
     limits = _states(f"device {name}", terms.limit, own, terms.device_class.is_shadow, size, now)
     for meter in terms.meters:
         limits += _states(meter.key, meter.limit, meter.state, meter.is_shadow, size, now)
-    lane = None if device is None else device.lane
-    items = lane.items if lane is not None else ()
     state = "running" if lane is None else _PLACES[lane.place]
     if lane is not None and lane.is_parked and items:
         state = f"parked, and {state}"

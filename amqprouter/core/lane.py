@@ -53,6 +53,18 @@ class Device(Generic[Item]):
             return over + SLACK if over > 0.0 else 0.0
         return terms.limit.wait(state, size, now)
 
+    def paid(self, now: float) -> bool:
+        """Take a message from all buckets, if that is at most the device's own and it has room; whether it did."""
+        terms, state = self.terms, self.state
+        interval = terms.interval
+        if interval:
+            full_at: float = (state if state > now else now) + interval  # type: ignore[operator]
+            if full_at - now <= terms.tolerance:
+                self.state = full_at
+                return True
+            return False
+        return terms.is_free
+
     def blocker(self, size: int, now: float) -> Device[Item] | Meter | None:
         """What has no room for a message of `size` bytes: the device's limit, a bucket that it shares, or nothing."""
         terms = self.terms

@@ -185,17 +185,15 @@ class Scheduler(Generic[Item]):
             if device.lane is not None and device.lane.place == Place.ASLEEP:
                 self._room.make_ready(device.lane)  # it sleeps by what held till now
         if device.lane is None and self.in_flight < self._open and not self._room.ready.count:
-            interval = terms.interval
-            if interval:
-                full_at: float = device.state  # type: ignore[assignment]  # one window
-                full_at = (full_at if full_at > now else now) + interval
-                if full_at - now <= terms.tolerance:
-                    device.state = full_at
-                    device.in_flight += 1
-                    self.in_flight += 1
-                    self._counts[terms.counted_as] += 1
-                    self._talkers.count(name)
-                    return RUN
+            if device.paid(now):
+                self._run(name, device)
+                return RUN
+            if terms.interval:
+                wait = device.own_wait(size, now)
+                if wait <= self._limits.max_hold and terms.device_class.over == "delay" and self._may_hold(0):
+                    self._room.sleep(name, device, Waiting(item, size, now, False), now + wait, now)
+                    self._counts[terms.counted_by[Decision.THROTTLED]] += 1
+                    return Decision.THROTTLED
         decision = self._decide(name, device, item, size, now, from_parking)
         if decision is RUN:
             self._run(name, device)
@@ -249,15 +247,19 @@ class Scheduler(Generic[Item]):
 
     def _hold(self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool) -> Decision:
         """Have a message wait for a limit, if there is room for that and it would not take too long."""
-        limits, lane = self._limits, device.lane
+        lane = device.lane
         held = len(lane.items) if lane is not None else 0
-        if not from_parking:  # which can't go back there, for it would be behind newer ones
-            if held >= limits.max_waiting_per_device or self._room.throttled >= limits.max_waiting:
-                return Decision.PARK
-            if device.expected_wait(held, size, now) > limits.max_hold:
-                return Decision.PARK
+        # What comes out of the parking queue can't go back there, for it would be behind newer messages.
+        if not from_parking and not (
+            self._may_hold(held) and device.expected_wait(held, size, now) <= self._limits.max_hold
+        ):
+            return Decision.PARK
         self._room.enqueue(name, device, Waiting(item, size, now, False))
         return Decision.THROTTLED
+
+    def _may_hold(self, held: int) -> bool:
+        """Whether one more message may wait for a limit, of a device of which so many do."""
+        return held < self._limits.max_waiting_per_device and self._room.throttled < self._limits.max_waiting
 
     # Out.
 
@@ -274,7 +276,7 @@ class Scheduler(Generic[Item]):
                 ready.put_back(lane)  # the reserve is not for this one
                 break
             waiting = lane.items[0]
-            if not waiting.is_paid:
+            if not waiting.is_paid and not device.paid(now):
                 blocker = device.blocker(waiting.size, now)
                 if blocker is not None:
                     room.block(lane, blocker, now)
@@ -326,7 +328,8 @@ class Scheduler(Generic[Item]):
     # Being asked.
 
     def explain(self, name: str, now: float, size: int = 0) -> Explanation:
-        """Which limits hold for a device, how much is left of them, and when a message of `size` bytes may pass."""
+        """Which limits hold for a device, what is left of them, and when a message of `size` bytes may pass: without a
+        size, the first one that waits."""
         device = self._devices.get(name)
         if device is None:
             terms = self._book.terms(name, None, self.overrides.get(name), now)

@@ -133,7 +133,8 @@ class _Default:
 
 
 class Terms:
-    """What holds for a device. `interval` and `tolerance` are its window's when that is all there is, else 0."""
+    """What holds for a device. `interval` and `tolerance` are its window's when that is all there is, else 0; `is_free`
+    says that there is nothing at all."""
 
     __slots__ = (
         "counted_as",
@@ -141,6 +142,7 @@ class Terms:
         "device_class",
         "granted",
         "interval",
+        "is_free",
         "limit",
         "members",
         "meters",
@@ -166,6 +168,7 @@ class Terms:
         is_simple = only is not None and not only.in_bytes and not meters and not device_class.is_shadow
         self.interval = only.interval if only is not None and is_simple else 0.0
         self.tolerance = only.tolerance if only is not None and is_simple else 0.0
+        self.is_free = not limit.windows and not meters
 
 
 class TermsBook:
@@ -221,7 +224,7 @@ class TermsBook:
     def retire(self, successor: TermsBook, now: float) -> None:
         """Let another book take this one's place, with what was used."""
         for terms in self._terms.values():
-            terms.retired_at, terms.interval = now, 0.0
+            terms.retired_at, terms.interval, terms.is_free = now, 0.0, False
         for name in self._tenants:
             successor._tenant(name, now)
         used = {meter.key: meter for meter in self.meters()}

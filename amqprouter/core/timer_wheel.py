@@ -40,9 +40,12 @@ class TimerWheel(Generic[Thing]):
 
     def push(self, due: float, thing: Thing, now: float) -> None:
         """Have `thing` met at `due` or up to a tick later."""
-        near, present = self._near, _tick(now)
-        near.advance(present)
-        tick = max(ceil(due / TICK - _ROUNDING), present + 1)
+        near, present = self._near, floor(now / TICK + _ROUNDING)
+        if present > near.base:
+            near.advance(present)
+        tick = ceil(due / TICK - _ROUNDING)
+        if tick <= present:
+            tick = present + 1
         if tick < near.base + _SPAN:
             near.push(tick, (due, thing))
         else:

@@ -79,6 +79,15 @@ class WaitingRoom(Generic[Item]):
             self.move(lane, Place.QUEUED)
             blocker.turns.push(lane)
 
+    def sleep(self, name: str, device: Device[Item], waiting: Waiting[Item], due: float, now: float) -> None:
+        """Have the first message of a device without a lane wait until `due`: what limits do most often."""
+        lane = device.lane = self.lanes[name] = Lane(name, device)
+        lane.items.append(waiting)
+        lane.place, lane.due = Place.ASLEEP, due
+        self.waiting += 1
+        self.throttled += 1
+        self._wheel.push(due, lane, now)
+
     def _sleep(self, lane: Lane[Item], due: float, now: float) -> None:
         self.move(lane, Place.ASLEEP)
         lane.due = due
@@ -108,7 +117,9 @@ class WaitingRoom(Generic[Item]):
         """Have the lanes take turns whose moment has come."""
         for due, lane in self._wheel.pop_due(now):
             if lane.place == Place.ASLEEP and lane.due == due:
-                self.make_ready(lane)
+                self.throttled -= len(lane.items)
+                lane.place = Place.READY
+                self.ready.push(lane)
 
     def due(self) -> float | None:
         """When to `wake` next; None when nobody sleeps."""
@@ -123,7 +134,10 @@ class WaitingRoom(Generic[Item]):
         if lane.items:
             self.ready.push(lane)
         else:
-            self.leave(lane)
+            lane.place = Place.NOWHERE
+            if not lane.is_parked:
+                lane.device.lane = None
+                del self.lanes[lane.name]
         return waiting
 
     def empty(self, lane: Lane[Item]) -> list[Item]:

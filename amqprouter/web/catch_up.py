@@ -4,7 +4,11 @@ Theory of operation. A catch-up reads from the event that the client had last, t
 retention took it, and the client is told of a gap. What follows goes to the subscriber, filtered and at its own pace:
 more is asked for when its connection has taken what there was. As soon as the reading has come to the window, the
 subscriber walks along that, and is live at its end: history first, then news, and nothing twice. Live events meanwhile
-only join the window, as they always do.
+only join the window, as they always do. The window may also grow to where the client was by itself, say when all
+clients come back at once to a gateway that was just started: then nothing has to be read for them.
+
+While the broker is away nobody can tell what is missing, and nothing new comes either: those who catch up wait for as
+long as that takes, rather than being told of a gap that there may not be.
 
 Only a few read at a time, and the others wait for their turn: readings share the broker's connection with live events.
 """
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from amqprouter.core import sse
 from amqprouter.core.event import Event
+from amqprouter.errors import BrokerUnavailable
 from amqprouter.web.batch import Batch
 
 if TYPE_CHECKING:
@@ -30,8 +35,10 @@ MOST_READINGS = 10
 """Subscribers that read at the same time; each has some hundred events under way."""
 QUIET = 1.0
 """Seconds without an event after which a reading is taken to be at the end; the next one comes in milliseconds."""
+AGAIN = 0.5
+"""Seconds before another try, when a reading has failed."""
 PATIENCE = 10.0
-"""Seconds after which one that gets nothing gives up: the broker may be away for as long as its restart takes."""
+"""Seconds after which one that gets nothing, or is refused, gives up; those in which the broker is away don't count."""
 MOST_AHEAD = 10_000
 """Events that another gateway may be ahead of this one; an id further ahead is none of this stream's."""
 
@@ -75,12 +82,14 @@ class CatchUps:
         """Start those whose turn it is."""
         while self._waiting and len(self._running) < MOST_READINGS:
             catch_up = self._waiting.popleft()
-            if not catch_up.over:
+            if not catch_up.over and not catch_up.join_if_possible():
                 self._running.add(catch_up)
                 catch_up.read()
 
     def done(self, catch_up: CatchUp) -> None:
         """One is over: another may begin."""
+        if catch_up not in self._running:
+            return
         self._running.discard(catch_up)
         if self._waiting:
             self.clock.callLater(0, self.start_some)
@@ -97,15 +106,26 @@ class CatchUp:
         self._found = False  # whether it is known that nothing is missing before what comes next
         self._reading: Reading | None = None
         self._owed = False  # whether more is to be asked for when the connection takes data again
-        self._began = 0.0
+        self._began: float | None = None  # when it began to lose patience
         self._timer: Any = None
 
     def read(self) -> None:
         """Begin, or begin again where it was."""
         clock = self._all.clock
-        self._began = self._began or clock.seconds()
+        if self._began is None:
+            self._began = clock.seconds()
         self._reading = self._all.history.read(self._last, self._received, self._failed)
         self._wait(QUIET, self._quiet)
+
+    def join_if_possible(self) -> bool:
+        """Go on with the window, if that is where it is; whether it does."""
+        window = self._all.hub.window
+        oldest, latest = window.oldest_offset, window.latest_offset
+        # With the last event itself in the window nothing is missing; with the next one only if that was found out.
+        if oldest is None or latest is None or not oldest - self._found <= self._last <= latest:
+            return False
+        self._join()
+        return True
 
     def resume(self) -> None:
         """The subscriber's connection takes data again."""
@@ -155,39 +175,43 @@ class CatchUp:
         if batch is not None and subscriber.started and not subscriber.paused:
             subscriber.pending = None
             subscriber.send(batch)
-        if self.over:
+        if self.over or self.join_if_possible():
             return
-        if self._at_the_window():
-            self._join()
-        elif subscriber.paused:
+        if subscriber.paused:
             self._owed = True
             self._wait(0, None)
         else:
             self._more()
 
-    def _at_the_window(self) -> bool:
-        oldest, latest = self._all.hub.window.oldest_offset, self._all.hub.window.latest_offset
-        return self._found and oldest is not None and latest is not None and oldest - 1 <= self._last <= latest
-
     def _quiet(self) -> None:
         """Nothing has come for a while."""
-        window = self._all.hub.window
-        if self._found and (window.oldest_offset is None or self._at_the_window()):
-            self._join()  # it has read to the end
-        elif self._all.clock.seconds() - self._began < PATIENCE:
-            self._wait(QUIET, self._quiet)
-        else:
+        if self.join_if_possible():
+            return
+        if self._found and self._all.hub.window.oldest_offset is None:
+            self._join()  # it has read to the end, and the window begins with what comes next
+        elif self._lost_patience():
             self._give_up()
+        else:
+            self._wait(QUIET, self._quiet)
 
     def _failed(self, error: Exception) -> None:
-        """The reading has ended, say because the broker is away: try again for a while."""
+        """The reading has ended, say because the broker is away: try again."""
         if self.over:
             return
         self._reading = None
-        if self._all.clock.seconds() - self._began < PATIENCE:
-            self._wait(QUIET / 2, self.read)
-        else:
+        if isinstance(error, BrokerUnavailable):
+            self._began = None
+        elif self._lost_patience():
             self._give_up()
+            return
+        self._wait(AGAIN, self._again)
+
+    def _again(self) -> None:
+        if not self.join_if_possible():
+            self.read()
+
+    def _lost_patience(self) -> bool:
+        return self._began is not None and self._all.clock.seconds() - self._began >= PATIENCE
 
     def _join(self) -> None:
         subscriber = self._subscriber

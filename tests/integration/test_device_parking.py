@@ -84,6 +84,19 @@ class DeviceParkingTests(TestCase):
             await self.check_nothing_was_rejected(bed)
             await bed.check(self, copied=())
 
+    async def test_killed_again_and_again_under_load(self) -> None:
+        """Whatever was on its way into the queue, in it or out of it: nothing is lost and nothing is stored twice."""
+        noisy = {"devices": NOISY, "limits": "15/s burst 5"}
+        async with fault_bed(Path(self.mktemp()), **{**OPTIONS, "class noisy": noisy}) as bed:
+            for parked in (10, 20, 30):
+                async with bed.load():
+                    await self.send(bed, NOISY, range(100))
+                    await self.lot_holds(bed, parked)
+                    await bed.gateway.running.kill()
+                await bed.gateway.start()
+            await bed.check(self)
+            self.assertEqual(await bed.gateway.metric("parked_messages"), 0)
+
     async def test_another_gateway_takes_over(self) -> None:
         """It knows of the lot already, and drains it. What waited in the other's memory comes again, but behind the
         lot: the order does not outlive a gateway."""

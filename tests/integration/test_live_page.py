@@ -7,12 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings
 from tests.support.browser import Browser, with_browser
+from tests.support.gateway import Fleet, Gateway
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.servers import Vhost
 from tests.support.site import LiveSite, with_site
 
 ROWS = "return document.querySelectorAll('#events li').length >= arguments[0]"
@@ -231,3 +236,37 @@ class LivePageTests(TestCase):
     def test_it_is_small(self) -> None:
         static = Path(__file__).parents[2] / "amqprouter/web/static"
         self.assertLess(sum(path.stat().st_size for path in static.iterdir()), 40_000)
+
+
+class RestartedGatewayTests(GatewayTestCase):
+    timeout = 180
+
+    def test_it_goes_on_and_misses_nothing(self) -> Deferred[None]:
+        """The whole daemon is stopped while the page is open, and started again."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            async with with_browser(Path(self.mktemp())) as browser:
+                await browser.open(f"http://ann:ann%27s@127.0.0.1:{gateway.port}/")
+                await browser.until(LIVE, what="the page is connected")
+                fleet.reading("dev1", 1)
+                await fleet.all_confirmed()
+                await browser.until(ROWS, 1, what="the first event is shown")
+                await gateway.stop()
+                await browser.until("return document.body.matches('.stale')", what="the figures look old")
+                fleet.reading("dev2", 2)
+                await fleet.all_confirmed()
+                await gateway.start()
+                # It was told to come back within 10 to 20 seconds.
+                await browser.until(ROWS, 2, what="what came meanwhile is shown", timeout=40)
+                await browser.until(LIVE, what="the page is connected again")
+                await browser.until("return !document.body.matches('.stale')", what="the figures are fresh")
+                fleet.reading("dev1", 3)
+                await fleet.all_confirmed()
+                await browser.until(ROWS, 3, what="the latest event is shown")
+                shown = [await browser.text(f"#events li:nth-child({place})") for place in (1, 2, 3)]
+                for text, number in zip(shown, (3, 2, 1), strict=True):
+                    self.assertIn(f'"n":{number}', text)
+                received = "return document.querySelector('#stages').innerText.includes('2 in all')"
+                await browser.until(received, what="what it has received since then is shown")
+
+        return self.run_with(test)

@@ -24,6 +24,8 @@ function element(name, className, text) {
 
 const sum = (figures) => Object.values(figures ?? {}).reduce((total, figure) => total + figure, 0);
 const ran = (scheduled) => sum(Object.fromEntries(Object.entries(scheduled).filter(([key]) => key.startsWith("run "))));
+// A parked message is acknowledged twice: where it came from, and where it was parked.
+const settled = ({ counters }) => counters.settled - (counters.parked ?? 0);
 const STAGES = [
   { title: "Received", read: ({ counters }) => counters.received },
   { title: "Authenticated", read: ({ counters }) => counters.authenticated },
@@ -33,13 +35,13 @@ const STAGES = [
     note: ({ gauges }) => gauges.in_flight ? `${count(gauges.in_flight)} under way` : "" },
   { title: "Delivered", read: ({ counters }) => counters.stored + counters.published,
     note: ({ counters }) => `${count(counters.stored)} stored in all` },
-  { title: "Settled", read: ({ counters }) => counters.settled,
+  { title: "Settled", read: settled,
     note: ({ gauges }) => gauges.unacked ? `${count(gauges.unacked)} not yet` : "" },
 ];
 const refused = ({ counters }) => counters.dropped + sum(counters.rejected) + sum(counters.dead_lettered);
 const LINES = [
   { name: "received", read: ({ counters }) => counters.received },
-  { name: "settled", read: ({ counters }) => counters.settled },
+  { name: "settled", read: settled },
   { name: "refused", read: refused },
 ];
 const HELD = [  // what is now is shown as it is, and what is counted as a rate with its total

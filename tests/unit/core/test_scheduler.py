@@ -295,6 +295,15 @@ class ClassTests(SynchronousTestCase):
         self.assertEqual(scheduler.explain("nobody", 0.0).reason, "")
         self.assertEqual(scheduler.known_devices, 1)
 
+    def test_it_explains_what_holds_the_first_message_up(self) -> None:
+        """There is room for a message, but not for one as large."""
+        settings = replace(SETTINGS, max_hold=3600.0)
+        scheduler: Scheduler[str] = Scheduler(settings, [ClassSettings("default", limits="1kB/h")])
+        for n in range(4):
+            scheduler.offer("a", str(n), 0.0, 300)
+        self.assertEqual(scheduler.explain("a", 0.0).reason, "1kB/h of device a, retry in 12 min 0 s")
+        self.assertEqual(scheduler.explain("a", 0.0, 1).reason, "")
+
     def test_one_that_would_wait_too_long_is_to_be_parked(self) -> None:
         scheduler = make(max_hold=1.0)
         decisions = [scheduler.offer("a", str(n), 0.0) for n in range(5 + 12)]

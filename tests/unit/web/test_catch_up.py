@@ -11,6 +11,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.interest import Interest
 from amqprouter.core.topic import TopicPattern
+from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
 from amqprouter.web.catch_up import MOST_AHEAD, MOST_READINGS, PATIENCE
@@ -238,25 +239,39 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(self.subscribe(str(10 + MOST_AHEAD)).ids(), ["gap 9"])
         self.assertEqual(self.history.readings, [])
 
-    def test_the_broker_is_away_for_a_moment(self) -> None:
+    def test_the_broker_is_away(self) -> None:
+        """Nobody can tell what is missing, and nothing new comes either: it waits, and then goes on where it was."""
         self.publish(*range(50))
         sink = self.subscribe("10")
         self.history.readings[0].give()
-        self.history.readings[0].failed(ConnectionError("reset"))
-        self.clock.advance(1)
+        for _ in range(100):
+            self.history.readings[-1].failed(BrokerUnavailable("reset"))
+            self.clock.advance(0.5)
+        self.assertEqual(sink.ids(), ["11"])
         self.read()
         self.assertEqual(sink.ids(), self.numbers(11, 49))
-        self.assertEqual(len(self.history.readings), 2)
 
-    def test_the_broker_is_away_for_long(self) -> None:
+    def test_the_broker_refuses_for_long(self) -> None:
         self.publish(*range(50))
         sink = self.subscribe("10")
         for _ in range(100):
             reading = self.history.readings[-1]
             if not reading.stopped and sink.ids() == []:
-                reading.failed(ConnectionError("refused"))
+                reading.failed(BrokerRefused(404, "NOT_FOUND - no queue 'events'"))
             self.clock.advance(0.5)
         self.assertEqual(sink.ids(), ["gap 44", *self.numbers(45, 49)])
+
+    def test_all_come_back_to_a_gateway_that_has_just_started(self) -> None:
+        """It reads the latest events anyway: there is no need to read for each, nor to wait for a turn."""
+        sinks = [self.subscribe(str(number % 3)) for number in range(3 * MOST_READINGS)]
+        for reading in self.history.readings:
+            reading.failed(BrokerUnavailable("there is no connection to the broker"))
+        self.publish(*range(5))
+        self.clock.pump([0.5] * 4)
+        for number, sink in enumerate(sinks):
+            self.assertEqual(sink.ids(), self.numbers(number % 3 + 1, 4))
+        self.assertEqual(len(self.history.readings), MOST_READINGS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_the_stream_is_made_anew_meanwhile(self) -> None:
         self.publish(*range(50))
