@@ -284,7 +284,7 @@ class Pushpin(_HttpPeer):
 
     async def start(self) -> None:
         site = Site(_Holding())  # type: ignore[no-untyped-call]
-        self._origin: Any = reactor.listenTCP(0, site, interface="127.0.0.1")
+        self._origin: Any = reactor.listenTCP(0, site, backlog=4096, interface="127.0.0.1")
         (self.port, offset_port) = free_ports(2)
         offset = offset_port - 5561
         self.folder.mkdir(parents=True, exist_ok=True)
