@@ -277,6 +277,7 @@ class Pipeline:
         label = reason.partition(":")[0]  # what follows a colon differs from message to message
         counted = Settlement(settlement.message, settlement.tag, settlement.ledger, lambda s: self._rejected(s, label))
         self._quarantine.reject(settlement.message, reason, counted)
+        self.wake()
 
     def _rejected(self, settlement: Settlement, reason: str) -> None:
         self._quarantining -= 1
@@ -290,6 +291,7 @@ class Pipeline:
             settlement.message, settlement.tag, settlement.ledger, lambda s: self._dead_lettered(s, label)
         )
         self._quarantine.dead_letter(settlement.message, reason, counted)
+        self.wake()  # for what a target answers long after the message's batch
 
     def _dead_lettered(self, settlement: Settlement, reason: str) -> None:
         self._quarantining -= 1

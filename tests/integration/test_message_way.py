@@ -11,10 +11,12 @@ from typing import Any
 import treq
 from twisted.internet.defer import Deferred
 
+from amqprouter.amqp.connection import PREFERRED_FRAME_MAX
 from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import encode_publish
 from amqprouter.settings import BrokerSettings
+from tests.support.fault_bed import declare_copies
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -197,3 +199,39 @@ class MessageWayTests(GatewayTestCase):
             self.assertEqual((gateway.running.status, "Stopped" in gateway.running.tail()), (-signal.SIGTERM, True))
 
         return self.run_with(test)
+
+
+class TooLargeToPassOnTests(GatewayTestCase):
+    """Properties that fill a frame: with what the gateway adds they fit in none, and no broker would take them."""
+
+    name = "d" * 150  # which is longer than the secret that is taken out
+    devices: tuple[str, ...] = ("dev1", name)
+
+    def test_only_that_message_goes_astray(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            spare = len(encode_properties(headers={"x-device-secret": SECRET, "x": ""}, message_id="0" * 36))
+            spare += len(encode_properties(content_type="application/json", type="")) + 22
+            for number in range(20):
+                fleet.reading("dev1", number)
+            headers = {"x": "x" * (PREFERRED_FRAME_MAX - spare)}
+            large = fleet.send(self.name, "up.x", b"{}", headers=headers)
+            for number in range(20, 40):
+                fleet.reading("dev1", number)
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("dead_lettered_total", 1)
+            await gateway.metric_reaches("stored_total", 41)
+            copies = await drain_queue(vhost.uri, "copies", 40)
+            self.assertEqual([json.loads(copy.body)["n"] for copy in copies], list(range(40)))
+            [dead] = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertIn("unencodable: message properties of ", str(reason_of(dead)))
+            self.assertEqual((dead.body, Properties(dead.properties).header(b"x")), (b"{}", None))
+            self.assertEqual({document["message_id"] for document in database.documents("readings")} & {large}, {large})
+            self.assertEqual((await gateway.metric("reconnects_total"), await gateway.is_ready()), (0, True))
+
+        async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+            await declare_copies(await connection.open_channel())
+            await connection.shut()
+            await test(gateway, fleet, vhost, database)
+
+        return self.run_with(around, route_all={"targets": "store:readings, exchange:copies"})

@@ -97,6 +97,7 @@ class ManualQuarantine:
     dead: list[tuple[str, str]] = field(default_factory=list)
     waiting: list[Settlement] = field(default_factory=list)
     at_once: bool = True
+    unwritten: int = 0
 
     def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
         self.rejected.append((message.body.decode(), reason))
@@ -108,13 +109,14 @@ class ManualQuarantine:
         self._keep(settlement)
 
     def _keep(self, settlement: Settlement) -> None:
+        self.unwritten += 1
         if self.at_once:
             settlement.delivered()
         else:
             self.waiting.append(settlement)
 
     def flush(self) -> None:
-        pass
+        self.unwritten = 0
 
 
 class OwnTopics:
@@ -232,6 +234,16 @@ class WayTests(PipelineTestCase):
         self.assertEqual(self.quarantine.dead, [("x", "bad-json: line 1; unroutable")])
         self.assertEqual((self.acks, self.counters.dead_lettered["bad-json"]), ([(1, True)], 1))
         self.assertEqual(self.pipeline.under_way, 0)
+
+    def test_what_is_refused_long_after_its_batch_is_written_too(self) -> None:
+        self.quarantine.at_once = False
+        self.receive(self.delivery("dev1.up.both", "x"))
+        self.events.taken[0][1].delivered()
+        self.turn()
+        self.store.taken[0][1].refused("too-large")
+        self.assertEqual(self.quarantine.unwritten, 1)
+        self.turn()
+        self.assertEqual(self.quarantine.unwritten, 0)
 
     def test_no_route_is_a_dead_letter(self) -> None:
         self.receive(self.delivery("dev1.down", "x"))
