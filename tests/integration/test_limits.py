@@ -238,6 +238,12 @@ class Terminal:
 class TopTests(ControlTestCase):
     devices: tuple[str, ...] = ("dev1", "dev2")
 
+    def setUp(self) -> None:
+        super().setUp()
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs: children inherit it
+            self.addCleanup(signal.signal, signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def test_live_in_a_small_terminal(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             for number in range(90):  # one a second goes: some wait to the end
