@@ -31,9 +31,8 @@ SETTLING = 0.1
 """Seconds between the last message's arrival and reading CPU times: its confirm and its ack are still to come."""
 PAUSE = 0.5
 """Seconds for the broker to finish what filling the queues started."""
-
-
 PY_SPY = str(Path(sysconfig.get_path("scripts")) / "py-spy")
+"""Of the environment that runs this, which need not be on the PATH."""
 
 
 def say(text: str) -> None:

@@ -4,6 +4,9 @@ House rules. A lane with messages stands in exactly one `Place`; one without mes
 parked. Of the lanes that a shared bucket has no room for, one holds the bucket, that is, is next to take from it: it
 alone sleeps and wakes, so that a thousand lanes do not all wake for one token. Buckets are held in the order in which
 terms list them: a lane that an earlier one holds up gives up the later ones, so no two lanes ever wait for each other.
+
+`sleep`, `wake` and `pop` do in place what `move` and `leave` would: every message that waits goes through them, and the
+calls are an eighth of its cost (``benchmarks.fairness_core``).
 """
 
 from __future__ import annotations

@@ -14,14 +14,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.packaging.test_install import source_copy
 
-NOT_CONCERNED = {"test_acl_oracle", "test_fair_scheduling", "test_scheduler", "test_turns"}
-"""Long tests in `tests.unit.core` of modules that are not compiled, and neither use nor are used by those that are."""
 TESTED = (
-    *(
-        f"tests.unit.core.{path.stem}"
-        for path in sorted((Path(__file__).parents[1] / "unit/core").glob("test_*.py"))
-        if path.stem not in NOT_CONCERNED
-    ),
+    "tests.unit.core",
     "tests.unit.amqp",
     "tests.unit.test_held_overflow",
     "tests.unit.test_parked_devices",

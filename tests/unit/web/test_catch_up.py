@@ -250,6 +250,7 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(sink.ids(), ["11"])
         self.read()
         self.assertEqual(sink.ids(), self.numbers(11, 49))
+        self.assertEqual(len(self.history.readings), 1 + 100)  # one for each try
 
     def test_the_broker_refuses_for_long(self) -> None:
         self.publish(*range(50))
