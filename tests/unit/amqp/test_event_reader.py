@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.event_reader import LOOK_BACK, PREFETCH, VERIFY_WITHIN, EventReader
+from amqprouter.amqp.event_reader import ACK_EVERY, ACK_WITHIN, LOOK_BACK, PREFETCH, VERIFY_WITHIN, EventReader
 from amqprouter.core.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
 
@@ -36,6 +36,9 @@ class EventReaderTests(BrokerTestCase):
         headers = {name: v for name, v in (("x-stream-offset", offset), ("x-amqprouter-key", key)) if v is not None}
         self.broker.deliver("events", body, headers=headers, timestamp=timestamp)
 
+    def acks(self) -> list[tuple[int, bool]]:
+        return [(ack.delivery_tag, ack.multiple) for ack in self.broker.sent("Basic.Ack")]
+
     def start_of(self) -> Any:
         return self.broker.sent("Basic.Consume")[-1].arguments["x-stream-offset"]
 
@@ -52,7 +55,30 @@ class EventReaderTests(BrokerTestCase):
         self.attached()
         self.event(7, body=b'{"a":1}')
         self.assertEqual(self.events, [(Event(7, ("d.t",), b'{"a":1}'), True)])
-        self.assertEqual([(ack.delivery_tag, ack.multiple) for ack in self.broker.sent("Basic.Ack")], [(1, True)])
+        self.assertEqual(self.acks(), [])
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(self.acks(), [(1, True)])
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(len(self.acks()), 1)
+
+    def test_many_are_acknowledged_together(self) -> None:
+        """Before the broker has nothing more to send, and what is left over by and by."""
+        self.attached()
+        for offset in range(ACK_EVERY + 1):
+            self.event(offset)
+        self.assertEqual(self.acks(), [(ACK_EVERY, True)])
+        self.assertLess(2 * ACK_EVERY, PREFETCH)
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(self.acks(), [(ACK_EVERY, True), (ACK_EVERY + 1, True)])
+
+    def test_nothing_of_an_earlier_channel_is_acknowledged(self) -> None:
+        self.attached()
+        self.event(1)
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.attached()
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(self.acks(), [])
 
     def test_history_is_not_live(self) -> None:
         """What was published before the reader first started, or nobody knows when, is no news."""
@@ -136,7 +162,8 @@ class EventReaderTests(BrokerTestCase):
             self.event(offset, key)
         self.event(5)
         self.assertEqual(self.offsets(), [5])
-        self.assertEqual(len(self.broker.sent("Basic.Ack")), 6)
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(self.acks(), [(6, True)])
         self.assertFalse(connection.closed)
 
     def test_malformed_properties(self) -> None:
@@ -146,7 +173,8 @@ class EventReaderTests(BrokerTestCase):
         for kind, payload in ((1, deliver), (2, header)):
             self.broker.send_bytes(bytes((kind, 0, 1)) + len(payload).to_bytes(4, "big") + payload + b"\xce")
         self.assertEqual((self.events, connection.closed), ([], False))
-        self.assertEqual(len(self.broker.sent("Basic.Ack")), 1)
+        self.clock.advance(ACK_WITHIN)
+        self.assertEqual(self.acks(), [(1, True)])
 
     def test_whatever_ends_it_a_new_connection_reads_on(self) -> None:
         connection = self.attached()
