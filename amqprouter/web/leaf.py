@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -15,6 +16,9 @@ from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import Identity
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
+
+if TYPE_CHECKING:
+    from amqprouter.web.cors import Cors
 
 JSON = b"application/json"
 
@@ -45,15 +49,21 @@ class Leaf(Resource):
 
     isLeaf = True
     methods: Iterable[bytes] = (b"GET", b"HEAD")
+    cors: Cors | None = None
+    """Which other sites' scripts may read the answers; it answers OPTIONS, which is then one of `methods`."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def render(self, request: RouterRequest) -> int:
         """Called by twisted.web."""
+        if self.cors is not None:
+            self.cors.mark(request)
         if request.method not in self.methods:
             request.setHeader(b"Allow", b", ".join(self.methods))
             return reply_error(request, http.NOT_ALLOWED, "method not allowed")
+        if request.method == b"OPTIONS" and self.cors is not None:
+            return self.cors.answer_options(request)
         return self.respond(request)
 
     def respond(self, request: RouterRequest) -> int:

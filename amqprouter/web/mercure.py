@@ -20,7 +20,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.web import http
-from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.core.event import Event
 from amqprouter.core.interest import Interest
@@ -31,13 +30,13 @@ from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
 from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.bearer import Verified, Verify, token_of
-from amqprouter.web.cors import Cors
-from amqprouter.web.event_stream import EventStream
 from amqprouter.web.hub import EARLIEST, Hub
-from amqprouter.web.leaf import Leaf, reply, reply_error
-from amqprouter.web.mercure_bearers import DISCOVERY, Bearer, MercureBearers, mercure_claims, unauthorized
+from amqprouter.web.hub_leaf import HubLeaf
+from amqprouter.web.leaf import reply, reply_error
+from amqprouter.web.mercure_bearers import Bearer, MercureBearers, mercure_claims, unauthorized
 from amqprouter.web.request import RouterRequest
-from amqprouter.web.sse_resource import EVENT_STREAM, last_event_id
+from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
+from amqprouter.web.subscriber import Subscriber
 from amqprouter.web.subscriptions import Subscriptions
 from amqprouter.web.token_streams import TokenStreams
 
@@ -55,12 +54,11 @@ PublishUpdate = Callable[[Event], Awaitable[None]]
 """
 
 
-class MercureLeaf(Leaf):
+class MercureLeaf(HubLeaf):
     """The hub's resource. `verify_publisher` is None where no keys are configured, `subscriptions` where nobody is to
     know of them."""
 
     _log = Logger()
-    methods = (b"GET", b"HEAD", b"POST", b"OPTIONS")
 
     def __init__(
         self,
@@ -77,34 +75,21 @@ class MercureLeaf(Leaf):
         random_bits: Callable[[int], int],
         subscriptions: Subscriptions | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__((b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link")
         self._settings = settings
         self._cookie = settings.cookie_name.encode()
-        self._hub = hub
+        self._responses = StreamResponses(hub, random, streams)
         self._bearers = bearers
         self._verify_publisher = verify_publisher
         self._publish = publish
-        self._streams = streams
-        self._cors = Cors(allowed_origins, self.methods, b"Last-Event-ID, Link")
         self._reactor = reactor
-        self._random = random
         self._random_bits = random_bits
         self._subscriptions = subscriptions
         self._unconfirmed = 0
 
-    def render(self, request: RouterRequest) -> int:
-        """Called by twisted.web."""
-        self._cors.mark(request)
-        request.setHeader(b"Link", DISCOVERY)
-        return super().render(request)
-
-    def respond(self, request: RouterRequest) -> int:
+    async def answer(self, request: RouterRequest) -> None:
         """Answer by the method."""
-        if request.method == b"OPTIONS":
-            return self._cors.answer_options(request)
-        answer = self._publishing if request.method == b"POST" else self._subscribing
-        Deferred.fromCoroutine(answer(request)).addErrback(request.processingFailed)
-        return NOT_DONE_YET
+        await (self._publishing(request) if request.method == b"POST" else self._subscribing(request))
 
     # Subscribing.
 
@@ -124,13 +109,15 @@ class MercureLeaf(Leaf):
             reply_error(request, http.BAD_REQUEST, str(error))
             return
         request.member = "" if bearer.user is None else bearer.name
-        address = request.client_host
-        refusal = self._hub.refusal(bearer.name, address)
-        if refusal is not None:
-            request.setHeader(b"Retry-After", b"10")
-            reply_error(request, refusal.status, refusal.problem)
-            return
-        self._stream(request, interest, bearer, address)
+        user = bearer.user or Identity(bearer.name)
+        self._responses.begin(
+            request,
+            user,
+            interest,
+            bearer.may_see,
+            bearer.grant,
+            lambda subscriber: self._joined(request, subscriber, bearer),
+        )
 
     def _interest(self, raw: list[bytes]) -> Interest:
         if not raw:
@@ -142,29 +129,16 @@ class MercureLeaf(Leaf):
         except UnicodeDecodeError:
             raise ValueError("a topic is not UTF-8") from None
 
-    def _stream(self, request: RouterRequest, interest: Interest, bearer: Bearer, address: str) -> None:
-        request.setHeader(b"Content-Type", EVENT_STREAM)
-        request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
-        request.setHeader(b"X-Accel-Buffering", b"no")
-        if request.method == b"HEAD":
-            request.write(b"")
-            request.finish()
-            return
+    def _joined(self, request: RouterRequest, subscriber: Subscriber, bearer: Bearer) -> None:
         last = last_event_id(request)
-        stream = EventStream(self._random)
-        user = bearer.user or Identity(bearer.name)
-        subscriber = self._hub.subscribe(user, interest, bearer.may_see, stream, address=address, last_event_id=last)
         if last:
             # Any other id than the client's own tells it no more than that something is missing, and may be of an
             # update that it must not know of.
             known = subscriber.resumed_after == last
             request.setHeader(b"Last-Event-ID", (last if known else EARLIEST).encode())
-        if bearer.grant is not None:
-            self._streams.add(subscriber, bearer.grant)
         if self._subscriptions is not None:
             topics = [topic.decode() for topic in request.args[b"topic"]]
             self._subscriptions.begin(subscriber, topics, bearer.claims.payload)
-        stream.begin(request, subscriber)
 
     # Publishing.
 
@@ -179,7 +153,7 @@ class MercureLeaf(Leaf):
             return
         if request.gone:
             return
-        if sent.by_cookie and not self._cors.trusts(request):
+        if sent.by_cookie and not self.cors.trusts(request):
             reply_error(request, http.FORBIDDEN, "with a cookie, Origin or Referer must be of an allowed site")
             return
         if (request.getHeader(b"Content-Type") or b"").partition(b";")[0].strip().lower() != _FORM:

@@ -21,16 +21,15 @@ from urllib.parse import quote, unquote_to_bytes
 
 from twisted.internet.defer import Deferred
 from twisted.web import http
-from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.core.event import Event
 from amqprouter.errors import BadToken
 from amqprouter.web.accept import refuse_unacceptable
-from amqprouter.web.cors import Cors
 from amqprouter.web.hub import EARLIEST, Hub
-from amqprouter.web.leaf import JSON, Leaf, reply, reply_error
-from amqprouter.web.mercure_bearers import DISCOVERY, MercureBearers, unauthorized
+from amqprouter.web.hub_leaf import HubLeaf
+from amqprouter.web.leaf import JSON, reply, reply_error
 from amqprouter.web.mercure_bearers import PATH as HUB
+from amqprouter.web.mercure_bearers import MercureBearers, unauthorized
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.subscriber import Subscriber
 
@@ -104,7 +103,7 @@ class Subscriptions:
             self._tell(Event(-1, (document["id"],), data))
 
 
-class SubscriptionsLeaf(Leaf):
+class SubscriptionsLeaf(HubLeaf):
     """``/.well-known/mercure/subscriptions``, ``…/{topic}`` and ``…/{topic}/{subscriber}``."""
 
     def __init__(
@@ -115,29 +114,16 @@ class SubscriptionsLeaf(Leaf):
         allowed_origins: Collection[str],
         reactor: Any,
     ) -> None:
-        super().__init__()
-        self.methods = (b"GET", b"HEAD", b"OPTIONS")
+        super().__init__((b"GET", b"HEAD", b"OPTIONS"), allowed_origins)
         self._subscriptions = subscriptions
         self._bearers = bearers
         self._hub = hub
-        self._cors = Cors(allowed_origins, self.methods)
         self._reactor = reactor
 
-    def render(self, request: RouterRequest) -> int:
-        """Called by twisted.web."""
-        self._cors.mark(request)
-        request.setHeader(b"Link", DISCOVERY)
-        return super().render(request)
-
-    def respond(self, request: RouterRequest) -> int:
+    async def answer(self, request: RouterRequest) -> None:
         """Answer by the path."""
-        if request.method == b"OPTIONS":
-            return self._cors.answer_options(request)
-        if not refuse_unacceptable(request, _LD_JSON, JSON):
-            Deferred.fromCoroutine(self._answer(request)).addErrback(request.processingFailed)
-        return NOT_DONE_YET
-
-    async def _answer(self, request: RouterRequest) -> None:
+        if refuse_unacceptable(request, _LD_JSON, JSON):
+            return
         try:
             bearer = await self._bearers.of(request)
         except BadToken as error:

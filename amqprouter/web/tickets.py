@@ -66,18 +66,7 @@ class TicketLeaf(MemberLeaf):
     def __init__(self, login: Login, tickets: Tickets, allowed_origins: Collection[str]) -> None:
         super().__init__(login)
         self._tickets = tickets
-        self._cors = Cors(allowed_origins, self.methods)
-
-    def render(self, request: RouterRequest) -> int:
-        """Called by twisted.web."""
-        self._cors.mark(request)
-        return super().render(request)
-
-    def respond(self, request: RouterRequest) -> int:
-        """A preflight's answer, or a ticket."""
-        if request.method == b"OPTIONS":
-            return self._cors.answer_options(request)
-        return super().respond(request)
+        self.cors = Cors(allowed_origins, self.methods)
 
     def respond_to(self, request: RouterRequest, user: Identity) -> None:
         """Make one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
@@ -130,6 +130,7 @@ class World:
         events: EventsSettings | None = None,
         http: HttpSettings | None = None,
         readiness: tuple[IReadiness, ...] = (),
+        random: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.clock = Clock()
         self.counters = Counters()
@@ -152,7 +153,7 @@ class World:
             top_devices=lambda user: [{"device": f"of-{user.name}", "rate": 1.5}],
             allows=lambda user, key: self.allows(user, key),  # noqa: PLW0108  # tests replace it
             reactor=self.clock,
-            random=lambda: 0.5,
+            random=random,
         )
         self.site.startFactory()
 

@@ -129,7 +129,7 @@ class OriginTests(SynchronousTestCase):
     def test_preflight(self) -> None:
         response = self.world.get("/events", {"Origin": "https://app.example"}, method="OPTIONS")
         self.assertEqual(response.status, 204)
-        self.assertEqual(response.headers["access-control-allow-methods"], "GET, HEAD")
+        self.assertEqual(response.headers["access-control-allow-methods"], "GET, HEAD, OPTIONS")
         self.assertIn("last-event-id", response.headers["access-control-allow-headers"])
 
     def test_without_a_list_nobody(self) -> None:
@@ -205,8 +205,7 @@ class StreamTests(SynchronousTestCase):
 
     def test_retry_is_jittered(self) -> None:
         randoms: Iterator[float] = iter([0.0, 0.25, 0.999])
-        world = World()
-        world.site._routes[b"/events"]._random = lambda: next(randoms)  # type: ignore[attr-defined]
+        world = World(random=lambda: next(randoms))
         retries = [re.findall(rb"retry: (\d+)", world.get("/events", ALICE).body)[0] for _ in range(3)]
         self.assertEqual(retries, [b"2000", b"2500", b"3998"])
 

@@ -1,0 +1,71 @@
+"""Answering a request with a stream of events: what ``/events`` and the Mercure hub do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from amqprouter.core.interest import Interest
+from amqprouter.interfaces import Identity
+from amqprouter.web.bearer import Grant
+from amqprouter.web.event_stream import EventStream
+from amqprouter.web.hub import Hub
+from amqprouter.web.leaf import reply_error
+from amqprouter.web.request import RouterRequest
+from amqprouter.web.subscriber import MaySee, Subscriber
+from amqprouter.web.token_streams import TokenStreams
+
+EVENT_STREAM = b"text/event-stream"
+
+
+def _nothing(subscriber: Subscriber) -> None:
+    """For those who need not know."""
+
+
+class StreamResponses:
+    """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that are open by the
+    right of a token."""
+
+    def __init__(self, hub: Hub, random: Callable[[], float], streams: TokenStreams | None) -> None:
+        self._hub = hub
+        self._random = random
+        self._streams = streams
+
+    def begin(
+        self,
+        request: RouterRequest,
+        user: Identity,
+        interest: Interest,
+        may_see: MaySee,
+        grant: Grant | None = None,
+        joined: Callable[[Subscriber], None] = _nothing,
+    ) -> None:
+        """Begin a stream, or say why there is no place for it; `joined` is called before anything is written."""
+        address = request.client_host
+        refusal = self._hub.refusal(user.name, address)
+        if refusal is not None:
+            request.setHeader(b"Retry-After", b"10")
+            reply_error(request, refusal.status, refusal.problem)
+            return
+        request.setHeader(b"Content-Type", EVENT_STREAM)
+        request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
+        request.setHeader(b"X-Accel-Buffering", b"no")  # else nginx would hold events back until its buffer is full
+        if request.method == b"HEAD":
+            request.write(b"")
+            request.finish()
+            return
+        stream = EventStream(self._random)
+        subscriber = self._hub.subscribe(
+            user, interest, may_see, stream, address=address, last_event_id=last_event_id(request)
+        )
+        if grant is not None and self._streams is not None:
+            self._streams.add(subscriber, grant)
+        joined(subscriber)
+        stream.begin(request, subscriber)
+
+
+def last_event_id(request: RouterRequest) -> str:
+    """The header's, which a reconnecting browser sends, or else the query's, for clients that cannot set headers."""
+    raw = request.getHeader(b"Last-Event-ID")
+    if raw is None:
+        raw = request.args.get(b"lastEventID", [b""])[-1]
+    return raw.decode("utf-8", "backslashreplace")
