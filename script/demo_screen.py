@@ -11,6 +11,8 @@ from rich.table import Table
 
 ROWS = 16
 """Devices shown, the busiest first."""
+COLUMNS = ("passed", "waiting", "parked")
+"""What is shown of each."""
 
 
 class Screen:
@@ -46,6 +48,7 @@ def _line(status: dict[str, Any]) -> str:
     names = ("received", "stored", "throttled", "events_delivered")
     figures = [f"{name.replace('_', ' ')} {counters[name]}" for name in names]
     figures += [f"{name.replace('_', ' ')} {sum(counters[name].values())}" for name in ("rejected", "dead_lettered")]
+    figures.append(f"parked {status['gauges']['parked_messages']:g}")
     busiest = " ".join(f"{device['device']}={device['passed']}" for device in status["devices"][:4])
     return f"{status['uptime']:6.1f} s  {', '.join(figures)}; busiest: {busiest}"
 
@@ -57,17 +60,17 @@ def _table(status: dict[str, Any]) -> Table:
         min_width=96,
         title=f"received {counters['received']}   stored {counters['stored']}   "
         f"events delivered {counters['events_delivered']}   throttled {counters['throttled']}   "
-        f"waiting {gauges['waiting']:g}   in flight {gauges['in_flight']:g}",
+        f"parked {gauges['parked_messages']:g}   in flight {gauges['in_flight']:g}",
         caption="refused: " + (", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items())) or "none"),
     )
     table.add_column("device")
-    for name in ("passed", "waiting", "refused"):
+    for name in COLUMNS:
         table.add_column(name, justify="right")
     devices = status["devices"]
     for device in devices[:ROWS]:
-        style = "yellow" if device["waiting"] or device["refused"] else ""
-        figures = (str(device[name]) for name in ("passed", "waiting", "refused"))
+        style = "yellow" if device["waiting"] or device["parked"] else ""
+        figures = (str(device[name]) for name in COLUMNS)
         table.add_row(device["device"], *figures, style=style)
     if len(devices) > ROWS:
-        table.add_row(f"and {len(devices) - ROWS} more", "", "", "", style="dim")
+        table.add_row(f"and {len(devices) - ROWS} more", style="dim")
     return table

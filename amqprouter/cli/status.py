@@ -23,6 +23,9 @@ examples:
 _DEVICES = 10
 """Devices that the text shows; --json has more."""
 
+_COLUMNS = {"passed": "passed", "waiting": "waiting", "parked": "parked", "refused": "over"}
+"""What is shown of a device, and the headings, as `amqprouter top` has them."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_control_options(parser)
@@ -50,11 +53,16 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     figures = {**status["counters"], **status["gauges"]}
     for name, value in figures.items():
         if isinstance(value, dict):  # by reason
-            yield f"  {name:<18} {sum(value.values())}" + "".join(f", {r} {n}" for r, n in sorted(value.items()))
+            parts = "".join(f", {reason} {_figure(part)}" for reason, part in sorted(value.items()))
+            yield f"  {name:<18} {_figure(sum(value.values()))}{parts}"
         elif value:
-            yield f"  {name:<18} {value}"
+            yield f"  {name:<18} {_figure(value)}"
     if status["devices"]:
-        yield f"  {'device':<32} {'passed':>10} {'waiting':>10} {'refused':>10}"
+        yield f"  {'device':<32} " + " ".join(f"{heading:>10}" for heading in _COLUMNS.values())
     for device in status["devices"][:_DEVICES]:
-        columns = (device.get(name, "") for name in ("passed", "waiting", "refused"))
+        columns = (device.get(name, "") for name in _COLUMNS)
         yield f"  {printable(device['device']):<32} " + " ".join(f"{column:>10}" for column in columns)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
