@@ -92,6 +92,9 @@ class PrivateRabbitMQTests(TestCase):
                 await plain.set_permissions("guest", "a b")
             self.assertIn("a b", str(caught.exception))
             self.assertTrue(await answers(broker.plugin_ports["rabbitmq_stream"], _PEER_PROPERTIES))
+            there = {place.name.partition("-")[0] for place in (self.folder / "program" / "plugins").iterdir()}
+            self.assertLess({"rabbit", "ra", "osiris", "amqp_client", *plugins}, there)
+            self.assertNotIn("rabbitmq_mqtt", there)  # what slows the start down and nobody asked for
             for pid in (plain.pid, broker.pid):
                 self.assertEqual(await _foreign_listeners(pid), [])
 
