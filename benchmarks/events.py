@@ -23,12 +23,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from benchmarks.contenders import ROOT
 from benchmarks.events_load import Load, compile_client, quantile
-from benchmarks.events_peers import Nchan, OurDaemon, Peer, Pushpin, cpu_seconds, memory
+from benchmarks.events_peers import Nchan, OurDaemon, Peer, Pushpin, cpu_seconds, memory, stolen_time
 from benchmarks.forward import program, say
-from tests.support.process import reactor
+from tests.support.process import reactor, run
 
 SCENARIOS = {"1,000 on one topic": (1000, 1), "5,000 on one topic": (5000, 1), "5,000 on 5,000 topics": (5000, 5000)}
 UNDER_WAY = {1: 20, 5000: 2000}
@@ -45,7 +47,8 @@ IDLE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Run:
-    """One contender in one scenario. Memory is bytes, latencies are milliseconds, CPU is seconds a second."""
+    """One contender in one scenario. Memory is bytes, latencies are milliseconds, CPU is seconds a second; `stolen` is
+    the share of all CPU time that the hypervisor gave to others while latencies were measured."""
 
     peer: str
     scenario: str
@@ -60,16 +63,22 @@ class Run:
     cpu_microseconds: float
     broker_cpu: float
     client_cpu: float
+    stolen: float
     memory: float
     lost: int
+    stream: tuple[float, float] | None = None
+    """Median and 99th percentile of the stream alone, at the half rate: the broker and somebody who reads."""
 
 
 class Stage:
     """One server with its subscribers."""
 
-    def __init__(self, peer: Peer, load: Load, topics: int) -> None:
-        self.peer, self.load, self.topics = peer, load, topics
-        self.receivers = load.connections // topics
+    def __init__(self, peer: Peer, load: Load | None, topics: int) -> None:
+        self.peer, self.topics = peer, topics
+        self.receivers = 1
+        if load is not None:
+            self.load = load
+            self.receivers = load.connections // topics
         self.published = 0
 
     def send(self, count: int) -> None:
@@ -104,6 +113,18 @@ async def latencies(stage: Stage, rate: float, seconds: float) -> tuple[float, f
     return sum(buckets) / (time.monotonic() - began), quantile(buckets, 0.5), quantile(buckets, 0.99)
 
 
+async def stream_alone(peer: OurDaemon, rate: float, seconds: float) -> tuple[float, float]:
+    """What the broker takes of our latencies: its stream, read in a process of its own, once the daemon is gone."""
+    assert peer.child is not None
+    await peer.child.stop()
+    await deferLater(reactor, SETTLING)
+    command = (sys.executable, "-m", "benchmarks.peers.stream_reader", peer.broker.uri, str(seconds + 2 * WARM_UP))
+    reading = Deferred.fromCoroutine(run(*command, cwd=ROOT, timeout=seconds + 60))
+    await Stage(peer, None, 5000).pace(rate, seconds + 2 * WARM_UP)
+    median_, slowest = (float(text) for text in (await reading).stdout.split())
+    return median_, slowest
+
+
 async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, seconds: float) -> Run:
     subscribers, topics = SCENARIOS[scenario]
     try:
@@ -126,8 +147,14 @@ async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, secon
             cpu, broker_cpu = cpu_seconds(pids) - cpu, cpu_seconds(broker) - broker_cpu
             client_cpu = cpu_seconds([load.child.pid]) - client_cpu
             await deferLater(reactor, SETTLING)
+            before_latencies = stolen_time()
             half_rate, p50, p99 = await latencies(stage, count / passed / 2, seconds)
             same_rate, same_p50, same_p99 = await latencies(stage, SAME_RATE[topics], seconds)
+            stolen, total = (late - early for late, early in zip(stolen_time(), before_latencies, strict=True))
+            lost = load.lost
+            stream = None
+            if isinstance(peer, OurDaemon) and topics > 1:
+                stream = await stream_alone(peer, count / passed / 2, seconds)
             return Run(
                 peer.name,
                 scenario,
@@ -142,8 +169,10 @@ async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, secon
                 cpu / max(count, 1) * 1e6,
                 broker_cpu / passed,
                 client_cpu / passed,
+                stolen / total,
                 each,
-                load.lost,
+                lost,
+                stream,
             )
         finally:
             await load.stop()
@@ -176,11 +205,11 @@ def table(runs: list[Run]) -> str:
     """Medians, and what we are against the others."""
     lines = [f"{'':24}{'':12}{'events/s':>12}{'CPU µs':>8}{'p50 ms':>9}{'p99 ms':>9}{'same p99':>9}{'kB each':>9}"]
     for scenario in SCENARIOS:
-        for peer in dict.fromkeys(run.peer for run in runs):
-            mine = [run for run in runs if (run.peer, run.scenario) == (peer, scenario)]
+        for peer in dict.fromkeys(one.peer for one in runs):
+            mine = [one for one in runs if (one.peer, one.scenario) == (peer, scenario)]
             if mine:
                 rate, cpu, p50, p99, same, kilobytes = (
-                    median(getattr(run, name) for run in mine)
+                    median(getattr(one, name) for one in mine)
                     for name in ("rate", "cpu_microseconds", "p50", "p99", "same_p99", "memory")
                 )
                 lines.append(
@@ -206,28 +235,32 @@ async def main(options: argparse.Namespace) -> None:
                 say(f"{kind.name} IS NOT INSTALLED AND NOT MEASURED; apt-get install {PACKAGES}")
         peers = [peer for peer in peers if peer.name in options.only]
         for number in range(options.rounds):
-            for scenario in list(SCENARIOS)[: options.scenarios]:
+            for scenario in (list(SCENARIOS)[which - 1] for which in options.scenarios):
                 for place in range(len(peers)):
                     peer = peers[(place + number) % len(peers)]
                     try:
-                        run = await one_run(peer, program_, folder, scenario, options.seconds)
+                        one = await one_run(peer, program_, folder, scenario, options.seconds)
                     except Exception as error:
                         if isinstance(peer, OurDaemon):
                             raise
                         say(f"{scenario}: {peer.name} FAILED, AND IS LEFT OUT: {error}")
                         continue
-                    runs.append(run)
+                    runs.append(one)
                     say(
-                        f"{scenario}: {peer.name} {run.rate:,.0f} events/s (CPU {run.cpu:.2f}, broker "
-                        f"{run.broker_cpu:.2f}, client {run.client_cpu:.2f}), at {run.half_rate:,.0f}/s "
-                        f"p50 {run.p50:.2f} ms p99 {run.p99:.2f} ms, at {run.same_rate:,.0f}/s "
-                        f"p50 {run.same_p50:.2f} ms p99 {run.same_p99:.2f} ms, {run.memory / 1000:.1f} kB each, "
-                        f"{run.lost} lost; load {os.getloadavg()[0]:.1f}"
+                        f"{scenario}: {peer.name} {one.rate:,.0f} events/s (CPU {one.cpu:.2f}, broker "
+                        f"{one.broker_cpu:.2f}, client {one.client_cpu:.2f}), at {one.half_rate:,.0f}/s "
+                        f"p50 {one.p50:.2f} ms p99 {one.p99:.2f} ms, at {one.same_rate:,.0f}/s "
+                        f"p50 {one.same_p50:.2f} ms p99 {one.same_p99:.2f} ms, {one.memory / 1000:.1f} kB each, "
+                        f"{one.lost} lost; load {os.getloadavg()[0]:.1f}, {one.stolen:.0%} of the CPU time stolen"
                     )
         if options.idle:
             idle = await hold_idle(program_, folder)
             say(f"idle: {idle['held']:.0f} held, {idle['bytes_each'] / 1000:.1f} kB each, CPU {idle['cpu']:.3f}")
     print(table(runs))
+    alone = [run.stream for run in runs if run.stream is not None]
+    if alone:
+        p50, p99 = (median(figures) for figures in zip(*alone, strict=True))
+        print(f"the stream alone, at the half rate of 5,000 topics: p50 {p50:.2f} ms p99 {p99:.2f} ms")
     if options.json is not None:
         options.json.write_text(json.dumps({"runs": [asdict(run) for run in runs], "idle": idle}, indent=1) + "\n")
 
@@ -236,7 +269,8 @@ def arguments(argv: list[str]) -> Any:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.events", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--scenarios", type=int, default=len(SCENARIOS), help="only the first ones")
+    every = range(1, len(SCENARIOS) + 1)
+    parser.add_argument("--scenarios", type=int, nargs="+", choices=every, default=every, help="by number (all)")
     parser.add_argument("--only", nargs="+", default=["amqprouter", "nchan", "Pushpin"])
     parser.add_argument("--idle", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--json", type=Path)
