@@ -138,7 +138,7 @@ class OurDaemon(Peer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.broker = PrivateRabbitMQ(folder / "rabbitmq")
+        self.broker: PrivateRabbitMQ
         self._gateway: Gateway | None = None
         self._connection: Connection | None = None
         self._channel: Any = None
@@ -146,6 +146,8 @@ class OurDaemon(Peer):
 
     async def start(self) -> None:
         self._count += 1
+        # A new one each time: events of an earlier run would be counted with those of this one.
+        self.broker = PrivateRabbitMQ(self.folder / f"rabbitmq{self._count}")
         await self.broker.start()
         gateway = self._gateway = Gateway(
             self.folder / f"gateway{self._count}",
