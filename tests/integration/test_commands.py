@@ -322,10 +322,10 @@ class CommandTests(GatewayTestCase):
 class AccountTests(GatewayTestCase):
     def test_with_the_documented_rights_and_quorum_queues(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
-            await vhost.broker.add_user("gateway", "secret")
+            await vhost.broker.add_user("commander", "secret")
             configure, write, read = (f"{rights[:-2]}|commands\\..+)$" for rights in documented("gateway"))
-            await vhost.broker.set_permissions("gateway", vhost.name, configure=configure, write=write, read=read)
-            gateway.sections["broker"]["uri"] = vhost.broker.uri_for(vhost.name, "gateway", "secret")
+            await vhost.broker.set_permissions("commander", vhost.name, configure=configure, write=write, read=read)
+            gateway.sections["broker"]["uri"] = vhost.broker.uri_for(vhost.name, "commander", "secret")
             gateway.write_config()
             gateway.file("commands.acl", ACL)
             await gateway.start()
