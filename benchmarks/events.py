@@ -73,12 +73,9 @@ class Run:
 class Stage:
     """One server with its subscribers."""
 
-    def __init__(self, peer: Peer, load: Load | None, topics: int) -> None:
-        self.peer, self.topics = peer, topics
-        self.receivers = 1
-        if load is not None:
-            self.load = load
-            self.receivers = load.connections // topics
+    def __init__(self, peer: Peer, load: Load, topics: int) -> None:
+        self.peer, self.load, self.topics = peer, load, topics
+        self.receivers = load.connections // topics
         self.published = 0
 
     def send(self, count: int) -> None:
@@ -113,14 +110,14 @@ async def latencies(stage: Stage, rate: float, seconds: float) -> tuple[float, f
     return sum(buckets) / (time.monotonic() - began), quantile(buckets, 0.5), quantile(buckets, 0.99)
 
 
-async def stream_alone(peer: OurDaemon, rate: float, seconds: float) -> tuple[float, float]:
+async def stream_alone(stage: Stage, peer: OurDaemon, rate: float, seconds: float) -> tuple[float, float]:
     """What the broker takes of our latencies: its stream, read in a process of its own, once the daemon is gone."""
     assert peer.child is not None
     await peer.child.stop()
     await deferLater(reactor, SETTLING)
     command = (sys.executable, "-m", "benchmarks.peers.stream_reader", peer.broker.uri, str(seconds + 2 * WARM_UP))
     reading = Deferred.fromCoroutine(run(*command, cwd=ROOT, timeout=seconds + 60))
-    await Stage(peer, None, 5000).pace(rate, seconds + 2 * WARM_UP)
+    await stage.pace(rate, seconds + 2 * WARM_UP)
     median_, slowest = (float(text) for text in (await reading).stdout.split())
     return median_, slowest
 
@@ -154,7 +151,7 @@ async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, secon
             lost = load.lost
             stream = None
             if isinstance(peer, OurDaemon) and topics > 1:
-                stream = await stream_alone(peer, count / passed / 2, seconds)
+                stream = await stream_alone(stage, peer, count / passed / 2, seconds)
             return Run(
                 peer.name,
                 scenario,

@@ -26,6 +26,7 @@ import treq
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater, react
 
+from amqprouter.cli.fleet import Kind, device_ids
 from demo_screen import Screen
 from tests.support.fleet_ledger import Closed, close_ledger
 from tests.support.mongo import PrivateMongo
@@ -227,8 +228,8 @@ class Demo:
         if not parked:
             return
         say(f"{parked:g} messages of noisy devices wait for their turn. Lifting their limits, so that it comes now:")
-        for number in range(1, FLEET["noisy"] + 1):
-            command = ("limits", "set", f"noisy-{number:04d}", "none")
+        for device in device_ids({Kind.NOISY: FLEET["noisy"]}):
+            command = ("limits", "set", device, "none")
             say(f"  amqprouter {' '.join(command)}")
             await _command(*command, "-c", str(self._folder / "config.ini"))
 
@@ -246,7 +247,7 @@ class Demo:
                 least, deadline = left + unacked, now + STUCK
             elif now > deadline:
                 say(f"stuck for {STUCK:g} s: {left} messages wait, {unacked} are unacknowledged")
-                return left + unacked
+                return unacked
             await deferLater(self._reactor, 0.2)
 
     async def _until_gauge(self, daemon: Daemon, name: str, what: str, child: Child) -> None:

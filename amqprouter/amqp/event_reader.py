@@ -146,8 +146,7 @@ class EventReader:
     def _forget_acks(self) -> None:
         self._unacked = 0
         timer, self._acknowledging = self._acknowledging, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        _cancel(timer)
 
     def _start_over(self, connection: Connection) -> None:
         """The stream is another one than before."""
@@ -158,13 +157,18 @@ class EventReader:
 
     def _verified(self) -> None:
         timer, self._verifying = self._verifying, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        _cancel(timer)
 
     def _ended(self, connection: Connection, error: Exception) -> None:
         self._verified()
         self._forget_acks()
         connection.fail(error)
+
+
+def _cancel(timer: Any) -> None:
+    """Stop a timer, unless there is none or it is over."""
+    if timer is not None and timer.active():
+        timer.cancel()
 
 
 def stream_event(delivery: Delivery, properties: Properties, stream: str) -> Event | None:

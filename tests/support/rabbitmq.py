@@ -69,8 +69,9 @@ def _inherited() -> dict[str, str]:
 class PrivateRabbitMQ:
     """One node with its own name, ports, data, logs and plugins, all under one folder; loopback only.
 
-    It starts in 3 to 7 seconds and stops in 1 [measured], has the user ``guest``, and takes 150 MB. Use it with
-    ``async with``, or call `start` and `stop`. Ports, data and users stay the same over `stop`, `kill` and `start`.
+    It starts in 7 seconds and stops in 1 [measured, on a slow machine], has the user ``guest``, and takes 150 MB. Use
+    it with ``async with``, or call `start` and `stop`. Ports, data and users stay the same over `stop`, `kill` and
+    `start`.
     """
 
     def __init__(
