@@ -5,7 +5,8 @@ Directory Locations" and "Networking" guides), which is made from scratch so tha
 Node names are looked up at epmd, one for each host and port; ours gets a port, and so a name space, of its own, and
 is started first, in the foreground, for otherwise the node would start a daemon that nobody stops. Nodes of a cluster
 share one, and the Erlang cookie that their tools need, too. The script becomes
-the Erlang VM by ``exec``, so that signals reach the VM itself. Debian's wrapper on the PATH insists on root and the
+the Erlang VM by ``exec``, so that signals reach the VM itself. Which RabbitMQ that is says
+`tests.support.rabbitmq_home`. Debian's wrapper on the PATH insists on root and the
 ``rabbitmq`` account; the package's own script does not care, given a HOME for the Erlang cookie.
 """
 
@@ -13,13 +14,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from tests.support.process import Child, answers, free_ports, run, until
-from tests.support.rabbitmq_home import SCRIPTS, make_home
+from tests.support.rabbitmq_home import entering, make_home, missing_program, version
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 """The protocol header of AMQP 0-9-1 (section 4.2.2); the broker answers with connection.start."""
@@ -35,8 +35,10 @@ PORTS_FOR_TOOLS = range(32_000, 32_700)
 """rabbitmqctl listens too while it runs, at the first free one of these."""
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
-missing = "" if (SCRIPTS / "rabbitmq-server").exists() and shutil.which("epmd") else "rabbitmq-server is not installed"
+missing = missing_program()
 """Why no node can be started here (a reason for `skip`); empty when one can."""
+VERSION = tuple(int(number) for number in version().split(".")[:3] if number.isdigit())
+"""RabbitMQ's, such as ``(3, 10, 8)``; empty when there is none."""
 
 
 class Epmd:
@@ -52,7 +54,7 @@ class Epmd:
         if self._child is not None and self._child.running:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = ["epmd", "-port", str(self.port), "-address", "127.0.0.1"]
+        command = entering(["epmd", "-port", str(self.port), "-address", "127.0.0.1"], self.folder)
         self._child = Child(command, log=self.folder / "epmd.log", env={"LANG": "C.UTF-8"} | _inherited())
         names = b"\x00\x01n"  # NAMES_REQ, which any epmd answers (Erlang distribution protocol)
         await until(lambda: answers(self.port, names), what="epmd answers", timeout=10, child=self._child)
@@ -125,7 +127,7 @@ class PrivateRabbitMQ:
         environment = self._environment()
         await self._epmd.start()
         # +B i: a terminal's ^C is not for the VM.
-        command = [str(self._scripts / "rabbitmq-server"), "-noinput", "+B", "i"]
+        command = self._program("rabbitmq-server", "-noinput", "+B", "i")
         self._server = Child(command, log=self.folder / "rabbitmq.log", env=environment, cwd=self.folder)
         await until(
             lambda: answers(self.port, GREETING), what="RabbitMQ takes connections", timeout=120, child=self._server
@@ -167,7 +169,7 @@ class PrivateRabbitMQ:
 
         :raises CommandFailed: with its output.
         """
-        finished = await run(str(self._scripts / "rabbitmqctl"), "--silent", *arguments, env=self._environment())
+        finished = await run(*self._program("rabbitmqctl", "--silent", *arguments), env=self._environment())
         return finished.stdout
 
     async def eval(self, expression: str) -> str:
@@ -196,6 +198,9 @@ class PrivateRabbitMQ:
         """Queue names and one of their figures: messages, messages_ready, messages_unacknowledged, consumers…"""
         rows = json.loads(await self.ctl("--formatter", "json", "list_queues", "-p", vhost, "name", column))
         return {row["name"]: row[column] for row in rows}
+
+    def _program(self, script: str, *arguments: str) -> list[str]:
+        return entering([str(self._scripts / script), *arguments], self.folder, self._epmd.folder)
 
     def _prepare(self) -> None:
         for folder in (self._epmd.folder / "home", *(self.folder / name for name in ("data", "log", "conf.d"))):
