@@ -79,6 +79,8 @@ class MemoryBroker:
 
     def __init__(self, clock: Any) -> None:
         self.clock = clock
+        self.version = ""
+        """The RabbitMQ whose version it tells; none when empty."""
         self.frame_max = 131_072
         self.channel_max = 2047
         self.heartbeat = 60
@@ -216,7 +218,11 @@ class MemoryBroker:
         if isinstance(one, heartbeat.Heartbeat):
             self.heartbeats += 1
         elif isinstance(one, header.ProtocolHeader):
-            properties: dict[str, Any] = {"product": "memory", "capabilities": {"publisher_confirms": True}}
+            properties: dict[str, Any] = {
+                "product": "RabbitMQ" if self.version else "memory",
+                "version": self.version,
+                "capabilities": {"publisher_confirms": True},
+            }
             self.send(0, commands.Connection.Start(0, 9, properties, self.mechanisms, "en_US"))
         elif channel in self._closing:  # ignored until the client has heard (section 1.4.2.5)
             if isinstance(one, commands.Channel.CloseOk):

@@ -29,6 +29,7 @@ from txamqp.protocol import AMQClient
 from amqprouter import __version__
 from amqprouter.amqp.channel import Channel, error_of
 from amqprouter.amqp.sending import send
+from amqprouter.amqp.server import ServerProperties
 from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
 from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
@@ -106,6 +107,8 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.heartbeat = 0
         self.greeted = False
         """Whether the broker has begun the handshake: something is there, and it speaks AMQP."""
+        self.server = ServerProperties()
+        """What the broker is, once it has `greeted`."""
         self._reader = FrameReader(PREFERRED_FRAME_MAX)
         self._channel_max = 0
         self.end: Exception | None = None
@@ -142,6 +145,7 @@ class Connection(AMQClient):  # type: ignore[misc]
     def start_ok(self, message: TxMessage) -> None:
         """Answer connection.start: who we are, and what we can do."""
         self.greeted = True
+        self.server = ServerProperties.of(message.server_properties)
         user, password = self.handshake.username, self.handshake.password
         mechanism = "PLAIN" if user or password else "EXTERNAL"
         offered = message.mechanisms.split()
