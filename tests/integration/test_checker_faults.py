@@ -232,6 +232,8 @@ class OrderTests(ServiceTestCase):
 class PoisonTests(ServiceTestCase):
     """Fault 21: a checker that always raises on one id."""
 
+    measures = True
+
     def test_its_messages_are_dead_lettered_and_the_others_notice_nothing(self) -> Deferred[None]:
         async def test(
             service: AuthService, gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase

@@ -44,6 +44,7 @@ def gateway_of_the_example(folder: Path, broker_uri: str, store_uri: str, databa
 
 
 class FlaskJobsTests(TestCase):
+    measures = True
     skip = missing or (f"not installed: {', '.join(lacking)}; pip install amqprouter[examples]" if lacking else None)
     timeout = 90
 

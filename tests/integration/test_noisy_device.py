@@ -17,6 +17,7 @@ the noisy device be less. In one queue for all it would be more than 6 seconds b
 
 
 class NoisyDeviceTests(TestCase):
+    measures = True
     timeout = 180
 
     def test_the_quiet_ones_keep_their_throughput(self) -> Deferred[None]:

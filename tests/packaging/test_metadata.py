@@ -9,6 +9,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.shared_out import Unclaimed, modules
 from tests.support.trial_summary import summary
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +65,7 @@ class NewsfragmentTests(SynchronousTestCase):
 
 class ScriptTests(SynchronousTestCase):
     def test_shell_syntax(self) -> None:
-        for name in ("script/bootstrap", "script/test", ".ci/run"):
+        for name in ("script/bootstrap", "script/test", "script/rabbitmq-root", ".ci/run"):
             subprocess.run(["bash", "-n", ROOT / name], check=True)
             self.assertTrue((ROOT / name).stat().st_mode & 0o111, f"{name} is not executable")
 
@@ -90,3 +91,37 @@ class TrialSummaryTests(SynchronousTestCase):
     def test_what_tests_print_does_not_count(self) -> None:
         output = "PASSED (successes=9)\nRan 2 tests in 0.1s\n\nFAILED (failures=1, successes=1)\n"
         self.assertEqual(summary(output), (1, 1, 0))
+
+
+class SharedOutTests(SynchronousTestCase):
+    """Which tests a process of many takes."""
+
+    def _taken(self, *, alone: bool, broker: bool = False) -> list[str]:
+        claims = Path(self.mktemp())
+        claims.mkdir()
+        for _ in Unclaimed(claims, alone=alone, broker=broker).suites():
+            pass
+        return [path.name for path in claims.iterdir()]
+
+    def test_those_that_measure_have_the_machine_to_themselves(self) -> None:
+        measuring, others = set(self._taken(alone=True)), set(self._taken(alone=False))
+        self.assertIn("tests.integration.test_noisy_device.NoisyDeviceTests", measuring)
+        self.assertEqual(measuring & others, set())
+        taken = {name if name.startswith("tests.unit.") else name.rpartition(".")[0] for name in measuring | others}
+        self.assertEqual(taken, set(modules()))
+
+    def test_each_is_taken_once(self) -> None:
+        claims = Path(self.mktemp())
+        claims.mkdir()
+        first, second = (Unclaimed(claims, alone=True, broker=False).suites() for _ in range(2))
+        self.assertGreater(next(first).countTestCases(), 0)
+        self.assertEqual(len([*first, *second]) + 1, len(list(claims.iterdir())))
+
+    def test_those_that_talk_to_a_broker(self) -> None:
+        """Also by way of what they import."""
+        found = set(modules(broker=True))
+        self.assertLess(found, set(modules()))
+        self.assertIn("tests.integration.test_private_rabbitmq", found)
+        self.assertIn("tests.integration.test_limits", found)
+        self.assertNotIn("tests.integration.test_mongo", found)
+        self.assertEqual([name for name in found if not name.startswith("tests.integration.")], [])

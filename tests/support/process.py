@@ -175,8 +175,9 @@ async def run(
     cwd: Path | None = None,
     timeout: float = 60.0,
     check: bool = True,
+    stdin: bytes = b"",
 ) -> Finished:
-    """Run a command to its end and return what it printed.
+    """Run a command to its end and return what it printed; `stdin` is what it reads.
 
     :raises CommandFailed: its status is not 0, and `check` is set; or it was killed after `timeout` seconds.
     """
@@ -188,6 +189,8 @@ async def run(
         env=None if env is None else dict(env),
         path=None if cwd is None else str(cwd),
     )
+    if stdin:
+        transport.write(stdin)
     transport.closeStdin()
     late = False
     try:
