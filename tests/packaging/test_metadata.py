@@ -45,10 +45,16 @@ class RequirementTests(SynchronousTestCase):
         self.assertEqual(dict(rows), required)
 
     def test_python_versions(self) -> None:
-        """The oldest Python is the same for pip, mypy and ruff."""
+        """The oldest Python is the same for pip, mypy and ruff; the newest for the classifiers, the pages and set-up."""
         self.assertEqual(_setup()["options"]["python_requires"], ">=3.10")
         self.assertIn('\npython_version = "3.10"\n', PYPROJECT)
         self.assertIn('\ntarget-version = "py310"\n', PYPROJECT)
+        classifiers = re.findall(r"Python :: 3\.(\d+)", _setup()["metadata"]["classifiers"])
+        newest = f"3.{classifiers[-1]}"
+        self.assertEqual(classifiers, [str(minor) for minor in range(10, int(classifiers[-1]) + 1)])
+        self.assertIn(f"Python 3.10 to {newest}", (ROOT / "README.rst").read_text())
+        self.assertIn(f"Python 3.10 to {newest}", (ROOT / "CONTRIBUTING.rst").read_text())
+        self.assertIn(f" python3 python{newest} ", (ROOT / "script/bootstrap").read_text())
 
 
 class NewsfragmentTests(SynchronousTestCase):
