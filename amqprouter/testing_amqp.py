@@ -19,7 +19,8 @@ from twisted.python.failure import Failure
 
 from amqprouter.amqp.connection import Connection, Handshake
 from amqprouter.amqp.spec import encode_method, load_spec
-from amqprouter.core.properties import encode_properties
+from amqprouter.core.field_table import entry_name
+from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import encode_publish
 
 _OVERHEAD = 8
@@ -80,7 +81,9 @@ class MemoryBroker:
     def __init__(self, clock: Any) -> None:
         self.clock = clock
         self.version = ""
-        """The RabbitMQ whose version it tells; none when empty."""
+        """The RabbitMQ whose version it tells, and which it returns messages like; none when empty."""
+        self.interceptor: Callable[[bytes], bytes] = lambda properties: properties
+        """What it makes of a message's properties as it comes in; to be seen in what it returns."""
         self.frame_max = 131_072
         self.channel_max = 2047
         self.heartbeat = 60
@@ -176,7 +179,10 @@ class MemoryBroker:
     def send_back(self, published: Published) -> None:
         """basic.return for a publish that no queue took; the ack is to follow."""
         method = commands.Basic.Return(312, "NO_ROUTE", published.exchange, published.routing_key)
-        content = self._content(published.channel, published.properties, published.body)
+        properties = self.interceptor(published.properties)
+        if self.version and int(self.version.partition(".")[0]) >= 4:
+            properties = rewritten(properties)
+        content = self._content(published.channel, properties, published.body)
         self.send_bytes(frame.marshal(method, published.channel) + content)
 
     def close_channel(self, channel: int, code: int, text: str) -> None:
@@ -315,6 +321,17 @@ class MemoryBroker:
         self._sequences.pop(channel, None)
         self._tags.pop(channel, None)
         self.consumers = {tag: consumer for tag, consumer in self.consumers.items() if consumer[0] != channel}
+
+
+def rewritten(properties: bytes) -> bytes:
+    """Properties as RabbitMQ 4 gives them back: headers sorted by name, of each name the first, and no ``L``."""
+    entries: dict[bytes, bytes] = {}
+    for entry in Properties(properties).entries():
+        name, value = entry_name(entry), entry[1 + entry[0] :]
+        entries.setdefault(name, entry[: 1 + entry[0]] + (b"l" + value[1:] if value[:1] == b"L" else value))
+    if not entries:
+        return properties
+    return Properties(properties).spliced(0, entries, b"".join(entries[name] for name in sorted(entries)))
 
 
 _DECLARE_OK = load_spec().classes.byname["queue"].methods.byname["declare-ok"]

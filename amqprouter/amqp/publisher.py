@@ -15,9 +15,8 @@ these. Where it was published in a `Lane`, the lane gets it back and tries as it
 When no confirm comes any more, the connection is condemned. When the connection is lost, what was outstanding is kept
 in order and published first on the next one.
 
-The broker sends basic.return before the ack of the same message, but a return carries no sequence number. It carries
-the whole message, though, and messages that are equal in every byte can stand for each other: the first outstanding one
-that is equal and not yet marked as returned is the one.
+The broker sends basic.return before the ack of the same message. Which one that is, `amqprouter.amqp.returns` finds
+out; where it cannot be certain, it marks every message that may be meant. An ack of a marked one does not count.
 
 Some publishes make the broker close the channel, and with it the confirms of everybody else's. Where its error names an
 exchange (404, 403), the messages for that exchange are tried again later as above, and the others at once on a new
@@ -40,8 +39,9 @@ from twisted.logger import Logger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.receipt import Lane, Receipt
+from amqprouter.amqp.returns import IN_DOUBT, Returns
 from amqprouter.core.counters import Counters
-from amqprouter.core.wire import Confirm, Returned, encode_publish
+from amqprouter.core.wire import Confirm, encode_publish
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
 
 CONFIRM_TIMEOUT = 15.0
@@ -104,14 +104,6 @@ class _Outgoing:
         else:
             self.lane.refused(self.receipt, reason)
 
-    def equals(self, other: Returned) -> bool:
-        return (
-            self.routing_key == other.routing_key
-            and self.exchange == other.exchange
-            and self.properties == other.properties
-            and self.body == other.body
-        )
-
 
 class Publisher:
     """Publishes over whichever connection `attach` was last called with."""
@@ -138,6 +130,7 @@ class Publisher:
         self._frame_max = 0
         self._sequence = 0
         self._outstanding: dict[int, _Outgoing] = {}  # by sequence number, rising
+        self._returns = Returns(clock, counters)
         self._oldest = 1  # no lower number is outstanding
         self._backlog: deque[_Outgoing] = deque()  # waits for a connection, or for room in the window
         self._retrying = 0
@@ -160,10 +153,11 @@ class Publisher:
         channel = await connection.open_channel()
         await channel.confirm_select()
         channel.on_confirm = self._confirmed
-        channel.on_returned = self._returned
+        channel.on_returned = self._returns.returned
         channel.on_closed = lambda error: self._detached(connection, channel, error)
         self._channel, self._frame_max = channel, connection.frame_max
         self._sequence, self._oldest = 0, 1
+        self._returns.begin(self._outstanding)
         self._sweep(connection)
         self._send_backlog()
 
@@ -247,7 +241,7 @@ class Publisher:
             answered = [outstanding.pop(tag)] if tag in outstanding else []
         delivered = 0
         for outgoing in answered:
-            if outgoing.returned:
+            if outgoing.returned and (confirm.acked or not outgoing.returned.endswith(IN_DOUBT)):
                 self._again(outgoing, outgoing.returned)
             elif confirm.acked:
                 delivered += 1
@@ -263,17 +257,6 @@ class Publisher:
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
-
-    def _returned(self, returned: Returned) -> None:
-        for outgoing in self._outstanding.values():
-            if not outgoing.returned and outgoing.equals(returned):
-                outgoing.returned = f"unroutable: {returned.reply_text.decode(errors='replace')}"
-                return
-        self.log.warn(
-            "The broker returned a message that is not outstanding: exchange {exchange}, key {key}",
-            exchange=returned.exchange,
-            key=returned.routing_key,
-        )
 
     def _again(self, outgoing: _Outgoing, reason: str, *, blameless: bool = False) -> None:
         """A publish failed; `blameless` when the message is not to blame for it."""
@@ -372,7 +355,9 @@ class Publisher:
         if overdue and self._last_confirm < overdue_since:
             connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
             return
+        self._returns.rest()
         for sequence in overdue:
+            self._returns.overdue(self._outstanding[sequence])
             self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s", blameless=True)
         if overdue:
             self._send_backlog()  # a window that waited for them is free

@@ -52,6 +52,8 @@ class Counters:
     """SIGHUP took a new configuration into force."""
     failed_reloads: int = 0
     """SIGHUP met a bad configuration and kept the old."""
+    returned: Counter[str] = field(default_factory=Counter)
+    """The broker returned a message, by how it was matched: ``one``, ``several``, ``late``, ``none``."""
     broker_auth: Counter[str] = field(default_factory=Counter)
     """The broker asked about a device: the kind of question and of answer, as ``topic deny``."""
     commands: Counter[str] = field(default_factory=Counter)

@@ -39,6 +39,7 @@ HELP = {
     "stalled_consumers": "Consumers given nothing though messages waited, and started again.",
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
+    "returned": "Messages that the broker returned, by how they were matched with what was published.",
     "broker_auth": "Questions that the broker asked about devices.",
     "commands": "Commands to devices, by what became of them.",
     "rejected": "Messages published to the rejected queue.",
@@ -55,6 +56,7 @@ HELP = {
 LABELS = {
     "scheduled": ("decision", "class"),
     "limited": ("limit", "class"),
+    "returned": ("match",),
     "broker_auth": ("question", "answer"),
     "commands": ("outcome",),
     "checker_answers": ("checker", "outcome"),

@@ -210,14 +210,6 @@ class RetryTests(PublisherTestCase):
         self.broker.ack(5, multiple=True)
         self.assertEqual([answer.said for answer in answers], ["delivered"] * 3)
 
-    def test_a_return_of_nothing_of_ours(self) -> None:
-        (one,) = self.publish(b"1")
-        published = self.broker.published[0]
-        published.body = b"other"
-        self.broker.send_back(published)
-        self.broker.ack(1)
-        self.assertEqual(one.said, "delivered")
-
     def test_the_unencodable_refuses_only_itself(self) -> None:
         (one,) = self.publish(b"1")
         (two,) = self.publish(b"2", exchange=b"e" * 256)
