@@ -25,6 +25,9 @@ from amqprouter.errors import ProtocolError, Unencodable
 FRAME_END = 0xCE
 FRAME_OVERHEAD = 8
 """Bytes of a frame around its payload; ``frame_max`` includes them (section 4.2.3)."""
+HEADER_ALLOWANCE = 65_536
+"""Bytes that a content header may have beyond ``frame_max``. RabbitMQ adds headers (a count of deliveries, a history of
+dead-lettering, what its interceptors write) to a message that filled its frame, and sends it all the same."""
 MIN_FRAME_MAX = 4096
 """The least frame-max that peers may negotiate (frame-min-size, section 1.2)."""
 
@@ -162,7 +165,7 @@ class FrameReader:
         self._missing = FRAME_OVERHEAD
         while end - position >= FRAME_OVERHEAD:
             kind, channel, size = frame_head(data, position)
-            if size > limit:
+            if size > limit and (kind != _HEADER or size > limit + HEADER_ALLOWANCE):
                 raise ProtocolError(
                     f"frame of {size + FRAME_OVERHEAD} bytes on channel {channel}; {self.frame_max} agreed"
                 )

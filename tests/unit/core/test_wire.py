@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.core import wire
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import (
+    HEADER_ALLOWANCE,
     HEARTBEAT_FRAME,
     MIN_FRAME_MAX,
     Confirm,
@@ -215,7 +216,8 @@ BREACHES = {
     "wrong frame end": DELIVER[:-1] + b"\xcd",
     "oversized method": method_frame(bytes(MIN_FRAME_MAX - 7)),
     "oversized, only announced": struct.pack(">BHI", 1, 1, 2**32 - 1) + b"\x00",
-    "oversized header": DELIVER + method_frame(struct.pack(">HHQ", 60, 0, 0) + bytes(MIN_FRAME_MAX), 2),
+    "oversized header": DELIVER + method_frame(bytes(MIN_FRAME_MAX + HEADER_ALLOWANCE - 7), 2),
+    "oversized body": DELIVER + CONTENT[0] + method_frame(bytes(MIN_FRAME_MAX - 7), 3),
     "not AMQP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
     "protocol header": b"AMQP\x00\x00\x09\x01",
     "unknown frame type": method_frame(b"", 4),
@@ -258,6 +260,17 @@ class BreachTests(SynchronousTestCase):
         events = read([b"".join(frames)])
         assert events is not None
         self.assertEqual(events[0][-1], largest)
+
+    def test_a_header_that_grew(self) -> None:
+        """RabbitMQ adds headers to a message that filled its frame, and sends what is too large."""
+        most = MIN_FRAME_MAX + HEADER_ALLOWANCE - 8
+        for size in (MIN_FRAME_MAX - 8, MIN_FRAME_MAX - 7, most):
+            for method in (DELIVER, RETURN):
+                properties = bytes(size - 12)
+                stream = method + method_frame(struct.pack(">HHQ", 60, 0, 1) + properties, 2) + method_frame(b"b", 3)
+                events = read([stream])
+                assert events is not None
+                self.assertEqual(events[0][-2:], (properties, b"b"))
 
     def test_a_huge_announced_body_takes_no_memory(self) -> None:
         reader = FrameReader()
