@@ -267,6 +267,7 @@ def build(
     replies = Replies(
         topology.names.replies,
         settings.topology.queue_type,
+        topology.names.dead_letter,
         {section: [reply_target(target) for target in answers] for section, answers in wired.answers.items()},
         quarantine,
         wall_clock,

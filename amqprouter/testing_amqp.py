@@ -95,6 +95,8 @@ class MemoryBroker:
         """Whether nothing is answered any more, as over a path that went dead."""
         self.held: list[bytes] | None = None
         """Set to a list, it takes what would be sent until `release`: answers that are still on their way."""
+        self.existing: dict[str, dict[str, Any]] = {}
+        """Queues with the arguments that they were declared with: declaring them with others is refused."""
         self.missing_exchanges: set[str] = set()
         self.missing_queues: set[str] = set()
         self.ready: dict[str, int] = {}
@@ -290,8 +292,11 @@ class MemoryBroker:
         self.send(channel, commands.Channel.CloseOk())
 
     def _queue_declare(self, channel: int, command: Any) -> None:
+        existing = self.existing.get(command.queue)
         if command.passive and command.queue in self.missing_queues:
             self.close_channel(channel, 404, f"NOT_FOUND - no queue '{command.queue}' in vhost '/'")
+        elif existing is not None and not command.passive and existing != command.arguments:
+            self.close_channel(channel, 406, _inequivalent(command.queue, existing, command.arguments))
         else:
             ours = [queue for _, queue in self.consumers.values()].count(command.queue)
             counts = self.ready.get(command.queue, 0), self.consumer_counts.get(command.queue, ours)
@@ -332,6 +337,17 @@ def rewritten(properties: bytes) -> bytes:
     if not entries:
         return properties
     return Properties(properties).spliced(0, entries, b"".join(entries[name] for name in sorted(entries)))
+
+
+def _inequivalent(queue: str, existing: dict[str, Any], received: dict[str, Any]) -> str:
+    """The text of RabbitMQ's refusal, which names the first argument that differs."""
+    name = next(name for name in {**received, **existing} if existing.get(name) != received.get(name))
+    new, old = (
+        f"the value '{arguments[name]}' of type 'longstr'" if name in arguments else "none"
+        for arguments in (received, existing)
+    )
+    what = f"inequivalent arg '{name}' for queue '{queue}' in vhost '/'"
+    return f"PRECONDITION_FAILED - {what}: received {new} but current is {old}"
 
 
 _DECLARE_OK = load_spec().classes.byname["queue"].methods.byname["declare-ok"]

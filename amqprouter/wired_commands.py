@@ -103,6 +103,7 @@ def wire_commands(
         wall_clock,
         f"{prefix}.commands",
         settings.topology.queue_type,
+        names.dead_letter,
         submit=desk.submit,
         outbox=outbox,
         quarantine=quarantine,
@@ -116,4 +117,4 @@ def wire_commands(
     def replies(topic: str) -> CommandReplies:
         return CommandReplies(clock, topic, desk.submit, ours.ttl)
 
-    return WiredCommands([queues.attach], [outbox.attach], [acl], replies, leaf)
+    return WiredCommands([queues.attach], [queues.declare, outbox.attach], [acl], replies, leaf)

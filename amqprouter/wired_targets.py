@@ -78,7 +78,9 @@ def wire_targets(
         return UUID(int=randomness.getrandbits(128), version=4)
 
     def work(target: Target, section: WorkQueueSettings) -> WorkTarget:
-        queues = DeclaredQueues(clock, section, settings.topology.queue_type, names.dead_letter)
+        queues = DeclaredQueues(
+            clock, section, settings.topology.queue_type, names.dead_letter, unlimited=target.kind == "queue"
+        )
         if section.declare:
             wired.queues.append(queues)
         encode: Encoder = passing_on(outgoing)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import Declarer
 from amqprouter.amqp.declared_queues import DeclaredQueues
 from amqprouter.amqp.publisher import NACKED, Publisher
 from amqprouter.core.command import QUEUE_PLACEHOLDER, Command, Fate, Outcome, event
@@ -74,9 +75,9 @@ class CommandOutbox:
         :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
         """
         if self._own_exchange:
-            channel = await connection.open_channel()
-            await channel.exchange_declare(exchange=self._exchange, exchange_type="topic", durable=True)
-            await channel.shut()
+            declarer = Declarer(connection, "delete it on the broker, or name another in [commands] exchange")
+            await declarer.exchange(self._exchange, "topic")
+            await declarer.shut()
         await self._publisher.attach(connection)
         await self._queues.attach(connection)
         self._connection = connection

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.command_outbox import CommandOutbox
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.core.command import AMQP_SENDER, SENDER, Command, Fate, Outcome
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
@@ -42,6 +43,7 @@ class CommandQueues:
     """Consumes both queues.
 
     :param name: of the exchange and the queue that services publish to; ``-expired`` behind it is the other's.
+    :param dead_letter: the exchange for a message that came back too often, because it ended whoever took it.
     :param random_id: makes the id of a command whose message has none.
     """
 
@@ -51,6 +53,7 @@ class CommandQueues:
         wall_clock: Callable[[], float],
         name: str,
         queue_type: str,
+        dead_letter: str,
         *,
         submit: Submit,
         outbox: CommandOutbox,
@@ -61,6 +64,8 @@ class CommandQueues:
         self._wall_clock = wall_clock
         self._name = name
         self._queue_type = queue_type
+        self._limit = dead_lettering(dead_letter) if queue_type == "quorum" else {}
+        self._older = OlderQueues()
         self._submit = submit
         self._outbox = outbox
         self._quarantine = quarantine
@@ -69,14 +74,17 @@ class CommandQueues:
     async def declare(self, connection: Connection) -> None:
         """Declare the exchange that the devices' queues dead-letter to, before any of them is declared.
 
+        :raises TopologyClash: one exists with other properties.
         :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
         """
-        channel = await connection.open_channel()
+        declarer, older = Declarer(connection, "delete it on the broker, or choose another [topology] prefix"), []
         for name, kind in ((self._name, "topic"), (f"{self._name}-expired", "fanout")):
-            await channel.exchange_declare(exchange=name, exchange_type=kind, durable=True)
-            await channel.queue_declare(queue=name, durable=True, arguments={"x-queue-type": self._queue_type})
-            await channel.queue_bind(queue=name, exchange=name, routing_key="#")
-        await channel.shut()
+            await declarer.exchange(name, kind)
+            found = await declarer.queue(name, {"x-queue-type": self._queue_type} | self._limit, new=self._limit)
+            older += [name] if found.is_older else []
+            await declarer.bind(name, name, "#")
+        await declarer.shut()
+        self._older.found(connection, older, self._name, self._limit)
 
     async def attach(self, connection: Connection) -> None:
         """Consume over this connection from now on.

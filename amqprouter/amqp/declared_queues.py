@@ -16,13 +16,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering
 from amqprouter.core.placeholders import Template
-from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
+from amqprouter.errors import AmqprouterError
 from amqprouter.settings import WorkQueueSettings
 
 RETRY = 5.0
 """Seconds before a declaration that failed is tried again: somebody has to mend a permission, or delete a queue."""
-_PRECONDITION_FAILED = 406
+_MANY = {"x-delivery-limit": MANY_RETURNS}
+_REMEDY = "delete it, or say declare = no to use it as it is"
 
 
 class DeclaredQueues:
@@ -30,16 +32,27 @@ class DeclaredQueues:
 
     :param default_type: ``quorum`` or ``classic``, for a section that says neither.
     :param dead_letter: the exchange for what expires or is rejected.
+    :param unlimited: whether a section without a delivery limit has none on RabbitMQ 4 either, whose own is 20. A queue
+        of an earlier release is used as it is. Not where others declare the queue as well, who would not know of it.
     """
 
     log = Logger()
 
-    def __init__(self, clock: Any, settings: WorkQueueSettings, default_type: str, dead_letter: str) -> None:
+    def __init__(
+        self, clock: Any, settings: WorkQueueSettings, default_type: str, dead_letter: str, *, unlimited: bool = False
+    ) -> None:
         self._clock = clock
         self._settings = settings
         name = Template(settings.queue or settings.name)
         self._fixed = name.text if name.constant else ""
         self._arguments = _arguments(settings, default_type, dead_letter, bool(self._fixed))
+        counts = "x-queue-type" in self._arguments and "x-delivery-limit" not in self._arguments
+        self._new = _MANY if counts and unlimited else {}
+        self._missing = {}  # what a policy should see to
+        if counts and not unlimited and not settings.dead_letter:
+            self._missing = dead_lettering(dead_letter)
+        self._pattern = name.pattern
+        self._older = OlderQueues()
         self._good_for = settings.idle / 2 if settings.idle and not self._fixed else float("inf")
         self._connection: Connection | None = None
         self._declared: dict[tuple[str, str], float] = {}  # queue and binding key → when
@@ -112,27 +125,16 @@ class DeclaredQueues:
             Deferred.fromCoroutine(self._try(key))
 
     async def _declare(self, connection: Connection, queue: str, routing_key: str) -> None:
-        settings = self._settings
-        channel = await connection.open_channel()
-        wanted = f"queue {queue!r} with {self._arguments}"
-        try:
-            if settings.exchange:
-                wanted = f"exchange {settings.exchange!r} as a durable {settings.exchange_type} exchange"
-                await channel.exchange_declare(
-                    exchange=settings.exchange, exchange_type=settings.exchange_type, durable=True
-                )
-                wanted = f"queue {queue!r} with {self._arguments}"
-            await channel.queue_declare(queue=queue, durable=True, arguments=self._arguments)
-            if settings.exchange:
-                await channel.queue_bind(queue=queue, exchange=settings.exchange, routing_key=routing_key)
-        except BrokerRefused as error:
-            if error.code == _PRECONDITION_FAILED:
-                raise TopologyClash(
-                    f"cannot declare {wanted}: it exists with other properties ({error.text}); delete it, or say "
-                    "declare = no to use it as it is"
-                ) from None
-            raise
-        await channel.shut()
+        settings, declarer = self._settings, Declarer(connection, _REMEDY)
+        if settings.exchange:
+            await declarer.exchange(settings.exchange, settings.exchange_type)
+        new = self._new if connection.server.at_least(4) else {}
+        found = await declarer.queue(queue, self._arguments | new, new=new)
+        if settings.exchange:
+            await declarer.bind(queue, settings.exchange, routing_key)
+        await declarer.shut()
+        missing = new if found.is_older else self._missing
+        self._older.found(connection, [queue], f"{settings.name}-returns", missing, self._pattern)
 
     def stop(self) -> None:
         """Try no more."""
@@ -159,7 +161,7 @@ def _arguments(settings: WorkQueueSettings, default_type: str, dead_letter: str,
     if settings.dead_letter:
         arguments["x-dead-letter-exchange"] = dead_letter
         if kind == "quorum":
-            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+            arguments |= AT_LEAST_ONCE
     if settings.idle and not fixed:
         arguments["x-expires"] = round(settings.idle * 1000)
     return arguments

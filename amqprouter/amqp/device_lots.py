@@ -23,6 +23,7 @@ from typing import Any
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import PRECONDITION_FAILED
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.lot_registry import ANNOUNCE_EVERY, LotRegistry
@@ -37,7 +38,6 @@ EXPIRES = 7 * 86400.0
 """Seconds after which a quorum lot that nobody consumes from is deleted: as long as the registry knows of it."""
 MADE_WITHIN = 2.0
 """Seconds in which another gateway that says it uses a lot has made it; then it is asked for once more."""
-_PRECONDITION_FAILED = 406
 
 
 @implementer(IDeviceLots)
@@ -217,7 +217,7 @@ class DeviceLots(Parking):
         try:
             await channel.queue_delete(queue=queue, if_unused=True, if_empty=True)
         except BrokerRefused as error:
-            if error.code != _PRECONDITION_FAILED:
+            if error.code != PRECONDITION_FAILED:
                 raise
             return
         await channel.shut()

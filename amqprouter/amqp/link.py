@@ -29,8 +29,9 @@ from zope.interface import implementer
 
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
+from amqprouter.amqp.declare import explained
 from amqprouter.core.counters import Counters
-from amqprouter.errors import AmqprouterError, BrokerUnavailable
+from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import BrokerSettings
 
@@ -210,7 +211,7 @@ async def _ready(address: Address, clock: Any, settings: BrokerSettings, purpose
         stopped = isinstance(error, CancelledError)
         connection.fail(BrokerUnavailable("stopping") if stopped else error)
         await connection.disconnected.wait()
-        told = error if stopped else address.explained(connection, connection.end or error)
+        told = error if stopped else address.explained(connection, _reason(connection, error))
         if told is error:
             raise
         raise told from error
@@ -218,6 +219,13 @@ async def _ready(address: Address, clock: Any, settings: BrokerSettings, purpose
         if timer.active():
             timer.cancel()
     return connection
+
+
+def _reason(connection: Connection, error: Exception) -> Exception:
+    """Why the connection was not ready: what ended it, unless the broker's refusal was put in better words since."""
+    if isinstance(error, (BrokerRefused, TopologyClash)):
+        return explained(error) if isinstance(error, BrokerRefused) else error
+    return connection.end or error
 
 
 async def _connected(address: Address, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:

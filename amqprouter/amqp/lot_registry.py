@@ -21,10 +21,11 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import Declarer
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.properties import encode_properties
 from amqprouter.core.wire import Delivery, encode_ack
-from amqprouter.errors import BrokerRefused, BrokerUnavailable
+from amqprouter.errors import BrokerUnavailable, TopologyClash
 
 MAX_AGE = 7 * 86400
 """Seconds that records are kept at least: a lot is found for so long after all gateways have gone."""
@@ -34,7 +35,6 @@ SEGMENT_BYTES = 1_000_000
 """Of the stream's files: retention removes whole ones, and everything is read at each start."""
 PREFETCH = 1000
 """Records under way, acknowledged as soon as they come."""
-_PRECONDITION_FAILED = 406
 
 
 class LotRegistry:
@@ -86,15 +86,13 @@ class LotRegistry:
             "x-max-age": f"{MAX_AGE}s",
             "x-stream-max-segment-size-bytes": SEGMENT_BYTES,
         }
-        channel = await connection.open_channel()
+        declarer = Declarer(connection, "it is used as it is")
         try:
-            await channel.queue_declare(queue=self._stream, durable=True, arguments=arguments)
-        except BrokerRefused as error:
-            if error.code != _PRECONDITION_FAILED:
-                raise
-            self.log.warn("Using {stream} as it is: {reason}", stream=self._stream, reason=error.text)
+            await declarer.queue(self._stream, arguments)
+        except TopologyClash as clash:
+            self.log.warn("Using {stream} as it is: {reason}", stream=self._stream, reason=str(clash))
             return
-        await channel.shut()
+        await declarer.shut()
 
     def _received(self, channel: Channel, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:

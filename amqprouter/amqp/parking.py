@@ -37,6 +37,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.plans import Plans
@@ -46,19 +47,15 @@ from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_nack
-from amqprouter.errors import AmqprouterError, BrokerRefused
+from amqprouter.errors import AmqprouterError, TopologyClash
 from amqprouter.interfaces import IReadiness
 
 LOOK_EVERY = 5.0
 """Seconds between two questions how much is in the lots: for so long another gateway's messages may go unnoticed."""
 REOPEN_DELAY = 0.5
 """Seconds before a channel that the broker closed is opened again."""
-MOST_RETURNS = 1_000_000
-"""Times that a message may come back to a quorum lot because whoever had it died: RabbitMQ 4 would drop it after 20,
-and a target may be down over many restarts of the gateway."""
 _LONGEST_NAME = 255
 """Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
-_PRECONDITION_FAILED = 406
 
 
 def lot_name(prefix: str, kind: str, name: str) -> str:
@@ -204,19 +201,17 @@ class Parking:
             "x-overflow": "reject-publish",
         }
         if self._queue_type == "quorum":
-            arguments["x-delivery-limit"] = MOST_RETURNS
+            arguments["x-delivery-limit"] = MANY_RETURNS  # a target may be down over many restarts of the gateway
         if lot.expires:
             arguments["x-expires"] = int(lot.expires * 1000)
-        channel = await connection.open_channel()
+        declarer = Declarer(connection, "it is used as it is")
         try:
-            answer = await channel.queue_declare(queue=lot.queue, durable=True, arguments=arguments)
-        except BrokerRefused as error:
-            if error.code != _PRECONDITION_FAILED:
-                raise
-            self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=error.text)
+            found = await declarer.queue(lot.queue, arguments)
+        except TopologyClash as clash:
+            self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=str(clash))
             return await self._look(connection, lot.queue)
-        await channel.shut()
-        return int(answer.message_count)
+        await declarer.shut()
+        return found.messages
 
     def open(self, lot: Lot) -> None:
         """Have this lot's queue declared; `Lot.opened` tells when it is."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import NOT_FOUND
 from amqprouter.errors import BrokerRefused
-
-_NOT_FOUND = 404
 
 
 async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
@@ -19,7 +18,7 @@ async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
     try:
         answer = await channel.queue_declare(queue=queue, passive=True)
     except BrokerRefused as error:
-        if error.code == _NOT_FOUND:
+        if error.code == NOT_FOUND:
             return None
         raise
     await channel.shut()

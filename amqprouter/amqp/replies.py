@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.reply import ReplyAddress
@@ -30,6 +31,7 @@ WORD = "reply"
 class Replies:
     """Consumes the queue of answers.
 
+    :param dead_letter: the exchange for an answer that came back too often, because it ended whoever took it.
     :param targets: by section (``queue images``), where its answers go.
     """
 
@@ -37,12 +39,15 @@ class Replies:
         self,
         queue: str,
         queue_type: str,
+        dead_letter: str,
         targets: Mapping[str, Sequence[ITarget]],
         quarantine: Quarantine,
         wall_clock: Callable[[], float],
     ) -> None:
         self._queue = queue
         self._queue_type = queue_type
+        self._limit = dead_lettering(dead_letter) if queue_type == "quorum" else {}
+        self._older = OlderQueues()
         self._targets = dict(targets)
         self._quarantine = quarantine
         self._wall_clock = wall_clock
@@ -50,6 +55,7 @@ class Replies:
     async def attach(self, connection: Connection) -> None:
         """Declare the queue and consume from it over this connection from now on.
 
+        :raises TopologyClash: the queue exists with other properties.
         :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
         """
         channel = await connection.open_channel()
@@ -62,7 +68,11 @@ class Replies:
         channel.on_deliveries = lambda deliveries: self._received(channel, ledger, deliveries)
         channel.on_closed = ended
         channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
-        await channel.queue_declare(queue=self._queue, durable=True, arguments={"x-queue-type": self._queue_type})
+        declarer = Declarer(connection, "delete it on the broker, or choose another [topology] prefix")
+        found = await declarer.queue(self._queue, {"x-queue-type": self._queue_type} | self._limit, new=self._limit)
+        await declarer.shut()
+        if found.is_older:
+            self._older.found(connection, [self._queue], self._queue, self._limit)
         await channel.basic_qos(prefetch_count=PREFETCH)
         await channel.basic_consume(queue=self._queue, consumer_tag=f"amqprouter:{self._queue}")
 

@@ -17,8 +17,8 @@ device id alone, hence a second exchange, to which devices publish with their id
 ``type`` property.
 
 These queues, where they are quorum queues, count how often a message came back because whoever had it died, and give
-it up after `DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes the daemon does not do
-so for ever.
+it up after `amqprouter.amqp.declare.DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes
+the daemon does not do so for ever.
 Declaring is idempotent; what exists with other properties is reported, never changed.
 """
 
@@ -27,19 +27,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.errors import BrokerRefused, TopologyClash
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, dead_lettering
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 
-_PRECONDITION_FAILED = 406
-_COMMAND_INVALID = 503
-DELIVERY_LIMIT = 20
-"""Returns to a quorum queue that a message may have. Each connection lost, for whatever reason, is one for all messages
-under way; so it must not be small. It is the default of RabbitMQ 4; before, there was no limit."""
-QUARANTINE_DELIVERY_LIMIT = 1_000_000
-"""The same for the queues that people look into, who take messages and return them: without a limit of their own,
-RabbitMQ 4 would drop what was looked at 20 times."""
+_REMEDY = "delete it on the broker, or choose other names in [topology]"
 _SEGMENT_BYTES = 50_000_000
 """Bytes of a stream's segment file. Retention drops whole segments: RabbitMQ's 500 MB would round it up too far."""
 
@@ -95,46 +87,38 @@ class Topology:
         :raises TopologyClash: something exists with other properties.
         :raises BrokerRefused: the broker does not let us (403: grant configure, write and read on these names).
         """
-        names, channel = self.names, await connection.open_channel()
+        names, declarer = self.names, Declarer(connection, _REMEDY)
         durable: dict[str, Any] = {"x-queue-type": self._queue_type}
         work: dict[str, Any] = durable | {"x-single-active-consumer": True}
         if self._queue_type == "quorum":
-            work |= {
-                "x-delivery-limit": DELIVERY_LIMIT,
-                "x-dead-letter-exchange": names.dead_letter,
-                # Kept until the dead-letter queue has it. The broker insists on the overflow policy with it; it is also
-                # the one that loses nothing, should an operator's policy limit the length.
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            }
-            durable |= {"x-delivery-limit": QUARANTINE_DELIVERY_LIMIT}
-        await self._exchange(channel, names.unrouted, "fanout")
-        await self._queue(channel, names.unrouted, durable, names.unrouted)
-        await self._exchange(channel, names.devices, "topic", {"alternate-exchange": names.unrouted})
-        await self._queue(channel, names.ingress, work)
+            work |= dead_lettering(names.dead_letter)
+            durable |= {"x-delivery-limit": MANY_RETURNS}
+        await declarer.exchange(names.unrouted, "fanout")
+        await _queue(declarer, names.unrouted, durable, names.unrouted)
+        await declarer.exchange(names.devices, "topic", {"alternate-exchange": names.unrouted})
+        await declarer.queue(names.ingress, work)
         for exchange in (names.devices, *self._exchanges):
             for pattern in self._bind:
-                await channel.queue_bind(queue=names.ingress, exchange=exchange, routing_key=pattern)
-        await self._exchange(channel, names.by_id, "x-consistent-hash")
+                await declarer.bind(names.ingress, exchange, pattern)
+        await declarer.exchange(names.by_id, "x-consistent-hash")
         for shard in names.shards:
             # The key of such a binding is the queue's weight on the hash ring.
-            await self._queue(channel, shard, work, names.by_id, key="1")
-        await self._exchange(channel, names.rejected, "fanout")
-        await self._queue(channel, names.rejected, durable, names.rejected)
-        await self._exchange(channel, names.dead_letter, "fanout")
-        await self._queue(channel, names.dead_letters, durable, names.dead_letter)
-        await self._exchange(channel, names.replay, "fanout")
-        await self._queue(channel, names.replay, work, names.replay)
-        await channel.shut()
+            await _queue(declarer, shard, work, names.by_id, key="1")
+        await declarer.exchange(names.rejected, "fanout")
+        await _queue(declarer, names.rejected, durable, names.rejected)
+        await declarer.exchange(names.dead_letter, "fanout")
+        await _queue(declarer, names.dead_letters, durable, names.dead_letter)
+        await declarer.exchange(names.replay, "fanout")
+        await _queue(declarer, names.replay, work, names.replay)
+        await declarer.shut()
 
     async def declare_events(self, connection: Connection) -> None:
         """Declare the event stream. It is apart from the rest so that trouble with it leaves the rest working.
 
         :raises TopologyClash: :raises BrokerRefused: as `declare`.
         """
-        channel = await connection.open_channel()
-        await self._queue(
-            channel,
+        declarer = Declarer(connection, _REMEDY)
+        await declarer.queue(
             self.names.events,
             {
                 "x-queue-type": "stream",
@@ -143,35 +127,9 @@ class Topology:
                 "x-stream-max-segment-size-bytes": min(_SEGMENT_BYTES, self._events.max_bytes),
             },
         )
-        await channel.shut()
-
-    async def _exchange(self, channel: Channel, name: str, kind: str, arguments: dict[str, Any] | None = None) -> None:
-        what = f"exchange {name!r} as a durable {kind} exchange" + (f" with {arguments}" if arguments else "")
-        try:
-            await channel.exchange_declare(exchange=name, exchange_type=kind, durable=True, arguments=arguments or {})
-        except BrokerRefused as error:
-            if error.code == _COMMAND_INVALID and kind == "x-consistent-hash":
-                raise BrokerRefused(
-                    error.code, f"{error.text}; run: rabbitmq-plugins enable rabbitmq_consistent_hash_exchange"
-                ) from None
-            raise _explained(error, what) from None
-
-    async def _queue(
-        self, channel: Channel, name: str, arguments: dict[str, Any], exchange: str = "", key: str = ""
-    ) -> None:
-        try:
-            await channel.queue_declare(queue=name, durable=True, arguments=arguments)
-        except BrokerRefused as error:
-            raise _explained(error, f"queue {name!r} as a durable queue with {arguments}") from None
-        if exchange:
-            await channel.queue_bind(queue=name, exchange=exchange, routing_key=key)
+        await declarer.shut()
 
 
-def _explained(error: BrokerRefused, wanted: str) -> Exception:
-    """A failed declaration, in words that name what was wanted and what the broker has."""
-    if error.code != _PRECONDITION_FAILED:
-        return error
-    return TopologyClash(
-        f"cannot declare {wanted}: it exists with other properties ({error.text}); "
-        "delete it on the broker, or choose other names in [topology]"
-    )
+async def _queue(declarer: Declarer, name: str, arguments: dict[str, Any], exchange: str, key: str = "") -> None:
+    await declarer.queue(name, arguments)
+    await declarer.bind(name, exchange, key)

@@ -137,6 +137,12 @@ class Template:
         """Whether there is no placeholder in it."""
         return all(field is None for _, field in self._parts)
 
+    @property
+    def pattern(self) -> str:
+        """A regular expression that every text which this makes matches."""
+        parts = (re.escape(literal) + ("" if field is None else ".*") for literal, field in self._parts)
+        return f"^{''.join(parts)}$"
+
     def render(self, message: Message) -> str:
         """The text for this message.
 

@@ -3,20 +3,26 @@
 RabbitMQ lets messages of one queue expire in order only, so that one with a long delay would hold up those behind it:
 hence a queue for each delay (https://www.rabbitmq.com/docs/ttl#per-message-ttl-caveats), whose messages fall back into
 the work queue when their time is over.
+
+A job that ends its worker, the whole program, comes back to the work queue when the connection is gone; where that is
+a quorum queue, the broker puts it into the failed jobs after so many returns. That queue has a limit too, for people
+look into it, and RabbitMQ 4 would drop what they gave back 20 times.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering
+from amqprouter.amqp.queue_look import look_at
 from amqprouter.errors import BrokerRefused, TopologyClash
 
 DELAYS = (1, 5, 30, 120, 600)
 """Seconds before the second, third… try. A service that restarts is back within the first two, one that somebody has to
 mend within the last ones; later tries wait as long as the last."""
-_PRECONDITION_FAILED = 406
+_REMEDY = "delete it, or choose other delays or another queue type"
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class WorkQueues:
     work: str
     queue_type: str = "quorum"
     delays: tuple[int, ...] = DELAYS
+    older: OlderQueues = field(default_factory=OlderQueues, repr=False, compare=False)
 
     @property
     def failed(self) -> str:
@@ -43,43 +50,34 @@ class WorkQueues:
 
         :raises TopologyClash: one exists with other properties. :raises BrokerRefused: we may not.
         """
-        durable = {"x-queue-type": self.queue_type}
-        if not await self._exists(connection):
-            await self._declare(connection, self.work, durable)
-        await self._declare(connection, self.failed, durable)
+        declarer, older = Declarer(connection, _REMEDY), []
+        kind = {"x-queue-type": self.queue_type}
+        limit, many = {}, {}
+        if self.queue_type == "quorum":
+            # A job that ends its worker, again and again, is one that failed.
+            limit, many = dead_lettering("", self.failed), {"x-delivery-limit": MANY_RETURNS}
+        if (await declarer.queue(self.failed, kind | many, new=many)).is_older:
+            older.append(self.failed)
+        self.older.found(connection, older, self.failed, many)
+        if await look_at(connection, self.work) is None:
+            await declarer.queue(self.work, kind | limit)
+        elif connection.server.at_least(4) and await self._is_older(declarer, kind, limit):
+            self.older.found(connection, [self.work], self.work, limit)
         for delay in self.delays:
-            arguments: dict[str, Any] = durable | {
+            # What comes back to these too often falls into the work queue before its time: they need no limit.
+            arguments: dict[str, Any] = kind | {
                 "x-message-ttl": delay * 1000,
                 "x-dead-letter-exchange": "",
                 "x-dead-letter-routing-key": self.work,
             }
-            if (
-                self.queue_type == "quorum"
-            ):  # kept until the work queue has it; the broker insists on the overflow policy
-                arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-            await self._declare(connection, self._retry(delay), arguments)
+            if self.queue_type == "quorum":
+                arguments |= AT_LEAST_ONCE  # kept until the work queue has it
+            await declarer.queue(self._retry(delay), arguments)
+        await declarer.shut()
 
-    async def _exists(self, connection: Connection) -> bool:
-        channel = await connection.open_channel()
+    async def _is_older(self, declarer: Declarer, kind: dict[str, Any], limit: dict[str, Any]) -> bool:
+        """Whether the work queue, which exists, is one that an earlier release of ours declared."""
         try:
-            await channel.queue_declare(queue=self.work, passive=True)
-        except BrokerRefused as error:
-            if error.code == 404:
-                return False
-            raise
-        await channel.shut()
-        return True
-
-    @staticmethod
-    async def _declare(connection: Connection, name: str, arguments: dict[str, Any]) -> None:
-        channel = await connection.open_channel()
-        try:
-            await channel.queue_declare(queue=name, durable=True, arguments=arguments)
-        except BrokerRefused as error:
-            if error.code == _PRECONDITION_FAILED:
-                raise TopologyClash(
-                    f"queue {name!r} exists with other properties than {arguments}: delete it, or choose other delays "
-                    f"or another queue type ({error.text})"
-                ) from None
-            raise
-        await channel.shut()
+            return (await declarer.queue(self.work, kind | limit, new=limit)).is_older
+        except (TopologyClash, BrokerRefused):
+            return False  # somebody else's, who knows better; or we may only use it

@@ -14,12 +14,13 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import DELIVERY_LIMIT
 from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink, connect_once
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.targets import EventsTarget
-from amqprouter.amqp.topology import DELIVERY_LIMIT, Topology
+from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.message import Message

@@ -209,6 +209,7 @@ class QueueTests(CommandTestCase):
             lambda: 7.0,
             "own.commands",
             "classic",
+            "own.dead-letter",
             submit=self.submit,
             outbox=self.out,
             quarantine=self.quarantine,

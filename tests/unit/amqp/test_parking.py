@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amqprouter.amqp.parking import LOOK_EVERY, MOST_RETURNS, REOPEN_DELAY, Parking, lot_name
+from amqprouter.amqp.declare import MANY_RETURNS
+from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, Parking, lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.properties import Properties, encode_properties
@@ -89,7 +90,7 @@ class ParkingTests(BrokerTestCase, LotContract):
                 "x-single-active-consumer": True,
                 "x-max-length": 7,
                 "x-overflow": "reject-publish",
-                "x-delivery-limit": MOST_RETURNS,
+                "x-delivery-limit": MANY_RETURNS,
             },
         )
         (qos,) = self.broker.sent("Basic.Qos")
