@@ -29,15 +29,10 @@ from amqprouter.core.story import (
     ROUTING_KEY,
     identity_text,
 )
+from amqprouter.core.travel import TRAVEL_HEADERS
 
 _DROPPED_PROPERTIES = flag_mask("priority", "reply_to", "expiration", "user_id", "cluster_id")
-_BROKER_HEADERS = (
-    *("CC", "BCC"),
-    *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
-    *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason", "x-delivery-count"),
-    *("x-received-from", "x-shovelled"),
-    "x-delay",
-)
+_BROKER_HEADERS = (*TRAVEL_HEADERS, "x-received-from", "x-shovelled", "x-delay")
 """What copies a message, tells how it travelled, or how often; where it was federated or shovelled from (a message that
 says it went far enough goes no further); and what holds it back in an exchange of the plugin for delayed messages."""
 _MAX_REASON = 1024

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from amqprouter.core.device_id import valid_device_id
 from amqprouter.core.message import Message
+from amqprouter.core.travel import own_header_count
 
 MAX_ROUTING_KEY = 255
 """Bytes: a routing key is a short string (AMQP 0-9-1, section 4.2.5.3). A topic from the `type` property can exceed it
@@ -42,7 +43,8 @@ class Admission:
             return "topic-too-long"
         if len(message.body) > self._max_body_bytes:
             return "body-too-large"
-        if message.properties.header_count() > self._max_headers:
+        most = self._max_headers  # a redelivery brings some of the broker's besides
+        if message.properties.header_count() > most and own_header_count(message.properties) > most:
             return "too-many-headers"
         tolerance = self._clock_tolerance
         if tolerance and message.verdict is None:  # what was proven once is late because it was kept, not by its clock

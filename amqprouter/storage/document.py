@@ -27,18 +27,13 @@ from bson.raw_bson import RawBSONDocument
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
+from amqprouter.core.travel import TRAVEL_HEADERS
 from amqprouter.errors import Unstorable
 from amqprouter.storage import json_body
 from amqprouter.storage.keys import escaped
 
 MAX_BYTES = 16 * 1024 * 1024
 """Of one document: MongoDB's own bound (manual, "MongoDB Limits and Thresholds": BSON document size)."""
-
-BROKER_HEADERS = frozenset({
-    "CC", "BCC", "x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
-    "x-last-death-exchange", "x-last-death-queue", "x-last-death-reason", "x-delivery-count",
-})  # fmt: skip
-"""Headers that say how a message travelled rather than what the device sent; they differ between redeliveries."""
 
 ENCODING_ERRORS = (BSONError, OverflowError, UnicodeEncodeError, RecursionError, TypeError)
 """What `bson.encode` raises for what it cannot hold."""
@@ -59,13 +54,13 @@ def promises_json(content_type: str) -> bool:
 class DocumentMaker:
     """Makes documents out of messages.
 
-    `hidden_headers` are left out of the documents besides `BROKER_HEADERS`: above all the one that carries a device's
+    `hidden_headers` are left out of the documents besides `TRAVEL_HEADERS`: above all the one that carries a device's
     secret. `randomness` gives ids to messages that have none.
     """
 
     def __init__(self, randomness: random.Random, hidden_headers: Collection[str] = ()) -> None:
         self._random_bits: Callable[[int], int] = randomness.getrandbits
-        self._hidden = BROKER_HEADERS | set(hidden_headers)
+        self._hidden = TRAVEL_HEADERS | set(hidden_headers)
 
     def document(self, message: Message) -> RawBSONDocument:
         """The document that stands for the message; a fresh ``_id`` at each call when it has no message id.

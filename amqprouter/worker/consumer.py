@@ -35,6 +35,7 @@ from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties, flag_mask
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.story import DEVICE, REASON
+from amqprouter.core.travel import ENCODED_TRAVEL_HEADERS
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import AmqprouterError, BrokerUnavailable
 from amqprouter.settings import BrokerSettings
@@ -44,7 +45,7 @@ from amqprouter.worker.queues import WorkQueues
 
 ATTEMPT = "x-amqprouter-attempt"
 """Header: how often a job has been tried."""
-_OURS = frozenset(name.encode() for name in (ATTEMPT, REASON, "x-death", "x-delivery-count"))
+_OURS = ENCODED_TRAVEL_HEADERS | {ATTEMPT.encode(), REASON.encode()}
 _EXPIRATION = flag_mask("expiration")  # the retry queue's own is what counts there
 
 

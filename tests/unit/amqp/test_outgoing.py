@@ -29,6 +29,8 @@ FORGED: dict[str, Any] = {
     "x-last-death-reason": "expired",
     "x-last-death-exchange": "e",
     "x-delivery-count": 9,
+    "x-acquired-count": 9,
+    "x-routed-by": "rabbit@b",
     "x-received-from": [{"hops": 99}],
     "x-shovelled": [{"shovelled-by": "x"}],
     "x-delay": 2_000_000_000,

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.core import field_table
 from amqprouter.core.admission import Admission
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
@@ -39,6 +40,19 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(self.refusal(body=bytes(100)), "")
         self.assertEqual(self.refusal(headers={f"h{n}": n for n in range(65)}), "too-many-headers")
         self.assertEqual(self.refusal(headers={f"h{n}": n for n in range(64)}), "")
+
+    def test_what_a_redelivery_brings_is_not_counted(self) -> None:
+        """Else a message with as many headers as allowed would be refused for having been delivered before."""
+        full: dict[str, Any] = {f"h{n}": n for n in range(64)}
+        again = full | {"x-delivery-count": 1, "x-acquired-count": 2, "x-death": []}
+        self.assertEqual(self.refusal(headers=again), "")
+        self.assertEqual(self.refusal(headers=again | {"h": 1}), "too-many-headers")
+
+    def test_a_header_that_is_repeated(self) -> None:
+        entries = field_table.encode_entry("CC", "x") * 66
+        raw = Properties(b"\x20\x00" + len(entries).to_bytes(4, "big") + entries)
+        admission = Admission(100, 64, 0)
+        self.assertEqual(admission.refusal(Message("dev1", "up", b"", raw)), "too-many-headers")
 
     def test_timestamps(self) -> None:
         """Any will do, unless there is a bound: many devices have no clock, or one that counts milliseconds."""

@@ -150,6 +150,7 @@ class FieldTests(DocumentTestCase):
 
     def test_what_brokers_add_is_left_out(self) -> None:
         headers: dict[str, Any] = {"x-death": [{"count": 1}], "x-delivery-count": 3, "CC": ["a"], "BCC": ["b"]}
+        headers |= {"x-acquired-count": 3, "x-routed-by": "rabbit@b", "x-last-death-queue": "q"}
         self.assertNotIn("headers", self.document(message(headers=headers)))
 
     def test_malformed_properties(self) -> None:
