@@ -74,6 +74,8 @@ class IngressSettings:
     """Existing topic exchanges, such as MQTT's ``amq.topic``, that `bind` binds the ingress queue to as well."""
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
+    queue_type: str = ""
+    """``quorum`` or ``classic``, of the queues that devices' messages come through; empty: as in ``[topology]``."""
     consumer_timeout: float = 1800.0
     """The broker's consumer timeout, in seconds: well before it, what is unacknowledged is parked; 0: it has none."""
     watchdog: float = 30.0

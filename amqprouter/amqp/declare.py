@@ -151,17 +151,20 @@ class Declarer:
             what = f"exchange {name!r} as a durable {kind} exchange" + (f" with {arguments}" if arguments else "")
             raise refused(error, what, self._remedy) from None
 
-    async def queue(self, name: str, arguments: Mapping[str, Any], *, new: Collection[str] = ()) -> Found:
+    async def queue(
+        self, name: str, arguments: Mapping[str, Any], *, new: Collection[str] = (), remedy: str = ""
+    ) -> Found:
         """Declare a durable queue.
 
         :param new: the names of arguments that earlier releases did not declare.
+        :param remedy: where another one than for everything else is needed.
         :raises TopologyClash: it exists with other properties. :raises BrokerRefused: the broker does not let us.
         """
         channel = await self._open()
         try:
             answer = await channel.queue_declare(queue=name, durable=True, arguments=dict(arguments))
         except BrokerRefused as error:
-            told = refused(error, f"queue {name!r} as a durable queue with {arguments}", self._remedy)
+            told = refused(error, f"queue {name!r} as a durable queue with {arguments}", remedy or self._remedy)
             if not _lacks(error, new):
                 raise told from None
         else:

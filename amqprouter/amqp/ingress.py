@@ -34,6 +34,7 @@ from zope.interface import implementer
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.incarnation import Incarnation
 from amqprouter.amqp.plans import Plans
+from amqprouter.amqp.priority_watch import PriorityWatch
 from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.amqp.topology import Topology
@@ -92,6 +93,7 @@ class Ingress:
         self._receive = receive
         self._patience, self._watchdog = watchdog, Watchdog(watchdog)
         self._counters = counters or Counters()
+        self._priorities, self._by_priority = PriorityWatch(topology.ingress_type, self._counters), False
         self._connection: Connection | None = None
         self._current: Incarnation | None = None
         self._returns = ReturnWatch(self._explicit_queues)
@@ -138,6 +140,7 @@ class Ingress:
         if self._stopping:
             return
         self._connection = connection
+        self._by_priority = self._priorities.matters(connection.server)
         async with self._turn:
             await self._open(connection)
 
@@ -202,6 +205,8 @@ class Ingress:
         if self._leaving:
             return
         incarnation.received(deliveries)
+        if self._by_priority:
+            self._priorities.look(deliveries, incarnation.channel.client.server)
         if incarnation.goal:
             self._plans.later(SURVIVED, self._survived, incarnation)
         self._receive(deliveries, incarnation.ledger)

@@ -32,6 +32,10 @@ from amqprouter.amqp.declare import MANY_RETURNS, Declarer, dead_lettering
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 
 _REMEDY = "delete it on the broker, or choose other names in [topology]"
+_INGRESS_REMEDY = (
+    "take [ingress] queue_type back, or delete the queue once it is empty (docs/fairness.rst, 'Priorities of "
+    "messages'), or choose other names in [topology]"
+)
 _SEGMENT_BYTES = 50_000_000
 """Bytes of a stream's segment file. Retention drops whole segments: RabbitMQ's 500 MB would round it up too far."""
 
@@ -76,6 +80,8 @@ class Topology:
 
     def __init__(self, topology: TopologySettings, ingress: IngressSettings, events: EventsSettings) -> None:
         self.names = Names.of(topology, ingress)
+        self.ingress_type = ingress.queue_type or topology.queue_type
+        """Of the queues that devices' messages come through: ingress, shards and replay."""
         self._queue_type = topology.queue_type
         self._bind = ingress.bind
         self._exchanges = ingress.exchanges
@@ -89,27 +95,28 @@ class Topology:
         """
         names, declarer = self.names, Declarer(connection, _REMEDY)
         durable: dict[str, Any] = {"x-queue-type": self._queue_type}
-        work: dict[str, Any] = durable | {"x-single-active-consumer": True}
-        if self._queue_type == "quorum":
+        work: dict[str, Any] = {"x-queue-type": self.ingress_type, "x-single-active-consumer": True}
+        if self.ingress_type == "quorum":
             work |= dead_lettering(names.dead_letter)
+        if self._queue_type == "quorum":
             durable |= {"x-delivery-limit": MANY_RETURNS}
         await declarer.exchange(names.unrouted, "fanout")
         await _queue(declarer, names.unrouted, durable, names.unrouted)
         await declarer.exchange(names.devices, "topic", {"alternate-exchange": names.unrouted})
-        await declarer.queue(names.ingress, work)
+        await declarer.queue(names.ingress, work, remedy=_INGRESS_REMEDY)
         for exchange in (names.devices, *self._exchanges):
             for pattern in self._bind:
                 await declarer.bind(names.ingress, exchange, pattern)
         await declarer.exchange(names.by_id, "x-consistent-hash")
         for shard in names.shards:
             # The key of such a binding is the queue's weight on the hash ring.
-            await _queue(declarer, shard, work, names.by_id, key="1")
+            await _queue(declarer, shard, work, names.by_id, key="1", remedy=_INGRESS_REMEDY)
         await declarer.exchange(names.rejected, "fanout")
         await _queue(declarer, names.rejected, durable, names.rejected)
         await declarer.exchange(names.dead_letter, "fanout")
         await _queue(declarer, names.dead_letters, durable, names.dead_letter)
         await declarer.exchange(names.replay, "fanout")
-        await _queue(declarer, names.replay, work, names.replay)
+        await _queue(declarer, names.replay, work, names.replay, remedy=_INGRESS_REMEDY)
         await declarer.shut()
 
     async def declare_events(self, connection: Connection) -> None:
@@ -130,6 +137,8 @@ class Topology:
         await declarer.shut()
 
 
-async def _queue(declarer: Declarer, name: str, arguments: dict[str, Any], exchange: str, key: str = "") -> None:
-    await declarer.queue(name, arguments)
+async def _queue(
+    declarer: Declarer, name: str, arguments: dict[str, Any], exchange: str, key: str = "", remedy: str = _REMEDY
+) -> None:
+    await declarer.queue(name, arguments, remedy=remedy)
     await declarer.bind(name, exchange, key)

@@ -124,6 +124,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "bind": ListOf(TOPIC_PATTERN),
         "exchanges": ListOf(NAME),
         "queues": ListOf(NAME),
+        "queue_type": OrEmpty(Choice(("quorum", "classic")), "that of [topology]"),
         "consumer_timeout": Duration(0),
         "watchdog": Duration(0, most=3600),
     },

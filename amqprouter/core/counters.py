@@ -14,6 +14,8 @@ class Counters:
     """A delivery came in from an ingress queue."""
     redelivered: int = 0
     """...and the broker marked it as delivered before."""
+    with_priority: int = 0
+    """A message came with a priority, out of a queue that hands messages out by it."""
     authenticated: int = 0
     """A message's device proved who it is."""
     throttled: int = 0

@@ -20,6 +20,7 @@ PREFIX = "amqprouter_"
 HELP = {
     "received": "Deliveries from the ingress queues.",
     "redelivered": "Deliveries that the broker had made before.",
+    "with_priority": "Messages with a priority, from queues that hand them out by it.",
     "authenticated": "Messages whose device proved who it is.",
     "throttled": "Messages that had to wait for a limit.",
     "dropped": "Messages over a limit, of a class that drops them.",

@@ -101,6 +101,22 @@ class TopologyTests(BrokerTestCase):
         work = {"x-queue-type": "classic", "x-single-active-consumer": True}
         self.assertEqual(self.queues()["amqprouter.shard.0"], work)
 
+    def test_ingress_of_another_type(self) -> None:
+        """What devices' messages come through may be of one type, and all else of the other."""
+        declared = Topology(TopologySettings(), IngressSettings(shards=1, queue_type="classic"), EventsSettings())
+        self.declare(declared)
+        queues = self.queues()
+        for name in ("ingress", "shard.0", "replay"):
+            work = {"x-queue-type": "classic", "x-single-active-consumer": True}
+            self.assertEqual(queues[f"amqprouter.{name}"], work)
+        for name in ("unrouted", "rejected", "dead-letters"):
+            self.assertEqual(queues[f"amqprouter.{name}"]["x-queue-type"], "quorum")
+        for name in ("ingress", "shard.0", "replay"):
+            self.broker.existing = {f"amqprouter.{name}": {"x-queue-type": "quorum"}}
+            error = str(self.failed(declared.declare(self.connection), TopologyClash))
+            for words in (f"queue 'amqprouter.{name}'", "'quorum'", "take [ingress] queue_type back"):
+                self.assertIn(words, error)
+
     def test_further_exchanges_are_bound_but_not_declared(self) -> None:
         self.declare(topology(exchanges=("amq.topic",)))
         bound = {(one.exchange, one.routing_key) for one in self.broker.sent("Queue.Bind") if "ingress" in one.queue}
