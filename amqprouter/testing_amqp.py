@@ -105,6 +105,9 @@ class MemoryBroker:
         """By queue: the consumers that it has, if not ours."""
         self.refusals: dict[str, tuple[int, str]] = {}
         """By pamqp name, such as ``Queue.Declare``: the channel.close that answers such a method."""
+        self.refused_arguments: dict[str, tuple[int, str]] = {}
+        """By queue: the channel.close that answers a consumer with ``x-consumer-timeout``, but for a number where the
+        text says that a number is expected."""
         self.received: list[tuple[int, Any]] = []
         """Methods of all connections, but for publishes, with their channels."""
         self.published: list[Published] = []
@@ -202,6 +205,11 @@ class MemoryBroker:
         tag = next(tag for tag, (_, consumed) in self.consumers.items() if consumed == queue)
         channel, _ = self.consumers.pop(tag)
         self.send(channel, commands.Basic.Cancel(tag, True))
+
+    def time_out(self, queue: str) -> None:
+        """The consumer timeout of this queue's consumer is over, as in RabbitMQ 4.3: its tag stays taken."""
+        tag = next(tag for tag, (_, consumed) in self.consumers.items() if consumed == queue)
+        self.send(self.consumers[tag][0], commands.Basic.Cancel(tag, True))
 
     def hang_up(self, reason: Exception) -> None:
         """The socket closes; the client learns of it in the next turn."""
@@ -308,6 +316,10 @@ class MemoryBroker:
     def _basic_consume(self, channel: int, command: Any) -> None:
         if command.consumer_tag in self.consumers:  # RabbitMQ ends the connection
             self.close(530, f"NOT_ALLOWED - attempt to reuse consumer tag '{command.consumer_tag}'")
+            return
+        asked, refusal = command.arguments.get("x-consumer-timeout"), self.refused_arguments.get(command.queue)
+        if refusal and asked is not None and not (isinstance(asked, int) and "expected integer" in refusal[1]):
+            self.close_channel(channel, *refusal)
             return
         self.consumers[command.consumer_tag] = channel, command.queue
         self.send(channel, commands.Basic.ConsumeOk(command.consumer_tag))

@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.command_outbox import CommandOutbox
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.core.command import AMQP_SENDER, SENDER, Command, Fate, Outcome
 from amqprouter.core.message import Message
@@ -66,6 +67,7 @@ class CommandQueues:
         self._queue_type = queue_type
         self._limit = dead_lettering(dead_letter) if queue_type == "quorum" else {}
         self._older = OlderQueues()
+        self._timeout = ConsumerTimeout(0, queue_type)  # what cannot be sent is tried for as long as it takes
         self._submit = submit
         self._outbox = outbox
         self._quarantine = quarantine
@@ -114,7 +116,7 @@ class CommandQueues:
         channel.on_closed = ended
         channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await channel.basic_consume(queue=queue, consumer_tag=f"amqprouter:{queue}")
+        await self._timeout.consume(channel, queue, f"amqprouter:{queue}")
 
     # Commands of services.
 

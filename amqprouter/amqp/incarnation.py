@@ -6,9 +6,12 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout, keeps_channels
+from amqprouter.amqp.orphans import WITHIN, Orphans
+from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.settlement import AckLedger
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.core.wire import Delivery, encode_ack, encode_nack
 
 BATCH = 8
 """Deliveries in one read that are a flow: below, none waits for others."""
@@ -19,7 +22,13 @@ class Incarnation:
     `returns` told of what comes again."""
 
     def __init__(
-        self, channel: Channel, prefetch: int, acknowledged: Callable[[Incarnation], None], returns: ReturnWatch
+        self,
+        channel: Channel,
+        prefetch: int,
+        acknowledged: Callable[[Incarnation], None],
+        returns: ReturnWatch,
+        timeout: ConsumerTimeout,
+        plans: Plans,
     ) -> None:
         self.channel = channel
         self.prefetch = prefetch
@@ -34,6 +43,12 @@ class Incarnation:
         self._latest: dict[bytes, int] = {}  # by consumer tag: the latest delivery tag
         self._acknowledged = acknowledged
         self._returns = returns
+        self._timeout = timeout
+        self._plans = plans
+        self._ended: set[str] = set()  # tags that the broker keeps taken
+        self._orphans = Orphans(self.ledger)
+        self.outlives_timeouts = keeps_channels(channel.client)
+        """Whether a consumer timeout ends a consumer, and not this channel."""
 
     async def consume(self, queue: str) -> None:
         """Consume from this queue, if this is not done already.
@@ -44,7 +59,10 @@ class Incarnation:
         if tag not in self.consumers:  # a tag used twice would end the connection (530)
             # It is known before the first delivery can come.
             self.consumers[tag] = queue
-            await self.channel.basic_consume(queue=queue, consumer_tag=tag)
+            if tag in self._ended:
+                self._ended.discard(tag)
+                await self.channel.basic_cancel(consumer_tag=tag)
+            await self._timeout.consume(self.channel, queue, tag)
 
     async def cancel(self, queue: str) -> None:
         """Take no more from this queue; once this returns, none will come.
@@ -56,9 +74,49 @@ class Incarnation:
         self.consumers.pop(tag, None)
         self._latest.pop(tag.encode(), None)
 
-    def received(self, deliveries: list[Delivery]) -> None:
-        """Take note of a batch."""
+    def ended(self, tag: str) -> str | None:
+        """The broker has ended a consumer; returns its queue, None when that is known.
+
+        The queue is gone or moves to another node, or the consumer timeout is over, of which more in
+        `amqprouter.amqp.consumer_timeout`: then what is under way comes again.
+        """
+        queue = self.consumers.pop(tag, None)
+        if queue is not None and self.outlives_timeouts:
+            self._ended.add(tag)
+            self._nack(self._orphans.orphan(tag.encode(), self._now))
+            self._plans.later(WITHIN, self._abandon)
+        return queue
+
+    async def _abandon(self) -> None:
+        left = self._orphans.abandon(self._now)
+        if left:
+            self._plans.later(left, self._abandon)
+
+    def give_back(self, tag: int) -> None:
+        """Have the broker put a delivery back into its queue."""
+        present = self.ledger.given_back(tag)
+        if present:
+            self._nack([present])
+
+    def _nack(self, tags: list[int]) -> None:
+        channel = self.channel
+        channel.write(b"".join(encode_nack(channel.id, tag, False, True) for tag in tags))
+
+    @property
+    def _now(self) -> float:
+        now: float = self.channel.client.clock.seconds()
+        return now
+
+    def received(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        """Take note of a batch. Returns those that are to be worked on, and those that are already."""
         self.ledger.received(len(deliveries))
+        again: list[Delivery] = []
+        if self.outlives_timeouts:
+            self._orphans.remember(deliveries)
+            deliveries, again = self._orphans.adopt(deliveries)
+            if again:
+                self._latest.update((one.consumer_tag, one.delivery_tag) for one in again)
+                self.ledger.flush()
         latest = self._latest
         for delivery in deliveries:
             latest[delivery.consumer_tag] = delivery.delivery_tag
@@ -66,6 +124,7 @@ class Incarnation:
                 self.redelivered = self.redelivered or self.goal > 0
                 queue = self.consumers.get(delivery.consumer_tag.decode(), "")
                 self._returns.returned(queue, delivery, self.channel.client)
+        return deliveries, again
 
     def rest(self, came: int) -> None:
         """Have a steady flow come in larger batches, while that keeps no consumer's window from being refilled."""

@@ -16,7 +16,12 @@ are acknowledged, or the daemon has survived them for a while, the consumers mov
 prefetch: the configured one at once, unless messages came that had been delivered before, that is, after some unclean
 end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for later consumers only, and quorum queues
 refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one starts, so order holds,
-and what is under way on the old channel is acknowledged there before it is closed.
+and what is under way on the old channel is acknowledged there before it is closed. Where a consumer timeout ends a
+consumer and not its channel, the consumers stay on theirs: what is under way would end the old channel, for want of a
+consumer.
+
+Taken back. There, what a consumer timeout gives back to its queue comes again on the same channel while it is still
+being worked on, and is not worked on twice: see `amqprouter.amqp.orphans`.
 
 Watching. A `Watchdog` is told what waits in the queues from which nothing comes. A stalled consumer is started again,
 with the whole channel unless it never got anything and others did; if that does not help, `problem` says so.
@@ -32,10 +37,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.incarnation import Incarnation
 from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.priority_watch import PriorityWatch
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.amqp.topology import Topology
 from amqprouter.amqp.watchdog import Watchdog
@@ -66,8 +71,8 @@ Receive = Callable[[list[Delivery], AckLedger], None]
 class Ingress:
     """The consumers of all ingress queues, handing batches of deliveries to `receive`.
 
-    `own_queues` are those that the topology declares, all of them unless given. `watchdog` is the seconds after which a
-    consumer has stalled; 0 for never.
+    `own_queues` are those that the topology declares, all of them unless given. `timeout` is the consumer timeout that
+    the broker is told, in seconds, and `watchdog` the seconds after which a consumer has stalled; 0 for never.
     """
 
     log = Logger()
@@ -82,6 +87,7 @@ class Ingress:
         receive: Receive,
         *,
         own_queues: Sequence[str] | None = None,
+        timeout: float = 0.0,
         watchdog: float = 0.0,
         counters: Counters | None = None,
     ) -> None:
@@ -91,6 +97,7 @@ class Ingress:
         self._explicit_queues = tuple(explicit_queues)
         self._prefetch = prefetch
         self._receive = receive
+        self._timeout = ConsumerTimeout(timeout, topology.ingress_type)
         self._patience, self._watchdog = watchdog, Watchdog(watchdog)
         self._counters = counters or Counters()
         self._priorities, self._by_priority = PriorityWatch(topology.ingress_type, self._counters), False
@@ -180,7 +187,7 @@ class Ingress:
         self._plans.forget()  # a new channel consumes from everything anyway
         self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
-        self._missing = missing = {q for q in self._explicit_queues if await look_at(connection, q) is None}
+        self._missing = missing = {q for q in self._explicit_queues if not await self._timeout.ask(connection, q)}
         self._current = current = await self._incarnate(connection, 1)
         for queue in (*self._own_queues, *self._explicit_queues):
             if queue not in missing:
@@ -194,7 +201,7 @@ class Ingress:
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
-        incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns)
+        incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans)
         channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
         channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
         channel.on_closed = lambda error: self._closed(connection, incarnation, error)
@@ -204,12 +211,13 @@ class Ingress:
     def _deliver(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
         if self._leaving:
             return
-        incarnation.received(deliveries)
+        new, _ = incarnation.received(deliveries)
         if self._by_priority:
             self._priorities.look(deliveries, incarnation.channel.client.server)
         if incarnation.goal:
             self._plans.later(SURVIVED, self._survived, incarnation)
-        self._receive(deliveries, incarnation.ledger)
+        if new:
+            self._receive(new, incarnation.ledger)
         incarnation.rest(len(deliveries))
 
     # Growing.
@@ -217,7 +225,7 @@ class Ingress:
     def _set_goal(self, incarnation: Incarnation) -> None:
         """The prefetch grows once as many deliveries as can be under way at once are acknowledged without a gap."""
         if incarnation.prefetch < self._prefetch:
-            incarnation.goal = incarnation.prefetch * len(incarnation.consumers)
+            incarnation.goal = incarnation.ledger.floor + incarnation.prefetch * len(incarnation.consumers)
 
     def _acknowledged(self, incarnation: Incarnation) -> None:
         if self._leaving:
@@ -239,12 +247,18 @@ class Ingress:
                 return
             old.goal = 0
             step = old.prefetch * GROWTH if old.redelivered else self._prefetch
-            new = await self._incarnate(connection, min(step, self._prefetch))
-            if self._stopping or old is not self._current:
-                await new.channel.shut()
-                return
-            self._current = new
-            self._retiring.add(old)
+            prefetch = min(step, self._prefetch)
+            if old.outlives_timeouts:
+                new = old
+                new.prefetch, new.redelivered = prefetch, False
+                await new.channel.basic_qos(prefetch_count=prefetch)
+            else:
+                new = await self._incarnate(connection, prefetch)
+                if self._stopping or old is not self._current:
+                    await new.channel.shut()
+                    return
+                self._current = new
+                self._retiring.add(old)
             for queue in list(old.consumers.values()):
                 if queue in old.consumers.values():  # else the broker has cancelled it meanwhile
                     await old.cancel(queue)
@@ -253,7 +267,7 @@ class Ingress:
                     await new.consume(queue)
             self._set_goal(new)
             self.log.debug("Prefetch is {prefetch} for each queue", prefetch=new.prefetch)
-            if not old.ledger.unacked:
+            if old is not new and not old.ledger.unacked:
                 await self._retire(old)
 
     async def _retire(self, old: Incarnation) -> None:
@@ -264,7 +278,7 @@ class Ingress:
     # Coming back.
 
     def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
-        queue = incarnation.consumers.pop(tag, None)
+        queue = incarnation.ended(tag)
         if queue is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}: consuming again", queue=queue)
@@ -277,7 +291,7 @@ class Ingress:
                 return  # a new channel consumes from everything anyway
             if queue in self._own_queues:
                 await self._topology.declare(connection)
-            elif await look_at(connection, queue) is None:
+            elif not await self._timeout.ask(connection, queue):
                 self._missing.add(queue)
                 self._watchdog.forget(queue)
                 self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
@@ -290,7 +304,7 @@ class Ingress:
             if connection is None or current is None:
                 return
             for queue in sorted(self._missing):
-                if await look_at(connection, queue) is not None:
+                if await self._timeout.ask(connection, queue):
                     self._missing.discard(queue)
                     await current.consume(queue)
             if self._missing:

@@ -57,6 +57,8 @@ class Lot:
         self.expires = expires
         """Seconds without a consumer after which the broker deletes the queue, **with all that is in it**; 0: never."""
         self.declared = False
+        self.is_in_doubt = False
+        """Whether its consumer was ended, and it is not known yet why."""
         self._parking = parking
         self._finish = finish
         self._wake = wake
@@ -132,7 +134,7 @@ class Lot:
 
     def opened(self, messages: int) -> None:
         """The queue is there, with this many messages ready, and is being consumed."""
-        self.declared = True
+        self.declared, self.is_in_doubt = True, False
         self._ready = messages + self.entering
         early, self._early = self._early, []
         for settlement in early:
@@ -159,9 +161,13 @@ class Lot:
         self._unsettled = 0
         self._ledger = None
 
+    def in_doubt(self) -> None:
+        """Its consumer was ended. What is to go in waits, and what is in there still counts, until it is known why."""
+        self.declared, self.is_in_doubt = False, True
+
     def gone(self) -> None:
         """There is no such queue."""
-        self.declared = False
+        self.declared = self.is_in_doubt = False
         self._ready = self.entering
         self._changed()
 
@@ -187,6 +193,10 @@ class Lot:
             return
         assert self._receive is not None, "nobody takes what comes out of this lot"
         self._receive(message, settlement)
+
+    def again(self) -> None:
+        """A message that the broker had taken back came out again, while what became of it is still open."""
+        self._ready = max(self._ready - 1, 0)
 
     def _settled(self, settlement: Settlement) -> None:
         if settlement.ledger is self._ledger:

@@ -37,6 +37,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import MANY_RETURNS, Declarer
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
@@ -46,7 +47,7 @@ from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.core.wire import Delivery, encode_nack
+from amqprouter.core.wire import Delivery
 from amqprouter.errors import AmqprouterError, TopologyClash
 from amqprouter.interfaces import IReadiness
 
@@ -71,6 +72,7 @@ class Parking:
     """All lots of one daemon.
 
     :param max_parked: messages in one lot.
+    :param timeout: the consumer timeout that the broker is told, in seconds; 0 for never.
     :param account: the daemon's on the broker; empty when it is not known.
     :param wake: asks for a flush in the reactor's next turn.
     :param finish: is called with each settlement of a parked message once it is answered for; see
@@ -89,6 +91,7 @@ class Parking:
         prefix: str,
         queue_type: str,
         max_parked: int,
+        timeout: float = 0.0,
         account: str,
         random: Callable[[], float],
         wake: Callable[[], None],
@@ -101,6 +104,7 @@ class Parking:
         self._prefix = prefix
         self._queue_type = queue_type
         self._max_parked = max_parked
+        self._timeout = ConsumerTimeout(timeout, queue_type)
         self._random = random
         self._wake = wake
         self._finish = finish
@@ -162,7 +166,7 @@ class Parking:
     async def _consume_all(self, connection: Connection) -> None:
         self._plans.forget()
         channel = await connection.open_channel()
-        current = Incarnation(channel, 0, _ignore, ReturnWatch(()))
+        current = Incarnation(channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
@@ -181,7 +185,7 @@ class Parking:
         if messages is None and make:
             messages = await self._declare(connection, lot)
         if messages is None:
-            if lot.declared:
+            if lot.declared or lot.is_in_doubt:
                 lot.gone()
             return
         await current.channel.basic_qos(prefetch_count=lot.prefetch)
@@ -250,9 +254,7 @@ class Parking:
     def give_back(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
         if self._current is not None:
-            self._current.ledger.given_back(tag)
-            channel = self._current.channel
-            channel.write(encode_nack(channel.id, tag, False, True))
+            self._current.give_back(tag)
 
     @property
     def ledgers(self) -> list[AckLedger]:
@@ -260,17 +262,21 @@ class Parking:
         return [] if self._current is None else [self._current.ledger]
 
     def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
-        """The broker ended a consumer: the queue is gone, or moves to another node."""
+        """The broker ended a consumer: the queue is gone, or moves to another node, or the consumer timeout is over."""
         lot = self._lots.get(tag.encode())
-        if incarnation.consumers.pop(tag, None) is None or lot is None or self._stopping:
+        if incarnation.ended(tag) is None or lot is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
-        lot.gone()
+        lot.in_doubt()
         self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
 
     def _delivered(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
-        incarnation.received(deliveries)
-        for delivery in deliveries:
+        new, again = incarnation.received(deliveries)
+        for delivery in again:
+            lot = self._lots.get(delivery.consumer_tag)
+            if lot is not None:
+                lot.again()
+        for delivery in new:
             lot = self._lots.get(delivery.consumer_tag)
             if lot is not None:
                 lot.take(delivery, incarnation.ledger)

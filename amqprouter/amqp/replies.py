@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
@@ -48,6 +49,7 @@ class Replies:
         self._queue_type = queue_type
         self._limit = dead_lettering(dead_letter) if queue_type == "quorum" else {}
         self._older = OlderQueues()
+        self._timeout = ConsumerTimeout(0, queue_type)  # targets may be down for as long as it takes
         self._targets = dict(targets)
         self._quarantine = quarantine
         self._wall_clock = wall_clock
@@ -74,7 +76,7 @@ class Replies:
         if found.is_older:
             self._older.found(connection, [self._queue], self._queue, self._limit)
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await channel.basic_consume(queue=self._queue, consumer_tag=f"amqprouter:{self._queue}")
+        await self._timeout.consume(channel, self._queue, f"amqprouter:{self._queue}")
 
     def _received(self, channel: Channel, ledger: AckLedger, deliveries: list[Delivery]) -> None:
         ledger.received(len(deliveries))

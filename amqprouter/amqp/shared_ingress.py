@@ -148,6 +148,7 @@ def make_ingress(
             settings.prefetch,
             receive,
             own_queues=own_queues,
+            timeout=settings.consumer_timeout,
             watchdog=settings.watchdog,
             counters=counters,
         )

@@ -10,6 +10,10 @@ before it being settled next. What is settled is never more than a small share o
 holds nothing up. A ledger is closed with its channel and then ignores everything,
 so an old tag is never acknowledged on a new channel (AMQP 0-9-1, 1.8.3.13: delivery tags are local to a channel).
 
+Strays. A delivery may be back in its queue while it is being worked on, and come again on the same channel (see
+`amqprouter.amqp.orphans`). It is an *orphan* then: its own tag is never acknowledged. Once it has come again, the new
+delivery is its *heir*, and is acknowledged in its stead.
+
 Ages. The broker closes a channel on which a delivery is not acknowledged for too long. Tags only grow, so how far they
 had come at a few moments tells every delivery's age well enough: `age` takes such a note and says whether something is
 overdue, and `Settlement.is_overdue` whether it is this one.
@@ -28,6 +32,9 @@ HOLD_SINGLES = 0.005
 """Seconds that acks wait which could become part of one with `multiple`."""
 SHARE = 8
 """Acks wait only while they are less than this part of all deliveries that are out, an eighth."""
+
+_AWAITED, _DONE, _LOST = 0, -1, -2
+"""Of an orphan: it is still being worked on, it is settled, or it is not waited for any more."""
 
 OVERDUE = 0.5
 """Of the broker's consumer timeout: the age at which a delivery is overdue. To park it takes moments, unless the broker
@@ -50,6 +57,7 @@ class AckLedger:
         "_overdue",
         "_received",
         "_settled",
+        "_strays",
         "_unacked",
         "_write",
     )
@@ -65,6 +73,7 @@ class AckLedger:
         self._notes: deque[tuple[float, int]] = deque()  # moments, and the latest tag at each
         self._overdue = 0  # the latest tag that is too old
         self._held_since: float | None = None
+        self._strays: dict[int, int] = {}  # orphans, and by tag the heirs of deliveries that are being worked on
         self._closed = False
 
     @property
@@ -105,10 +114,61 @@ class AckLedger:
 
     def is_overdue(self, tag: int) -> bool:
         """Whether the delivery with this tag is too old, by the latest `age`."""
-        return tag <= self._overdue
+        return (self._present(tag) if self._strays else tag) <= self._overdue
 
-    def given_back(self, tag: int) -> None:
-        """The delivery with this tag went back into its queue."""
+    def orphan(self, tag: int) -> bool:
+        """This delivery goes back into its queue while it is being worked on; False when its ack was written."""
+        if self._closed or self.acknowledged(tag):
+            return False
+        if tag < self._next:
+            self._settled.update(range(self._floor + 1, self._next))
+            self._next = self._floor + 1
+        is_done = tag in self._settled
+        self._settled.discard(tag)
+        self._give_back(tag)
+        self._strays[tag] = _DONE if is_done else _AWAITED
+        return True
+
+    def is_orphan(self, tag: int) -> bool:
+        """Whether this delivery is to come again."""
+        return self._strays.get(tag) in (_AWAITED, _DONE)
+
+    def adopt(self, tag: int, heir: int) -> None:
+        """An orphan has come again, with the tag `heir`."""
+        if self._strays.pop(tag) == _DONE:
+            self.settle(heir)
+        else:
+            self._strays[tag] = heir
+
+    def abandon(self, tag: int) -> None:
+        """An orphan has not come again, and is not waited for: should it come yet, it is worked on anew."""
+        if self.is_orphan(tag) and self._strays.pop(tag) == _AWAITED:
+            self._strays[tag] = _LOST
+
+    def _present(self, tag: int) -> int:
+        """The tag under which the broker knows a delivery now; 0 when it is back in its queue."""
+        while tag in self._strays:
+            tag = max(self._strays[tag], 0)
+        return tag
+
+    def _settle_stray(self, tag: int) -> int:
+        """The tag to be acknowledged for this one; 0 when there is none, or none yet."""
+        while tag in self._strays:
+            heir = self._strays.pop(tag)
+            if heir == _AWAITED:
+                self._strays[tag] = _DONE
+            tag = max(heir, 0)
+        return tag
+
+    def given_back(self, tag: int) -> int:
+        """The delivery with this tag goes back into its queue; returns the tag to give back, 0 if it is there."""
+        while tag in self._strays:
+            tag = max(self._strays.pop(tag), 0)
+        if tag:
+            self._give_back(tag)
+        return tag
+
+    def _give_back(self, tag: int) -> None:
         self._acked_beyond.add(tag)
         self._unacked -= 1
         while self._floor + 1 in self._acked_beyond:
@@ -120,6 +180,10 @@ class AckLedger:
         """The delivery with this tag may be acknowledged; False when the channel is gone."""
         if self._closed:
             return False
+        if self._strays:
+            tag = self._settle_stray(tag)
+            if not tag:
+                return True
         if tag == self._next:  # mostly they are settled in the order in which they came
             self._next = tag + 1
         elif tag > self._next:
@@ -190,6 +254,7 @@ class AckLedger:
         self._next = self._floor + 1
         self._settled.clear()
         self._acked_beyond.clear()
+        self._strays.clear()
         self._unacked = 0
 
 

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core import field_table
@@ -109,6 +110,7 @@ class Worker(Service):
         self._consume = BrokerLink(
             reactor, broker, "worker consume", self._attach, clock=reactor, counters=counters, random=random
         )
+        self._timeout = ConsumerTimeout(0, options.queues.queue_type)  # a job may take as long as it takes
         self._intake: _Intake | None = None
         self._number = 0
         self._jobs: dict[int, Job] = {}
@@ -165,7 +167,8 @@ class Worker(Service):
             BrokerUnavailable(f"the broker cancelled {tag}: was {queues.work} deleted?")
         )
         await channel.basic_qos(prefetch_count=self._pool.processes)
-        await channel.basic_consume(queue=queues.work, consumer_tag=self._tag)
+        await self._timeout.ask(connection, queues.work)  # it may be somebody else's
+        await self._timeout.consume(channel, queues.work, self._tag)
         self.log.info("Working on {queue}, {count} jobs at a time", queue=queues.work, count=self._pool.processes)
 
     def _received(self, intake: _Intake, deliveries: list[Delivery]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -12,14 +13,20 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.parking import lot_name
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.counters import Counters
+from amqprouter.core.properties import Properties, encode_properties
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed
-from tests.support.gateway import drain_queue, reason_of
+from tests.support.gateway import SECRET, drain_queue, reason_of
 from tests.support.process import reactor, until
-from tests.support.rabbitmq import missing
+from tests.support.rabbitmq import VERSION, missing
 
 CONSUMER_TIMEOUT = 3.0
 """Seconds; the broker's default is half an hour (https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout)."""
+
+TIMEOUT_ENDS_CONSUMERS = VERSION >= (4, 3)
+"""Of quorum queues; up to then one closes a channel."""
+CHANNEL_CLOSED = "PRECONDITION_FAILED"
 
 SLOW = "dev9"
 """A device with a limit far below the others'."""
@@ -111,10 +118,27 @@ class IngressTests(GatewayFaultTestCase):
             self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)
 
     async def test_the_store_hangs_for_longer_than_the_consumer_timeout(self) -> None:
-        """The broker closes the consumers' channel (406), over and over: it is opened again, and nothing is lost."""
+        """Up to RabbitMQ 4.2 the broker closes the consumers' channel (406), over and over: it is opened again, and
+        nothing is lost. From 4.3 on classic queues have no such timeout."""
+        await self.check_store_hangs("classic", "" if TIMEOUT_ENDS_CONSUMERS else CHANNEL_CLOSED)
+
+    async def test_the_store_hangs_and_the_queue_is_a_quorum_queue(self) -> None:
+        """From RabbitMQ 4.3 on the broker ends the consumer (basic.cancel), over and over; what it takes back comes
+        again while the store still has it, and is not stored twice, not even without a message id."""
+        await self.check_store_hangs("quorum", "cancelled the consumer" if TIMEOUT_ENDS_CONSUMERS else CHANNEL_CLOSED)
+
+    async def check_store_hangs(self, queue_type: str, sign: str) -> None:
+        """`sign` is what the gateway's log says of a consumer timeout; empty where there is none."""
         timeout = {"consumer_timeout": f"{CONSUMER_TIMEOUT * 1000:.0f}"}
-        routes: dict[str, Any] = {"route_all": {"targets": "store:readings"}}
-        async with self.bed(private=True, rabbitmq=timeout, store={"timeout": 30}, **routes) as bed:
+        options: dict[str, Any] = {
+            "route_nameless": {"topic": "up.nameless", "targets": "store:nameless", "final": "yes"},
+            "route_all": {"targets": "store:readings"},
+            "ingress": {"consumer_timeout": CONSUMER_TIMEOUT},
+            "scheduler": {"max_hold": 1},
+            "store": {"timeout": 30},
+            "topology": {"queue_type": queue_type},
+        }
+        async with self.bed(private=True, rabbitmq=timeout, **options) as bed:
             server = bed.database.server
             if server is None:
                 raise SkipTest("somebody else's store is not for us to stop")
@@ -128,17 +152,42 @@ class IngressTests(GatewayFaultTestCase):
             try:
                 bed.send(200)
                 await bed.fleet.all_confirmed()
+                if sign == "":
+                    await deferLater(reactor, 2 * CONSUMER_TIMEOUT)
+                elif TIMEOUT_ENDS_CONSUMERS:
+                    await self.publish_without_ids(bed, 20)
+                began = reactor.seconds()
 
                 async def timed_out() -> bool:
-                    return bed.gateway.running.tail(1_000_000).count("PRECONDITION_FAILED") >= 2
+                    return bed.gateway.running.tail(1_000_000).count(sign) >= 2
 
-                await until(timed_out, what="the broker closes the channel twice", timeout=40)
+                await until(timed_out, what="there are two timeouts", timeout=40)
+                if sign:
+                    self.assertLess(reactor.seconds() - began, 4 * CONSUMER_TIMEOUT)
+                else:
+                    log = bed.gateway.running.tail(1_000_000)
+                    self.assertEqual((log.count("cancelled"), log.count("PRECONDITION_FAILED")), (0, 0))
                 await deferLater(reactor, 0.5)
             finally:
                 server.signal(signal.SIGCONT)
-            await bed.gateway.metric_reaches("settled_total", 250, timeout=60)
+            nameless = 20 if sign and TIMEOUT_ENDS_CONSUMERS else 0
+            await bed.gateway.metric_reaches("settled_total", 250 + nameless, timeout=60)
             await bed.check(self, copied=())
+            stored = [document["body"]["n"] for document in bed.database.documents("nameless")]
+            self.assertEqual(sorted(stored), [number // 2 for number in range(nameless)])
             self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)
+            self.assertEqual((await bed.queues())[NAMES.dead_letters], 0)
+
+    async def publish_without_ids(self, bed: FaultBed, count: int) -> None:
+        """Numbered messages, each of them twice: equal, and two messages all the same."""
+        publisher = Publisher(reactor, Counters(), max_attempts=1, random=lambda: 0.0)
+        async with bed.operator() as channel:
+            await publisher.attach(channel.client)
+            properties = encode_properties(content_type="application/json", headers={"x-device-secret": SECRET})
+            for number in range(count):
+                body = json.dumps({"n": number // 2}).encode()
+                await publisher.send("devices", "dev1.up.nameless", properties, body)
+            publisher.stop()
 
 
 class BacklogTests(GatewayFaultTestCase):
@@ -168,10 +217,12 @@ class BacklogTests(GatewayFaultTestCase):
 class ConsumerTimeoutTests(GatewayFaultTestCase):
     async def test_whatever_waits_is_parked_well_before_it(self) -> None:
         """For a store that hangs, the only target; for a checker that does not answer; for a limit of one a minute. The
-        broker never closes a channel, and all is there in the end."""
+        broker never closes a channel, nor ends a consumer, and all is there in the end."""
         timeout = 6.0
-        rabbitmq = {"consumer_timeout": f"{timeout * 1000:.0f}"}
+        # From 4.3 on the broker is told it.
+        rabbitmq = {} if TIMEOUT_ENDS_CONSUMERS else {"consumer_timeout": f"{timeout * 1000:.0f}"}
         options: dict[str, Any] = {
+            "topology": {"queue_type": "quorum" if TIMEOUT_ENDS_CONSUMERS else "classic"},
             "ingress": {"consumer_timeout": timeout},
             "scheduler": {"max_hold": 2, "max_waiting_per_device": 20, "overrides": ""},
             "class_slow": {"devices": SLOW, "limits": "1/min burst 1"},
@@ -208,7 +259,8 @@ class ConsumerTimeoutTests(GatewayFaultTestCase):
             self.assertLess(oldest, 0.8 * timeout)
             await bed.gateway.metric_reaches("stored_total", 101)
             await bed.gateway.metric_reaches("rejected_total", 1)
-            self.assertNotIn("PRECONDITION_FAILED", bed.gateway.running.tail(1_000_000))
+            for sign in ("PRECONDITION_FAILED", "cancelled the consumer"):
+                self.assertNotIn(sign, bed.gateway.running.tail(1_000_000))
             stored = [one["body"]["n"] for one in bed.database.documents("readings") if one["device"] == "dev1"]
             self.assertEqual(sorted(stored), list(range(100)))
             self.assertEqual((await bed.queues())[lot_name("amqprouter", "device", SLOW)], 3)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.consumer_timeout import ARGUMENT, NEVER
 from amqprouter.amqp.incarnation import BATCH
 from amqprouter.amqp.ingress import MISSING_QUEUE_DELAY, RECONSUME_DELAY, SURVIVED, Ingress
+from amqprouter.amqp.orphans import SLACK, WITHIN
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery
+from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 
+CLASSIC = 406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue 'q' of queue type rabbit_classic_queue"
+WRONG_TYPE = 406, "PRECONDITION_FAILED - invalid arg 'x-consumer-timeout' for queue 'q': expected integer, got longstr"
 OWN = ["amqprouter.ingress", "amqprouter.shard.0", "amqprouter.shard.1"]
 
 
@@ -430,6 +435,213 @@ class GrowingTests(IngressTestCase):
         self.assertEqual((self.ingress.unacked, self.ingress.problem()), (0, ""))
         self.pass_time(3)
         self.assertEqual(self.prefetches(), [1, 100])
+
+
+class TimeoutTests(IngressTestCase):
+    """The consumer timeout of RabbitMQ 4.3, which ends consumers of quorum queues."""
+
+    explicit = ("mine", "yours")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker.version = "4.3.6"
+        self.broker.refused_arguments["yours"] = CLASSIC
+        self.broker.refused_arguments["mine"] = WRONG_TYPE
+        self.fresh(60.0)
+
+    def fresh(self, timeout: float, queue_type: str = "quorum") -> None:
+        topology = Topology(TopologySettings(queue_type=queue_type), IngressSettings(shards=0), EventsSettings())
+        self.ingress = Ingress(self.clock, topology, self.explicit, 100, self.receive, timeout=timeout)
+
+    def timeouts(self) -> dict[str, object]:
+        """What each queue's consumer asked for, latest first counting."""
+        consumes = [one for one in self.broker.sent("Basic.Consume") if one.arguments.get(ARGUMENT) != "?"]
+        return {one.queue: one.arguments.get(ARGUMENT) for one in consumes}
+
+    def bodies(self) -> list[bytes]:
+        return [delivery.body for delivery, _ in self.received]
+
+    def come_back(self) -> None:
+        self.clock.advance(RECONSUME_DELAY)
+
+    def nacks(self) -> list[int]:
+        nacks = self.broker.sent("Basic.Nack")
+        self.assertEqual({(one.multiple, one.requeue) for one in nacks}, {(False, True)})
+        return [one.delivery_tag for one in nacks]
+
+    def test_what_the_broker_is_told(self) -> None:
+        """In milliseconds, and only for those queues that take it; the broker is asked once."""
+        self.attached()
+        self.assertEqual(self.timeouts(), {"amqprouter.ingress": 60_000, "mine": 60_000, "yours": None})
+        self.broker.received.clear()
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.attached()
+        self.assertEqual(len(self.broker.sent("Basic.Consume")), 3)
+
+    def test_never(self) -> None:
+        self.fresh(0.0)
+        self.attached()
+        self.assertEqual(self.timeouts()["mine"], int(NEVER * 1000))
+
+    def test_classic_queues(self) -> None:
+        self.fresh(60.0, "classic")
+        self.attached()
+        self.assertEqual(self.timeouts(), {"amqprouter.ingress": None, "mine": 60_000, "yours": None})
+
+    def test_older_brokers_are_told_nothing(self) -> None:
+        for version in ("", "3.10.8", "4.2.1"):
+            self.broker.version = version
+            self.broker.received.clear()
+            self.fresh(60.0)
+            self.attached()
+            self.assertEqual(set(self.timeouts().values()), {None})
+            self.assertEqual(len(self.broker.sent("Basic.Consume")), 3)
+
+    def test_a_queue_that_is_not_what_it_is_declared_as(self) -> None:
+        """One connection is lost for it."""
+        self.broker.refused_arguments["amqprouter.ingress"] = CLASSIC
+        connection = self.connected()
+        self.failed(self.ingress.attach(connection), BrokerRefused)
+        connection.fail(BrokerUnavailable("as the link does"))
+        self.turn()
+        self.attached()
+        self.assertIsNone(self.timeouts()["amqprouter.ingress"])
+
+    def test_a_queue_that_is_made_anew_as_another(self) -> None:
+        """At once, so that nobody sees it missing; a connection is lost for it. Else it is asked again."""
+        self.attached()
+        self.broker.refused_arguments["mine"] = CLASSIC
+        self.broker.cancel("mine")
+        self.come_back()
+        self.turn()
+        self.attached()
+        self.assertIsNone(self.timeouts()["mine"])
+        self.broker.missing_queues.add("mine")
+        self.broker.cancel("mine")
+        self.come_back()
+        self.broker.missing_queues.clear()
+        self.broker.refused_arguments["mine"] = WRONG_TYPE
+        self.clock.advance(MISSING_QUEUE_DELAY)
+        self.assertEqual(self.timeouts()["mine"], 60_000)
+
+    def test_costs_a_consumer(self) -> None:
+        """All that is under way is given back, and the same tag is used again, once it is free."""
+        connection = self.attached()
+        for body in (b"1", b"2", b"3"):
+            self.broker.deliver("mine", body)
+        other = self.broker.deliver("amqprouter.ingress")
+        self.received[0][1].settle(2)
+        self.received[0][1].flush()
+        self.broker.received.clear()
+        self.broker.time_out("mine")
+        self.assertEqual(self.nacks(), [1, 3])
+        self.broker.time_out("mine")  # it says so for each message
+        self.come_back()
+        names = [one.name for _, one in self.broker.received if one.name in ("Basic.Cancel", "Basic.Consume")]
+        self.assertEqual(names, ["Basic.Cancel", "Basic.Consume"])
+        self.assertEqual((self.queues(), connection.closed), (["amqprouter.ingress", "mine", "yours"], False))
+        self.assertEqual((self.nacks(), self.ingress.unacked, other), ([1, 3], 1, 4))
+
+    def test_what_is_worked_on_is_not_worked_on_again(self) -> None:
+        """It is acknowledged as what it came again as: when it is settled, or at once if it is."""
+        self.attached()
+        self.broker.deliver("mine", b"1", headers={"a": 1})
+        self.broker.deliver("mine", b"2")
+        ledger = self.received[0][1]
+        self.broker.time_out("mine")
+        self.assertEqual(self.ingress.unacked, 0)
+        ledger.settle(2)
+        ledger.flush()
+        self.come_back()
+        self.assertEqual(self.acks(), [])
+        self.broker.deliver("mine", b"1", True, headers={"a": 1, "x-acquired-count": 1})
+        self.broker.deliver("mine", b"2", True, headers={"x-acquired-count": 1, "x-delivery-count": 1})
+        self.assertEqual((self.bodies(), self.acks()), ([b"1", b"2"], [(1, 4, False)]))
+        ledger.settle(1)
+        ledger.flush()
+        self.assertEqual((self.acks(), self.ingress.unacked), ([(1, 3, True)], 0))
+
+    def test_another_message_is(self) -> None:
+        """Whatever differs; what was not delivered before; and a second one that is equal."""
+        self.attached()
+        self.broker.deliver("mine", b"1")
+        self.broker.time_out("mine")
+        self.come_back()
+        self.broker.deliver("mine", b"2", True)
+        self.broker.deliver("mine", b"1", True, headers={"a": 1})
+        self.broker.deliver("amqprouter.ingress", b"1", True)
+        self.broker.deliver("mine", b"1")
+        self.assertEqual(len(self.received), 5)
+        self.broker.deliver("mine", b"1", True)
+        self.assertEqual(len(self.received), 5)
+        self.broker.deliver("mine", b"1", True)
+        self.assertEqual(len(self.received), 6)
+
+    def test_malformed_properties(self) -> None:
+        """They are compared as they are."""
+        self.attached()
+        self.broker.deliver_raw("mine", b"\xff\xff", b"1")
+        self.broker.time_out("mine")
+        self.come_back()
+        self.broker.deliver_raw("mine", b"\xff\xff", b"1", True)
+        self.assertEqual(len(self.received), 1)
+
+    def test_one_that_does_not_come_again(self) -> None:
+        """Another gateway got it. Should it come yet, it is worked on anew; its first tag is never acknowledged."""
+        self.attached()
+        self.broker.deliver("mine", b"1")
+        self.broker.deliver("mine", b"2")
+        ledger = self.received[0][1]
+        self.broker.time_out("mine")
+        self.pass_time(WITHIN + 1)
+        ledger.settle(1)
+        self.broker.deliver("mine", b"1", True)
+        self.broker.deliver("mine", b"2", True)
+        self.assertEqual(self.bodies(), [b"1", b"2", b"1", b"2"])
+        for tag in (2, 3, 4):
+            ledger.settle(tag)
+        ledger.flush()
+        self.assertEqual(self.acks(), [(1, 4, True)])
+
+    def test_over_and_over(self) -> None:
+        self.attached()
+        self.broker.deliver("mine", b"1")
+        for _ in range(3):
+            self.broker.time_out("mine")
+            self.come_back()
+            self.broker.deliver("mine", b"1", True)
+        self.assertEqual((self.bodies(), self.nacks()), ([b"1"], [1, 2, 3]))
+        self.received[0][1].settle(1)
+        self.received[0][1].flush()
+        self.assertEqual(self.acks(), [(1, 4, True)])
+
+    def test_what_is_acknowledged_is_forgotten(self) -> None:
+        """However long one message is under way before the others."""
+        self.attached()
+        self.broker.deliver("mine", b"first")
+        ledger = self.received[0][1]
+        for number in range(3 * SLACK):
+            ledger.settle(self.broker.deliver("mine", b"%d" % number))
+            ledger.flush()
+        assert self.ingress._current is not None
+        self.assertLess(self.ingress._current._orphans._remembered, SLACK + 4)
+        self.broker.time_out("mine")
+        self.assertEqual(self.nacks(), [1])
+
+    def test_the_prefetch_grows_on_the_same_channel(self) -> None:
+        """Where a cancelled consumer's delivery would end its channel when its time is over."""
+        connection = self.attached()
+        for queue in ("amqprouter.ingress", "mine", "yours"):
+            tag = self.broker.deliver(queue)
+            self.received[-1][1].settle(tag)
+            self.received[-1][1].flush()
+        self.broker.received.clear()
+        self.turn()
+        self.assertEqual([one.prefetch_count for one in self.broker.sent("Basic.Qos")], [100])
+        names = [one.name for _, one in self.broker.received if one.name in ("Basic.Cancel", "Basic.Consume")]
+        self.assertEqual(names, ["Basic.Cancel", "Basic.Consume"] * 3)
+        self.assertEqual((sorted(connection.channels), len(self.queues())), ([0, 1], 3))
 
 
 class WatchingTests(IngressTestCase):

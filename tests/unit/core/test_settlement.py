@@ -95,6 +95,130 @@ class AckLedgerTests(SynchronousTestCase):
             self.assertEqual((ledger.floor, [tag for tag in order if not ledger.acknowledged(tag)]), (last, remaining))
 
 
+class OrphanTests(SynchronousTestCase):
+    """What went back into its queue while it was being worked on."""
+
+    def setUp(self) -> None:
+        self.ledger = AckLedger()
+        self.ledger.received(3)
+
+    def acks_of(self, *tags: int) -> list[tuple[int, bool]]:
+        for tag in tags:
+            self.assertTrue(self.ledger.settle(tag))
+        return self.ledger.acks()
+
+    def test_the_heir_is_acknowledged_instead(self) -> None:
+        self.assertTrue(self.ledger.orphan(2))
+        self.assertEqual((self.ledger.unacked, self.ledger.is_orphan(2), self.ledger.is_orphan(1)), (2, True, False))
+        self.ledger.received()
+        self.ledger.adopt(2, 4)
+        self.assertEqual((self.ledger.unacked, self.acks_of(1, 3)), (3, [(3, True)]))
+        self.assertEqual((self.acks_of(2), self.ledger.unacked), ([(4, True)], 0))
+
+    def test_settled_before_it_comes_again(self) -> None:
+        self.ledger.orphan(1)
+        self.assertEqual(self.acks_of(1), [])
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual(self.ledger.acks(), [(4, False)])
+
+    def test_settled_and_not_yet_acknowledged(self) -> None:
+        """Its ack would come too late."""
+        for tag in (1, 2):
+            self.ledger.settle(tag)
+        self.assertTrue(self.ledger.orphan(1))
+        self.assertEqual(self.ledger.acks(), [(2, True)])
+        self.assertFalse(self.ledger.orphan(2))
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual(self.ledger.acks(), [(4, False)])
+
+    def test_over_and_over(self) -> None:
+        self.ledger.orphan(1)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.ledger.orphan(4)
+        self.assertEqual(self.acks_of(1), [])
+        self.ledger.received()
+        self.ledger.adopt(4, 5)
+        self.assertEqual(self.ledger.acks(), [(5, False)])
+
+    def test_not_waited_for(self) -> None:
+        """Whatever becomes of the work on it, no tag is acknowledged that the broker does not know."""
+        for tag in (1, 3):
+            self.ledger.orphan(tag)
+        self.ledger.settle(3)
+        for tag in (1, 3):
+            self.ledger.abandon(tag)
+        self.assertEqual((self.ledger.is_orphan(1), self.ledger.is_orphan(3)), (False, False))
+        self.assertEqual((self.acks_of(1, 2), self.ledger.unacked, self.ledger.floor), ([(2, True)], 0, 3))
+
+    def test_given_back_meanwhile(self) -> None:
+        """The heir is what can be given back; an orphan is there already."""
+        for tag in (1, 2):
+            self.ledger.orphan(tag)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual([self.ledger.given_back(tag) for tag in (1, 2, 3)], [4, 0, 3])
+        self.assertEqual((self.ledger.unacked, self.ledger.floor), (0, 4))
+        self.assertFalse(self.ledger.is_orphan(2))
+
+    def test_the_age_is_the_heirs(self) -> None:
+        self.ledger.age(0.0, 10.0)
+        self.ledger.orphan(1)
+        self.ledger.age(9.0, 10.0)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.ledger.age(10.0, 10.0)
+        self.assertEqual((self.ledger.is_overdue(1), self.ledger.is_overdue(2)), (False, True))
+
+    @given(strategies.lists(strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 40)), max_size=60))
+    def test_every_message_is_answered_for_once(self, steps: list[tuple[int, int]]) -> None:
+        """A model of broker and work, whatever happens in which order: a message is with the broker under one tag at
+        most, an ack never names another, and none is acknowledged that is not settled."""
+        ledger, tags, out = AckLedger(), 0, {}  # out: message by the tag under which the broker has it out
+        first: dict[int, int] = {}  # by message: the tag that the work on it knows
+        done: set[int] = set()
+        waiting: list[tuple[int, int]] = []  # messages back in the queue, and the orphan's tag
+        for kind, which in steps:
+            if kind == 0:
+                tags += 1
+                ledger.received()
+                out[tags] = first[tags] = tags
+            elif kind == 1 and set(first) - done:
+                message = sorted(set(first) - done)[which % len(set(first) - done)]
+                done.add(message)
+                ledger.settle(first[message])
+            elif kind == 2 and out:
+                tag = sorted(out)[which % len(out)]
+                if ledger.orphan(tag):
+                    waiting.append((out.pop(tag), tag))
+            elif kind == 3 and waiting:
+                message, orphan = waiting.pop(which % len(waiting))
+                tags += 1
+                ledger.received()
+                out[tags] = message
+                ledger.adopt(orphan, tags)
+            for tag, multiple in ledger.acks(singles=which % 2 == 0):
+                self.assertIn(tag, out)
+                for one in [one for one in out if one == tag or (multiple and one <= tag)]:
+                    self.assertIn(out.pop(one), done)
+            self.assertEqual(ledger.unacked, len(out))
+        for message in set(first) - done:
+            ledger.settle(first[message])
+        while waiting:
+            message, orphan = waiting.pop()
+            tags += 1
+            ledger.received()
+            out[tags] = message
+            ledger.adopt(orphan, tags)
+        for tag, multiple in ledger.acks():
+            self.assertIn(tag, out)
+            for one in [one for one in out if one == tag or (multiple and one <= tag)]:
+                del out[one]
+        self.assertEqual((out, ledger.unacked), ({}, 0))
+
+
 class AgeTests(SynchronousTestCase):
     """A delivery is overdue after 10 seconds."""
 
