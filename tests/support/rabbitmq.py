@@ -42,6 +42,8 @@ _WE = '<<"tests">>'
 """Who it is that changes something, in the node's log."""
 _RESULT = re.compile(r'\{ok, (?:"([^"]*)"|\[([\d, ]*)\])\}')
 """What erl_call prints of a string."""
+_ADVANCED = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
+"""What rabbitmq.conf has no word for: how often quorum queues tell their lengths, in ms; every 5 s by default."""
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 missing = missing_program()
@@ -268,6 +270,7 @@ class PrivateRabbitMQ:
         ]
         lines += [f"{key} = {value}" for key, value in self._config.items()]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        (self.folder / "advanced.config").write_text(_ADVANCED)
         (self.folder / "enabled_plugins").write_text(f"[{','.join(self.plugin_ports)}].\n")
 
     def _environment(self) -> dict[str, str]:
