@@ -45,7 +45,7 @@ class RequirementTests(SynchronousTestCase):
         self.assertEqual(dict(rows), required)
 
     def test_python_versions(self) -> None:
-        """The oldest Python is the same for pip, mypy and ruff; the newest for the classifiers, the pages and set-up."""
+        """The oldest is the same for pip, mypy and ruff; the newest for classifiers, pages and set-up."""
         self.assertEqual(_setup()["options"]["python_requires"], ">=3.10")
         self.assertIn('\npython_version = "3.10"\n', PYPROJECT)
         self.assertIn('\ntarget-version = "py310"\n', PYPROJECT)
