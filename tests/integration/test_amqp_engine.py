@@ -29,9 +29,10 @@ from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery, encode_ack, encode_nack, encode_reject
 from amqprouter.errors import BrokerRefused, TopologyClash
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
+from amqprouter.testing_amqp import rewritten
 from amqprouter.testing_gate import OpenGate
 from tests.support.process import reactor, until
-from tests.support.rabbitmq import PrivateRabbitMQ, missing
+from tests.support.rabbitmq import VERSION, PrivateRabbitMQ, missing
 from tests.support.servers import Vhost, with_vhost
 
 EVERY_TYPE = {
@@ -57,6 +58,16 @@ EVERY_TYPE = {
 TABLE = b"".join(b"\x01" + letter.encode() + letter.encode() + value for letter, value in EVERY_TYPE.items())
 HEADERS = b"\x20\x00" + struct.pack(">I", len(TABLE)) + TABLE
 """Properties with a header of each type and nothing else."""
+DELIVERED = rewritten(HEADERS) if VERSION >= (4, 0) else HEADERS
+"""As they come out of a queue: RabbitMQ 4 sorts them by name."""
+LONG_NAME = "é" * (104 if VERSION >= (4, 0) else 120)
+"""Of an exchange that is not there. 3.10 cuts its own text, in which it says so, at 255 bytes; 4.x fails at cutting one
+that is not ASCII (541 internal error, which ends the connection), so with this name the text just fits."""
+REDELIVERED: dict[str, dict[str, object]] = {
+    "classic": {},
+    "quorum": {"x-acquired-count": 1} if VERSION >= (4, 3) else {"x-delivery-count": 1},
+}
+"""Headers that are added to what comes again after a nack: from 4.3 on such a return is none that counts."""
 
 
 class Answer:
@@ -181,15 +192,14 @@ class MessageTests(EngineTestCase):
 
                 self.assertEqual(await self.publish(publisher, "", "q", HEADERS, b"body"), "delivered")
                 first = await inbox.get()
-                self.assertEqual((first.properties, first.body, first.redelivered), (HEADERS, b"body", False))
+                self.assertEqual((first.properties, first.body, first.redelivered), (DELIVERED, b"body", False))
                 headers = Properties(first.properties).headers
                 self.assertEqual(set(headers), set(EVERY_TYPE))
 
                 channel.write(encode_nack(channel.id, first.delivery_tag, False, True))
                 again = await inbox.get()
                 self.assertTrue(again.redelivered)
-                expected = headers | ({"x-delivery-count": 1} if queue_type == "quorum" else {})
-                self.assertEqual(Properties(again.properties).headers, expected)
+                self.assertEqual(Properties(again.properties).headers, headers | REDELIVERED[queue_type])
 
                 channel.write(encode_reject(channel.id, again.delivery_tag, False))
                 last = await deaths.get()
@@ -242,7 +252,7 @@ class MessageTests(EngineTestCase):
         """Their messages wait until they are there, be the name ever so long; others go on meanwhile."""
         async with with_vhost() as vhost, connected(vhost.uri) as connection, publishing(connection) as publisher:
             channel = await connection.open_channel()
-            exchanges = ("there", "missing", "é" * 120, "there")
+            exchanges = ("there", "missing", LONG_NAME, "there")
             await channel.queue_declare(queue="q")
 
             async def declare(exchange: str) -> None:
