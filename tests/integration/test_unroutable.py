@@ -15,9 +15,11 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX
+from amqprouter.amqp.parking import lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.field_table import encode_entry
+from amqprouter.core.parked_message import parked_message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import Delivery
 from tests.integration.test_amqp_engine import TABLE, Answer, connected
@@ -182,6 +184,37 @@ class QuarantineTests(UnroutableTestCase):
             failed = await amqprouter(*replay, check=False)
             self.assertIn("unroutable: NO_ROUTE", failed.stdout + failed.stderr)
             self.assertEqual((failed.status, (await bed.queues())[NAMES.dead_letters]), (1, len(made)))
+
+
+class ParkingTests(UnroutableTestCase):
+    async def test_a_parking_queue_that_is_gone(self) -> None:
+        """Deleted while the gateway counts on it: what is parked from then on is in the queue made again."""
+        options: dict[str, Any] = {
+            "scheduler": {"max_waiting_per_device": 2},
+            "class slow": {"devices": DEVICE, "limits": "1/min burst 1"},
+        }
+        before = {name: (with_headers(name), b"") for name in map(str, range(20))}
+        made = {name: message for name, message in messages().items() if len(message[1]) < 100}
+        lot = lot_name("amqprouter", "device", DEVICE)
+        async with fault_bed(Path(self.mktemp()), **options) as bed:
+            await self.publish(bed, before)
+            await bed.gateway.metric_reaches("parked_total", len(before) - 5)
+            bed.gateway.running.signal("STOP")  # so that it learns of the new messages first, then of the queue
+            try:
+                async with bed.operator() as channel:
+                    await self.publish(bed, made)
+                    await channel.queue_delete(queue=lot)
+            finally:
+                bed.gateway.running.signal("CONT")
+            await bed.gateway.metric_reaches("parked_total", len(before) - 5 + len(made))
+            await bed.gateway.stop()
+            counts = await bed.queues()
+            found = [document["message_id"] for document in bed.database.documents("readings")]
+            for queue in (NAMES.ingress, *NAMES.shards):
+                found += self.ids(await drain_queue(bed.uri, queue, counts[queue]))
+            parked = await drain_queue(bed.uri, lot, counts.get(lot, 0))
+            found += [parked_message(one.properties, one.body).properties.message_id for one in parked]
+            self.assertEqual(set(made) - set(found), set(), "lost")
 
 
 class FlappingTests(UnroutableTestCase):
