@@ -93,6 +93,8 @@ class MemoryBroker:
         """Whether publishes are acknowledged at once; else `ack` and `send_back` are the test's to call."""
         self.silent = False
         """Whether nothing is answered any more, as over a path that went dead."""
+        self.hangs_up_at = ""
+        """The pamqp name of a method, such as ``Connection.TuneOk``, at which the socket is closed without a word."""
         self.held: list[bytes] | None = None
         """Set to a list, it takes what would be sent until `release`: answers that are still on their way."""
         self.existing: dict[str, dict[str, Any]] = {}
@@ -271,6 +273,9 @@ class MemoryBroker:
             self.ack(published.sequence, channel=published.channel)
 
     def _answer(self, channel: int, command: Any) -> None:
+        if command.name == self.hangs_up_at:
+            self.hang_up(ConnectionLost("reset"))
+            return
         if command.name in self.refusals:
             self.close_channel(channel, *self.refusals[command.name])
             return

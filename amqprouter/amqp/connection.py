@@ -36,6 +36,10 @@ from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 PREFERRED_FRAME_MAX = 131_072
 """Bytes; RabbitMQ's own default, and what is used when a broker names no limit of its own."""
+LEAST_FRAME_MAX = 8192
+"""Bytes; RabbitMQ refuses less since 4.1, by closing the socket at tune-ok."""
+OLDEST = (3, 10)
+"""The first RabbitMQ whose quorum queues keep a dead letter until another queue has it (at-least-once)."""
 REST = 0.002
 """Seconds that reading rests where more comes than has to be taken at once: waking up for each segment that the broker
 sends costs us, and it, more than the messages in it do."""
@@ -107,6 +111,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.heartbeat = 0
         self.greeted = False
         """Whether the broker has begun the handshake: something is there, and it speaks AMQP."""
+        self._tuned = self._opened = False  # how far the handshake has come
         self.server = ServerProperties()
         """What the broker is, once it has `greeted`."""
         self._reader = FrameReader(PREFERRED_FRAME_MAX)
@@ -141,11 +146,16 @@ class Connection(AMQClient):  # type: ignore[misc]
         except Closed as error:
             raise self.end or error_of(error) from None
         await self.channels[0].connection_open(virtual_host=self.vhost)
+        self._opened = True
 
     def start_ok(self, message: TxMessage) -> None:
         """Answer connection.start: who we are, and what we can do."""
         self.greeted = True
         self.server = ServerProperties.of(message.server_properties)
+        if self.server.version and not self.server.at_least(*OLDEST):
+            oldest = ".".join(map(str, OLDEST))
+            self.fail(BrokerUnavailable(f"the broker is {self.server}, but {oldest} or later is needed: upgrade it"))
+            return
         user, password = self.handshake.username, self.handshake.password
         mechanism = "PLAIN" if user or password else "EXTERNAL"
         offered = message.mechanisms.split()
@@ -177,6 +187,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         self._channel_max = min(message.channel_max or 0xFFFF, self.handshake.channel_max or 0xFFFF)
         offers = [seconds for seconds in (message.heartbeat, self.handshake.heartbeat) if seconds]
         self.heartbeat = min(offers, default=0)
+        self._tuned = True
         self.send_command(0, commands.Connection.TuneOk(self._channel_max, self.frame_max, self.heartbeat))
         if self.heartbeat:
             self._heartbeats.start(self.heartbeat / 2, now=False)
@@ -217,13 +228,26 @@ class Connection(AMQClient):  # type: ignore[misc]
         if self._heartbeats.running:
             self._heartbeats.stop()
         if self.end is None:
-            self.end = BrokerUnavailable(f"the connection to the broker was lost: {reason.getErrorMessage()}")
+            self.end = BrokerUnavailable(
+                f"the connection to the broker was lost: {reason.getErrorMessage()}{self._likely_reason()}"
+            )
         self.closed = True
         self.started.fail_if_not_fired(Closed(self.end))
         for channel in list(self.channels.values()):
             channel.do_close(self.end)
         self.channels.clear()
         self.disconnected.fire()
+
+    def _likely_reason(self) -> str:
+        """What makes a broker hang up without a word, at the point that the handshake had come to; empty if nothing."""
+        if not self._tuned or self._opened:
+            return ""
+        if self.frame_max < LEAST_FRAME_MAX:
+            return (
+                f"; the broker's frame_max of {self.frame_max} is too small for RabbitMQ 4.1 and later, which hang up "
+                f"when it is agreed on: set frame_max in rabbitmq.conf to {LEAST_FRAME_MAX} or more, or leave it out"
+            )
+        return "; it hung up while the connection was being opened: the broker's log says why"
 
     def _beat(self) -> None:
         now = self.clock.seconds()

@@ -136,12 +136,13 @@ class BrokerLink(Service):
 
     def _lost(self, _: object, connection: Connection) -> None:
         self.connection = None
-        self._problem = str(connection.end)
+        end = explained(connection.end) if isinstance(connection.end, BrokerRefused) else connection.end
+        self._problem = str(end)
         if self._clock.seconds() - self._up_since >= STABLE:
             self._attempt = 0
         if self.running:
             self.log.warn(
-                "Lost the broker connection ({purpose}): {reason}", purpose=self._purpose, reason=str(connection.end)
+                "Lost the broker connection ({purpose}): {reason}", purpose=self._purpose, reason=self._problem
             )
 
 

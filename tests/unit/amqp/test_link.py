@@ -131,6 +131,57 @@ class ReadinessTests(LinkTestCase):
         self.lose()
         self.assertIn("reset by peer", link.problem())
 
+    def test_in_better_words(self) -> None:
+        """What the broker says when it ends the connection, with what to do about it."""
+        self.link.startService()
+        self.accept()
+        self.broker.close(541, "INTERNAL_ERROR")
+        self.reactor.advance(0)
+        self.assertIn("541 INTERNAL_ERROR; the broker failed at it, and its log says at what", self.link.problem())
+
+        async def declare(connection: Connection) -> None:
+            self.prepared.append(connection)
+            channel = await connection.open_channel()
+            self.broker.silent = True
+            declaring = Deferred.fromCoroutine(channel.queue_declare(queue="q"))
+            self.broker.close(541, "INTERNAL_ERROR - Feature `quorum` is deprecated.\nBy default, it is not ...")
+            await declaring
+
+        refused = self.make_link(declare)
+        self.reactor.tcpClients.clear()
+        refused.startService()
+        self.accept()
+        self.reactor.advance(0)
+        self.assertIn("deprecated_features.permit.quorum = true", refused.problem())
+        self.assertNotIn("\n", refused.problem())
+
+    def test_a_broker_that_is_too_old(self) -> None:
+        self.link.startService()
+        for version in ("3.9.29", "3.8", "2.0.0"):
+            self.broker.version = version
+            self.accept()
+            self.reactor.advance(0)
+            expected = f"the broker is RabbitMQ {version}, but 3.10 or later is needed: upgrade it"
+            self.assertEqual(self.link.problem(), expected)
+            self.delay()  # and it is tried again
+        self.broker.version = "3.10.0"
+        self.accept()
+        self.assertEqual(self.link.problem(), "")
+
+    def test_a_frame_max_that_is_too_small(self) -> None:
+        """RabbitMQ 4.1 and later hang up behind tune-ok without a word."""
+        self.link.startService()
+        for frame_max, words in ((4096, "set frame_max in rabbitmq.conf to 8192 or more"), (8192, "broker's log")):
+            self.broker.frame_max = frame_max
+            self.broker.hangs_up_at = "Connection.TuneOk"
+            self.accept()
+            self.reactor.advance(0)
+            self.assertIn(words, self.link.problem())
+            self.delay()
+        self.broker.hangs_up_at = ""
+        self.accept()
+        self.assertEqual(self.link.problem(), "")
+
     def test_login_refused(self) -> None:
         self.broker.refuse_login = True
         self.link.startService()
