@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
-from amqprouter.amqp.declare import MANY_RETURNS, Declarer
+from amqprouter.amqp.declare import MANY_RETURNS, PRECONDITION_FAILED, Declarer
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.plans import Plans
@@ -48,7 +48,7 @@ from amqprouter.amqp.return_watch import ReturnWatch
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery
-from amqprouter.errors import AmqprouterError, TopologyClash
+from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 
 LOOK_EVERY = 5.0
@@ -214,6 +214,12 @@ class Parking:
         except TopologyClash as clash:
             self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=str(clash))
             return await self._look(connection, lot.queue)
+        except BrokerRefused as error:
+            if error.code != PRECONDITION_FAILED:
+                raise
+            # Nothing that another connection would mend, such as a full virtual host: what waits for the lot waits on.
+            self.log.error("Cannot make {queue}: {reason}", queue=lot.queue, reason=str(error))
+            return None
         await declarer.shut()
         return found.messages
 

@@ -105,21 +105,10 @@ async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
 
 
 async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
-    """The queues that do not exist. Asking for one that is missing ends the channel, so each has one of its own."""
-    from amqprouter.errors import BrokerRefused  # noqa: PLC0415
+    """The queues that do not exist."""
+    from amqprouter.amqp.queue_look import look_at  # noqa: PLC0415
 
-    missing = []
-    for queue in queues:
-        channel = await connection.open_channel()
-        try:
-            await channel.queue_declare(queue=queue, passive=True)
-        except BrokerRefused as error:
-            if error.code != 404:
-                raise
-            missing.append(queue)
-        else:
-            await channel.shut()
-    return missing
+    return [queue for queue in queues if await look_at(connection, queue) is None]
 
 
 async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:

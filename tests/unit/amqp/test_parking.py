@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, Parking, lot_name
 from amqprouter.amqp.publisher import Publisher
@@ -97,6 +99,26 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.assertEqual(qos.prefetch_count, self.PREFETCH)
         (published,) = self.publishing.published
         self.assertEqual((published.exchange, published.routing_key, published.mandatory), ("", QUEUE, True))
+
+    def test_a_virtual_host_that_is_full(self) -> None:
+        """It is said what the matter is, and the connection, on which all else is consumed, stays."""
+        answer = self.broker._queue_declare
+
+        def full(channel: int, command: Any) -> None:
+            if command.passive:
+                answer(channel, command)
+            else:
+                text = f"cannot declare queue '{QUEUE}': queue limit in vhost '/' (5) is reached"
+                self.broker.close_channel(channel, 406, f"PRECONDITION_FAILED - {text}")
+
+        self.broker._queue_declare = full  # type: ignore[method-assign]
+        with capturedLogs() as logs:
+            self.park(b"1")
+        self.assertEqual((self.publishing.published, self.broker.connection.closed), ([], False))
+        (text,) = map(formatEvent, logs)
+        for words in (QUEUE, "queue limit in vhost", "set_vhost_limits"):
+            self.assertIn(words, text)
+        self.assertNotIn("as it is", text)
 
     def test_found_again(self) -> None:
         self.broker.missing_queues.clear()
