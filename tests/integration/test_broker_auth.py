@@ -21,7 +21,7 @@ from tests.support.gateway import SECRET, Gateway
 from tests.support.mongo import TestDatabase
 from tests.support.mqtt import MqttDevice
 from tests.support.process import free_ports, reactor, until
-from tests.support.rabbitmq import missing
+from tests.support.rabbitmq import VERSION, missing
 
 
 class BrokerAuthTests(TestCase):
@@ -141,11 +141,23 @@ class BrokerAuthTests(TestCase):
         return self.run_with(test, broker_auth={"subscribe": "no"})
 
     def test_copies_and_dead_letters_prove_nothing(self) -> Deferred[None]:
-        """A device's CC header routes without a question; what then arrives carries the key that was asked about."""
+        """Where a device's CC header routes without a question, what arrives carries the key that was asked about."""
 
         async def test(broker: AskingBroker, gateway: Gateway, database: TestDatabase) -> None:
-            copy = publish("devices", "dev1.up.temp", b"copy", headers={"CC": ["dev2.up.temp"]}, message_id="copy")
+            for header in ("CC", "BCC"):
+                copy = publish(
+                    "devices", "dev1.up.temp", b"copy", headers={header: ["dev2.up.temp"]}, message_id=header
+                )
+                said = await deferToThread(amqp, self.uri(broker), copy)
+                if VERSION < (4,):
+                    self.assertEqual(said, "")
+                else:
+                    self.assertIn("access to topic 'dev2.up.temp' in exchange 'devices'", said)
+            copy = publish("devices", "dev1.up.temp", b"own", headers={"CC": ["dev1.up.else"]}, message_id="own")
             self.assertEqual(await deferToThread(amqp, self.uri(broker), copy), "")
+            arrived = (
+                [("dev1", b"own")] if VERSION >= (4,) else [("dev1", b"copy"), ("dev1", b"copy"), ("dev1", b"own")]
+            )
 
             def dead_letter(channel: Any) -> None:
                 """As guest, for no device can make such a queue."""
@@ -156,9 +168,9 @@ class BrokerAuthTests(TestCase):
                 channel.basic_publish("", "trap", b"dead", pika.BasicProperties(expiration="0", message_id="dead"))
 
             self.assertEqual(await deferToThread(amqp, broker.node.uri, dead_letter), "")
-            await gateway.metric_reaches("settled_total", 2)
-            stored = [(d["device"], bytes(d["body"])) for d in database.documents("readings")]
-            self.assertEqual(stored, [("dev1", b"copy")])
+            await gateway.metric_reaches("settled_total", len(arrived) + 1)
+            stored = sorted((d["device"], bytes(d["body"])) for d in database.documents("readings"))
+            self.assertEqual(stored, arrived)
             self.assertEqual(await gateway.metric('rejected_total{reason="identity-mismatch"}'), 1)
 
         checked = {"accept": "user-id, broker-topic", "broker_checked_exchanges": "devices, amq.topic"}
@@ -230,6 +242,11 @@ class BrokerAuthTests(TestCase):
                 return device
 
             good = client("cam-7")
+            if (3, 12) <= VERSION < (4, 1):
+                # Of a client without a password the broker then says that it is "none", which others could say, too.
+                self.assertNotEqual(await good.connect(), "")
+                self.assertIn("RabbitMQ 3.12 to 4.0", gateway.running.tail())
+                return
             self.assertEqual(await good.connect(), "")
             self.assertTrue(await good.publish("cam-7/up/temp", b"{}"))
             await gateway.metric_reaches("stored_total", 1)

@@ -128,6 +128,7 @@ async def gateway_of(
         finally:
             await gateway.stop()
             # The node is shared: what is bound to amq.topic would take in the next test's messages, too.
-            queues = await broker.node.list_queues()
+            # Queues of MQTT subscriptions go by themselves, with their connections; to others RabbitMQ 4 locks them.
+            queues = [name for name in await broker.node.list_queues() if not name.startswith("mqtt-subscription-")]
             forget = [lambda channel, name=name: channel.queue_delete(name) for name in queues]
             assert await deferToThread(amqp, broker.node.uri, *forget) == ""
