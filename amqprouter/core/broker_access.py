@@ -2,7 +2,8 @@
 
 The broker asks before it lets a device do something: may it enter the virtual host, may it configure, write or read an
 exchange or a queue, may it use a routing key of a topic exchange. The questions are forms; which fields they have was
-read off RabbitMQ 3.10 and its README (deps/rabbitmq_auth_backend_http). Two rules are less obvious than the rest:
+read off RabbitMQ 3.10, 4.0 and 4.3, which ask alike, and its README (deps/rabbitmq_auth_backend_http). Three rules are
+less obvious than the rest:
 
 - Questions about an MQTT connection carry its client id, those about an AMQP one carry none, and neither can feign the
   other: the broker adds it. An AMQP device declares and binds nothing, and reads nothing but the queue of its commands,
@@ -10,6 +11,8 @@ read off RabbitMQ 3.10 and its README (deps/rabbitmq_auth_backend_http). Two rul
   routing key, and nobody is asked about that.
 - An MQTT client id is the device's own, or begins with it and a slash, which no device id has. For a second connection
   with the same client id ends the first, and the names of the plugin's queues are made from it.
+- A key that admission would not let in is denied before it is in the broker. MQTT topics may be longer than AMQP's
+  routing keys, and the broker takes such a message, but then ends the connection of whoever is to receive it by AMQP.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from amqprouter.core.admission import MAX_ROUTING_KEY
 from amqprouter.core.command import QUEUE_PLACEHOLDER
 from amqprouter.core.device_id import valid_device_id
 
@@ -98,6 +102,8 @@ class BrokerAccess:
         owner, _, topic = key.partition(".")
         if owner != device or not topic:
             return "the first word of the key is not the device's own id, or nothing is behind it"
+        if len(key.encode()) > MAX_ROUTING_KEY:
+            return f"the key is longer than the {MAX_ROUTING_KEY} bytes that AMQP can carry"
         if permission == "write":
             return "" if self.may_use(device, key) else "the ACL does not allow it"
         return self._subscribing() if permission == "read" and by_mqtt else "devices may only write"

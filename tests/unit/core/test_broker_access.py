@@ -1,4 +1,4 @@
-"""What devices may do on the broker; the questions are as RabbitMQ 3.10 asks them."""
+"""What devices may do on the broker; the questions are as RabbitMQ 3.10, 4.0 and 4.3 ask them."""
 
 from __future__ import annotations
 
@@ -147,6 +147,16 @@ class TopicTests(SynchronousTestCase):
 
     def test_the_acl_is_asked(self) -> None:
         self.assertFalse(self.allowed(topic("write", "dev1.secret", "devices")))
+
+    def test_keys_that_admission_would_refuse(self) -> None:
+        """The broker takes more by MQTT than it can deliver by AMQP; those must not get that far."""
+        for letter in ("x", "é"):
+            longest = "dev1." + letter * ((255 - len("dev1.")) // len(letter.encode()))
+            for exchange, client in (("devices", None), ("amq.topic", "dev1")):
+                self.assertTrue(self.allowed(topic("write", longest, exchange, client)))
+                refused = access(subscribe=True).may_use_key(topic("write", longest + letter, exchange, client))
+                self.assertEqual(refused, "the key is longer than the 255 bytes that AMQP can carry")
+            self.assertFalse(self.allowed(topic("read", longest + letter, "amq.topic", "dev1"), subscribe=True))
 
     def test_only_exchanges_of_devices(self) -> None:
         self.assertFalse(self.allowed(topic("write", "dev1.up", "amq.topic")))
