@@ -67,7 +67,7 @@ _ADVICE = (
      "look after the cluster; this is tried again"),
     (r"no exchange '", "declare it on the broker, or take its name out of the configuration"),
     (r"^INTERNAL_ERROR", "the broker failed at it, and its log says at what: a queue whose nodes are down, say, or a "
-     "message that it cannot hand out"),
+     "message that it cannot hand out (see 'Connections that end with 541' in docs/operations.rst)"),
 )  # fmt: skip
 """What to do about a refusal, by the broker's text."""
 

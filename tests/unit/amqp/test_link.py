@@ -138,6 +138,7 @@ class ReadinessTests(LinkTestCase):
         self.broker.close(541, "INTERNAL_ERROR")
         self.reactor.advance(0)
         self.assertIn("541 INTERNAL_ERROR; the broker failed at it, and its log says at what", self.link.problem())
+        self.assertIn("'Connections that end with 541' in docs/operations.rst", self.link.problem())
 
         async def declare(connection: Connection) -> None:
             self.prepared.append(connection)
