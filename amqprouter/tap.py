@@ -354,6 +354,7 @@ def build(
             lambda device, key: devices_acl.allows_identity(
                 authenticator.logins.identity(device) or Identity(device), key
             ),
+            takes_reasons=lambda: consume.connection is not None and consume.connection.server.at_least(4, 3),
             counters=counters,
             reactor=reactor,
         ),

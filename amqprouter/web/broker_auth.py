@@ -4,7 +4,10 @@ The broker posts forms to ``/SECRET/user``, ``/SECRET/vhost``, ``/SECRET/resourc
 can send no header, so the shared secret is part of the path. It takes a 200 with ``allow`` or ``deny`` for an answer
 and everything else, another status above all, for an error, which it treats as a refusal. So:
 
-- allow and deny are 200; a deny never says why, for the broker passes nothing on and the log here has the reason;
+- allow and deny are 200. Behind a deny RabbitMQ 4.3 and later take a reason, and older ones break on one (the channel
+  or connection that asks crashes): so it stands there only while we are connected to a broker that can read it. Of a
+  login it says nothing that tells a wrong password from an unknown name. For the other questions the broker logs a
+  reason together with the URL: where the secret is in that, none is given; the log here has it;
 - a checker that cannot say, or not in time, is 503; what breaks is 500: either way the device is refused for now;
 - a form that cannot be read, or has a field twice, is 400, and a wrong path 404, with or without the right secret.
 
@@ -48,6 +51,13 @@ MAX_CONNECTIONS = 1000
 MAX_FIELDS = 32
 """Fields of a form. The plugin sends ten at most, and those that other versions may add."""
 
+LOGIN_DENIED = b"deny name and password are not those of a device; the log of amqprouter has more"
+"""The same for all: who tries out names must not learn which ones there are."""
+MAX_REASON = 160
+"""Characters of a reason. The broker adds some of its own, and has 255 bytes for all (AMQP 0-9-1, section 1.4.2.9)."""
+_NO_PASSWORD = "none"
+"""What RabbitMQ 3.12 to 4.0 send for the password of an MQTT client that has nothing but a certificate."""
+
 AskSecret = Callable[[str, bytes], Awaitable[IVerdict]]
 """(device id, secret) → whether they belong together.
 
@@ -72,6 +82,7 @@ class BrokerAuthLeaf(Leaf):
 
     :param secret: the first part of the path, from the plugin's configuration; empty for none.
     :param external: whether to allow users without a password, whom the broker knows by a certificate.
+    :param takes_reasons: whether the broker that we are connected to can read a reason behind ``deny``.
     """
 
     _log = Logger()
@@ -83,6 +94,7 @@ class BrokerAuthLeaf(Leaf):
         ask_secret: AskSecret,
         *,
         external: bool,
+        takes_reasons: Callable[[], bool],
         counters: Counters,
         reactor: IReactorTime,
     ) -> None:
@@ -91,6 +103,7 @@ class BrokerAuthLeaf(Leaf):
         self._access = access
         self._ask_secret = ask_secret
         self._external = external
+        self._takes_reasons = takes_reasons
         self._counts = counters.broker_auth
         self._reactor = reactor
         self._questions: dict[bytes, Callable[[Fields], Awaitable[str]]] = {
@@ -153,7 +166,14 @@ class BrokerAuthLeaf(Leaf):
                 why=refused,
             )
         if not request.gone:
-            reply(request, b"deny" if refused else b"allow", b"text/plain")
+            reply(request, self._denial(kind, refused) if refused else b"allow", b"text/plain")
+
+    def _denial(self, kind: str, refused: str) -> bytes:
+        if not self._takes_reasons():
+            return b"deny"
+        if kind == "user":
+            return LOGIN_DENIED
+        return b"deny" if self._prefix != b"/" else f"deny {refused[:MAX_REASON]}".encode()
 
     def _broken(self, failure: object, request: RouterRequest, kind: str) -> None:
         self._counts[f"{kind} error"] += 1
@@ -168,7 +188,15 @@ class BrokerAuthLeaf(Leaf):
         if password is None:
             return "" if self._external else "it came without a password, and [broker_auth] external is no"
         verdict = await self._ask_secret(fields["username"], password.encode())
-        return "" if verdict.allowed else f"no checker knows it by this password ({verdict.reason})"
+        if verdict.allowed:
+            return ""
+        why = f"no checker knows it by this password ({verdict.reason})"
+        if self._external and password == _NO_PASSWORD and "client_id" in fields:
+            why += (
+                "; of an MQTT client with a certificate and no password RabbitMQ 3.12 to 4.0 says what it says of one "
+                f"with the password {_NO_PASSWORD!r}: such devices need a password, or RabbitMQ 4.1"
+            )
+        return why
 
     async def _at_once(self, rule: Callable[[Fields], str], fields: Fields) -> str:
         return rule(fields)

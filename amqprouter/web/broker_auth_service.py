@@ -28,12 +28,14 @@ def broker_auth_service(
     ask_secret: AskSecret,
     may_use: Callable[[str, str], bool],
     *,
+    takes_reasons: Callable[[], bool],
     counters: Counters,
     reactor: Any,
 ) -> Service | None:
     """The endpoint, or None where it is turned off. Secret and certificates are read here, once.
 
     :param may_use: whether a device may use ``<device id>.<topic words>``.
+    :param takes_reasons: whether the broker that we are connected to can read a reason behind ``deny``.
     :raises ConfigError: a file cannot be read any more.
     """
     ours, broker = settings.broker_auth, settings.broker
@@ -55,7 +57,15 @@ def broker_auth_service(
         may_use=may_use,
         command_queue=settings.commands.queue if settings.commands.enabled else "",
     )
-    leaf = BrokerAuthLeaf(secret, access, ask_secret, external=ours.external, counters=counters, reactor=reactor)
+    leaf = BrokerAuthLeaf(
+        secret,
+        access,
+        ask_secret,
+        external=ours.external,
+        takes_reasons=takes_reasons,
+        counters=counters,
+        reactor=reactor,
+    )
     site: IProtocolFactory = BrokerAuthSite(leaf, reactor)
     if tls is not None:
         site = TLSMemoryBIOFactory(tls, False, site)

@@ -15,13 +15,24 @@ from amqprouter.core.counters import Counters
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import IVerdict
 from amqprouter.web import broker_auth
-from amqprouter.web.broker_auth import ANSWER_LIMIT, BrokerAuthLeaf, BrokerAuthSite
+from amqprouter.web.broker_auth import ANSWER_LIMIT, LOGIN_DENIED, BrokerAuthLeaf, BrokerAuthSite
 from amqprouter.web.post_channel import MAX_BODY
 from tests.unit.web.harness import Connection, Response
 
 SECRET = "0123456789abcdef"
 USER = {"username": "dev1", "password": "sesame"}
 EXCHANGE = {"username": "dev1", "vhost": "/", "tags": "", "resource": "exchange", "name": "devices"}
+STRANGERS = (
+    {**USER, "password": "wrong"},
+    {**USER, "password": ""},
+    {"username": "dev1"},
+    {"username": "nobody", "password": "sesame"},
+    {"username": "gateway", "password": "sesame"},
+    {"username": "a.b", "password": "sesame"},
+    {**USER, "client_id": "dev2"},
+    {"password": "sesame"},
+)
+"""Questions about users that are denied, each for another reason."""
 
 
 class Said(NamedTuple):
@@ -33,6 +44,7 @@ class Said(NamedTuple):
 
 class BrokerAuthTestCase(SynchronousTestCase):
     external = False
+    takes_reasons = False
     secret = SECRET
 
     def setUp(self) -> None:
@@ -55,6 +67,7 @@ class BrokerAuthTestCase(SynchronousTestCase):
             access,
             self.ask,
             external=self.external,
+            takes_reasons=lambda: self.takes_reasons,
             counters=self.counters,
             reactor=self.clock,
         )
@@ -99,16 +112,7 @@ class AnswerTests(BrokerAuthTestCase):
         self.assertEqual(self.said("user", {**USER, "vhost": "/", "client_id": "dev1"}), b"allow")
 
     def test_denials_are_uniform(self) -> None:
-        for form in (
-            {**USER, "password": "wrong"},
-            {**USER, "password": ""},
-            {"username": "dev1"},
-            {"username": "nobody", "password": "sesame"},
-            {"username": "gateway", "password": "sesame"},
-            {"username": "a.b", "password": "sesame"},
-            {**USER, "client_id": "dev2"},
-            {"password": "sesame"},
-        ):
+        for form in STRANGERS:
             self.assertEqual(self.said("user", form), b"deny", form)
         self.assertEqual(self.counters.broker_auth, {"user deny": 8})
 
@@ -176,6 +180,13 @@ class ExternalTests(BrokerAuthTestCase):
         self.assertEqual(self.said("user", {"username": "gateway"}), b"deny")
         self.assertEqual(self.said("user", {"username": "O=Plant,CN=dev7."}), b"deny")
 
+    def test_a_certificate_that_the_broker_takes_for_a_password(self) -> None:
+        """The same form as of one who says so: it lets nobody in, and the log tells what it may be."""
+        self.assertEqual(self.said("user", {"username": "dev7", "password": "none", "client_id": "dev7"}), b"deny")
+        self.assertIn("RabbitMQ 3.12 to 4.0 says", self.logged())
+        self.passwords["dev8"] = b"none"
+        self.assertEqual(self.said("user", {"username": "dev8", "password": "none", "client_id": "dev8"}), b"allow")
+
 
 class RefusalTests(BrokerAuthTestCase):
     def test_wrong_paths(self) -> None:
@@ -203,10 +214,11 @@ class RefusalTests(BrokerAuthTestCase):
             b"username=dev1&password=sesame&password=sesame",
             b"username=%ff&password=sesame",
             b"username=d\xe9v&password=sesame",
+            b"username=dev1&routing_key=dev1.%ff",
             b"&".join(b"f%d=1" % number for number in range(33)),
         ):
             self.assertEqual(self.post(f"/{SECRET}/user", body).status, 400, body)
-        self.assertEqual(self.counters.broker_auth, {"user error": 7})
+        self.assertEqual(self.counters.broker_auth, {"user error": 8})
 
     def test_what_is_too_long_is_refused_before_it_comes(self) -> None:
         connection = Connection(self.site)
@@ -254,3 +266,42 @@ class WithoutSecretTests(BrokerAuthTestCase):
         self.assertEqual(self.post("/user", USER).body, b"allow")
         self.assertEqual(self.post("//user", USER).status, 404)
         self.assertEqual(self.post("user", USER).status, 404)
+
+
+class ReasonTests(BrokerAuthTestCase):
+    """Brokers that can read a reason behind a deny."""
+
+    takes_reasons = True
+
+    def test_those_of_logins_are_uniform(self) -> None:
+        for form in STRANGERS:
+            self.assertEqual(self.said("user", form), LOGIN_DENIED, form)
+        self.assertEqual(self.said("user", USER), b"allow")
+
+    def test_none_where_the_broker_would_log_the_secret_with_it(self) -> None:
+        self.assertEqual(self.said("resource", {**EXCHANGE, "permission": "configure"}), b"deny")
+        self.assertEqual(self.said("vhost", {"username": "dev1", "vhost": "other"}), b"deny")
+
+
+class ReasonsWithoutSecretTests(BrokerAuthTestCase):
+    takes_reasons = True
+    secret = ""
+
+    def test_told(self) -> None:
+        key = {**EXCHANGE, "resource": "topic", "permission": "write", "routing_key": "dev2.up"}
+        for question, form, told in (
+            ("user", {**USER, "password": "wrong"}, LOGIN_DENIED),
+            ("vhost", {"username": "dev1", "vhost": "other"}, b"deny it is another virtual host"),
+            ("resource", {**EXCHANGE, "permission": "configure"}, b"deny devices may only write, and only to"),
+            ("topic", key, b"deny the first word of the key is not the device's own id, or nothing is behind it"),
+        ):
+            self.assertTrue(self.post(f"/{question}", form).body.startswith(told), question)
+
+    def test_not_while_the_broker_cannot_read_them(self) -> None:
+        self.takes_reasons = False
+        self.assertEqual(self.post("/vhost", {"username": "dev1", "vhost": "other"}).body, b"deny")
+        self.assertEqual(self.post("/user", {**USER, "password": "wrong"}).body, b"deny")
+
+    def test_bounded(self) -> None:
+        self.patch(broker_auth, "MAX_REASON", 5)
+        self.assertEqual(self.post("/vhost", {"username": "dev1", "vhost": "other"}).body, b"deny it is")
