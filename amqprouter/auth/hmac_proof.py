@@ -15,6 +15,12 @@ The lengths make the encoding unambiguous: no two different messages have the sa
 dot of the second string, for it holds none itself. The header carries ``v1=`` and the HMAC-SHA256 in hexadecimal. Other
 headers and properties are not signed.
 
+MQTT 5 has headers (user properties), but neither a timestamp nor a message id, and where a message has an expiry the
+broker sets the ``timestamp`` by its own clock. So the header may carry both itself, behind the HMAC:
+``v1=<HMAC>,t=<timestamp>,id=<message id>``. These count then, whatever the ``timestamp`` property says. A
+``message_id`` property must say the same: what goes by it, such as the store, must not be told another id than the one
+that was signed.
+
 Theory of operation: replays. A message counts while its timestamp is within the window around the clock, and once: its
 id is then used up for the device (`ReplayMemory`). The broker delivers a message again after a lost connection, though,
 when it has not been acknowledged, and that one must pass. The broker marks those as redelivered. A device cannot: the
@@ -27,6 +33,7 @@ gateways that consume one queue together, the window alone bounds replays.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 
 from zope.interface import implementer
@@ -40,6 +47,8 @@ from amqprouter.core.replay_memory import ReplayMemory
 from amqprouter.interfaces import IReloadable
 
 _VERSION = b"v1="
+_WITH_OWN = re.compile(rb"([0-9A-Fa-f]{64}),t=(0|[1-9][0-9]{0,18}),id=(.{1,255})", re.DOTALL).fullmatch
+"""The HMAC, the timestamp (one that AMQP could carry) and the message id (a short string there, so 255 bytes)."""
 
 
 def signed_bytes(routing_key: bytes, timestamp: int, message_id: bytes, body: bytes) -> bytes:
@@ -110,6 +119,12 @@ class HmacProof:
 
     def _judge(self, message: Message, signature: bytes) -> Verdict:
         message_id, timestamp = message.properties.raw_text("message_id"), message.properties.timestamp
+        digest = signature[3:]
+        if b"," in digest:
+            own = _WITH_OWN(digest)
+            if own is None or (message_id and message_id != own[3]):
+                return self._bad
+            digest, timestamp, message_id = own[1], int(own[2]), own[3]
         if not message_id:
             return self._no_message_id
         if timestamp is None:
@@ -120,7 +135,7 @@ class HmacProof:
             return self._bad
         signed = signed_bytes(message.routing_key, timestamp, message_id, message.body)
         good = hmac.digest(key, signed, "sha256").hex().encode()
-        if not hmac.compare_digest(good, signature[3:].lower()):
+        if not hmac.compare_digest(good, digest.lower()):
             return self._bad
         now, memory = self._wall_clock(), self._memory
         if not memory.fresh(timestamp, now):

@@ -76,7 +76,7 @@ class MqttDevice:
             self._client.connect("localhost", self._port)
             self._client.loop_start()
             self._wait()
-            return self._code
+            return self._code or ("the broker hung up" if self.closed.is_set() else "")
 
         return await deferToThread(work)
 

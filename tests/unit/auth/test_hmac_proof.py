@@ -72,6 +72,69 @@ class HmacTestCase(SynchronousTestCase):
         return said.reason
 
 
+class OwnTests(HmacTestCase):
+    """Signatures that carry timestamp and message id themselves, as by MQTT 5."""
+
+    def message(
+        self,
+        header: str = "",
+        *,
+        body: bytes = b"{}",
+        timestamp: int | None = None,
+        message_id: str = "",
+        redelivered: bool = False,
+    ) -> Message:
+        """A message with this header, or a good one for its timestamp NOW and its id m,1."""
+        header = header or f"{sign(KEY, b'dev1.up', NOW, b'm,1', b'{}')},t={NOW},id=m,1"
+        raw = encode_properties(headers={HEADER: header}, timestamp=timestamp, message_id=message_id)
+        return Message("dev1", "up", body, Properties(raw), routing_key=b"dev1.up", redelivered=redelivered)
+
+    def test_a_good_one(self) -> None:
+        self.assertEqual(self.reason(self.message()), "")
+
+    def test_the_brokers_timestamp_does_not_count(self) -> None:
+        self.assertEqual(self.reason(self.message(timestamp=NOW - 7)), "")
+
+    def test_the_own_one_does(self) -> None:
+        self.now += 301
+        self.assertEqual(self.reason(self.message(timestamp=NOW + 301)), "stale-timestamp")
+
+    def test_a_copy(self) -> None:
+        self.assertEqual(self.reason(self.message()), "")
+        self.assertEqual(self.reason(self.message()), "replayed")
+        self.assertEqual(self.reason(self.message(redelivered=True)), "")
+
+    def test_the_same_message_in_both_forms_is_a_copy(self) -> None:
+        self.assertEqual(self.reason(message(message_id="m,1")), "")
+        self.assertEqual(self.reason(self.message()), "replayed")
+
+    def test_another_message_id_beside_it(self) -> None:
+        self.assertEqual(self.reason(self.message(message_id="m2")), "bad-signature")
+        self.assertEqual(self.reason(self.message(message_id="m,1")), "")
+
+    def test_changed(self) -> None:
+        good = sign(KEY, b"dev1.up", NOW, b"m1", b"{}")
+        for header in (
+            f"{good},t={NOW},id=m2",
+            f"{good},t={NOW + 1},id=m1",
+            f"{good},t=0{NOW},id=m1",
+            f"{good},t=-1,id=m1",
+            f"{good},t={NOW},id=",
+            f"{good},t={NOW},id={'x' * 256}",
+            f"{good},id=m1,t={NOW}",
+            f"{good},t={NOW}",
+            f"{good},",
+            f"v1=,t={NOW},id=m1",
+            f"v2{good[2:]},t={NOW},id=m1",
+            f"{good} ,t={NOW},id=m1",
+            f"{good},t={'9' * 20},id=m1",
+        ):
+            self.assertEqual(self.reason(self.message(header)), "bad-signature", header)
+        self.assertEqual(self.reason(self.message(f"{good},t={NOW},id=m1", body=b"[]")), "bad-signature")
+        self.assertEqual(self.reason(self.message(good)), "no-message-id")
+        self.assertEqual(self.reason(self.message(f"{good},t={NOW},id=m1")), "")
+
+
 class SignatureTests(HmacTestCase):
     def test_a_good_signature(self) -> None:
         self.assertEqual(self.proof.examine(message()), GOOD)
