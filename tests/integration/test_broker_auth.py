@@ -15,6 +15,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from amqprouter.web.broker_auth import LOGIN_DENIED
 from tests.support.asking_broker import URL_SECRET, AskingBroker, amqp, gateway_of, publish, shared_broker
 from tests.support.certificates import Authority
 from tests.support.gateway import SECRET, Gateway
@@ -82,8 +83,12 @@ class BrokerAuthTests(TestCase):
             self.assertNotEqual(await self.mqtt(broker, client_id="dev2").connect(), "", "would end dev2's connection")
             self.assertEqual(await self.mqtt(broker, client_id="dev1/2").connect(), "")
             self.assertIn("is denied to log in on the broker", gateway.running.tail())
+            broker_log = (broker.node.folder / "rabbitmq.log").read_text()
             for secret in (SECRET, URL_SECRET, "wrong"):
                 self.assertNotIn(secret, (gateway.folder / "daemon.log").read_text())
+                self.assertNotIn(secret, broker_log)
+            told = f"HTTP authentication denied for user 'dev1': {LOGIN_DENIED.decode().partition(' ')[2]}"
+            self.assertEqual(told in broker_log, VERSION >= (4, 3))
 
         return self.run_with(test)
 
@@ -335,17 +340,24 @@ class BrokerAuthTests(TestCase):
                 return await deferToThread(amqp, self.uri(broker))
 
             before = await broker.node.eval("application:get_all_env(rabbitmq_auth_backend_http).")
+            disclose = "application:set_env(rabbitmq_auth_backend_http, authorization_failure_disclosure, true)."
+            await broker.node.eval(disclose)
             for name, url in urls.items():
                 await broker.node.eval(f'application:set_env(rabbitmq_auth_backend_http, {name}_path, "{url}").')
             try:
                 self.assertEqual(await ask_with("broker"), "")
+                await broker.node.add_vhost("third")
+                refused = await deferToThread(amqp, self.uri(broker, vhost="third"))
+                self.assertIn("access to vhost 'third' refused for user 'dev1'", refused)
+                self.assertEqual("it is another virtual host" in refused, VERSION >= (4, 3), refused)
                 self.assertIn("ACCESS_REFUSED", await ask_with(""))
                 self.assertIn("ACCESS_REFUSED", await ask_with("stranger"))
             finally:
                 env = before.strip()
                 await broker.node.eval(
                     f"[application:set_env(rabbitmq_auth_backend_http, K, V) || {{K, V}} <- {env}], "
-                    "application:unset_env(rabbitmq_auth_backend_http, ssl_options)."
+                    "application:unset_env(rabbitmq_auth_backend_http, ssl_options), "
+                    "application:unset_env(rabbitmq_auth_backend_http, authorization_failure_disclosure)."
                 )
 
         async def around() -> None:
