@@ -187,6 +187,9 @@ class ILot(Interface):
         """Have a message that came out of this lot go back to its place there; it comes out again. Those of a lot are
         to be given back in order."""
 
+    def withdraw() -> int:
+        """Forget the messages that have not set out for the lot yet, unanswered; returns how many there were."""
+
 
 class IDeviceLotsUser(Interface):
     """Whoever parks the messages of devices: is told what becomes of their lots."""

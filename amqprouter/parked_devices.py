@@ -284,7 +284,8 @@ class ParkedDevices:
             self._sweep_later()
 
     def stop(self) -> None:
-        """Nothing more is asked."""
+        """Nothing more is asked, and what has not set out for its lot stays where it is."""
+        self.entering -= sum(parked.lot.withdraw() for parked in self._devices.values())
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

@@ -1,8 +1,8 @@
 """One parking queue as the daemon uses it: what goes in, what comes out, and how much is in there.
 
-House rules. A message is settled at its source only once the broker has confirmed it here, and here only once whoever
-got it has settled it. Order holds: what the queue rejects (it is full) goes in again before anything newer, by a gate
-such as stands in front of every target.
+House rules. A message is settled at its source only once the broker has confirmed it here, in a queue that is old
+enough to be kept (`amqprouter.amqp.parking`), and here only once whoever got it has settled it. Order holds: what the
+queue rejects (it is full) goes in again before anything newer, by a gate such as stands in front of every target.
 
 Counting. `backlog` decides whether newer messages may overtake the lot, so it must never be too small. It is counted:
 up when a message is parked, down when one that came out is settled. What the broker says is there (when the lot is
@@ -59,6 +59,8 @@ class Lot:
         self.declared = False
         self.is_in_doubt = False
         """Whether its consumer was ended, and it is not known yet why."""
+        self.safe_at = 0.0
+        """The time from which on the broker keeps what is in the queue."""
         self._parking = parking
         self._finish = finish
         self._wake = wake
@@ -104,6 +106,12 @@ class Lot:
     def flush(self) -> None:
         if self.entering:
             self.gate.flush()
+
+    def withdraw(self) -> int:
+        early, self._early = self._early, []
+        self._ready -= len(early)
+        self.entering -= len(early)
+        return len(early)
 
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self._ledger

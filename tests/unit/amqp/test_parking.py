@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 
 from amqprouter.amqp.declare import MANY_RETURNS
-from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, Parking, lot_name
+from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.properties import Properties, encode_properties
@@ -57,6 +57,8 @@ class ParkingTests(BrokerTestCase, LotContract):
         super().park(*bodies)
         self.turn()  # the queue is declared
         self.broker.missing_queues.clear()
+        if not self.parking.lots[0].declared:
+            self.clock.advance(SAFE_AFTER)
         self.lot.flush()
 
     def confirm(self) -> None:
@@ -119,6 +121,45 @@ class ParkingTests(BrokerTestCase, LotContract):
         for words in (QUEUE, "queue limit in vhost", "set_vhost_limits"):
             self.assertIn(words, text)
         self.assertNotIn("as it is", text)
+
+    def test_what_goes_into_a_young_queue_waits(self) -> None:
+        """A node that is killed within its first second forgets the queue, and all that was confirmed."""
+        super().park(b"1", b"2")
+        self.turn()
+        self.broker.missing_queues.clear()
+        self.lot.flush()
+        self.clock.advance(SAFE_AFTER - 0.1)
+        super().park(b"3")
+        self.turn()
+        self.lot.flush()
+        self.assertEqual((len(self.declared()), self.lot.backlog), (1, 3))
+        self.assertEqual((self.publishing.published, self.broker.sent("Basic.Consume")), ([], []))
+        self.clock.advance(0.1)
+        self.lot.flush()
+        self.confirm()
+        self.assertEqual((self.settled, self.lot.backlog), ([b"1", b"2", b"3"], 3))
+        self.assertEqual(len(self.broker.sent("Basic.Consume")), 1)
+
+    def test_a_young_queue_over_a_connection_lost(self) -> None:
+        """It is no older for it."""
+        super().park(b"1")
+        self.turn()
+        self.broker.missing_queues.clear()
+        self.clock.advance(SAFE_AFTER / 2)
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.run_now(self.parking.attach(self.connected()))
+        self.lot.flush()
+        self.assertEqual((self.publishing.published, len(self.declared())), ([], 1))
+        self.clock.advance(SAFE_AFTER / 2)
+        self.lot.flush()
+        self.assertEqual(len(self.publishing.published), 1)
+
+    def test_stopped_while_the_queue_is_young(self) -> None:
+        """What waits for it has not set out: nobody waits for it, and it comes again."""
+        super().park(b"1")
+        self.turn()
+        self.assertEqual((self.lot.withdraw(), self.parking.lots[0].entering, self.lot.backlog), (1, 0, 0))
 
     def test_found_again(self) -> None:
         self.broker.missing_queues.clear()
