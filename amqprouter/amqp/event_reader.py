@@ -2,8 +2,8 @@
 
 RabbitMQ streams over AMQP 0-9-1 (https://www.rabbitmq.com/docs/streams#consuming): a consumer names where it starts
 (``x-stream-offset``), must set a prefetch and acknowledge, and finds each event's offset in a header of that name. A
-nack or reject would close the connection (540), so nothing is ever refused here: an event that cannot be read is logged
-and skipped.
+nack or reject closes the connection up to RabbitMQ 3 (540) and counts as an ack since, so nothing is ever refused here:
+an event that cannot be read is logged and skipped.
 
 Theory of operation. A stream that is deleted and declared again counts from 0, and a consumer that asks for an offset
 behind its end is given nothing until it has grown past it. AMQP tells neither a stream's identity nor its length (a

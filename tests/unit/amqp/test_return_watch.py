@@ -57,6 +57,23 @@ class ReturnWatchTests(BrokerTestCase):
         for queue, properties in (("ours", AGAIN), ("", AGAIN), ("mine", b"\x00\x00"), ("mine", b"\xff")):
             self.assertEqual((self.warnings(queue, properties), self.asked()), ([], []))
 
+    def test_each_version(self) -> None:
+        """4.3 counts each delivery, in a header of its own; 4.0 and later bring counts along from another queue."""
+        acquired = encode_properties(headers={"x-acquired-count": 1})
+        dead = encode_properties(headers={"x-acquired-count": 2, "x-delivery-count": 1, "x-death": [{"count": 1}]})
+        for version, limit, of_the_dead in (
+            ("3.10.8", "delivery limit, if it has one.", 1),
+            ("4.0.5", "delivery limit, 20 unless it has another, which counts every return.", 0),
+            ("4.3.6", "20 unless it has another, which counts rejections and consumers that died.", 0),
+        ):
+            self.broker.version = version
+            self.connection = self.connected()
+            for properties, count in ((AGAIN, 1), (acquired, 1), (dead, of_the_dead)):
+                self.watch = ReturnWatch(["mine"])
+                warnings = self.warnings("mine", properties)
+                self.assertEqual(len(warnings), count, (version, properties))
+                self.assertTrue(all(limit in warning for warning in warnings), warnings)
+
     def test_lost_meanwhile(self) -> None:
         """It is asked on the next connection."""
         self.broker.hang_up(ConnectionError("reset"))
