@@ -108,7 +108,10 @@ class Topology:
             for pattern in self._bind:
                 await declarer.bind(names.ingress, exchange, pattern)
         await declarer.exchange(names.by_id, "x-consistent-hash")
-        for shard in names.shards:
+        # Which device has which shard follows from the order in which they were bound. Up to RabbitMQ 4.2 a node that
+        # starts binds them anew, several at a time, mostly sorted by name, shard.10 before shard.2. So that is how they
+        # are bound at first.
+        for shard in sorted(names.shards):
             # The key of such a binding is the queue's weight on the hash ring.
             await _queue(declarer, shard, work, names.by_id, key="1", remedy=_INGRESS_REMEDY)
         await declarer.exchange(names.rejected, "fanout")

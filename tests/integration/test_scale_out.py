@@ -17,13 +17,16 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.topology import Topology
+from amqprouter.core.counters import Counters
+from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.wire import Delivery, encode_ack
-from amqprouter.settings import BrokerSettings
+from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import mongo_for_tests
 from tests.support.process import reactor, until
-from tests.support.rabbitmq import PrivateRabbitMQ
+from tests.support.rabbitmq import VERSION, PrivateRabbitMQ
 
 DEVICES = [f"dev{number}" for number in range(24)]
 SHARDS = 6
@@ -111,6 +114,56 @@ async def owners(broker: PrivateRabbitMQ) -> list[int]:
     connection_of = {channel["pid"]: channel["connection"] for channel in channels}
     active = [one for one in consumers if ".shard." in one["queue_name"] and one["active"]]
     return sorted(Counter(connection_of.get(one["channel_pid"]) for one in active).values(), reverse=True)
+
+
+class AssignmentTests(TestCase):
+    timeout = 120
+
+    async def test_devices_keep_their_shards_when_the_node_starts_anew(self) -> None:
+        """However many shards there are, from RabbitMQ 4.3 on. Up to 4.2 a node that starts binds several at a time,
+        mostly sorted by name: each device has a shard all the same."""
+        ingress = IngressSettings(shards=12)
+        topology = Topology(TopologySettings(queue_type="classic"), ingress, EventsSettings())
+        devices = [f"dev{number}" for number in range(200)]
+
+        async def assignment(broker: PrivateRabbitMQ) -> dict[str, str]:
+            """The shard of each device."""
+            connection = await connect_once(reactor, BrokerSettings(uri=broker.uri), "test")
+            await topology.declare(connection)
+            publisher = Publisher(reactor, Counters(), max_attempts=1, random=lambda: 0.0)
+            await publisher.attach(connection)
+            channel = await connection.open_channel()
+            found: dict[str, str] = {}
+            everyone: Deferred[None] = Deferred()
+
+            def take(deliveries: list[Delivery]) -> None:
+                for delivery in deliveries:
+                    found[delivery.routing_key.decode()] = delivery.consumer_tag.decode()
+                channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+                if len(found) == len(devices):
+                    everyone.callback(None)
+
+            channel.on_deliveries = take
+            for shard in topology.names.shards:
+                await channel.basic_consume(queue=shard, consumer_tag=shard)
+            for device in devices:
+                await publisher.send(topology.names.by_id, device, encode_properties(), b"")
+            await everyone
+            publisher.stop()
+            await connection.shut()
+            return found
+
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        async with PrivateRabbitMQ(folder / "rabbitmq") as broker:
+            before = await assignment(broker)
+            self.assertEqual(set(before.values()), set(topology.names.shards))
+            for _ in range(2):
+                await broker.restart()
+                after = await assignment(broker)
+                self.assertEqual(set(after.values()), set(topology.names.shards))
+                if VERSION >= (4, 3):
+                    self.assertEqual(after, before)
 
 
 class ScaleOutTests(TestCase):

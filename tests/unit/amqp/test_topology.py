@@ -95,6 +95,13 @@ class TopologyTests(BrokerTestCase):
         self.assertEqual(devices.arguments, {"alternate-exchange": "p.unrouted"})
         self.assertEqual(list(self.connection.channels), [0])
 
+    def test_shards_are_bound_sorted_by_name(self) -> None:
+        """As a node that starts binds them."""
+        self.declare(Topology(TopologySettings(prefix="p"), IngressSettings(shards=12), EventsSettings()))
+        bound = [one.queue for one in self.broker.sent("Queue.Bind") if ".shard." in one.queue]
+        self.assertEqual((len(bound), bound), (12, sorted(bound)))
+        self.assertEqual(bound[1:4], ["p.shard.1", "p.shard.10", "p.shard.11"])
+
     def test_classic_queues(self) -> None:
         """They count no deliveries."""
         self.declare(topology(queue_type="classic"))
