@@ -101,8 +101,8 @@ class DeviceParkingTests(TestCase):
             self.assertEqual(await bed.gateway.metric("parked_messages"), 0)
 
     async def test_the_broker_is_killed_just_after_the_queue_was_declared(self) -> None:
-        """A quorum queue does not survive that in its first second, whatever was confirmed (RabbitMQ 4.3 has it empty
-        then): what was to go into it is still with its source."""
+        """A quorum queue does not survive that in its first second, whatever was confirmed: RabbitMQ 4.3 has it empty
+        then, earlier ones without a leader. What was to go into it is still with its source."""
         classes = {f"class {device}": {"devices": device, "limits": "20/s burst 5"} for device in QUIET[:4]}
         options = {**OPTIONS, "topology": {"queue_type": "quorum"}, "store": {"timeout": 5}, **classes}
         async with fault_bed(Path(self.mktemp()), private=True, **options) as bed:
@@ -118,6 +118,9 @@ class DeviceParkingTests(TestCase):
                 await deferLater(reactor, 0.3)  # for what was parked to be settled, if it is
                 await bed.broker.kill()
                 await bed.broker.start()
+                if VERSION < (4, 3):  # the queue has no leader for ever, and is to be deleted by hand
+                    async with bed.operator() as channel:
+                        await channel.queue_delete(queue=lot_name("amqprouter", "device", device))
                 await bed.is_ready(within=60)
             await bed.check(self)
 
