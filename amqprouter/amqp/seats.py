@@ -5,6 +5,9 @@ grants to one connection at a time and takes back the moment that connection is 
 again: the answer counts its consumers. So there is nothing to configure and nothing to agree on, and a gateway that
 died has left its seat without having to say so.
 
+A seat whose node is down cannot be looked at: the broker refuses the declaration (404), or, from RabbitMQ 4.0 on, gives
+no answer until that node is back. Then nothing more is asked.
+
 There are as many seats as shards. Whoever finds no free one has no shards either, and takes the first that falls free.
 """
 
@@ -13,11 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.errors import BrokerRefused
 
+ANSWER_WITHIN = 3.0
+"""Seconds in which the broker has said how many consumers a seat has: it does in milliseconds."""
 _ACCESS_REFUSED = 403
+_NOT_FOUND = 404
 _SEAT: dict[str, Any] = {"durable": True, "auto_delete": True, "arguments": {"x-queue-type": "classic"}}
 """Quorum queues know no exclusive consumers."""
 
@@ -43,6 +52,7 @@ class Seats:
         self._connection: Connection | None = None
         self._looking: Channel | None = None
         self._mine: int | None = None
+        self._unanswered = ""  # the seat about which there is no answer yet
 
     async def look(self, connection: Connection) -> Place:
         """Where we are; takes a seat if we have none.
@@ -51,7 +61,7 @@ class Seats:
         :raises BrokerUnavailable: the connection is lost.
         """
         if connection is not self._connection:
-            self._connection, self._looking, self._mine = connection, None, None
+            self._connection, self._looking, self._mine, self._unanswered = connection, None, None, ""
         taken = set()
         for number, queue in enumerate(self.queues):
             if await self._consumers(connection, queue):
@@ -67,6 +77,26 @@ class Seats:
         return Place(rank, max(1, len(taken)))
 
     async def _consumers(self, connection: Connection, queue: str) -> int:
+        if self._unanswered:
+            raise _no_answer(self._unanswered)
+        answer: Deferred[int] = Deferred()
+        timer = connection.clock.callLater(ANSWER_WITHIN, self._late, queue, answer)
+        # Not cancelled when it is late: what the channel answers in the end would be taken for another answer.
+        Deferred.fromCoroutine(self._ask(connection, queue)).addBoth(self._answered, timer, answer)
+        return await answer
+
+    def _late(self, queue: str, answer: Deferred[int]) -> None:
+        self._unanswered = queue
+        answer.errback(_no_answer(queue))
+
+    def _answered(self, outcome: int | Failure, timer: Any, answer: Deferred[int]) -> None:
+        if timer.active():
+            timer.cancel()
+            answer.callback(outcome)  # a Failure makes it an errback
+        else:
+            self._unanswered = ""
+
+    async def _ask(self, connection: Connection, queue: str) -> int:
         if self._looking is None or self._looking.closed:
             self._looking = await connection.open_channel()
         answer = await self._looking.queue_declare(queue=queue, **_SEAT)
@@ -82,3 +112,7 @@ class Seats:
                 return False
             raise
         return True
+
+
+def _no_answer(queue: str) -> BrokerRefused:
+    return BrokerRefused(_NOT_FOUND, f"no answer about queue {queue!r} within {ANSWER_WITHIN:g} s: is its node down?")

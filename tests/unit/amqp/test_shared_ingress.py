@@ -6,12 +6,13 @@ from typing import Any
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.ingress import LEAVING
-from amqprouter.amqp.seats import Place, Seats
+from amqprouter.amqp.seats import ANSWER_WITHIN, Place, Seats
 from amqprouter.amqp.shared_ingress import INTERVAL, make_ingress
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger
 from amqprouter.core.wire import Delivery
+from amqprouter.errors import BrokerRefused
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 from amqprouter.testing_amqp import MemoryBroker
 from tests.unit.amqp.harness import BrokerTestCase
@@ -185,6 +186,22 @@ class SeatsTests(BrokerTestCase):
             self.assertEqual({len(owner) for owner in owners}, {1})
             counts = [sum(Place(rank, gateways).owns(shard) for shard in range(8)) for rank in range(gateways)]
             self.assertLessEqual(max(counts) - min(counts), 1)
+
+    def test_no_answer(self) -> None:
+        """Its node is down: nothing is asked until there is an answer, which comes when the node is back."""
+        seats, connection = Seats("p", 3), self.connected()
+        self.run_now(seats.look(connection))
+        self.broker.held = []
+        looking = self.start(seats.look(connection))
+        self.assertNoResult(looking)
+        self.clock.advance(ANSWER_WITHIN)
+        self.assertIn("is its node down?", str(self.failureResultOf(looking, BrokerRefused).value))
+        asked = len(self.broker.received)
+        self.failed(seats.look(connection), BrokerRefused)
+        self.assertEqual(len(self.broker.received), asked)
+        self.broker.release()
+        self.broker.held = None
+        self.assertEqual(self.run_now(seats.look(connection)), Place(0, 1))
 
     def test_a_seat_lost_is_taken_again(self) -> None:
         connection, seats = self.connected(), Seats("p", 2)
