@@ -7,6 +7,9 @@ each device and for all. Where that forces ids out early, the oldest timestamps 
 it never lets a copy pass, only perhaps a new message with an old id. It costs late messages only; a device whose
 timestamps go up does not notice.
 
+A floor never goes down: not by old messages that the broker delivers again, and not when the clock is set back. Hence
+ids that go for their age leave a floor as well, for a clock may come back to where copies of them would be fresh.
+
 Nobody's flood is at another's cost, as far as that goes: a device that sends more than its own bound raises its own
 floor only, and when the common bound is reached, the ids of the device that was silent for longest go.
 
@@ -45,7 +48,8 @@ class ReplayMemory:
         self._per_device = per_device
         self._most = most
         self._devices: OrderedDict[str, _Used] = OrderedDict()  # the one unheard for longest first
-        self._floors: dict[str, int] = {}  # of devices whose ids were forgotten early
+        self._floors: dict[str, int] = {}  # of devices all of whose ids were forgotten
+        self._lowest_floor = _NO_FLOOR  # of all others; it is of timestamps that were too old
         self._tidy_floors_at = 1024
         self._count = 0
 
@@ -60,7 +64,7 @@ class ReplayMemory:
     def forgotten(self, device: str, timestamp: int) -> bool:
         """Whether it is not known any more which ids the device used with this timestamp."""
         used = self._devices.get(device)
-        return timestamp <= (self._floors.get(device, _NO_FLOOR) if used is None else used.floor)
+        return timestamp <= (self._floor(device) if used is None else used.floor)
 
     def used(self, device: str, message_id: bytes) -> bool:
         """Whether the device has used this id."""
@@ -72,7 +76,8 @@ class ReplayMemory:
         self._forget_old(now)
         used = self._devices.get(device)
         if used is None:
-            used = self._devices[device] = _Used(self._floors.pop(device, _NO_FLOOR))
+            used = self._devices[device] = _Used(self._floor(device))
+            self._floors.pop(device, None)
         else:
             self._devices.move_to_end(device)
         before = len(used.ids)
@@ -85,30 +90,36 @@ class ReplayMemory:
         while self._count > self._most:
             self._forget_early(now)
 
+    def _floor(self, device: str) -> int:
+        return self._floors.get(device, self._lowest_floor)
+
     def _forget_old(self, now: float) -> None:
         """Forget the devices that were silent for so long that none of their ids matters."""
         horizon = now - self._window
-        while self._devices:
-            device, used = next(iter(self._devices.items()))
-            if used.latest >= horizon:
-                return
-            del self._devices[device]
-            self._count -= len(used.ids)
+        while self._devices and next(iter(self._devices.values())).latest < horizon:
+            self._forget_first(horizon)
 
     def _tidy(self, used: _Used, now: float) -> None:
-        """Drop what is too old; where that is not enough, the older half too, and raise the floor."""
+        """Drop what is too old; where that is not enough, the older half too; and raise the floor to what is gone."""
         horizon = now - self._window
-        used.ids = {key: timestamp for key, timestamp in used.ids.items() if timestamp >= horizon}
-        if len(used.ids) > self._per_device:
-            used.floor = sorted(used.ids.values())[len(used.ids) // 2]
-            used.ids = {key: timestamp for key, timestamp in used.ids.items() if timestamp > used.floor}
+        gone = max((timestamp for timestamp in used.ids.values() if timestamp < horizon), default=used.floor)
+        kept = [timestamp for timestamp in used.ids.values() if timestamp >= horizon]
+        if len(kept) > self._per_device:
+            gone = sorted(kept)[len(kept) // 2]
+        used.floor = max(used.floor, gone)  # a redelivered message may be older than the floor is
+        used.ids = {key: timestamp for key, timestamp in used.ids.items() if timestamp > gone}
         used.tidy_at = max(16, 2 * len(used.ids))  # so that this costs little for each id
 
     def _forget_early(self, now: float) -> None:
+        self._forget_first(now - self._window)
+
+    def _forget_first(self, horizon: float) -> None:
+        """Forget the ids of the device that was silent for longest; its floor is the latest timestamp that it used."""
         device, used = self._devices.popitem(last=False)
         self._count -= len(used.ids)
         self._floors[device] = used.latest
         if len(self._floors) >= self._tidy_floors_at:
-            horizon = now - self._window
-            self._floors = {name: floor for name, floor in self._floors.items() if floor >= horizon}
+            old = [name for name, floor in self._floors.items() if floor < horizon]
+            for name in old:
+                self._lowest_floor = max(self._lowest_floor, self._floors.pop(name))
             self._tidy_floors_at = max(1024, 2 * len(self._floors))
