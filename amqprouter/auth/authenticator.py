@@ -113,14 +113,10 @@ class Authenticator:
         lock_out = self._lock_out
         if lock_out is None:
             return self._answers.ask(question, ask, now)
-        if lock_out.refuses(question, source, now):
-            return succeed(Verdict(False, LOCKED_OUT, question[0]))
-
-        def note(verdict: Verdict) -> Verdict:
-            lock_out.note(question, source, verdict.allowed, now)
-            return verdict
-
-        return self._answers.ask(question, ask, now).addCallback(note)
+        wait = lock_out.wait(question, source, now)
+        if wait:
+            return succeed(Verdict(False, LOCKED_OUT, question[0], retry_after=wait))
+        return lock_out.watch(question, source, self._answers.ask(question, ask, now), now)
 
     def flush(self) -> int:
         """Forget every remembered answer, and how often anything failed; how many answers."""

@@ -8,6 +8,9 @@ Theory of operation. What is counted are the no-s of checkers, under two keys:
   for a log-in the address of the peer. Another source is another key, so nobody locks out a device or user from
   elsewhere. A message without a ``user_id`` has no source, for anybody may leave it out; only its question is counted.
 
+A guess counts from the moment in which it is asked about: what is under way might be a no. So however many come at
+once, no more are asked about than would be one after the other. Who ask the same thing at the same time are one guess.
+
 Devices may share a broker user, and users a proxy. Hence the secret that a name last proved itself with is asked about
 all the same: who knows it is not the one who guesses. And a remembered yes counts in any case, before it comes to this.
 
@@ -17,11 +20,15 @@ it has been quiet for a time, or there is a yes.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from amqprouter.auth.answers import Question
+from amqprouter.auth.verdict import Verdict
 from amqprouter.core.aged_cache import AgedCache
 from amqprouter.core.counters import Counters
 
@@ -29,6 +36,8 @@ MEMORY = 10
 """How many times as long as a lock-out its key is remembered after the last failure."""
 GOOD_SECONDS = 7 * 86_400.0
 """How long the digest of a good secret is known: longer than a device should be silent."""
+UNDER_WAY_SECONDS = 1.0
+"""When to come back, if those under way might be the last that are allowed: they are answered soon."""
 
 Key = tuple[str, str, object]
 """A `Question`; or ``from``, a name, and where it is claimed from."""
@@ -56,17 +65,37 @@ class LockOut:
         self._counters = counters
         self._failures: AgedCache[Key, _Failures] = AgedCache(size, seconds * MEMORY)
         self._good: AgedCache[tuple[str, str], bytes] = AgedCache(size, GOOD_SECONDS)
+        self._under_way: dict[Key, Counter[Question]] = {}
+        """By name and source, how many ask what. As many at most as may wait for answers (`answers.MAX_WAITING`)."""
 
-    def refuses(self, question: Question, source: str, now: float) -> bool:
-        """Whether this is not to be asked. `source` is empty where there is none; `now` is in seconds."""
+    def wait(self, question: Question, source: str, now: float) -> float:
+        """The seconds for which this is not to be asked, 0 when it is to be. `source` is empty where there is none;
+        `now` is in seconds."""
         if not self._after:
-            return False
-        proof, name, digest = question
-        locked = self._locked(question, now) or (
-            bool(source) and self._locked(("from", name, source), now) and self._good.get((proof, name), now) != digest
-        )
-        self._counters.locked_out += locked
-        return locked
+            return 0.0
+        wait = self._locked(question, now)
+        if not wait and source and not self._is_good(question, now):
+            wait = self._wait_from(question, source, now)
+        self._counters.locked_out += wait > 0
+        return wait
+
+    def watch(self, question: Question, source: str, asked: Deferred[Verdict], now: float) -> Deferred[Verdict]:
+        """This is being asked now: count it, and then what comes of it. Fires with that."""
+        if not self._after:
+            return asked
+        if source:
+            self._under_way.setdefault(("from", question[1], source), Counter())[question] += 1
+
+        def answered(verdict: Verdict) -> Verdict:
+            if self._ended(question, source):
+                self.note(question, source, verdict.allowed, now)
+            return verdict
+
+        def not_answered(failure: Failure) -> Failure:
+            self._ended(question, source)
+            return failure
+
+        return asked.addCallbacks(answered, not_answered)
 
     def note(self, question: Question, source: str, allowed: bool, now: float) -> None:
         """The checker's answer."""
@@ -90,9 +119,38 @@ class LockOut:
         """Unlock everything."""
         self._failures.clear()
 
-    def _locked(self, key: Key, now: float) -> bool:
+    def _ended(self, question: Question, source: str) -> bool:
+        """Somebody who asked this has been told; whether nobody else is asking it from there."""
+        key = "from", question[1], source
+        asking = self._under_way.get(key)
+        if asking is None:
+            return True
+        asking[question] -= 1
+        if asking[question] > 0:
+            return False
+        del asking[question]
+        if not asking:
+            del self._under_way[key]
+        return True
+
+    def _is_good(self, question: Question, now: float) -> bool:
+        proof, name, digest = question
+        return self._good.get((proof, name), now) == digest
+
+    def _wait_from(self, question: Question, source: str, now: float) -> float:
+        key = "from", question[1], source
+        wait = self._locked(key, now)
+        asking = self._under_way.get(key)
+        if wait or asking is None or question in asking:
+            return wait
         failures = self._failures.get(key, now)
-        return failures is not None and now < failures.locked_until
+        left = self._after - (0 if failures is None else failures.count)
+        return UNDER_WAY_SECONDS if len(asking) >= max(1, left) else 0.0
+
+    def _locked(self, key: Key, now: float) -> float:
+        """The seconds for which this key still is."""
+        failures = self._failures.get(key, now)
+        return 0.0 if failures is None else max(0.0, failures.locked_until - now)
 
     def _count(self, key: Key, now: float) -> bool:
         """One more failure; whether that locks the key."""

@@ -52,14 +52,17 @@ class UserAuthenticator:
         known = self._answers.get(question, now)
         if known:
             return known
+
+        def ask() -> object:
+            return checker.requestAvatarId(UserPassword(username, password))
+
         lock_out = self._lock_out
-        if lock_out is not None and lock_out.refuses(question, peer, now):
-            return Verdict(False, LOCKED_OUT, "password")
-        asked = self._answers.ask(question, lambda: checker.requestAvatarId(UserPassword(username, password)), now)
-        verdict = await asked
-        if lock_out is not None:
-            lock_out.note(question, peer, verdict.allowed, now)
-        return verdict
+        if lock_out is None:
+            return await self._answers.ask(question, ask, now)
+        wait = lock_out.wait(question, peer, now)
+        if wait:
+            return Verdict(False, LOCKED_OUT, "password", retry_after=wait)
+        return await lock_out.watch(question, peer, self._answers.ask(question, ask, now), now)
 
     def flush(self) -> int:
         """Forget every remembered answer, and how often anything failed; how many answers."""

@@ -17,13 +17,14 @@ class Verdict:
     `reason` is empty when allowed and one of the words below when not: it becomes the reason of a rejected message and
     a label of a metric, so it never holds anything that a device sent. `checker` names the proof that decided.
     `identity` is what the checker said of who was proved, None where it said the name alone. It says for itself how
-    long it is good for (`Identity.valid_for`).
+    long it is good for (`Identity.valid_for`). `retry_after` is seconds, for those who were not asked about now.
     """
 
     allowed: bool
     reason: str = ""
     checker: str = ""
     identity: Identity | None = None
+    retry_after: float = 0.0
 
 
 NO_CREDENTIAL = "no-credential"

@@ -296,6 +296,53 @@ class LockOutTests(DeviceTestCase):
         self.assertEqual(self.guess(5), ["bad-secret"] * 3 + ["locked-out"] * 2)
         self.assertEqual(len(self.checker.asked), 3)
 
+    def at_once(self, times: int, user_id: str = "stranger") -> list[Deferred[Verdict]]:
+        self.checker.slow = True
+        messages = [message(user_id=user_id, secret=f"guess {n}") for n in range(times)]
+        return [self.authenticator.ask(each, self.now) for each in messages]
+
+    def test_guesses_under_way_count(self) -> None:
+        answers = self.at_once(400)
+        self.assertEqual(len(self.checker.asked), 3)
+        self.checker.release()
+        reasons = [self.successResultOf(answer).reason for answer in answers]
+        self.assertEqual(reasons, ["bad-secret"] * 3 + ["locked-out"] * 397)
+        self.now += 60.0
+        self.at_once(400)  # one more may be tried, however many try
+        self.assertEqual(len(self.checker.asked), 4)
+
+    def test_one_secret_at_once_is_one_guess(self) -> None:
+        self.checker.slow = True
+        answers = [self.authenticator.ask(message(user_id="b", secret="sesame"), 0.0) for _ in range(9)]
+        self.checker.release()
+        self.assertTrue(all(self.successResultOf(answer).allowed for answer in answers))
+        answers = [self.authenticator.ask(message(user_id="b", secret="x"), 0.0) for _ in range(9)]
+        self.checker.release()
+        self.assertEqual([self.successResultOf(answer).reason for answer in answers], ["bad-secret"] * 9)
+        self.assertEqual(len(self.checker.asked), 2)
+        self.checker.slow = False
+        self.assertEqual(self.guess(1, "b"), ["bad-secret"])
+
+    def test_what_is_under_way_elsewhere_does_not_count(self) -> None:
+        good = self.authenticator.ask(message(user_id="stranger", secret="sesame"), self.now)
+        self.assertTrue(self.successResultOf(good).allowed)
+        self.now = 1000.0  # long after the yes is forgotten
+        self.at_once(9)
+        asked = len(self.checker.asked)
+        for user_id, secret in (("another", "x"), ("", "y"), ("stranger", "sesame")):
+            self.authenticator.ask(message(user_id=user_id, secret=secret), self.now)
+        self.assertEqual(len(self.checker.asked), asked + 3)
+
+    def test_an_outage_ends_what_is_under_way(self) -> None:
+        for _ in range(3):
+            answers = self.at_once(3)
+            self.checker.unavailable = True
+            self.checker.release()
+            for answer in answers:
+                self.failureResultOf(answer, CheckerUnavailable)
+            self.checker.unavailable = False
+        self.assertEqual(len(self.checker.asked), 9)
+
     def test_the_device_itself_gets_in_all_the_same(self) -> None:
         self.guess(5)
         for user_id in ("", "backend"):
@@ -395,6 +442,24 @@ class UserAuthenticatorTests(SynchronousTestCase):
         self.assertIsNotNone(
             self.successResultOf(Deferred.fromCoroutine(authenticator.identify("alice", b"sesame", 61.0)))
         )
+
+    def test_guesses_at_once_are_no_more_than_one_after_the_other(self) -> None:
+        self.checker.slow = True
+        authenticator = UserAuthenticator(
+            self.checker,
+            cache_size=100,
+            cache_seconds=300.0,
+            negative_cache_seconds=10.0,
+            lock_out=LockOut(10, 60.0, 100, Counters()),
+        )
+        guesses = [
+            Deferred.fromCoroutine(authenticator.authenticate("alice", b"guess %d" % n, 0.0, "10.0.0.9"))
+            for n in range(400)
+        ]
+        self.checker.release()
+        reasons = [self.successResultOf(guess).reason for guess in guesses]
+        self.assertEqual(reasons, ["bad-secret"] * 10 + ["locked-out"] * 390)
+        self.assertEqual(len(self.checker.asked), 10)
 
     def test_unavailable(self) -> None:
         self.checker.unavailable = True

@@ -19,7 +19,7 @@ class LockOutTests(SynchronousTestCase):
             self.lock_out.note(("secret", "dev1", b"%d at %d" % (n, int(now))), source, False, now)
 
     def refuses(self, now: float = 0.0, source: str = "stranger", name: str = "dev1", digest: bytes = b"new") -> bool:
-        return self.lock_out.refuses(("secret", name, digest), source, now)
+        return self.lock_out.wait(("secret", name, digest), source, now) > 0
 
     def test_locked_for_its_time_and_after_one_more_failure_again(self) -> None:
         self.fail_times(2)
