@@ -10,7 +10,8 @@ from zope.interface import implementer
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, Verdict
+from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
+from amqprouter.core.command import reserved_sender
 from amqprouter.interfaces import Identity, IReloadable
 
 
@@ -44,6 +45,8 @@ class UserAuthenticator:
         checker = self._checker
         if not username:
             return Verdict(False, NO_CREDENTIAL, "password")
+        if reserved_sender(username):
+            return Verdict(False, RESERVED_NAME, "password")
         if checker is None:
             return Verdict(False, NO_CHECKER, "password")
         if not 0 < len(password) <= MAX_SECRET_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from amqprouter.core.command import reserved_sender
 from amqprouter.core.passwords import name_problem
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
@@ -44,7 +45,7 @@ class Bearers:
         """Whom the users' ACL is to be asked about; None where the token names nobody."""
         settings, claims = self._settings, verified.claims
         name = claims.get(settings.user_claim) if settings.user_claim else None
-        if not isinstance(name, str) or name_problem(name):
+        if not isinstance(name, str) or name_problem(name) or reserved_sender(name):
             return None
         groups = claims.get(settings.groups_claim) if settings.groups_claim else ()
         tenant = claims.get(settings.tenant_claim) if settings.tenant_claim else ""

@@ -10,7 +10,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.web import http
 
-from amqprouter.core.command import AMQP_SENDER, Command, Fate, Outcome
+from amqprouter.core.command import Command, Fate, Outcome, reserved_sender
 from amqprouter.interfaces import Identity
 from amqprouter.web.cors import Cors
 from amqprouter.web.leaf import MemberLeaf, reply_error, reply_json
@@ -73,8 +73,12 @@ class CommandLeaf(MemberLeaf):
         except UnicodeDecodeError:
             reply_error(request, http.BAD_REQUEST, "the path and the content type must be UTF-8")
             return
-        if user.name.startswith(AMQP_SENDER):
-            reply_error(request, http.FORBIDDEN, "such a name is for the broker's accounts")
+        if reserved_sender(user.name):
+            reply_error(
+                request,
+                http.FORBIDDEN,
+                "such a name is for the broker's accounts or for work, not for users",
+            )
             return
         command = Command(
             device,

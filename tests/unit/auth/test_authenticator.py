@@ -413,6 +413,14 @@ class UserAuthenticatorTests(SynchronousTestCase):
             self.assertEqual(self.ask(name, password), Verdict(False, reason, "password"))
         self.assertEqual(self.checker.asked, [])
 
+    def test_names_of_other_senders_of_commands(self) -> None:
+        for name in ("amqp:backend", "queue:images", "celery:thumbs", "queue:"):
+            self.checker.secrets[name] = b"a token for it"
+            self.assertEqual(self.ask(name, b"a token for it"), Verdict(False, "reserved-name", "password"))
+            asked = Deferred.fromCoroutine(self.authenticator.identify(name, b"a token for it", 0.0))
+            self.assertIsNone(self.successResultOf(asked))
+        self.assertEqual(self.checker.asked, [])
+
     def test_without_a_checker_nobody_gets_in(self) -> None:
         self.authenticator = self.make(None)
         self.assertEqual(self.ask("alice", b"sesame"), Verdict(False, "no-checker", "password"))

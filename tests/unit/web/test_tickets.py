@@ -55,6 +55,11 @@ class TicketTests(SynchronousTestCase):
             self.assertEqual(self.world.get("/events", bearer(bad)).status, 401)
         self.assertEqual(World().get("/events", bearer(minted(sub="ann"))).status, 401)
 
+    def test_a_token_cannot_name_a_sender_that_is_no_user(self) -> None:
+        for name in ("queue:images", "amqp:backend", "celery:thumbs"):
+            self.world.visible.add((name, "dev1.up"))
+            self.assertEqual(self.world.get("/events", bearer(minted(sub=name))).status, 401, name)
+
     def test_streams_end_with_the_token_also_by_a_ticket(self) -> None:
         token = bearer(minted(sub="ann", exp=NOW + 100))
         ticket = self.ticket(token)
