@@ -21,9 +21,9 @@ from amqprouter.core.story import (
     AT,
     CHECKER,
     DEVICE,
+    ENCODED_PREFIX,
     EXCHANGE,
     IDENTITY,
-    NAMES,
     PROVEN,
     REASON,
     ROUTING_KEY,
@@ -52,8 +52,8 @@ class Outgoing:
 
     def __init__(self, *proof_headers: str, account: str = "") -> None:
         self._account = account
-        names = (*_BROKER_HEADERS, *NAMES, *proof_headers)
-        self._dropped_headers = frozenset((*(name.encode() for name in names), KEY_HEADER))
+        names = (*_BROKER_HEADERS, *proof_headers)
+        self._dropped_headers = frozenset(name.encode() for name in names)
 
     def passed_on(self, message: Message) -> bytes:
         """For a target: the device's properties, and who it is.
@@ -77,11 +77,11 @@ class Outgoing:
         :raises ValueError: the properties are malformed.
         """
         entries = _device_entry(DEVICE, message.device) + field_table.encode_entry(KEY_HEADER.decode(), message.key)
-        return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+        return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries, ENCODED_PREFIX)
 
     def _spliced(self, message: Message) -> bytes:
         return message.properties.spliced(
-            _DROPPED_PROPERTIES, self._dropped_headers, _device_entry(DEVICE, message.device)
+            _DROPPED_PROPERTIES, self._dropped_headers, _device_entry(DEVICE, message.device), ENCODED_PREFIX
         )
 
     def quarantined(self, message: Message, reason: str, at: float) -> bytes:
@@ -101,7 +101,7 @@ class Outgoing:
                 headers[IDENTITY] = text
         try:
             entries = b"".join(field_table.encode_entry(name, value) for name, value in headers.items())
-            told = message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries)
+            told = message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries, ENCODED_PREFIX)
             return with_user_id(told, self._account.encode())
         except ValueError:
             return encode_properties(headers=headers, user_id=self._account)

@@ -26,6 +26,7 @@ from string import Formatter
 from typing import NoReturn
 
 from amqprouter.core.message import Message
+from amqprouter.core.story import in_our_name
 
 MAX_DEPTH = 64
 """Objects and arrays in one another in a body; the store draws the line there too."""
@@ -83,7 +84,9 @@ class Field:
             return self._in_body(message.body)
         try:
             if name == "header":
-                found: object = message.properties.header(self._keys[0].encode())
+                # What a device says in the daemon's name is not there.
+                header = self._keys[0]
+                found: object = None if in_our_name(header) else message.properties.header(header.encode())
             elif name == "timestamp":
                 found = message.properties.timestamp
             else:

@@ -194,14 +194,20 @@ class Properties:
         entry = self._entry(name)
         return None if entry is None else field_table.string_bytes(entry, 1 + len(name), len(entry))
 
-    def spliced(self, drop: int, drop_headers: Collection[bytes], add_headers: bytes) -> bytes:
+    def spliced(
+        self, drop: int, drop_headers: Collection[bytes], add_headers: bytes, drop_prefix: bytes = b""
+    ) -> bytes:
         """The bytes of these properties, changed.
 
         `drop` is a mask of flag bits (see `flag_mask`) of properties to leave out, `drop_headers` the names of headers
         to leave out, and `add_headers` encoded table entries to append; a header that is added should be dropped too.
+        Headers whose names begin with `drop_prefix`, in lower case, are left out as well, however they write it.
         """
         raw = self.raw
         kept = [entry for entry in self.entries() if entry[1 : 1 + entry[0]] not in drop_headers]
+        if drop_prefix and drop_prefix in raw.lower():  # which a first look at all of them is quickest for
+            size = len(drop_prefix)
+            kept = [e for e in kept if e[0] < size or e[1 : 1 + size].lower() != drop_prefix]
         kept.append(add_headers)
         table = b"".join(kept)
         flags = raw[0] << 8 | raw[1]

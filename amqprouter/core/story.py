@@ -1,6 +1,7 @@
 """The headers that the daemon adds to messages, and what they tell of a message in quarantine.
 
-They are believed only where the daemon's own account wrote them: it strips them from what devices send.
+They are believed only where the daemon's own account wrote them: it strips all of this prefix from what devices send,
+also names that mean nothing yet, or something to other programs of this package only.
 """
 
 from __future__ import annotations
@@ -8,6 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from typing import Any
+
+PREFIX = "x-amqprouter-"
+ENCODED_PREFIX = PREFIX.encode()
 
 DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
     "x-amqprouter-device",
@@ -39,6 +43,11 @@ class Recalled:
     tenant: str = ""
     groups: tuple[str, ...] = ()
     acl: tuple[str, ...] | None = None
+
+
+def in_our_name(header: str) -> bool:
+    """Whether only the daemon may write a header of this name; some programs take upper and lower case for the same."""
+    return header[: len(PREFIX)].lower() == PREFIX
 
 
 def identity_text(identity: Any) -> str:

@@ -27,6 +27,7 @@ from bson.raw_bson import RawBSONDocument
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
+from amqprouter.core.story import in_our_name
 from amqprouter.core.travel import TRAVEL_HEADERS
 from amqprouter.errors import Unstorable
 from amqprouter.storage import json_body
@@ -54,8 +55,8 @@ def promises_json(content_type: str) -> bool:
 class DocumentMaker:
     """Makes documents out of messages.
 
-    `hidden_headers` are left out of the documents besides `TRAVEL_HEADERS`: above all the one that carries a device's
-    secret. `randomness` gives ids to messages that have none.
+    `hidden_headers` are left out of the documents besides `TRAVEL_HEADERS` and those that only the daemon may write:
+    above all the one that carries a device's secret. `randomness` gives ids to messages that have none.
     """
 
     def __init__(self, randomness: random.Random, hidden_headers: Collection[str] = ()) -> None:
@@ -115,7 +116,9 @@ class DocumentMaker:
             except (ValueError, OverflowError, OSError):  # beyond the year 9999: milliseconds, more often than not
                 fields["sent_at_raw"] = _storable(timestamp)
         headers = {
-            escaped(name): _storable(value) for name, value in properties.headers.items() if name not in self._hidden
+            escaped(name): _storable(value)
+            for name, value in properties.headers.items()
+            if not (name in self._hidden or in_our_name(name))
         }
         if headers:
             fields["headers"] = headers

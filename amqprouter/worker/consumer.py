@@ -46,6 +46,8 @@ from amqprouter.worker.queues import WorkQueues
 
 ATTEMPT = "x-amqprouter-attempt"
 """Header: how often a job has been tried."""
+_MOST_TRIED = 1_000_000
+"""More than that nobody has tried: whoever wrote it is not believed, for the number goes on being written."""
 _OURS = ENCODED_TRAVEL_HEADERS | {ATTEMPT.encode(), REASON.encode()}
 _EXPIRATION = flag_mask("expiration")  # the retry queue's own is what counts there
 
@@ -329,6 +331,6 @@ def _job(delivery: Delivery, properties: Properties, number: int) -> Job:
         device if isinstance(device, str) else "",
         properties.message_id or "",
         properties.content_type or "",
-        1 + (tried if isinstance(tried, int) and tried > 0 else 0),
+        1 + (tried if isinstance(tried, int) and 0 < tried <= _MOST_TRIED else 0),
         number,
     )

@@ -43,7 +43,20 @@ FORGED: dict[str, Any] = {
     "x-amqprouter-proven": True,
     "x-amqprouter-identity": "{}",
     "x-amqprouter-key": "other.topic",
+    "x-amqprouter-from": "ann",
+    "x-amqprouter-attempt": 2**63 - 1,
+    "x-amqprouter-public": True,
+    "x-amqprouter-parked": {"device": "dev2"},
+    "x-amqprouter-": 1,
+    "X-AMQPRouter-From": "ann",
     "x-secret": "s3cret",
+}
+
+
+KEPT: dict[str, Any] = {
+    "keep": 1.5,
+    "x-deathly": "keep",
+    "x-amqprouter": "keep",
 }
 
 
@@ -56,7 +69,7 @@ def everything() -> bytes:
     values = commands.Basic.Properties(
         content_type="t",
         content_encoding="e",
-        headers=FORGED | {"keep": 1.5, "x-deathly": "keep"},
+        headers=FORGED | KEPT,
         delivery_mode=1,
         priority=9,
         correlation_id="c",
@@ -78,7 +91,7 @@ class OutgoingTests(SynchronousTestCase):
     def test_passed_on(self) -> None:
         raw = self.outgoing.passed_on(message(everything()))
         properties = Properties(raw)
-        self.assertEqual(properties.headers, {"keep": 1.5, "x-deathly": "keep", "x-amqprouter-device": "dev1"})
+        self.assertEqual(properties.headers, {**KEPT, "x-amqprouter-device": "dev1"})
         kept = {name: properties.text(name) for name in ("content_type", "content_encoding", "correlation_id")}
         self.assertEqual(kept, {"content_type": "t", "content_encoding": "e", "correlation_id": "c"})
         self.assertEqual([properties.text(name) for name in ("message_id", "type", "app_id")], ["m", "y", "a"])
@@ -99,13 +112,31 @@ class OutgoingTests(SynchronousTestCase):
         passed = Properties(self.outgoing.passed_on(message(raw)))
         self.assertEqual((passed.header_count(), passed.headers), (1, {"x-amqprouter-device": "dev1"}))
 
+    def test_a_value_that_spells_the_rest_of_the_prefix(self) -> None:
+        """A short name, the type T of a timestamp, and its eight bytes."""
+        table = b"\x09x-amqprouTER-ABCDE"
+        raw = b"\x20\x00" + len(table).to_bytes(4, "big") + table
+        self.assertIn(table, self.outgoing.passed_on(message(raw)))
+
+    def test_with_the_key_and_from_a_known_sender(self) -> None:
+        raw = everything()
+        expected = {**KEPT, "x-amqprouter-device": "dev1", "x-amqprouter-key": "dev1.up"}
+        self.assertEqual(Properties(self.outgoing.with_key(message(raw))).headers, expected)
+        del expected["x-amqprouter-key"]
+        values = Properties(encode_properties(headers=FORGED | KEPT, message_id="m")).raw
+        sender = Senders(b"by-id", b"k").of(b"devices", b"dev1.up")
+        for _ in range(3):
+            known = Properties(values)
+            sender.recognise(known)
+            passed = self.outgoing.passed_on(Message("dev1", "up", b"", known))
+            self.assertEqual(Properties(passed).headers, expected)
+
     def test_quarantined(self) -> None:
         properties = Properties(self.outgoing.quarantined(message(everything()), "no-route", 1577836800.9))
         self.assertEqual(
             properties.headers,
             {
-                "keep": 1.5,
-                "x-deathly": "keep",
+                **KEPT,
                 "x-amqprouter-reason": "no-route",
                 "x-amqprouter-at": datetime(2020, 1, 1, tzinfo=timezone.utc),
                 "x-amqprouter-exchange": "devices",

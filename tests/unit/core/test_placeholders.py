@@ -49,8 +49,10 @@ class RenderTests(SynchronousTestCase):
         self.assertEqual(Template("").value(given), "")
 
     def test_what_a_message_lacks(self) -> None:
-        given = message({"a": [1]}, headers={"x": [1]})
+        given = message({"a": [1]}, headers={"x": [1], "x-amqprouter-from": "ann", "X-Amqprouter-New": 1})
         for text in (
+            "{header[x-amqprouter-from]}",
+            "{header[X-Amqprouter-New]}",
             "{topic[3]}",
             "{topic[-4]}",
             "{header[y]}",

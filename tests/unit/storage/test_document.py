@@ -153,6 +153,11 @@ class FieldTests(DocumentTestCase):
         headers |= {"x-acquired-count": 3, "x-routed-by": "rabbit@b", "x-last-death-queue": "q"}
         self.assertNotIn("headers", self.document(message(headers=headers)))
 
+    def test_what_only_the_daemon_may_write_is_left_out(self) -> None:
+        headers: dict[str, Any] = {"x-amqprouter-from": "ann", "x-amqprouter-new": 1, "X-AMQProuter-From": "ann"}
+        self.assertNotIn("headers", self.document(message(headers=headers)))
+        self.assertEqual(self.document(message(headers=headers | {"x-amqp": 1}))["headers"], {"x-amqp": 1})
+
     def test_malformed_properties(self) -> None:
         raw = encode_properties(message_id="m", headers={"a": 1})
         self.assertUnstorable(Message("d", "t", b"", Properties(raw[:-4])), "malformed-properties")
