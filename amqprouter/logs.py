@@ -1,4 +1,9 @@
-"""Log observers: text as twistd writes it, or one JSON object a line for machines."""
+"""Log observers: text as twistd writes it, or one JSON object a line for machines.
+
+What strangers chose, a device's name or a broker's error, stands in fields of the events. Nothing of it may do more
+than be read, so both escape it, here and nowhere else: JSON by itself, and the text as `amqprouter.core.printable` has
+it. A field stays in its line; tracebacks have several.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,20 @@ from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
-    textFileLogObserver,
+    formatEventAsClassicLogText,
 )
 from twisted.python.logfile import LogFile
+from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
+from amqprouter.core.printable import printable, printable_lines
 from amqprouter.settings import LoggingSettings
 
 _INTERNAL = ("log_", "isError", "message", "time", "system", "format")
@@ -51,6 +59,36 @@ class JsonObserver:
         self._file.flush()
 
 
+class _Escaped(str):
+    """A text that is shown escaped, and whose `repr` is that of the text as it came, which escapes by itself."""
+
+    _came: str
+
+    def __new__(cls, text: str) -> _Escaped:
+        escaped = super().__new__(cls, printable(text))
+        escaped._came = text
+        return escaped
+
+    def __repr__(self) -> str:
+        return repr(self._came)
+
+
+def text_line(event: LogEvent) -> str | None:
+    """An event as twistd's log has it, and nothing in it that is not to be read."""
+    shown = {
+        name: _Escaped(safe_str(value))
+        for name, value in event.items()
+        if isinstance(value, (str, BaseException)) and not name.startswith("log_") and not safe_str(value).isprintable()
+    }
+    text = formatEventAsClassicLogText({**event, **shown} if shown else event)
+    return None if text is None else printable_lines(text)
+
+
+def text_observer(file: TextIO) -> ILogObserver:
+    """Writes each event as text."""
+    return FileLogObserver(file, text_line)
+
+
 def make_observer(settings: LoggingSettings, logfile: str, daemonized: bool) -> ILogObserver:
     """The observer for these settings, writing where twistd's ``--logfile`` says.
 
@@ -60,6 +98,6 @@ def make_observer(settings: LoggingSettings, logfile: str, daemonized: bool) -> 
     if not logfile and daemonized:
         logfile = "twistd.log"
     file: Any = sys.stdout if logfile in ("", "-") else LogFile.fromFullPath(logfile, rotateLength=None)
-    observer = JsonObserver(file) if settings.format == "json" else textFileLogObserver(file)
+    observer = JsonObserver(file) if settings.format == "json" else text_observer(file)
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(settings.level))
     return FilteringLogObserver(observer, [predicate])

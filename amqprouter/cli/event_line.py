@@ -9,12 +9,9 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
+from amqprouter.core.printable import printable
+
 _DIM, _BLUE, _GREEN, _PLAIN = "\x1b[2m", "\x1b[34m", "\x1b[32m", "\x1b[0m"
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that a terminal might take for more than text."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def event_line(data: str, *, colour: bool) -> str:

@@ -95,7 +95,7 @@ async def _explain(reactor: Any, socket: str, device: str, as_json: bool) -> int
 
 def explanation_lines(told: dict[str, Any]) -> Iterator[str]:
     """An explanation as text."""
-    from amqprouter.cli.event_line import printable  # noqa: PLC0415
+    from amqprouter.core.printable import printable  # noqa: PLC0415
 
     whose = f"class {told['device_class']}" + (f", tenant {told['tenant']}" if told["tenant"] else "")
     yield f"{printable(told['device'])}: {printable(whose)}; {told['state']}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 
-from amqprouter.cli.event_line import printable
 from amqprouter.cli.quarantined import Quarantined, moment
+from amqprouter.core.printable import printable
 from amqprouter.core.properties import NAMES, Properties
 
 MOST_SHOWN = 4096

@@ -45,7 +45,7 @@ async def _status(reactor: Any, socket: str, as_json: bool) -> int:
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status as text."""
-    from amqprouter.cli.event_line import printable  # noqa: PLC0415
+    from amqprouter.core.printable import printable  # noqa: PLC0415
 
     yield f"amqprouter {status['version']}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():

@@ -78,14 +78,15 @@ async def _work(reactor: Any, options: argparse.Namespace, settings: Any) -> int
     import time  # noqa: PLC0415
 
     from twisted.internet.defer import CancelledError, Deferred  # noqa: PLC0415
-    from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: PLC0415
+    from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
     from amqprouter.amqp.topology import Names  # noqa: PLC0415
+    from amqprouter.logs import text_observer  # noqa: PLC0415
     from amqprouter.worker.consumer import Worker, WorkerOptions  # noqa: PLC0415
     from amqprouter.worker.pool import JobPool  # noqa: PLC0415
     from amqprouter.worker.queues import WorkQueues  # noqa: PLC0415
 
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([text_observer(sys.stderr)], redirectStandardIO=False)
     pool = JobPool(
         reactor, options.function, options.processes, time_limit=options.time_limit, max_jobs=options.max_jobs
     )
