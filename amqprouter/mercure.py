@@ -17,6 +17,7 @@ from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.interfaces import IReloadable, RunInThread
 from amqprouter.settings import MercureSettings, Settings
 from amqprouter.web.bearer import Bearers, Verified, Verify
+from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.mercure import MercureLeaf, PublishUpdate
@@ -24,7 +25,6 @@ from amqprouter.web.mercure_bearers import PATH, MercureBearers
 from amqprouter.web.sse_resource import Permission
 from amqprouter.web.subscriptions import PATH as SUBSCRIPTIONS
 from amqprouter.web.subscriptions import Subscriptions, SubscriptionsLeaf
-from amqprouter.web.token_streams import TokenStreams
 
 LEEWAY = 30.0
 """Seconds that a token may be from our future (``iat``, ``nbf``), for clocks differ; ``exp`` counts by ours, to the
@@ -41,7 +41,7 @@ class Mercure:
     """The keys, and behind them the streams that were opened by them."""
     bearers: Bearers | None = None
     """Users with tokens, where there are keys for these."""
-    streams: TokenStreams | None = None
+    streams: GrantedStreams | None = None
     recheck: Callable[[], None] = lambda: None
     """Verify the tokens of all open streams again."""
 
@@ -77,7 +77,7 @@ def make_mercure(
         return await subscribers(token)
 
     bearers = None if subscribers is None else Bearers(ours, subscribers)
-    streams = TokenStreams(again, reactor, wall_clock, randomness.random)
+    streams = GrantedStreams(again, reactor, wall_clock, randomness.random)
     senders = MercureBearers(ours, bearers, allows)
     origins = settings.http.allowed_origins
     routes: dict[bytes, Leaf] = {}

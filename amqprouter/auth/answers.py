@@ -101,7 +101,7 @@ class Answers:
         self._asked[question] = asked = _Asked()
         asked.waiting.append(answer)
         maybeDeferred(checker).addCallbacks(
-            self._proved, self._not_proved, callbackArgs=(question,), errbackArgs=(question,)
+            self._proved, self._not_proved, callbackArgs=(question, now), errbackArgs=(question,)
         ).addBoth(self._answered, question, asked, now)
         return answer
 
@@ -133,8 +133,9 @@ class Answers:
                 found.append({**said, "age": round(age, 1), "asked_again_in": round(left, 1)})
         return found
 
-    def _proved(self, proved: object, question: Question) -> Verdict:
+    def _proved(self, proved: object, question: Question, now: float) -> Verdict:
         proof, name, _ = question
+        good_until: float | None = None
         identity = proved if isinstance(proved, Identity) else None
         if identity is not None:
             proved = identity.name
@@ -145,8 +146,10 @@ class Answers:
                     f"the checker for {proof!r} gave an identity whose tenant is no text, or groups no tuple of texts"
                 )
             self._check_acl(proof, identity.acl)
+            if identity.valid_for is not None:
+                good_until = now + (identity.valid_for if identity.valid_for > 0 else 0.0)  # NaN is not
         if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
-            return Verdict(True, checker=proof, identity=identity)
+            return Verdict(True, checker=proof, identity=identity, good_until=good_until)
         return Verdict(False, IDENTITY_MISMATCH, proof)
 
     def _check_acl(self, proof: str, acl: object) -> None:

@@ -76,12 +76,17 @@ class UserAuthenticator:
     async def identify(self, username: str, password: bytes, now: float, peer: str = "") -> Identity | None:
         """Who this is, with what the checker told; None where it is not the user. `now` and `peer` as there.
 
+        `Identity.valid_for` is what is left of it at `now`, also where the answer is a remembered one.
+
         :raises CheckerUnavailable: as `authenticate` does.
         """
         verdict = await self.authenticate(username, password, now, peer)
         if not verdict.allowed:
             return None
-        return Identity(username) if verdict.identity is None else replace(verdict.identity, name=username)
+        if verdict.identity is None:
+            return Identity(username)
+        left = None if verdict.good_until is None else verdict.good_until - now
+        return replace(verdict.identity, name=username, valid_for=left)
 
     def forget(self, username: str) -> int:
         """Forget every remembered answer about one user, and how often they failed; how many answers."""

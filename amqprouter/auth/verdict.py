@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zope.interface import implementer
 
@@ -16,8 +16,9 @@ class Verdict:
 
     `reason` is empty when allowed and one of the words below when not: it becomes the reason of a rejected message and
     a label of a metric, so it never holds anything that a device sent. `checker` names the proof that decided.
-    `identity` is what the checker said of who was proved, None where it said the name alone. It says for itself how
-    long it is good for (`Identity.valid_for`). `retry_after` is seconds, for those who were not asked about now.
+    `identity` is what the checker said of who was proved, None where it said the name alone. Where that says how long
+    it is good for (`Identity.valid_for`), `good_until` is when that is over, by the clock of who asked. `retry_after`
+    is seconds, for those who were not asked about now.
     """
 
     allowed: bool
@@ -25,6 +26,7 @@ class Verdict:
     checker: str = ""
     identity: Identity | None = None
     retry_after: float = 0.0
+    good_until: float | None = field(default=None, compare=False)
 
 
 NO_CREDENTIAL = "no-credential"

@@ -28,10 +28,12 @@ class Verified(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """A token that somebody was let in by, and until when it is good, as there."""
+    """What somebody was let in by, where that can end: a token, empty for a password, and until when it is good, as
+    there; or `ends`, by the clock of the site, where a checker said for how long."""
 
     token: bytes
-    good_until: float | None
+    good_until: float | None = None
+    ends: float | None = None
 
 
 class Bearers:

@@ -102,6 +102,8 @@ class Hub:
         self._published_ids = PublishedIds()
         self.throttle: Callable[[bool], None] = _nothing
         """Called with True when the source of events should wait, and with False when it may go on."""
+        self.on_reload: tuple[Callable[[], None], ...] = ()
+        """Called by `reload`, for others who hold what is permitted now."""
         self._clock = clock
         self._subscribers: dict[int, Subscriber] = {}  # by number, hence in the order in which they joined
         self._latest_number = 0
@@ -230,6 +232,8 @@ class Hub:
     def reload(self) -> None:
         """Permissions may have changed: ask again about everybody, also those who are connected."""
         self._audiences.forget()
+        for tell in self.on_reload:
+            tell()
 
     def end(self, subscriber: Subscriber, retry_seconds: float = 0.0) -> None:
         """End one subscription in order: its time is over, or its permission."""

@@ -30,6 +30,7 @@ from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
 from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.bearer import Verified, Verify, token_of
+from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import EARLIEST, Hub
 from amqprouter.web.hub_leaf import HubLeaf
 from amqprouter.web.leaf import reply, reply_error
@@ -38,7 +39,6 @@ from amqprouter.web.request import RouterRequest
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
 from amqprouter.web.subscriber import Subscriber
 from amqprouter.web.subscriptions import Subscriptions
-from amqprouter.web.token_streams import TokenStreams
 
 CONFIRM_WITHIN = 5.0
 """Seconds in which the broker must confirm an update; it does in milliseconds. The publisher is told 503 then."""
@@ -67,7 +67,7 @@ class MercureLeaf(HubLeaf):
         bearers: MercureBearers,
         verify_publisher: Verify | None,
         publish: PublishUpdate,
-        streams: TokenStreams,
+        streams: GrantedStreams,
         allowed_origins: Collection[str],
         *,
         reactor: Any,

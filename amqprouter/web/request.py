@@ -42,7 +42,7 @@ class RouterRequest(Request):
     member = ""
     """The user's name, once known."""
     grant: Grant | None = None
-    """The token by which the user was let in, if by one."""
+    """What the user was let in by, if that can end."""
     gone = False
     """Whether the client has disconnected: there is nobody left to answer."""
     proxies = TrustedProxies()

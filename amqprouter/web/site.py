@@ -17,6 +17,7 @@ from amqprouter.interfaces import IGateFigures, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.bearer import Bearers
 from amqprouter.web.events_login import EventsLogin
+from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
 from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
@@ -32,7 +33,6 @@ from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite, at_path
 from amqprouter.web.tickets import TicketLeaf, Tickets
-from amqprouter.web.token_streams import TokenStreams
 
 
 class RouterSite(TableSite):
@@ -100,7 +100,7 @@ def make_site(
     further: Mapping[bytes, Leaf] | None = None,
     body_limits: Mapping[bytes, int] | None = None,
     bearers: Bearers | None = None,
-    streams: TokenStreams | None = None,
+    streams: GrantedStreams | None = None,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
@@ -110,7 +110,11 @@ def make_site(
     """
     login = Login(authenticate, anonymous=http.anonymous)
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
+    hub.on_reload = (*hub.on_reload, tickets.reload)
     users = EventsLogin(login, bearers, tickets)
+    owners = EventsLogin(login, bearers, tickets, take_tickets=False)
+    if streams is None:  # then there are no tokens, only passwords that end
+        streams = GrantedStreams(None, reactor, reactor.seconds, random)
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {
@@ -119,7 +123,7 @@ def make_site(
         b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
         b"/events": EventsLeaf(users, hub, events, allows, http.allowed_origins, random, streams),
-        b"/events/ticket": TicketLeaf(users, tickets, http.allowed_origins),
+        b"/events/ticket": TicketLeaf(owners, tickets, http.allowed_origins),
         b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
         b"/metrics": MetricsLeaf(counters, all_gauges, gates),
         b"/healthz": HealthLeaf(),

@@ -12,13 +12,13 @@ from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
 from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.cors import Cors
+from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf, reply_error
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses
 from amqprouter.web.subscriber import MaySee
-from amqprouter.web.token_streams import TokenStreams
 
 Permission = Callable[[Identity, str], bool]
 """(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""
@@ -40,9 +40,9 @@ class EventsLeaf(MemberLeaf):
         allows: Permission,
         allowed_origins: Collection[str],
         random: Callable[[], float],
-        streams: TokenStreams | None = None,
+        streams: GrantedStreams,
     ) -> None:
-        """`streams` ends those that are open by the right of a token."""
+        """`streams` ends those that are open by a right that ends."""
         super().__init__(login)
         self.cors = Cors(allowed_origins, self.methods)
         self._responses = StreamResponses(hub, random, streams)

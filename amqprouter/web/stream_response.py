@@ -8,11 +8,11 @@ from amqprouter.core.interest import Interest
 from amqprouter.interfaces import Identity
 from amqprouter.web.bearer import Grant
 from amqprouter.web.event_stream import EventStream
+from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import reply_error
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.subscriber import MaySee, Subscriber
-from amqprouter.web.token_streams import TokenStreams
 
 EVENT_STREAM = b"text/event-stream"
 
@@ -22,10 +22,10 @@ def _nothing(subscriber: Subscriber) -> None:
 
 
 class StreamResponses:
-    """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that are open by the
-    right of a token."""
+    """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that are open by a
+    right that ends."""
 
-    def __init__(self, hub: Hub, random: Callable[[], float], streams: TokenStreams | None) -> None:
+    def __init__(self, hub: Hub, random: Callable[[], float], streams: GrantedStreams) -> None:
         self._hub = hub
         self._random = random
         self._streams = streams
@@ -57,7 +57,7 @@ class StreamResponses:
         subscriber = self._hub.subscribe(
             user, interest, may_see, stream, address=address, last_event_id=last_event_id(request)
         )
-        if grant is not None and self._streams is not None:
+        if grant is not None:
             self._streams.add(subscriber, grant)
         joined(subscriber)
         stream.begin(request, subscriber)

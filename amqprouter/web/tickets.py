@@ -1,6 +1,9 @@
 """One-use tickets: who cannot send a header, such as an EventSource, shows one of these in the URL instead.
 
-URLs end up in logs and histories, so a ticket is good once, and for seconds only.
+URLs end up in logs and histories, so a ticket is good once, and for seconds only. It gives what its user had when it
+was given, and nothing that lasts longer: no other tickets, and nothing once what it was given for is over. A reload, or
+whatever else makes the daemon forget what checkers said, ends those that were given for a password; a token is verified
+again at the ticket's use.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from amqprouter.interfaces import Identity
+from zope.interface import implementer
+
+from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.web.bearer import Grant
 from amqprouter.web.cors import Cors
 from amqprouter.web.leaf import MemberLeaf, reply_json
@@ -22,18 +27,19 @@ MAX_TICKETS = 10_000
 
 
 class Ticket(NamedTuple):
-    """Whom a ticket stands for, by what token if by any, and until when."""
+    """Whom a ticket stands for, by what if that can end, and until when."""
 
     user: Identity
     grant: Grant | None
     until: float
 
 
+@implementer(IReloadable)
 class Tickets:
     """All tickets of this gateway. `now` is in seconds; `make` gives a text that nobody can guess."""
 
     def __init__(self, now: Callable[[], float], make: Callable[[], str]) -> None:
-        self._now = now
+        self.now = now
         self._make = make
         self._tickets: dict[str, Ticket] = {}  # in the order in which they expire
 
@@ -42,7 +48,7 @@ class Tickets:
 
     def issue(self, user: Identity, grant: Grant | None) -> str:
         """A new ticket."""
-        now, tickets = self._now(), self._tickets
+        now, tickets = self.now(), self._tickets
         while tickets:
             oldest = next(iter(tickets))
             if tickets[oldest].until > now and len(tickets) < MAX_TICKETS:
@@ -54,12 +60,21 @@ class Tickets:
 
     def redeem(self, text: str) -> Ticket | None:
         """Whom a ticket stands for; None when it is none, or no longer one. It is used up."""
-        ticket = self._tickets.pop(text, None)
-        return ticket if ticket is not None and ticket.until > self._now() else None
+        ticket, now = self._tickets.pop(text, None), self.now()
+        if ticket is None or ticket.until <= now:
+            return None
+        ends = None if ticket.grant is None else ticket.grant.ends
+        return ticket if ends is None or ends > now else None
+
+    def reload(self) -> None:
+        """Passwords may be good no longer: forget the tickets that were given for them."""
+        self._tickets = {
+            text: ticket for text, ticket in self._tickets.items() if ticket.grant is not None and ticket.grant.token
+        }
 
 
 class TicketLeaf(MemberLeaf):
-    """``POST /events/ticket``: a ticket for whoever asks."""
+    """``POST /events/ticket``: a ticket for whoever logs in; `login` must not take tickets."""
 
     methods = (b"POST", b"OPTIONS")
 

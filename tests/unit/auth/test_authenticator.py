@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -412,6 +413,18 @@ class UserAuthenticatorTests(SynchronousTestCase):
         ):
             self.assertEqual(self.ask(name, password), Verdict(False, reason, "password"))
         self.assertEqual(self.checker.asked, [])
+
+    def test_what_is_left_of_an_answer(self) -> None:
+        def left(now: float) -> float | None:
+            asked = Deferred.fromCoroutine(self.authenticator.identify("alice", b"sesame", now))
+            identity: Identity | None = self.successResultOf(asked)
+            assert identity is not None
+            return identity.valid_for
+
+        for valid_for, expected in ((None, [None, None, None]), (60.0, [60.0, 50.0, 60.0]), (nan, [0.0, 0.0, 0.0])):
+            self.checker.identities["alice"] = Identity("alice", valid_for)
+            self.authenticator.flush()
+            self.assertEqual([left(now) for now in (0.0, 10.0, 60.0)], expected)
 
     def test_names_of_other_senders_of_commands(self) -> None:
         for name in ("amqp:backend", "queue:images", "celery:thumbs", "queue:"):

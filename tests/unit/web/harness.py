@@ -137,6 +137,7 @@ class World:
         self.passwords = {"alice": b"wonder"}
         self.peers: list[str] = []
         self.groups: tuple[str, ...] = ()
+        self.valid_for: float | None = None
         self.checker_error: Exception | None = None
         self.hidden: set[tuple[str, str]] = set()
         self.allows: Permission = lambda user, key: (user.name, key) not in self.hidden
@@ -167,7 +168,9 @@ class World:
         self.peers.append(peer)
         if self.checker_error is not None:
             raise self.checker_error
-        return Identity(username, groups=self.groups) if self.passwords.get(username) == password else None
+        if self.passwords.get(username) != password:
+            return None
+        return Identity(username, self.valid_for, groups=self.groups)
 
     def connect(self) -> Connection:
         return Connection(self.site)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterator
+from math import inf
 from typing import Any, cast
 
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
@@ -190,6 +191,19 @@ class StreamTests(SynchronousTestCase):
         self.world.hub.reload()
         self.publish(1)
         self.assertEqual(self.ids(connection), ["0"])
+
+    def test_it_ends_when_a_checker_said(self) -> None:
+        for valid_for in (100.0, 0.0, -1.0):
+            self.world.valid_for = valid_for
+            self.world.stream()
+            self.assertEqual(len(self.world.hub.subscribers), 1)
+            self.world.clock.advance(max(0.0, valid_for))
+            self.assertEqual(len(self.world.hub.subscribers), 0)
+        for valid_for in (inf, 1e30):
+            self.world.valid_for = valid_for
+            self.world.stream()
+        self.world.clock.advance(1e6)
+        self.assertEqual(len(self.world.hub.subscribers), 2)
 
     def test_heartbeats(self) -> None:
         """One in every interval for each, and not for all at once."""

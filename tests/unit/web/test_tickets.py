@@ -76,6 +76,44 @@ class TicketTests(SynchronousTestCase):
         self.world.reload()
         self.assertEqual([each.user for each in self.world.hub.subscribers], ["alice"])
 
+    def test_a_ticket_begets_no_ticket(self) -> None:
+        for headers in (ALICE, bearer(minted(sub="ann"))):
+            ticket = self.ticket(headers)
+            for more in ({}, headers):
+                self.assertEqual(self.world.get(f"/events/ticket?ticket={ticket}", more, "POST").status, 401)
+            connection = self.world.connect()
+            connection.get(f"/events?ticket={ticket}")
+            self.assertIn(b" 200 OK", connection.take())
+
+    def test_a_reload_ends_tickets_for_passwords(self) -> None:
+        ticket = self.ticket(ALICE)
+        del self.world.passwords["alice"]
+        self.world.reload()
+        self.assertEqual(self.world.get(f"/events?ticket={ticket}").status, 401)
+
+    def test_a_ticket_ends_with_its_token(self) -> None:
+        by_token = bearer(minted(sub="ann", exp=NOW + 10))
+        expiring, revoked = self.ticket(by_token), self.ticket(bearer(minted(sub="ann")))
+        kept = self.ticket(bearer(minted(sub="ann")))
+        self.world.reload()
+        self.world.connect().get(f"/events?ticket={kept}")
+        self.assertEqual(len(self.world.hub.subscribers), 1)
+        self.world.clock.advance(10)
+        self.assertEqual(self.world.get(f"/events?ticket={expiring}").status, 401)
+        self.world.write_keys(jwk("HS256", 1))
+        self.world.reload()
+        self.assertEqual(self.world.get(f"/events?ticket={revoked}").status, 401)
+
+    def test_a_ticket_ends_when_a_checker_said(self) -> None:
+        self.world.valid_for = 10.0
+        late, good = self.ticket(ALICE), self.ticket(ALICE)
+        self.world.clock.advance(8)
+        self.world.connect().get(f"/events?ticket={good}")
+        self.assertEqual(len(self.world.hub.subscribers), 1)
+        self.world.clock.advance(2)
+        self.assertEqual(len(self.world.hub.subscribers), 0)
+        self.assertEqual(self.world.get(f"/events?ticket={late}").status, 401)
+
     def test_they_are_bounded(self) -> None:
         names = iter(range(MAX_TICKETS + 2))
         tickets = Tickets(lambda: 0.0, lambda: str(next(names)))

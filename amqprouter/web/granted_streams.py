@@ -1,4 +1,5 @@
-"""Streams that are open by the right of a token: ended when it expires, or when it is good no longer.
+"""Streams that are open by a right that ends: ended when a token expires, or is good no longer, and when the time is
+over for which a checker said that a password is good.
 
 A stream is ended a little before its token expires, each at another time, so that clients whose tokens expire together
 do not all come back together; the client may come back with the old token for the rest of its time. What is left is
@@ -26,6 +27,9 @@ SPREAD, MAX_LEAD = 0.2, 30.0
 """The part of a token's rest of life in which its stream may end (as the reference hub has it), and the most of that in
 seconds: a token of a day need not cost its bearer hours."""
 
+LONGEST = 10 * 365 * 86_400.0
+"""Seconds beyond which no end is waited for: no timer can be infinitely late, and the daemon is started again first."""
+
 AT_ONCE = 20
 """Tokens verified again in one turn of the reactor: about 2 ms."""
 
@@ -40,14 +44,15 @@ class _Stream:
 
 
 @implementer(IReloadable)
-class TokenStreams:
+class GrantedStreams:
     """All such streams. `clock` is an `IReactorTime`, `wall_clock` seconds since 1970, `random` in [0, 1)."""
 
     log = Logger()
 
     def __init__(
-        self, verify: Verify, clock: Any, wall_clock: Callable[[], float], random: Callable[[], float]
+        self, verify: Verify | None, clock: Any, wall_clock: Callable[[], float], random: Callable[[], float]
     ) -> None:
+        """`verify` is None where there are no keys, and so no good tokens."""
         self._verify = verify
         self._clock = clock
         self._wall_clock = wall_clock
@@ -60,12 +65,18 @@ class TokenStreams:
         return len(self._streams)
 
     def add(self, subscriber: Subscriber, grant: Grant) -> None:
-        """End this subscription when its token is over."""
-        token, good_until = grant
+        """End this subscription when what it was granted for is over."""
+        token, good_until, ends = grant
         stream = self._streams[subscriber.number] = _Stream(subscriber, token)
         subscriber.on_gone = (*subscriber.on_gone, lambda: self._forget(subscriber.number))
         if good_until is not None:
-            left = max(0.0, good_until - self._wall_clock())
+            left = good_until - self._wall_clock()
+        elif ends is not None:
+            left = ends - self._clock.seconds()
+        else:
+            return
+        left = max(0.0, left)
+        if left <= LONGEST:
             lead = min(MAX_LEAD, SPREAD * left) * self._random()
             stream.timer = self._clock.callLater(left - lead, self._end, subscriber.number)
 
@@ -93,7 +104,11 @@ class TokenStreams:
             self._checking = False
 
     async def _is_good(self, token: bytes) -> bool:
+        if not token:  # a password is asked about when its user comes back
+            return True
         try:
+            if self._verify is None:
+                return False
             await self._verify(token)
         except BadToken:
             return False
