@@ -43,6 +43,15 @@ class NotKnown(UnauthorizedLogin):
     answer is no. To a caller that asks one checker only it is a wrong secret, which it derives from."""
 
 
+class TooManyGuesses(AmqprouterError):
+    """There were too many wrong passwords, for this name or from this address: nobody is asked about another for
+    `retry_after` seconds. ``amqprouter auth flush`` ends that; see ``[auth] lock_out_after``."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"too many wrong passwords; the next may be tried in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
 class BadToken(AmqprouterError):
     """A signed token is not good, for `reason`, a word that quotes nothing of it: mend who issues or sends it, or the
     keys, issuer and audience that are configured. Whoever sent it is told no more than that it was a no."""

@@ -43,8 +43,9 @@ class Identity:
     """What a checker may answer instead of a bare name, when it knows more.
 
     `valid_for` is seconds, the longest that the answer may be remembered, and that what it opens may last (a token's
-    rest of life); None leaves that to ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for the configured ones. `acl` has
-    lines ``[allow|deny] TOPIC PATTERN[, …]`` for this one alone; None says nothing of topics, an empty one allows none.
+    rest of life); None leaves that to ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for
+    the configured ones. `acl` has lines ``[allow|deny] TOPIC PATTERN[, …]`` for this one alone; None says nothing of
+    topics, an empty one allows none.
     """
 
     name: str

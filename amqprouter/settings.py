@@ -98,6 +98,9 @@ class AuthSettings:
     """Wrong secrets for one name from one source after which no more are asked about for a while; 0 turns that off."""
     lock_out_seconds: float = 60.0
     """How long that is."""
+    lock_out_address_after: int = 100
+    """Wrong passwords of users from one address, whatever the names, after which few more are asked about; 0 turns that
+    off."""
     max_held: int = 200
     """Messages that wait in memory for a checker's answer; more are parked in the broker."""
     max_checker_errors: int = 8

@@ -187,13 +187,13 @@ def build(
         wired.targets, settings, clock, publisher, counters, random=randomness.random, pipeline=lambda: pipeline
     )
 
-    def lock_out() -> LockOut:
+    def lock_out(from_address: int = 0) -> LockOut:
         auth = settings.auth
-        return LockOut(auth.lock_out_after, auth.lock_out_seconds, auth.cache_size, counters)
+        return LockOut(auth.lock_out_after, auth.lock_out_seconds, auth.cache_size, counters, from_address)
 
-    provisions = Provisions(hashing.run, reactor, store)
-    device_chain = make_chain("devices", settings.auth, IDeviceSecret, provisions, counters, clock.seconds)
-    user_chain = make_chain("users", settings.auth, IUserPassword, provisions, counters, clock.seconds)
+    provisions = [Provisions(hashing.share(audience), reactor, store) for audience in ("devices", "users")]
+    device_chain = make_chain("devices", settings.auth, IDeviceSecret, provisions[0], counters, clock.seconds)
+    user_chain = make_chain("users", settings.auth, IUserPassword, provisions[1], counters, clock.seconds)
     chains = [each for each in (device_chain, user_chain) if each is not None]
     further: list[Proof] = [BrokerTopicProof(settings.auth.broker_checked_exchanges)]
     signatures = hmac_proof(settings.auth, wall_clock)
@@ -211,7 +211,7 @@ def build(
     )
     users = UserAuthenticator(
         user_chain,
-        lock_out=lock_out(),
+        lock_out=lock_out(settings.auth.lock_out_address_after),
         cache_size=settings.auth.cache_size,
         cache_seconds=settings.auth.cache_seconds,
         negative_cache_seconds=settings.auth.negative_cache_seconds,
@@ -304,7 +304,7 @@ def build(
         update_publisher(publisher, topology.names.events, lambda: not publish.problem(), counters, wall_clock),
         reactor=reactor,
         wall_clock=wall_clock,
-        run_in_thread=hashing.run,
+        run_in_thread=hashing.share("tokens"),
         randomness=randomness,
         tell=announcer.tell,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.defer import Deferred, succeed
@@ -12,6 +13,7 @@ from amqprouter.auth.answers import Answers, Question
 from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
+from amqprouter.auth.threads import asking_for
 from amqprouter.auth.verdict import LOCKED_OUT, Verdict
 from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable
@@ -111,12 +113,13 @@ class Authenticator:
 
     def _ask(self, question: Question, ask: Callable[[], object], source: str, now: float) -> Deferred[Verdict]:
         lock_out = self._lock_out
+        named = partial(asking_for, source, question[1], ask)
         if lock_out is None:
-            return self._answers.ask(question, ask, now)
+            return self._answers.ask(question, named, now)
         wait = lock_out.wait(question, source, now)
         if wait:
             return succeed(Verdict(False, LOCKED_OUT, question[0], retry_after=wait))
-        return lock_out.watch(question, source, self._answers.ask(question, ask, now), now)
+        return lock_out.watch(question, source, self._answers.ask(question, named, now), now)
 
     def flush(self) -> int:
         """Forget every remembered answer, and how often anything failed; how many answers."""

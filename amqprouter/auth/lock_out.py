@@ -14,6 +14,10 @@ once, no more are asked about than would be one after the other. Who ask the sam
 Devices may share a broker user, and users a proxy. Hence the secret that a name last proved itself with is asked about
 all the same: who knows it is not the one who guesses. And a remembered yes counts in any case, before it comes to this.
 
+Who tries one password with many names is counted as well, where sources are addresses: all no-s from one, whatever the
+names, and all that is under way. The count goes down with time, so there the guesses go on at a slow pace; whoever was
+right from there before is asked about all the same.
+
 While a key is locked its failures are not counted, for nobody is asked. After that each failure locks it again, until
 it has been quiet for a time, or there is a yes.
 """
@@ -44,6 +48,15 @@ Key = tuple[str, str, object]
 
 
 @dataclass(slots=True)
+class _Guesses:
+    """No-s from one address: `level` at the time `since`, from when on it goes down."""
+
+    level: float = 0.0
+    since: float = 0.0
+    told: bool = False
+
+
+@dataclass(slots=True)
 class _Failures:
     count: int = 0
     locked_until: float = 0.0
@@ -55,16 +68,21 @@ class LockOut:
     :param after: failures that lock a key; 0 turns everything off.
     :param seconds: how long it is locked.
     :param size: keys remembered, and good secrets.
+    :param from_address: no-s from one source, whatever the names, after which others must wait until one is forgotten;
+        it takes `MEMORY` times `seconds` until all are. 0 where sources are no addresses.
     """
 
     log = Logger()
 
-    def __init__(self, after: int, seconds: float, size: int, counters: Counters) -> None:
+    def __init__(self, after: int, seconds: float, size: int, counters: Counters, from_address: int = 0) -> None:
         self._after = after
         self._seconds = seconds
         self._counters = counters
         self._failures: AgedCache[Key, _Failures] = AgedCache(size, seconds * MEMORY)
         self._good: AgedCache[tuple[str, str], bytes] = AgedCache(size, GOOD_SECONDS)
+        self._from_address = from_address
+        self._guesses: AgedCache[str, _Guesses] = AgedCache(size, seconds * MEMORY)
+        self._asking_from: Counter[str] = Counter()  # what is under way, by source
         self._under_way: dict[Key, Counter[Question]] = {}
         """By name and source, how many ask what. As many at most as may wait for answers (`answers.MAX_WAITING`)."""
 
@@ -84,7 +102,9 @@ class LockOut:
         if not self._after:
             return asked
         if source:
-            self._under_way.setdefault(("from", question[1], source), Counter())[question] += 1
+            asking = self._under_way.setdefault(("from", question[1], source), Counter())
+            self._asking_from[source] += question not in asking
+            asking[question] += 1
 
         def answered(verdict: Verdict) -> Verdict:
             if self._ended(question, source):
@@ -108,6 +128,8 @@ class LockOut:
             self._failures.drop(("from", name, source))
             return
         self._count(question, now)
+        if source and self._from_address:
+            self._count_guess(source, now)
         if source and self._count(("from", name, source), now):
             self.log.warn("{name} is locked out from {source} for {t} s", name=name, source=source, t=self._seconds)
 
@@ -118,6 +140,7 @@ class LockOut:
     def flush(self) -> None:
         """Unlock everything."""
         self._failures.clear()
+        self._guesses.clear()
 
     def _ended(self, question: Question, source: str) -> bool:
         """Somebody who asked this has been told; whether nobody else is asking it from there."""
@@ -129,6 +152,9 @@ class LockOut:
         if asking[question] > 0:
             return False
         del asking[question]
+        self._asking_from[source] -= 1
+        if not self._asking_from[source]:
+            del self._asking_from[source]
         if not asking:
             del self._under_way[key]
         return True
@@ -140,12 +166,40 @@ class LockOut:
     def _wait_from(self, question: Question, source: str, now: float) -> float:
         key = "from", question[1], source
         wait = self._locked(key, now)
-        asking = self._under_way.get(key)
-        if wait or asking is None or question in asking:
+        asking = self._under_way.get(key, ())
+        if wait or question in asking:
             return wait
-        failures = self._failures.get(key, now)
-        left = self._after - (0 if failures is None else failures.count)
-        return UNDER_WAY_SECONDS if len(asking) >= max(1, left) else 0.0
+        if asking:
+            failures = self._failures.get(key, now)
+            left = self._after - (0 if failures is None else failures.count)
+            if len(asking) >= max(1, left):
+                return UNDER_WAY_SECONDS
+        return self._wait_at(source, now)
+
+    def _wait_at(self, source: str, now: float) -> float:
+        if not self._from_address:
+            return 0.0
+        guesses = self._guesses.get(source, now)
+        level = 0.0 if guesses is None else self._level(guesses, now)
+        too_many = level + self._asking_from.get(source, 0) + 1 - self._from_address
+        return 0.0 if too_many <= 0 else min(self._seconds, too_many / self._forgotten_in_a_second)
+
+    @property
+    def _forgotten_in_a_second(self) -> float:
+        return self._from_address / (MEMORY * self._seconds)
+
+    def _level(self, guesses: _Guesses, now: float) -> float:
+        return max(0.0, guesses.level - max(0.0, now - guesses.since) * self._forgotten_in_a_second)
+
+    def _count_guess(self, source: str, now: float) -> None:
+        guesses = self._guesses.get(source, now) or _Guesses()
+        guesses.level, guesses.since = self._level(guesses, now) + 1, now
+        self._guesses.put(source, guesses, now)
+        if guesses.level <= self._from_address / 2:
+            guesses.told = False
+        elif guesses.level + 1 > self._from_address and not guesses.told:
+            guesses.told = True  # not again for each of the few
+            self.log.warn("Too many wrong passwords come from {source}: few more are asked about", source=source)
 
     def _locked(self, key: Key, now: float) -> float:
         """The seconds for which this key still is."""

@@ -10,8 +10,11 @@ from zope.interface import implementer
 from amqprouter.auth.answers import Answers
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
+from amqprouter.auth.threads import asking_for
 from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
 from amqprouter.core.command import reserved_sender
+from amqprouter.core.source import source_of
+from amqprouter.errors import TooManyGuesses
 from amqprouter.interfaces import Identity, IReloadable
 
 
@@ -40,6 +43,8 @@ class UserAuthenticator:
     async def authenticate(self, username: str, password: bytes, now: float, peer: str = "") -> Verdict:
         """The verdict. `now` is in seconds; `peer` is the address that this comes from, where it has one.
 
+        All addresses of one IPv6 network count as one (`source_of`).
+
         :raises CheckerUnavailable: nobody could say: to the web that is 503, and never a welcome.
         """
         checker = self._checker
@@ -56,16 +61,18 @@ class UserAuthenticator:
         if known:
             return known
 
+        source = source_of(peer)
+
         def ask() -> object:
-            return checker.requestAvatarId(UserPassword(username, password))
+            return asking_for(source, username, lambda: checker.requestAvatarId(UserPassword(username, password)))
 
         lock_out = self._lock_out
         if lock_out is None:
             return await self._answers.ask(question, ask, now)
-        wait = lock_out.wait(question, peer, now)
+        wait = lock_out.wait(question, source, now)
         if wait:
             return Verdict(False, LOCKED_OUT, "password", retry_after=wait)
-        return await lock_out.watch(question, peer, self._answers.ask(question, ask, now), now)
+        return await lock_out.watch(question, source, self._answers.ask(question, ask, now), now)
 
     def flush(self) -> int:
         """Forget every remembered answer, and how often anything failed; how many answers."""
@@ -79,8 +86,11 @@ class UserAuthenticator:
         `Identity.valid_for` is what is left of it at `now`, also where the answer is a remembered one.
 
         :raises CheckerUnavailable: as `authenticate` does.
+        :raises TooManyGuesses: nobody is asked about it now.
         """
         verdict = await self.authenticate(username, password, now, peer)
+        if verdict.reason == LOCKED_OUT:
+            raise TooManyGuesses(verdict.retry_after)
         if not verdict.allowed:
             return None
         if verdict.identity is None:

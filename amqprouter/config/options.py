@@ -135,6 +135,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "user_checker": ListOf(Checker(IUserPassword)),
         "lock_out_after": Integer(0, 1_000_000),
         "lock_out_seconds": Duration(0, above=True, most=86_400),
+        "lock_out_address_after": Integer(0, 1_000_000),
         "max_held": Integer(1, 1_000_000),
         "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
         "secret_header": NAME,

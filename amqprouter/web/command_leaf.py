@@ -13,18 +13,17 @@ from twisted.web import http
 from amqprouter.core.command import Command, Fate, Outcome, reserved_sender
 from amqprouter.interfaces import Identity
 from amqprouter.web.cors import Cors
-from amqprouter.web.leaf import MemberLeaf, reply_error, reply_json
+from amqprouter.web.leaf import TOO_MANY_REQUESTS, MemberLeaf, reply_error, reply_json
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
 
 PREFIX = b"/commands/"
-_TOO_MANY_REQUESTS = 429  # RFC 6585; twisted.web has no name for it
 _STATUS = {
     Fate.SENT: http.ACCEPTED,
     Fate.BAD: http.BAD_REQUEST,
     Fate.FORBIDDEN: http.FORBIDDEN,
-    Fate.LIMITED: _TOO_MANY_REQUESTS,
-    Fate.FULL: _TOO_MANY_REQUESTS,
+    Fate.LIMITED: TOO_MANY_REQUESTS,
+    Fate.FULL: TOO_MANY_REQUESTS,
     Fate.UNDELIVERABLE: http.NOT_FOUND,
     Fate.UNAVAILABLE: http.SERVICE_UNAVAILABLE,
 }

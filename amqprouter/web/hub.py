@@ -38,6 +38,7 @@ from amqprouter.core import sse
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import Event
 from amqprouter.core.interest import Interest
+from amqprouter.core.source import source_of
 from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
 from amqprouter.web.audiences import MAX_REMEMBERED, Audiences
@@ -111,7 +112,7 @@ class Hub:
         self._heartbeats = Heartbeats()
         self._catch_ups: CatchUps | None = None
         self._users: Counter[str] = Counter()
-        self._addresses: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()  # by source
         self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
         self._writing: Any = None  # the timer of the next slice
         self._throttled = False
@@ -130,8 +131,9 @@ class Hub:
             return Refusal(503, "too many subscribers")
         if user != ANONYMOUS and 0 < settings.max_subscribers_per_user <= self._users[user]:
             return Refusal(429, f"this user has {self._users[user]} subscriptions, the most")
-        if address and 0 < settings.max_subscribers_per_address <= self._addresses[address]:
-            return Refusal(429, f"this address has {self._addresses[address]} subscriptions, the most")
+        source = source_of(address)
+        if address and 0 < settings.max_subscribers_per_address <= self._addresses[source]:
+            return Refusal(429, f"this address has {self._addresses[source]} subscriptions, the most")
         return None
 
     def publish(self, event: Event, live: bool = True) -> None:
@@ -196,7 +198,7 @@ class Hub:
         self._resume(subscriber, last_event_id)
         self._subscribers[subscriber.number] = subscriber
         self._users[subscriber.user] += 1
-        self._addresses[address] += 1
+        self._addresses[source_of(address)] += 1
         self._audiences.join(subscriber)
         self._heartbeats.join(subscriber)
         if subscriber.catch_up is not None and self._catch_ups is not None:
@@ -334,7 +336,7 @@ class Hub:
         del self._subscribers[subscriber.number]
         self._audiences.leave(subscriber)
         self._heartbeats.leave(subscriber)
-        for counter, key in ((self._users, subscriber.user), (self._addresses, subscriber.address)):
+        for counter, key in ((self._users, subscriber.user), (self._addresses, source_of(subscriber.address))):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]

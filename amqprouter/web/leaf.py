@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from math import ceil
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,7 @@ from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerUnavailable, TooManyGuesses
 from amqprouter.interfaces import Identity
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from amqprouter.web.cors import Cors
 
 JSON = b"application/json"
+TOO_MANY_REQUESTS = 429
+"""RFC 6585; twisted.web has no name for it."""
 
 
 def reply(request: RouterRequest, body: bytes, content_type: bytes, status: int = http.OK) -> int:
@@ -100,6 +103,12 @@ class MemberLeaf(Leaf):
             self._log.error("nobody can log in: the checker of users does not answer: {error}", error=str(error))
             if not request.gone:
                 reply_error(request, http.SERVICE_UNAVAILABLE, "logins cannot be checked now, try again later")
+            return
+        except TooManyGuesses as error:
+            # Nobody is asked, so this tells nothing of the name or the password.
+            if not request.gone:
+                request.setHeader(b"Retry-After", b"%d" % max(1, ceil(error.retry_after)))
+                reply_error(request, TOO_MANY_REQUESTS, "too many wrong passwords, try again later")
             return
         if request.gone:
             return

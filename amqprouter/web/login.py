@@ -14,6 +14,7 @@ Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
 """(user name, password, address of the peer) → who that is, or None where the first two do not belong together.
 
 :raises CheckerUnavailable: nobody can tell at the moment.
+:raises TooManyGuesses: nobody is asked now.
 """
 
 ANONYMOUS = "anonymous"
@@ -33,6 +34,7 @@ class Login:
         A bad login is never taken as none: who meant to log in should not see an anonymous view without a word.
 
         :raises CheckerUnavailable: the password cannot be checked now.
+        :raises TooManyGuesses: it is not checked now.
         """
         header = request.getHeader(b"Authorization")
         if header is None:

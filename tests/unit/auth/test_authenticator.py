@@ -20,7 +20,7 @@ from amqprouter.core.field_table import FieldValue
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.sender import Senders
-from amqprouter.errors import CheckerUnavailable, ConfigError
+from amqprouter.errors import CheckerUnavailable, ConfigError, TooManyGuesses
 from amqprouter.interfaces import IAuthenticator, Identity, IReloadable, IVerdict
 from amqprouter.testing_auth import MemoryChecker
 
@@ -481,6 +481,27 @@ class UserAuthenticatorTests(SynchronousTestCase):
         reasons = [self.successResultOf(guess).reason for guess in guesses]
         self.assertEqual(reasons, ["bad-secret"] * 10 + ["locked-out"] * 390)
         self.assertEqual(len(self.checker.asked), 10)
+
+    def test_one_ipv6_network_is_one_source(self) -> None:
+        authenticator = UserAuthenticator(
+            self.checker,
+            cache_size=100,
+            cache_seconds=300.0,
+            negative_cache_seconds=10.0,
+            lock_out=LockOut(3, 60.0, 100, Counters(), 5),
+        )
+
+        def guess(name: str, n: int, peer: str) -> Deferred[Identity | None]:
+            return Deferred.fromCoroutine(authenticator.identify(name, b"guess %d" % n, 0.0, peer))
+
+        for n in range(3):
+            self.assertIsNone(self.successResultOf(guess("alice", n, f"2001:db8::{n}")))
+        failure = self.failureResultOf(guess("alice", 3, "2001:db8::3"), TooManyGuesses)
+        self.assertEqual(failure.value.retry_after, 60.0)
+        for n in range(2):
+            self.assertIsNone(self.successResultOf(guess(f"bob{n}", n, f"2001:db8::{n}")))
+        self.failureResultOf(guess("carol", 1, "2001:db8::7"), TooManyGuesses)
+        self.assertIsNone(self.successResultOf(guess("carol", 1, "2001:db8:0:1::7")))
 
     def test_unavailable(self) -> None:
         self.checker.unavailable = True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.lock_out import LockOut
+from amqprouter.auth.verdict import Verdict
 from amqprouter.core.counters import Counters
 
 
@@ -59,11 +61,72 @@ class LockOutTests(SynchronousTestCase):
         self.fail_times(100)
         self.assertFalse(self.refuses())
 
+    def spray(self, times: int, now: float, source: str = "stranger") -> None:
+        for n in range(times):
+            self.lock_out.note(("password", f"user{n} {now}", b"x"), source, False, now)
+
+    def test_many_names_from_one_address(self) -> None:
+        self.lock_out = LockOut(3, 60.0, 1000, self.counters, 20)
+        self.lock_out.note(("password", "known", b"good"), "stranger", True, 0.0)
+        self.spray(19, 0.0)
+        self.assertFalse(self.refuses(0.0))
+        self.spray(1, 0.0)
+        wait = self.lock_out.wait(("secret", "new", b"new"), "stranger", 0.0)
+        self.assertEqual(wait, 30.0)  # one of twenty is forgotten, which takes ten minutes for all
+        self.assertEqual(self.lock_out.wait(("password", "known", b"good"), "stranger", 0.0), 0.0)
+        self.assertFalse(self.refuses(0.0, source="another"))
+        self.assertFalse(self.refuses(0.0, source=""))
+        self.assertTrue(self.refuses(29.0))
+        self.assertFalse(self.refuses(30.0))
+        self.spray(1, 30.0)
+        self.assertTrue(self.refuses(31.0))
+        self.lock_out.note(("password", "mine", b"my own"), "stranger", True, 31.0)
+        self.assertTrue(self.refuses(31.0))  # a password of one's own does not clear it
+        self.assertFalse(self.refuses(700.0))
+        self.spray(20, 700.0)
+        self.assertTrue(self.refuses(700.0))
+        self.lock_out.flush()
+        self.assertFalse(self.refuses(700.0))
+
+    def test_many_names_at_once_from_one_address(self) -> None:
+        self.lock_out = LockOut(3, 60.0, 1000, self.counters, 20)
+        asked: list[Deferred[Verdict]] = []
+        for n in range(100):
+            question = "password", f"user{n}", b"x"
+            if not self.lock_out.wait(question, "stranger", 0.0):
+                asked.append(self.lock_out.watch(question, "stranger", Deferred(), 0.0))
+        self.assertEqual(len(asked), 20)
+        for each in asked[:10]:
+            each.callback(Verdict(True))
+        self.assertFalse(self.refuses(0.0))
+        for each in asked[10:]:
+            each.callback(Verdict(False))
+        self.assertEqual((self.lock_out._asking_from, self.lock_out._under_way), ({}, {}))
+        self.spray(9, 0.0)
+        self.assertFalse(self.refuses(0.0))
+        self.spray(1, 0.0)
+        self.assertTrue(self.refuses(0.0))
+
+    def test_the_log_says_once_that_an_address_guesses(self) -> None:
+        lines: list[LogEvent] = []
+        globalLogPublisher.addObserver(lines.append)  # type: ignore[arg-type]
+        self.addCleanup(globalLogPublisher.removeObserver, lines.append)  # type: ignore[arg-type]
+        self.lock_out = LockOut(3, 60.0, 1000, self.counters, 20)
+        self.spray(20, 0.0)
+        for now in range(30, 300, 30):
+            self.spray(1, float(now))
+        mine = [line for line in lines if line["log_namespace"] == "amqprouter.auth.lock_out.LockOut"]
+        self.assertEqual([line["source"] for line in mine], ["stranger"])
+
     def test_memory_is_bounded(self) -> None:
         for n in range(1000):
             self.lock_out.note(("secret", f"dev{n}", b"x"), f"source {n}", n % 2 == 0, 0.0)
         self.assertLessEqual(len(self.lock_out._failures), 100)
         self.assertLessEqual(len(self.lock_out._good), 100)
+        self.lock_out = LockOut(3, 60.0, 100, self.counters, 20)
+        for n in range(1000):
+            self.spray(1, 0.0, f"source {n}")
+        self.assertLessEqual(len(self.lock_out._guesses), 100)
 
     def test_the_log_says_who_and_from_where_and_no_secret(self) -> None:
         lines: list[LogEvent] = []

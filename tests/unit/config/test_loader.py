@@ -42,6 +42,7 @@ GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("auth", "device_checker", "file:/x, file:/y", ("file:/x", "file:/y")),
     ("auth", "max_checker_errors", "3", 3),
     ("auth", "lock_out_after", "0", 0),
+    ("auth", "lock_out_address_after", "0", 0),
     ("auth", "lock_out_seconds", "5m", 300.0),
     ("auth", "hmac_window", "1d", 86_400.0),
     ("auth", "cache_seconds", "0", 0.0),

@@ -222,6 +222,19 @@ class MatchingTests(HubTestCase):
         sink.subscriber.close()  # type: ignore[union-attr]
         self.assertIsNone(self.hub.refusal("alice", "192.0.2.1"))
 
+    def test_one_ipv6_network_is_one_address(self) -> None:
+        self.hub.settings = EventsSettings(max_subscribers_per_address=2)
+        sinks = [MemorySink(), MemorySink()]
+        for number, sink in enumerate(sinks):
+            address = f"2001:db8::{number}"
+            sink.subscriber = self.hub.subscribe(
+                Identity("alice"), Interest([TopicPattern("#")]), lambda topics, private: True, sink, address=address
+            )
+        self.assertIsNotNone(self.hub.refusal("bob", "2001:db8::7"))
+        self.assertIsNone(self.hub.refusal("bob", "2001:db8:0:1::7"))
+        sinks[0].subscriber.close()  # type: ignore[union-attr]
+        self.assertIsNone(self.hub.refusal("bob", "2001:db8::7"))
+
     def test_anonymous_is_many(self) -> None:
         self.hub.settings = EventsSettings(max_subscribers_per_user=1)
         self.subscribe(user="anonymous")

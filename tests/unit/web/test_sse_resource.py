@@ -12,7 +12,7 @@ from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.core import sse
-from amqprouter.errors import CheckerUnavailable
+from amqprouter.errors import CheckerUnavailable, TooManyGuesses
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.event_stream import MAX_CHATTER
 from amqprouter.web.heartbeats import SPOKES
@@ -71,6 +71,14 @@ class WayInTests(SynchronousTestCase):
         self.assertEqual(response.status, 503)
         self.assertIn("logins cannot be checked", response.json()["error"])
         self.assertNotIn(b"no such file", response.body)
+
+    def test_too_many_guesses(self) -> None:
+        world = World()
+        world.checker_error = TooManyGuesses(29.2)
+        for path in ("/events", "/", "/status"):
+            response = world.get(path, ALICE)
+            self.assertEqual((response.status, response.headers["retry-after"]), (429, "30"))
+            self.assertEqual(response.json(), {"error": "too many wrong passwords, try again later"})
 
     def test_the_checker_breaks(self) -> None:
         world = World()
