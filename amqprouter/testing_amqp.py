@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pamqp import commands, frame, header, heartbeat
+from pamqp import commands, constants, frame, header, heartbeat
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
@@ -25,6 +25,7 @@ from amqprouter.core.wire import encode_publish
 
 _OVERHEAD = 8
 _PUBLISH_HEAD = 12  # class, weight and body size in front of the property flags
+_PROPERTIES = 7 + _PUBLISH_HEAD
 
 HANDSHAKE = Handshake("guest", "secret", "/", 30, "amqprouter test")
 
@@ -224,7 +225,7 @@ class MemoryBroker:
     def data_received(self, data: bytes) -> None:
         self._data += data
         while self._data and self.connection is not None:
-            used, channel, one = frame.unmarshal(self._data)
+            used, channel, one = _unmarshal(self._data)
             if one is None:
                 return
             if used > max(self.frame_max, _OVERHEAD) and self.frame_max:
@@ -258,7 +259,7 @@ class MemoryBroker:
 
     def _fill(self, published: Published, one: Any, raw: bytes) -> None:
         if isinstance(one, header.ContentHeader):
-            published.properties, self._missing = raw[7 + _PUBLISH_HEAD : -1], one.body_size
+            published.properties, self._missing = raw[_PROPERTIES:-1], one.body_size
         else:
             published.body += one.value
             self._missing -= len(one.value)
@@ -343,6 +344,16 @@ class MemoryBroker:
         self._sequences.pop(channel, None)
         self._tags.pop(channel, None)
         self.consumers = {tag: consumer for tag, consumer in self.consumers.items() if consumer[0] != channel}
+
+
+def _unmarshal(data: bytes) -> tuple[int, int, Any]:
+    """As pamqp's, but that properties may be any bytes, as they may for RabbitMQ: they are read from the frame."""
+    if data[0] != constants.FRAME_HEADER or len(data) < _PROPERTIES:
+        return frame.unmarshal(data)
+    size = int.from_bytes(data[3:7], "big") + _OVERHEAD
+    if len(data) < size:
+        return 0, 0, None
+    return size, int.from_bytes(data[1:3], "big"), header.ContentHeader(body_size=int.from_bytes(data[11:19], "big"))
 
 
 def rewritten(properties: bytes) -> bytes:

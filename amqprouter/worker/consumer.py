@@ -9,12 +9,19 @@ failure is tried again after a delay that grows from try to try; after the last 
 message goes to ``<queue>.failed`` with the reason in its headers. Progress, results and failures are told as events
 where a stream is named, under the message's own key with one more word, so that whoever may see the message's event may
 see these.
+
+Whatever else goes wrong around a job, it gives that job up and no other: there is always a next step, and each has its
+end while the broker answers. A queue that does not take the job within `TRIES` is passed over: a retry queue for the
+failed jobs, and these, when they are full or gone, for the retry queue with the longest delay, from where the job comes
+again and is given up then. A message that cannot be written as it is goes to the failed jobs without its properties. At
+last it is rejected, so that the broker dead-letters it, if the queue has it so. A broker that is away, or that takes no
+publishes, is waited for: that is nobody's fault.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,33 +30,29 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
-from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.link import BrokerLink
-from amqprouter.amqp.publisher import Publisher
-from amqprouter.core import field_table
+from amqprouter.amqp.publisher import NACKED, Publisher
 from amqprouter.core.counters import Counters
-from amqprouter.core.event import KEY_HEADER, encode_event_body
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties, flag_mask
-from amqprouter.core.settlement import AckLedger
-from amqprouter.core.story import DEVICE, REASON
-from amqprouter.core.travel import ENCODED_TRAVEL_HEADERS
-from amqprouter.core.wire import Delivery, encode_ack
-from amqprouter.errors import AmqprouterError, BrokerUnavailable
+from amqprouter.core.event import KEY_HEADER
+from amqprouter.core.properties import Properties
+from amqprouter.core.story import DEVICE
+from amqprouter.core.wire import Delivery
+from amqprouter.errors import BrokerUnavailable, Unencodable
 from amqprouter.settings import BrokerSettings
+from amqprouter.worker import copies
+from amqprouter.worker.intake import Intake
 from amqprouter.worker.job import Job
 from amqprouter.worker.pool import JobFailed, JobPool, PoolBroken
 from amqprouter.worker.queues import WorkQueues
 
-ATTEMPT = "x-amqprouter-attempt"
-"""Header: how often a job has been tried."""
-_MOST_TRIED = 1_000_000
-"""More than that nobody has tried: whoever wrote it is not believed, for the number goes on being written."""
-_OURS = ENCODED_TRAVEL_HEADERS | {ATTEMPT.encode(), REASON.encode()}
-_EXPIRATION = flag_mask("expiration")  # the retry queue's own is what counts there
+TRIES = 8
+"""Of putting something into a queue, in 20 seconds or so (`amqprouter.amqp.publisher.RETRY_FIRST`): a quorum queue that
+changes its leader is back by then."""
+_NOT_NOW = (NACKED, "unroutable", "not confirmed")
+"""How reasons begin that are the queue's; any other is the message's."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,6 @@ class WorkerOptions:
 
 class _LeftToOthers(Exception):
     """A job's message is not ours any more."""
-
-
-class _Intake:
-    """One consuming channel, for as long as it lives."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.ledger = AckLedger(self._write)
-        self.alive = True
-
-    def _write(self, acks: list[tuple[int, bool]]) -> None:
-        self.channel.write(b"".join(encode_ack(self.channel.id, *ack) for ack in acks))
-
-    def end(self) -> None:
-        self.alive = False
-        self.ledger.close()
 
 
 class Worker(Service):
@@ -105,17 +92,21 @@ class Worker(Service):
         self._pool = pool
         self._wall_clock = wall_clock
         counters = Counters()
-        self._publisher = Publisher(reactor, counters, max_attempts=1, random=random)
+        self._account = account_of(broker)
+        # What nobody takes at once, an answer or an event, nobody waits for.
+        self._once, self._copies = (
+            Publisher(reactor, counters, max_attempts=tries, random=random, patient=False) for tries in (1, TRIES)
+        )
         self._publish = BrokerLink(
-            reactor, broker, "worker publish", self._publisher.attach, clock=reactor, counters=counters, random=random
+            reactor, broker, "worker publish", self.publish_over, clock=reactor, counters=counters, random=random
         )
         self._consume = BrokerLink(
-            reactor, broker, "worker consume", self._attach, clock=reactor, counters=counters, random=random
+            reactor, broker, "worker consume", self.consume_over, clock=reactor, counters=counters, random=random
         )
         self._timeout = ConsumerTimeout(0, options.queues.queue_type)  # a job may take as long as it takes
-        self._intake: _Intake | None = None
+        self._intake: Intake | None = None
         self._number = 0
-        self._jobs: dict[int, Job] = {}
+        self._jobs: dict[int, tuple[Job, Properties]] = {}
         self._idle: Deferred[None] | None = None
         self.done = self.failed = self.retried = 0
         """Jobs, since the start."""
@@ -144,8 +135,20 @@ class Worker(Service):
                 self.log.warn("{count} jobs were not done in time; others will do them", count=len(self._jobs))
         await self._consume.close()
         await self._publish.close()
-        self._publisher.stop()
+        self._stop_publishers()
         await self._pool.stop()
+
+    async def publish_over(self, connection: Connection) -> None:
+        """Publish over this connection from now on.
+
+        :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
+        """
+        await self._once.attach(connection)
+        await self._copies.attach(connection)
+
+    def _stop_publishers(self) -> None:
+        self._once.stop()
+        self._copies.stop()
 
     # In.
 
@@ -153,11 +156,16 @@ class Worker(Service):
     def _tag(self) -> str:
         return f"worker:{self._options.queues.work}"[:255]
 
-    async def _attach(self, connection: Connection) -> None:
+    async def consume_over(self, connection: Connection) -> None:
+        """Declare the queues, and take jobs over this connection from now on.
+
+        :raises TopologyClash: a queue exists with other properties.
+        :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
+        """
         queues = self._options.queues
         await queues.declare(connection)
         channel = await connection.open_channel()
-        intake = self._intake = _Intake(channel)
+        intake = self._intake = Intake(channel)
 
         def ended(error: Exception) -> None:
             intake.end()
@@ -173,44 +181,57 @@ class Worker(Service):
         await self._timeout.consume(channel, queues.work, self._tag)
         self.log.info("Working on {queue}, {count} jobs at a time", queue=queues.work, count=self._pool.processes)
 
-    def _received(self, intake: _Intake, deliveries: list[Delivery]) -> None:
-        intake.ledger.received(len(deliveries))
+    def _received(self, intake: Intake, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             Deferred.fromCoroutine(self._work(intake, delivery)).addErrback(
                 lambda failure: self.log.failure("Cannot handle a job: this is a bug", failure)
             )
 
-    async def _work(self, intake: _Intake, delivery: Delivery) -> None:
+    async def _work(self, intake: Intake, delivery: Delivery) -> None:
+        """All of one job; however it goes, the delivery is settled, or the broker has it back."""
         self._number += 1
         number = self._number
         properties = Properties(delivery.properties)
-        job, problem = Job(delivery.body), ""
+        job, problem = Job(delivery.body, number=number), ""
         try:
             job = _job(delivery, properties, number)
-        except ValueError as error:
-            problem = f"malformed properties: {error}"
-        self._jobs[number] = job
+        except Exception as error:
+            properties, problem = Properties(), f"malformed properties: {error}"
+        self._jobs[number] = job, properties
         try:
-            if problem:
-                await self._give_up(Properties(), job, problem)
-            else:
-                await self._do(intake, properties, job)
-            self._settle(intake, delivery)
+            is_safe = await self._see_to(intake, properties, job, problem)
         except _LeftToOthers:
             pass
+        except Exception:
+            self.log.failure("Cannot give up a job: this is a bug, and the job is rejected")
+            intake.settle(delivery.delivery_tag, is_safe=False)
+        else:
+            intake.settle(delivery.delivery_tag, is_safe=is_safe)
         finally:
             del self._jobs[number]
             if not self._jobs and self._idle is not None and not self._idle.called:
                 self._idle.callback(None)
 
-    async def _do(self, intake: _Intake, properties: Properties, job: Job) -> None:
-        """Have the job done; returns once what came of it is with the broker.
+    async def _see_to(self, intake: Intake, properties: Properties, job: Job, problem: str) -> bool:
+        """As `_do`, for whatever came."""
+        try:
+            if problem:
+                return await self._give_up(properties, job, problem)
+            return await self._do(intake, properties, job)
+        except _LeftToOthers:
+            raise
+        except Exception:
+            self.log.failure("Cannot see to what became of a job: this is a bug, and the job is given up")
+            return await self._put((self._options.queues.failed,), b"", job, "an error in the worker") != ""
+
+    async def _do(self, intake: Intake, properties: Properties, job: Job) -> bool:
+        """Have the job done; returns once what came of it is with the broker, or False when nothing takes it.
 
         :raises _LeftToOthers: the broker has the message back, or is about to get it.
         """
         error: JobFailed | None = None
         try:
-            answer = json.dumps(await self._pool.run(job)).encode()
+            answer = await self._pool.run_json(job)
         except PoolBroken as broken:
             if self.running:
                 self.log.critical("The processes that do the jobs are gone: {error}", error=str(broken))
@@ -218,36 +239,32 @@ class Worker(Service):
             raise _LeftToOthers from broken
         except JobFailed as failure:
             error = failure
-        except (TypeError, ValueError):
-            error = JobFailed("its result is not JSON", final=True)
         if not intake.alive:
             raise _LeftToOthers
         if error is not None:
-            await self._went_wrong(properties, job, error)
-        else:
-            await self._answer(properties, answer)
-            self.done += 1
-            self._tell(job, "done", answer)
-
-    @staticmethod
-    def _settle(intake: _Intake, delivery: Delivery) -> None:
-        if intake.ledger.settle(delivery.delivery_tag):
-            intake.ledger.flush()
+            return await self._went_wrong(properties, job, error)
+        refusal = await self._answer(properties, answer)
+        if refusal:
+            return await self._give_up(properties, job, f"its answer was not taken: {refusal}")
+        self.done += 1
+        self._tell(job, properties, "done", answer)
+        return True
 
     # Out.
 
-    async def _answer(self, properties: Properties, answer: bytes) -> None:
+    async def _answer(self, properties: Properties, answer: bytes) -> str:
+        """Send the answer to who waits for it; returns why that cannot be, empty when it is sent, or nobody waits."""
         reply_to = properties.raw_text("reply_to")
         if not reply_to:
-            return
-        correlation_id = properties.text("correlation_id") or properties.message_id or ""
-        encoded = encode_properties(content_type="application/json", correlation_id=correlation_id)
-        try:
-            await self._publisher.send("", reply_to.decode(errors="replace"), encoded, answer)
-        except AmqprouterError as error:  # nobody waits for it any more
-            self.log.warn("Nobody takes the answer for {reply_to!r}: {error}", reply_to=reply_to, error=str(error))
+            return ""
+        encoded = copies.answer(properties)
+        refusal = await _sent(self._once, reply_to, encoded, answer)
+        if refusal.startswith("unroutable"):
+            self.log.warn("Nobody takes the answer for {reply_to!r}: {error}", reply_to=reply_to, error=refusal)
+            return ""
+        return await _sent(self._copies, reply_to, encoded, answer) if refusal else ""
 
-    async def _went_wrong(self, properties: Properties, job: Job, error: JobFailed) -> None:
+    async def _went_wrong(self, properties: Properties, job: Job, error: JobFailed) -> bool:
         final = error.final or job.attempt >= self._options.attempts
         self.log.warn(
             "A job failed (try {attempt} of {attempts}{for_good}): {reason}",
@@ -259,49 +276,82 @@ class Worker(Service):
             message_id=job.message_id,
         )
         if final:
-            await self._give_up(properties, job, str(error))
-            return
-        await self._pass_on(self._options.queues.retry(job.attempt), properties, job, str(error))
-        self.retried += 1
+            return await self._give_up(properties, job, str(error))
+        return await self._pass_on(self._options.queues.retry(job.attempt), properties, job, str(error))
 
-    async def _give_up(self, properties: Properties, job: Job, reason: str) -> None:
-        await self._pass_on(self._options.queues.failed, properties, job, reason)
-        self.failed += 1
-        self._tell(job, "failed", json.dumps({"reason": reason}).encode())
+    async def _give_up(self, properties: Properties, job: Job, reason: str) -> bool:
+        return await self._pass_on("", properties, job, reason)
 
-    async def _pass_on(self, queue: str, properties: Properties, job: Job, reason: str) -> None:
-        added = field_table.encode_entry(ATTEMPT, job.attempt) + field_table.encode_entry(REASON, reason[:255])
-        done: Deferred[str] = Deferred()
-        self._publisher.publish(
-            b"", queue.encode(), properties.spliced(_EXPIRATION, _OURS, added), job.body, _Done(done), must_arrive=True
+    async def _pass_on(self, first: str, properties: Properties, job: Job, reason: str) -> bool:
+        """Put the job into a queue, the `first` if that takes it; False when none does."""
+        queues = self._options.queues
+        try:
+            whole = copies.whole_copy(properties, job, reason, self._account)
+        except (ValueError, Unencodable):
+            whole = b""
+        wanted = dict.fromkeys((first or queues.failed, queues.failed, queues.last_retry))
+        queue = await self._put(tuple(wanted), whole, job, reason)
+        if queue == queues.failed:
+            self.failed += 1
+            self._tell(job, properties, "failed", json.dumps({"reason": reason}).encode())
+        elif queue:
+            self.retried += 1
+        return queue != ""
+
+    async def _put(self, queues: Sequence[str], whole: bytes, job: Job, reason: str) -> str:
+        """Put the job into the first of these that takes it, with these properties, or, into the failed jobs, without
+        them; returns which, empty for none."""
+        for queue in queues:
+            tried = [whole] if whole else []
+            if queue == self._options.queues.failed:
+                tried.append(copies.bare_copy(job, reason))
+            for encoded in tried:
+                refusal = await _sent(self._copies, queue.encode(), encoded, job.body)
+                if not refusal:
+                    return queue
+                self.log.error(
+                    "Cannot put a job into {queue} {how}: {refusal}",
+                    queue=queue,
+                    how="as it is" if encoded is whole else "without its properties",
+                    refusal=refusal,
+                    message_id=job.message_id,
+                )
+                if refusal.startswith(_NOT_NOW):
+                    break
+        self.log.critical(
+            "No queue takes a job that is given up ({reason}): it is rejected, for the broker to dead-letter it if "
+            "{work} has a dead-letter exchange. See to {queues}",
+            reason=reason,
+            work=self._options.queues.work,
+            queues=", ".join(queues),
+            message_id=job.message_id,
         )
-        self._publisher.flush()
-        refusal = await done
-        if refusal:  # it cannot even be written: so it stays where it is
-            self.log.critical(
-                "Cannot put a job into {queue}: {refusal}; it stays unacknowledged",
-                queue=queue,
-                refusal=refusal,
-                message_id=job.message_id,
-            )
-            raise _LeftToOthers
+        return ""
 
     def _progressed(self, number: int, value: bytes) -> None:
-        job = self._jobs.get(number)
-        if job is not None:
-            self._tell(job, "progress", value)
+        found = self._jobs.get(number)
+        if found is not None:
+            self._tell(*found, "progress", value)
 
-    def _tell(self, job: Job, word: str, value: bytes) -> None:
+    def _tell(self, job: Job, properties: Properties, word: str, value: bytes) -> None:
         """Publish an event. One that gets lost is no harm: what counts is with the broker."""
         if not self._options.events or not job.device:
             return
-        topic = f"{job.key.partition('.')[2]}.{word}"
-        about = Properties(encode_properties(content_type="application/json", message_id=job.message_id))
-        body = encode_event_body(Message(job.device, topic, value, about, received_at=self._wall_clock()))
-        header: dict[str, FieldValue] = {KEY_HEADER.decode(): f"{job.device}.{topic}"}
-        encoded = encode_properties(content_type="application/json", headers=header, timestamp=int(self._wall_clock()))
-        self._publisher.publish(b"", self._options.events.encode(), encoded, body, _Done(Deferred()))
-        self._publisher.flush()
+        try:
+            encoded, body = copies.event(properties, job, word, value, self._wall_clock())
+        except Exception:
+            self.log.failure("Cannot tell of a job that it is {word}", word=word)
+            return
+        self._once.publish(b"", self._options.events.encode(), encoded, body, _Done(Deferred()))
+        self._once.flush()
+
+
+async def _sent(publisher: Publisher, queue: bytes, properties: bytes, body: bytes) -> str:
+    """Publish to a queue; returns why the broker does not take it, empty when it has it."""
+    done: Deferred[str] = Deferred()
+    publisher.publish(b"", queue, properties, body, _Done(done))
+    publisher.flush()
+    return await done
 
 
 class _Done:
@@ -323,7 +373,7 @@ def _job(delivery: Delivery, properties: Properties, number: int) -> Job:
     :raises ValueError: its properties are malformed.
     """
     headers = properties.headers
-    key, device, tried = headers.get(KEY_HEADER.decode()), headers.get(DEVICE), headers.get(ATTEMPT)
+    key, device = headers.get(KEY_HEADER.decode()), headers.get(DEVICE)
     return Job(
         delivery.body,
         headers,
@@ -331,6 +381,6 @@ def _job(delivery: Delivery, properties: Properties, number: int) -> Job:
         device if isinstance(device, str) else "",
         properties.message_id or "",
         properties.content_type or "",
-        1 + (tried if isinstance(tried, int) and 0 < tried <= _MOST_TRIED else 0),
+        copies.attempt_of(headers),
         number,
     )

@@ -9,6 +9,7 @@ sockets and threads in each would be trouble.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -31,6 +32,11 @@ from amqprouter.worker.job import MAX_REPORT, Job, Refused, report_to
 
 KILL_AFTER = 5.0
 """Seconds that processes have to end once they are told to."""
+
+_DONE, _REFUSED, _RAISED, _NO_JSON = "done", "refused", "raised", "no JSON"
+"""How a job ended, as its process says."""
+_MOST_REASON = 4096
+"""Bytes of the text of a refusal; more than fits in a header."""
 
 Progress = Callable[[int, bytes], None]
 """(job number, value as JSON) → nothing."""
@@ -75,8 +81,30 @@ def _begin(reports: str) -> None:
     report_to(reports)
 
 
-def _call(path: str, job: Job) -> object:
-    return find_function(path)(job)
+def _call(path: str, job: Job) -> tuple[str, bytes]:
+    """In a process of the pool: do the job, and say in plain bytes how that ended: a word, and what goes with it.
+
+    Whatever else a function returns or raises, the parent process would have to build anew from what came, by code of
+    the function's choosing; where that fails, Pebble's pool is broken for all jobs.
+    """
+    try:
+        result = find_function(path)(job)
+    except Refused as error:
+        return _REFUSED, _text(error)
+    except BaseException as error:  # whatever the function raised, SystemExit too
+        # Its text may quote the message: the reason is for logs and headers.
+        return _RAISED, type(error).__name__.encode("utf-8", "backslashreplace")
+    try:
+        return _DONE, json.dumps(result).encode()
+    except Exception:  # nested too deeply, with keys that are none, or with methods of its own that fail
+        return _NO_JSON, b""
+
+
+def _text(error: Refused) -> bytes:
+    try:
+        return str(error).encode("utf-8", "backslashreplace")[:_MOST_REASON]
+    except Exception:  # an argument that cannot say what it is
+        return b""
 
 
 class _Reports(DatagramProtocol):
@@ -107,7 +135,7 @@ class JobPool:
         self._time_limit = time_limit or None
         self._max_jobs = max_jobs
         self._pool: ProcessPool | None = None
-        self._running: set[Deferred[object]] = set()
+        self._running: set[Deferred[bytes]] = set()
         self._folder = ""
         self._listening: Any = None
 
@@ -125,9 +153,17 @@ class JobPool:
         )
 
     def run(self, job: Job) -> Deferred[object]:
-        """Fires with what the function returned.
+        """As `run_json`, with what JSON makes of the result."""
 
-        :raises JobFailed: (by the Deferred) it raised, crashed, or took too long.
+        def decoded(result: bytes) -> object:
+            return json.loads(result)
+
+        return self.run_json(job).addCallback(decoded)
+
+    def run_json(self, job: Job) -> Deferred[bytes]:
+        """Fires with what the function returned, as JSON.
+
+        :raises JobFailed: (by the Deferred) it raised, crashed, took too long, or returned what JSON has not.
         :raises PoolBroken: (by the Deferred) it will not be done here.
         """
         assert self._pool is not None, "not started"
@@ -135,30 +171,34 @@ class JobPool:
             future = self._pool.schedule(_call, args=[self._function, job], timeout=self._time_limit)
         except RuntimeError as error:
             return fail(PoolBroken(str(error)))
-        done: Deferred[object] = Deferred()
+        done: Deferred[bytes] = Deferred()
         self._running.add(done)
         future.add_done_callback(lambda ended: self._reactor.callFromThread(self._ended, ended, done))
         return done
 
-    def _ended(self, future: Any, done: Deferred[object]) -> None:
+    def _ended(self, future: Any, done: Deferred[bytes]) -> None:
         if done not in self._running:
             return  # stopped
         self._running.discard(done)
         try:
-            result = future.result()
-        except Refused as error:
-            done.errback(JobFailed(f"refused: {error}", final=True))
+            word, value = future.result()
         except FutureTimeout:
             done.errback(JobFailed(f"took over {self._time_limit:g} s and was killed"))
         except ProcessExpired as error:
             done.errback(JobFailed(f"its process died with status {error.exitcode}"))
         except (FutureCancelled, BrokenExecutor) as error:
             done.errback(PoolBroken(f"{type(error).__name__}: its jobs are left to others"))
-        except BaseException as error:  # whatever the function raised, SystemExit too
-            # Its text may quote the message: the reason is for logs and headers.
+        except BaseException as error:  # not the function's, but on the way to it
             done.errback(JobFailed(f"raised {type(error).__name__}"))
         else:
-            done.callback(result)
+            if word == _DONE:
+                done.callback(value)
+            elif word == _REFUSED:
+                done.errback(JobFailed(f"refused: {value.decode('utf-8', 'replace')}", final=True))
+            elif word == _RAISED:
+                done.errback(JobFailed(f"raised {value.decode()}"))
+            else:
+                done.errback(JobFailed("its result is not JSON", final=True))
 
     async def stop(self) -> None:
         """End the processes, whatever they are doing."""

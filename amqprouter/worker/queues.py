@@ -42,6 +42,11 @@ class WorkQueues:
         """Where a job waits that has failed for this time, counted from 1."""
         return self._retry(self.delays[min(attempt, len(self.delays)) - 1])
 
+    @property
+    def last_retry(self) -> str:
+        """Where a job waits the longest."""
+        return self._retry(self.delays[-1])
+
     def _retry(self, delay: int) -> str:
         return f"{self.work}.retry.{delay}s"
 

@@ -17,6 +17,7 @@ from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.field_table import FieldValue
 from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.core.property_edit import with_values
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import ROOT, drain_queue
 from tests.support.process import Child, reactor, until
@@ -40,6 +41,9 @@ class Bench:
     async def send(self, body: dict[str, Any] | bytes, **properties: Any) -> None:
         data = body if isinstance(body, bytes) else json.dumps({"file": str(self.folder / "notes"), **body}).encode()
         await self._publisher.send("", "work", encode_properties(**properties), data)
+
+    async def send_raw(self, body: bytes, properties: bytes) -> None:
+        await self._publisher.send("", "work", properties, body)
 
     def start(self, function: str, *options: str) -> Child:
         command = [sys.executable, "-m", "amqprouter.cli.main", "worker", "--uri", self.vhost.uri]
@@ -124,6 +128,27 @@ class WorkerTests(TestCase):
             self.assertEqual(headers["x-amqprouter-reason"], "raised RuntimeError")
             self.assertEqual(headers["x-amqprouter-attempt"], 2)
             self.assertEqual(json.loads(failed.body)["fails"], 9)
+
+    async def test_poison(self) -> None:
+        """Whatever is in a message, its job is done or given up, and the next one has its turn."""
+        text = b"\xff" * 80
+        story: dict[str, FieldValue] = {"x-amqprouter-device": "dev1", "x-amqprouter-key": "dev1.up.a"}
+        many: dict[str, FieldValue] = {"x-amqprouter-attempt": 2**64 - 1}
+        async with self.bench() as bench:
+            for number in range(4):
+                value = bytes((len(text),)) + text
+                odd = with_values(encode_properties(headers=story), {"message_id": value, "reply_to": value})
+                await bench.send_raw(json.dumps({"n": number}).encode(), odd)
+                await bench.send(b"no json", headers=many)
+                await bench.send(b"no json", headers={**story, "big": "x" * 100_000})
+            await bench.send({"n": 1}, reply_to="replies", correlation_id="last")
+            worker = bench.start("double", "--processes", "2", "--events")
+            (reply,) = await drain_queue(bench.vhost.uri, "replies", 1)
+            self.assertEqual(json.loads(reply.body)["twice"], 2)
+            await bench.quiet()
+            await bench.quiet("work.failed", 8)
+            self.assertTrue(worker.running)
+            self.assertNotIn("this is a bug", worker.tail(1000))
 
     async def test_refused_at_once(self) -> None:
         async with self.bench() as bench:

@@ -43,6 +43,43 @@ def odd(job: Job) -> object:
     return {1, 2}
 
 
+class Particular(Exception):
+    """Cannot be sent between processes."""
+
+    def __init__(self, one: object, two: object) -> None:
+        super().__init__(one)
+
+
+class _Speechless:
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raise_particular(job: Job) -> object:
+    raise Particular(1, 2)
+
+
+def refuse_speechless(job: Job) -> object:
+    raise Refused(_Speechless())
+
+
+def leave(job: Job) -> object:
+    raise SystemExit(3)
+
+
+def nest(job: Job) -> object:
+    """Something that is nested too deeply for JSON."""
+    inner: list[object] = []
+    for _ in range(100_000):
+        inner = [inner]
+    return inner
+
+
+def local(job: Job) -> object:
+    """Something that cannot be sent between processes."""
+    return lambda: 1
+
+
 def count(job: Job) -> object:
     """Notes in a file that it ran, fails as often as it is told to, and waits for another file."""
     body = job.json()

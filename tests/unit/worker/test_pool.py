@@ -54,6 +54,21 @@ class PoolTests(TestCase):
         error = await self.failure("refuse")
         self.assertEqual((str(error), error.final), ("refused: not a picture", True))
 
+    async def test_whatever_a_function_makes(self) -> None:
+        """What could not be sent between processes, or cannot be told, fails that job; the pool goes on."""
+        for function, reason in (
+            ("raise_particular", "raised Particular"),
+            ("refuse_speechless", "refused: "),
+            ("leave", "raised SystemExit"),
+            ("nest", "its result is not JSON"),
+            ("local", "its result is not JSON"),
+            ("odd", "its result is not JSON"),
+        ):
+            pool = await self.pool(function)
+            for _ in range(2):
+                error = await self.assertFailure(pool.run(Job(b"{}")), JobFailed)
+                self.assertEqual(str(error), reason)
+
     async def test_a_process_that_dies(self) -> None:
         """The pool goes on without it."""
         pool = await self.pool("die")
