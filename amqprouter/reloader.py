@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 from twisted.logger import Logger
 
@@ -35,6 +36,16 @@ class Reloaded:
     """Sections that have changed and need a restart to take effect."""
 
 
+class Manager(Protocol):
+    """Is told of reloads."""
+
+    def reloading(self) -> None:
+        """One begins."""
+
+    def reloaded(self, problems: Sequence[str]) -> None:
+        """It is over, and this was wrong."""
+
+
 class Reloader:
     """Reads the configuration again, with `load`, and the files of `parts`. `now` is the scheduler's clock."""
 
@@ -49,6 +60,7 @@ class Reloader:
         parts: Sequence[IReloadable],
         counters: Counters,
         now: Callable[[], float],
+        manager: Manager,
     ) -> None:
         self._load = load
         self._settings = settings
@@ -57,9 +69,19 @@ class Reloader:
         self._parts = parts
         self._counters = counters
         self._now = now
+        self._manager = manager
 
     def reload(self) -> Reloaded:
         """Read everything again, and say what became of it, here and in the log. Never raises."""
+        reloaded = Reloaded(("an error, see the log",))
+        self._manager.reloading()
+        try:
+            reloaded = self._reload()
+        finally:
+            self._manager.reloaded(reloaded.problems)
+        return reloaded
+
+    def _reload(self) -> Reloaded:
         try:
             settings = self._load()
             rules = RuleSet(settings.routes)

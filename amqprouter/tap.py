@@ -1,9 +1,16 @@
-"""The twistd plugin's options, and the composition root: everything is built and wired here, and only here."""
+"""The composition root: everything is built and wired here, and only here."""
 
 from __future__ import annotations
 
+from amqprouter import hangup
+
+hangup.catch()  # before what takes long to import
+
+import faulthandler
 import gc
+import os
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,9 +18,7 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
-from twisted.python import usage
 
-from amqprouter import __version__
 from amqprouter.amqp.address import account_of
 from amqprouter.amqp.announcer import Announcer
 from amqprouter.amqp.connection import Connection
@@ -30,7 +35,6 @@ from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.chains import make_chain, reads_documents
-from amqprouter.auth.checker_help import explain_checker, list_checkers
 from amqprouter.auth.checkers import Provisions
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import Proof
@@ -44,7 +48,6 @@ from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
 from amqprouter.core.target import Target
-from amqprouter.errors import ConfigError
 from amqprouter.gates import device_lots, park_and_gate, park_held
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.kept_limits import keeps_limits
@@ -57,9 +60,11 @@ from amqprouter.overrides import Overrides
 from amqprouter.pipeline import Pipeline
 from amqprouter.preflight import hmac_proof, load_settings
 from amqprouter.reloader import Reloader
+from amqprouter.service_manager import Notifier, ServiceManager
 from amqprouter.settings import Settings
 from amqprouter.throttling import Throttling
 from amqprouter.top_devices import TopDevices
+from amqprouter.twistd_options import Options
 from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.control import Command, ControlSite
 from amqprouter.web.control_socket import ControlSocket
@@ -79,56 +84,11 @@ thousands of objects that live for milliseconds and are freed without the collec
 (700, 10, 10) it looked at them again and again, for a fifth of all CPU time (docs/performance.rst)."""
 
 
-class Options(usage.Options):
-    """``twistd amqprouter``."""
-
-    synopsis = "[options]"
-    longdesc = "Routes device messages from RabbitMQ to MongoDB, exchanges and subscribers."
-    optParameters = [["config", "c", "/etc/amqprouter/amqprouter.ini", "The configuration file."]]  # noqa: RUF012
-    optFlags = [["check", None, "Validate the configuration, connect to nothing, and exit."]]  # noqa: RUF012
-
-    settings: Settings
-
-    def opt_version(self) -> None:
-        """Print the version and exit."""
-        print(f"amqprouter {__version__}")
-        raise SystemExit(0)
-
-    def opt_help_auth(self) -> None:
-        """List the checkers for ``[auth] device_checker`` and ``user_checker``."""
-        print(list_checkers())
-        raise SystemExit(0)
-
-    def opt_help_auth_type(self, name: str) -> None:
-        """Explain one of these checkers."""
-        try:
-            print(explain_checker(name))
-        except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
-        raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        """Read the configuration.
-
-        :raises SystemExit: with ``--check``, or when the configuration is bad.
-        """
-        path = self["config"]
-        try:
-            self.settings = load_settings(path)
-        except ConfigError as error:
-            count = len(error.problems)
-            raise SystemExit(
-                "\n".join(error.problems) + f"\namqprouter: {count} problem{'s' if count > 1 else ''} in {path}"
-            ) from None
-        if self["check"]:
-            print(f"{path}: OK")
-            raise SystemExit(0)
-
-
 def makeService(options: Options) -> Daemon:
     """Called by twistd."""
     from twisted.internet import reactor  # noqa: PLC0415  # twistd chooses the reactor after this module is imported
 
+    faulthandler.enable(sys.__stderr__ or sys.stderr)  # a watchdog's SIGABRT tells where we stood still
     twistd: dict[str, Any] = options.parent or {}
     logfile, daemonized = twistd.get("logfile") or "", not twistd.get("nodaemon", True)
     daemon = build(
@@ -136,6 +96,8 @@ def makeService(options: Options) -> Daemon:
         reactor,
         load=partial(load_settings, options["config"]),
         observer=partial(make_observer, options.settings.logging, logfile, daemonized),
+        notifier=Notifier.of(os.environ),
+        last_resort=partial(faulthandler.dump_traceback_later, exit=True, file=sys.__stderr__ or sys.stderr),
     )
     # What is alive by now stays so: no garbage collection needs to look at it again.
     gc.collect()
@@ -152,8 +114,11 @@ def build(
     observer: Callable[[], Any] | None = None,
     randomness: random.Random | None = None,
     wall_clock: Callable[[], float] = time.time,
+    notifier: Notifier | None = None,
+    last_resort: Callable[[float], None] | None = None,
 ) -> Daemon:
-    """Build and wire the daemon. `load` reads the configuration again for a reload.
+    """Build and wire the daemon. `load` reads the configuration again for a reload; `last_resort` ends the process in
+    so many seconds.
 
     :raises ConfigError: a file that the settings name is bad.
     """
@@ -310,7 +275,8 @@ def build(
     )
     reloadable: list[IReloadable] = [devices_acl, users_acl, authenticator, users, hub, overrides, *mercure.reloadable]
     reloadable.extend(commands.reloadable)
-    reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds)
+    manager = ServiceManager(reactor, notifier or Notifier(), readiness)
+    reloader = Reloader(load, settings, pipeline, scheduler, reloadable, counters, clock.seconds, manager)
     overdue = Overdue(
         clock,
         settings.ingress.consumer_timeout,
@@ -388,6 +354,8 @@ def build(
         control=_control(settings, reactor, control.commands()),
         reloader=reloader,
         shutdown_deadline=settings.limits.shutdown_deadline,
+        manager=manager,
+        last_resort=last_resort,
         observer=observer,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.lifecycle import CLOSING, GRACE
 from amqprouter.settings import ControlSettings, LimitsSettings
 
 UNIT = Path(__file__).parents[2] / "etc/systemd/amqprouter.service"
@@ -60,3 +61,16 @@ class UnitTests(SynchronousTestCase):
         timeout = re.search(r"^TimeoutStopSec=(\d+)$", self.text, re.MULTILINE)
         assert timeout is not None
         self.assertGreaterEqual(float(timeout[1]), LimitsSettings().shutdown_deadline + 5)
+
+    def test_whatever_hangs_ends_in_time(self) -> None:
+        """Before systemd kills the daemon, which would tell nobody what it stood at."""
+        timeout = re.search(r"^TimeoutStopSec=(\d+)$", self.text, re.MULTILINE)
+        assert timeout is not None
+        self.assertLess(LimitsSettings().shutdown_deadline + CLOSING + GRACE, float(timeout[1]))
+
+    def test_the_daemon_tells_how_it_is(self) -> None:
+        for line in ("Type=notify", "NotifyAccess=main", "WatchdogSec=60", "LimitCORE=0"):
+            self.assertIn(f"\n{line}\n", self.text)
+
+    def test_sighup_is_ignored_before_python_starts(self) -> None:
+        self.assertIn("\nExecStart=/usr/bin/env --ignore-signal=HUP /opt/amqprouter/bin/twistd ", self.text)
