@@ -64,7 +64,11 @@ class ClusterTests(TestCase):
                         await bed.check(self)
                     finally:
                         await bed.fleet.close()
-                    consumers = await other.list_queues(column="consumers")
-                    self.assertEqual([consumers[name] for name in (NAMES.ingress, *NAMES.shards)], [1] * 5)
+
+                    async def one_each() -> bool:
+                        consumers = await other.list_queues(column="consumers")
+                        return [consumers[name] for name in (NAMES.ingress, *NAMES.shards)] == [1] * 5
+
+                    await until(one_each, what="the queues tell of one consumer each", timeout=15)
                 finally:
                     await gateway.stop()

@@ -77,6 +77,12 @@ class DeviceParkingTests(TestCase):
         async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
             await self.send(bed, NOISY, range(300))
             await self.lot_holds(bed, 100)
+
+            async def nothing_in_memory() -> bool:
+                """What waits there goes before the lot, and would come again behind it: order ends with a gateway."""
+                return not await bed.unacked()
+
+            await until(nothing_in_memory, what="all else is in the lot", timeout=20, child=bed.gateway.running)
             await bed.gateway.running.kill()
             await self.send(bed, NOISY, range(300, 400))
             await bed.gateway.start()

@@ -36,8 +36,11 @@ PORTS_FOR_TOOLS = range(32_000, 32_700)
 """rabbitmqctl listens too while it runs, at the first free one of these."""
 _QUEUES = """[[base64:encode(element(4, proplists:get_value(name, Row))), 32,
     io_lib:format("~w~n", [proplists:get_value({column}, Row)])]
-    || Row <- rabbit_amqqueue:info_all({vhost}, [name, {column}])]"""
-"""A line for each queue, as ``rabbitmqctl list_queues`` finds them."""
+    || Node <- [node() | nodes()],
+       Queues <- [rpc:call(Node, rabbit_amqqueue, list_local, [{vhost}])], is_list(Queues),
+       Queue <- Queues,
+       Row <- [rpc:call(Node, rabbit_amqqueue, info, [Queue, [name, {column}]])], is_list(Row)]"""
+"""A line for each queue, from the node that leads it, as ``rabbitmqctl list_queues`` finds them."""
 _WE = '<<"tests">>'
 """Who it is that changes something, in the node's log."""
 _RESULT = re.compile(r'\{ok, (?:"([^"]*)"|\[([\d, ]*)\])\}')
