@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -81,6 +82,7 @@ class LockOut:
         self._failures: AgedCache[Key, _Failures] = AgedCache(size, seconds * MEMORY)
         self._good: AgedCache[tuple[str, str], bytes] = AgedCache(size, GOOD_SECONDS)
         self._from_address = from_address
+        self._latest = -inf
         self._guesses: AgedCache[str, _Guesses] = AgedCache(size, seconds * MEMORY)
         self._asking_from: Counter[str] = Counter()  # what is under way, by source
         self._under_way: dict[Key, Counter[Question]] = {}
@@ -91,6 +93,7 @@ class LockOut:
         `now` is in seconds."""
         if not self._after:
             return 0.0
+        now = self._no_earlier(now)
         wait = self._locked(question, now)
         if not wait and source and not self._is_good(question, now):
             wait = self._wait_from(question, source, now)
@@ -121,6 +124,7 @@ class LockOut:
         """The checker's answer."""
         if not self._after:
             return
+        now = self._no_earlier(now)
         proof, name, digest = question
         if allowed:
             self._good.put((proof, name), digest, now)
@@ -158,6 +162,12 @@ class LockOut:
         if not asking:
             del self._under_way[key]
         return True
+
+    def _no_earlier(self, now: float) -> float:
+        """`now`, or the latest that there was: answers do not come in the order of the questions, whose time is told
+        with them, and to a cache a step back is a reason to forget."""
+        self._latest = max(self._latest, now)
+        return self._latest
 
     def _is_good(self, question: Question, now: float) -> bool:
         proof, name, digest = question

@@ -107,6 +107,15 @@ class LockOutTests(SynchronousTestCase):
         self.spray(1, 0.0)
         self.assertTrue(self.refuses(0.0))
 
+    def test_answers_in_another_order_than_the_questions(self) -> None:
+        self.lock_out = LockOut(3, 60.0, 1000, self.counters, 20)
+        for n in reversed(range(3)):
+            self.lock_out.note(("password", "alice", b"%d" % n), "here", False, float(n))
+        self.assertTrue(self.refuses(3.0, source="here", name="alice"))
+        for n in reversed(range(20)):
+            self.lock_out.note(("password", f"user{n}", b"x"), "there", False, float(n))
+        self.assertTrue(self.refuses(20.0, source="there"))
+
     def test_the_log_says_once_that_an_address_guesses(self) -> None:
         lines: list[LogEvent] = []
         globalLogPublisher.addObserver(lines.append)  # type: ignore[arg-type]
