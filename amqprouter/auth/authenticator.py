@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers, Question
+from amqprouter.auth.asking import asking_for
 from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
-from amqprouter.auth.threads import asking_for
 from amqprouter.auth.verdict import LOCKED_OUT, Verdict
 from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable

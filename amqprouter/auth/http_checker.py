@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectingCancelledError, ConnectionClosed
 from twisted.internet.protocol import Protocol, connectionDone
@@ -42,6 +42,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from amqprouter.auth.asking import FairSemaphore
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.circuit_breaker import CircuitBreaker
 from amqprouter.auth.http_answer import read_answer
@@ -70,7 +71,7 @@ class HttpChecker:
     def __init__(self, options: HttpOptions, random: Callable[[], float] = chance.random) -> None:
         self._options = options
         self._breaker = CircuitBreaker(random)
-        self._turns = DeferredSemaphore(options.connections)
+        self._turns = FairSemaphore(options.connections)
         self._reactor: Any = None
         self._agent: IAgent | None = None
         self._fresh_agent: IAgent | None = None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
@@ -12,7 +11,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThread, deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
-from amqprouter.core.shares import Shares
+from amqprouter.auth.asking import FairSemaphore
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import RunInThread
 
@@ -28,19 +27,6 @@ def in_reactor_threads(work: Callable[[], T], /) -> Deferred[T]:
     return deferToThread(work)
 
 
-_ASKER: ContextVar[tuple[str, str]] = ContextVar("asker", default=("", ""))
-"""From where something is asked that needs the threads, and about whom."""
-
-
-def asking_for(source: str, name: str, ask: Callable[[], T]) -> T:
-    """Call `ask`: what it runs in threads, now or when its coroutines go on, is for this name and this source."""
-    token = _ASKER.set((source, name))
-    try:
-        return ask()
-    finally:
-        _ASKER.reset(token)
-
-
 class HashingThreads(Service):
     """A pool of its own for hashing, so that a flood of log-ins cannot hold up the name look-ups in the reactor's.
 
@@ -48,30 +34,26 @@ class HashingThreads(Service):
     that ask, and within a source the names. So a device that is new waits for one hash of the users at most, and a user
     for one of each other address, however many guesses come from there.
 
-    The queue has no bound here: who asks has one (`answers.MAX_WAITING`). At the stop, work still queued fails with
+    Its queue has no bound here: who asks has one (`answers.MAX_WAITING`). At the stop, work still queued fails with
     `CheckerUnavailable`; only the hashes being computed are waited for.
     """
 
     def __init__(self, reactor: IReactorFromThreads, threads: int = THREADS) -> None:
         self._reactor = reactor
-        self._threads = threads
         self._pool = ThreadPool(0, threads, name="hashing")
         self._stopped = False
-        self._waiting: Shares[tuple[Callable[[], Any], Deferred[Any]]] = Shares()
-        self._busy = 0
+        self._turns = FairSemaphore(threads)
+        self._turns.hold()
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._pool.start()
-        self._run_next()
+        self._turns.go_on()
 
     def stopService(self) -> None:
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopped = True
-        while self._waiting:
-            _, answer = self._waiting.pop()
-            if not answer.called:
-                answer.errback(_stopping())
+        self._turns.fail_waiting(_stopping)
         self._pool.stop()
 
     def run(self, work: Callable[[], T], /) -> Deferred[T]:
@@ -92,22 +74,7 @@ class HashingThreads(Service):
     def _file(self, audience: str, work: Callable[[], T]) -> Deferred[T]:
         if self._stopped:  # the pool would drop it without a word
             return fail(_stopping())
-        answer: Deferred[T] = Deferred()
-        self._waiting.push((audience, *_ASKER.get()), (work, answer))
-        self._run_next()
-        return answer
-
-    def _run_next(self) -> None:
-        while self.running and self._waiting and self._busy < self._threads:
-            work, answer = self._waiting.pop()
-            if not answer.called:  # else nobody waits for it any more
-                self._busy += 1
-                deferToThreadPool(self._reactor, self._pool, work).addBoth(self._ran, answer)
-
-    def _ran(self, result: object, answer: Deferred[Any]) -> None:
-        self._busy -= 1
-        self._run_next()
-        answer.callback(result)  # a failure fails it
+        return self._turns.run(lambda: deferToThreadPool(self._reactor, self._pool, work), audience)
 
 
 def _stopping() -> CheckerUnavailable:

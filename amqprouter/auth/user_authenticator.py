@@ -8,9 +8,9 @@ from twisted.cred.checkers import ICredentialsChecker
 from zope.interface import implementer
 
 from amqprouter.auth.answers import Answers
+from amqprouter.auth.asking import asking_for
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.threads import asking_for
 from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
 from amqprouter.core.command import reserved_sender
 from amqprouter.core.source import source_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from treq.testing import RequestTraversalAgent
@@ -16,6 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface.verify import verifyObject
 
+from amqprouter.auth.asking import asking_for
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.auth.http_checker import HttpChecker
 from amqprouter.auth.http_factory import HttpCheckerFactory
@@ -184,6 +186,25 @@ class CrowdTests(HttpTestCase):
             self.agent.flush()
             self.assertEqual(self.successResultOf(answers[done]), f"dev{done}")
             self.assertEqual(len(self.service.requests), min(5, done + 3))
+
+    def test_a_crowd_from_one_address_lets_others_take_their_turns(self) -> None:
+        self.use(lambda _: NOT_DONE_YET)
+        crowd = [asking_for("192.0.2.9", f"user{n}", partial(self.ask_http, f"user{n}")) for n in range(50)]
+        alone = asking_for("192.0.2.1", "alice", partial(self.ask_http, "alice"))
+        for request in (0, 1, 2):
+            self.service.requests[request].write(b"allow")
+            self.service.requests[request].finish()
+            self.agent.flush()
+        self.assertEqual(len(self.service.requests), 5)
+        self.service.requests[3].write(b"allow")
+        self.service.requests[3].finish()
+        self.agent.flush()
+        self.assertEqual(self.successResultOf(alone), "alice")
+        self.assertNoResult(crowd[-1])
+        for _ in range(3):
+            self.clock.advance(5.0)
+        for answer in crowd[3:]:
+            self.failureResultOf(answer, CheckerUnavailable)
 
     def test_a_sick_service_is_left_alone_and_probed_by_one(self) -> None:
         def answer(request: Any) -> bytes:

@@ -8,7 +8,8 @@ from functools import partial
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from amqprouter.auth.threads import HashingThreads, asking_for
+from amqprouter.auth.asking import asking_for
+from amqprouter.auth.threads import HashingThreads
 from amqprouter.errors import CheckerUnavailable
 
 PATIENCE = 10.0
