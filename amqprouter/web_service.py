@@ -69,5 +69,6 @@ def web_service(
         body_limits={**mercure.body_limits, **{path: leaf.max_body for path, leaf in leaves.items()}},
         bearers=mercure.bearers,
         streams=mercure.streams,
+        version=users.version,
     )
     return strports.service(settings.http.endpoint, site, reactor=reactor)

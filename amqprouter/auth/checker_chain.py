@@ -17,11 +17,12 @@ from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
+from amqprouter.auth.versions import IVersions
 from amqprouter.errors import ConfigError, NotKnown
 from amqprouter.interfaces import IConnects, Identity, IReloadable
 
 
-@implementer(ICredentialsChecker, IReloadable)
+@implementer(ICredentialsChecker, IReloadable, IVersions)
 class CheckerChain:
     """Asks `checkers` one after the other until one knows."""
 
@@ -53,6 +54,14 @@ class CheckerChain:
                     problems.extend(error.problems)
         if problems:
             raise ConfigError(problems)
+
+    def version(self, name: str) -> str | None:
+        """See `IVersions`: that of the first checker that knows the name. Behind one that cannot tell, nobody can."""
+        for checker in self.checkers:
+            version: str | None = checker.version(name) if IVersions.providedBy(checker) else None
+            if version != "":
+                return version
+        return ""
 
     def close(self) -> Deferred[None]:
         """End the connections that they have."""

@@ -19,12 +19,13 @@ from zope.interface import implementer
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.password_hash import UNMATCHED, bcrypt_is_installed, is_bcrypt, matches, unmatched
 from amqprouter.auth.threads import in_reactor_threads
+from amqprouter.auth.versions import IVersions
 from amqprouter.core.passwords import parse_passwords
 from amqprouter.errors import AuthFileError, NotKnown
 from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
 
 
-@implementer(ICredentialsChecker, IReloadable, IUsesThreads)
+@implementer(ICredentialsChecker, IReloadable, IUsesThreads, IVersions)
 class FileChecker:
     """Checks against the password file at `path`.
 
@@ -44,6 +45,10 @@ class FileChecker:
 
     def reload(self) -> None:
         self._read()
+
+    def version(self, name: str) -> str:
+        """See `IVersions`: the hash."""
+        return self._hashes.get(name, "")
 
     # Twisted annotates avatar ids as bytes; names are text here.
     def requestAvatarId(self, credentials: ICredentials) -> Deferred[str]:  # type: ignore[override]

@@ -12,6 +12,7 @@ from amqprouter.auth.asking import asking_for
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
+from amqprouter.auth.versions import IVersions
 from amqprouter.core.command import reserved_sender
 from amqprouter.core.source import source_of
 from amqprouter.errors import TooManyGuesses
@@ -97,6 +98,11 @@ class UserAuthenticator:
             return Identity(username)
         left = None if verdict.good_until is None else verdict.good_until - now
         return replace(verdict.identity, name=username, valid_for=left)
+
+    def version(self, username: str) -> str | None:
+        """See `IVersions`."""
+        version: str | None = self._checker.version(username) if IVersions.providedBy(self._checker) else None
+        return version
 
     def forget(self, username: str) -> int:
         """Forget every remembered answer about one user, and how often they failed; how many answers."""

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from amqprouter.auth.versions import IVersions
 from amqprouter.core.blame import Blame
 from amqprouter.core.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerNotAsked, CheckerUnavailable, NotKnown
@@ -36,7 +37,7 @@ OUT_OF_ORDER = 3
 """Failures with no answer in between after which ``/readyz`` says so: one or two happen when a service restarts."""
 
 
-@implementer(ICredentialsChecker, IReloadable, IReadiness, IConnects)
+@implementer(ICredentialsChecker, IReloadable, IReadiness, IConnects, IVersions)
 class WatchedChecker:
     """Passes questions on to `checker`.
 
@@ -84,6 +85,11 @@ class WatchedChecker:
         if IReloadable.providedBy(self._checker):
             self._checker.reload()
         self._blame.forget()
+
+    def version(self, name: str) -> str | None:
+        """See `IVersions`."""
+        version: str | None = self._checker.version(name) if IVersions.providedBy(self._checker) else None
+        return version
 
     def close(self) -> Deferred[None] | None:
         return self._checker.close() if IConnects.providedBy(self._checker) else None

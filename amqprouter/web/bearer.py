@@ -29,11 +29,13 @@ class Verified(NamedTuple):
 
 class Grant(NamedTuple):
     """What somebody was let in by, where that can end: a token, empty for a password, and until when it is good, as
-    there; or `ends`, by the clock of the site, where a checker said for how long."""
+    there; or `ends`, by the clock of the site, where a checker said for how long; and the `version` of the user's
+    password, where that can be told (`Version`)."""
 
     token: bytes
     good_until: float | None = None
     ends: float | None = None
+    version: str | None = None
 
 
 class Bearers:

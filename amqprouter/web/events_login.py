@@ -7,7 +7,7 @@ from typing import Any
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import Identity
 from amqprouter.web.bearer import Bearers, Grant
-from amqprouter.web.login import Login
+from amqprouter.web.login import Login, Version, no_version
 from amqprouter.web.tickets import Tickets
 
 
@@ -17,11 +17,20 @@ class EventsLogin(Login):
     :param take_tickets: False where nobody is let in by a ticket: who gets another would stay in for good.
     """
 
-    def __init__(self, login: Login, bearers: Bearers | None, tickets: Tickets, *, take_tickets: bool = True) -> None:
+    def __init__(
+        self,
+        login: Login,
+        bearers: Bearers | None,
+        tickets: Tickets,
+        *,
+        take_tickets: bool = True,
+        version: Version = no_version,
+    ) -> None:
         self._login = login
         self._bearers = bearers
         self._tickets = tickets
         self._take_tickets = take_tickets
+        self._version = version
 
     async def user(self, request: Any) -> Identity | None:
         """The user, as `Login.user` has it; `request.grant` is by what, if that can end."""
@@ -35,16 +44,25 @@ class EventsLogin(Login):
             return ticket.user
         scheme, _, token = (request.getHeader(b"Authorization") or b"").partition(b" ")
         if self._bearers is None or scheme.lower() != b"bearer":
-            user = await self._login.user(request)
-            if user is not None and user.valid_for is not None:
-                request.grant = Grant(b"", ends=self._tickets.now() + user.valid_for)
-            return user
+            return self._granted(request, await self._login.user(request))
         try:
             verified = await self._bearers.verify(token.strip())
         except BadToken:
             return None
         request.grant = Grant(token.strip(), verified.good_until)
         return self._bearers.user(verified)
+
+    def _granted(self, request: Any, user: Identity | None) -> Identity | None:
+        """The user, once it is noted what may end what is granted."""
+        if user is None or request.getHeader(b"Authorization") is None:
+            return user
+        version = self._version(user.name)
+        if version == "":  # taken away while the checker was being asked
+            return None
+        ends = None if user.valid_for is None else self._tickets.now() + user.valid_for
+        if version is not None or ends is not None:
+            request.grant = Grant(b"", ends=ends, version=version)
+        return user
 
     async def _still_good(self, grant: Grant | None) -> bool:
         """Whether the token that a ticket was given for is as good as it was then."""

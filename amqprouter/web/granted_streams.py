@@ -5,6 +5,9 @@ A stream is ended a little before its token expires, each at another time, so th
 do not all come back together; the client may come back with the old token for the rest of its time. What is left is
 then shorter, and so is the part of it that chance decides on.
 
+Where it can be told that a user's password is another now, or that the user was taken away, a reload ends that one's
+streams as well (`recheck`); else whoever comes back is asked for it.
+
 Every reload of keys, and whatever else may have made tokens bad, has all tokens verified again (`reload`): a few at a
 time, for that takes about 0.1 ms each.
 """
@@ -21,6 +24,7 @@ from zope.interface import implementer
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import IReloadable
 from amqprouter.web.bearer import Grant, Verify
+from amqprouter.web.login import Version
 from amqprouter.web.subscriber import Subscriber
 
 SPREAD, MAX_LEAD = 0.2, 30.0
@@ -35,11 +39,12 @@ AT_ONCE = 20
 
 
 class _Stream:
-    __slots__ = ("subscriber", "timer", "token")
+    __slots__ = ("subscriber", "timer", "token", "version")
 
-    def __init__(self, subscriber: Subscriber, token: bytes) -> None:
+    def __init__(self, subscriber: Subscriber, token: bytes, version: str | None) -> None:
         self.subscriber = subscriber
         self.token = token
+        self.version = version
         self.timer: Any = None
 
 
@@ -66,8 +71,8 @@ class GrantedStreams:
 
     def add(self, subscriber: Subscriber, grant: Grant) -> None:
         """End this subscription when what it was granted for is over."""
-        token, good_until, ends = grant
-        stream = self._streams[subscriber.number] = _Stream(subscriber, token)
+        token, good_until, ends, version = grant
+        stream = self._streams[subscriber.number] = _Stream(subscriber, token, version)
         subscriber.on_gone = (*subscriber.on_gone, lambda: self._forget(subscriber.number))
         if good_until is not None:
             left = good_until - self._wall_clock()
@@ -88,6 +93,12 @@ class GrantedStreams:
             Deferred.fromCoroutine(self._check()).addErrback(
                 lambda failure: self.log.failure("tokens of open streams could not be verified", failure=failure)
             )
+
+    def recheck(self, version: Version) -> None:
+        """End the streams of users whose password is another now, or who were taken away."""
+        for number, stream in list(self._streams.items()):
+            if stream.version is not None and version(stream.subscriber.user) != stream.version:
+                self._end(number)
 
     async def _check(self) -> None:
         try:

@@ -17,6 +17,15 @@ Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
 :raises TooManyGuesses: nobody is asked now.
 """
 
+Version = Callable[[str], str | None]
+"""(user name) → a text that changes when the user's password does, empty when the user is taken away; None where nobody
+can tell."""
+
+
+def no_version(username: str) -> None:
+    """Nobody can tell."""
+
+
 ANONYMOUS = "anonymous"
 """The user whom requests without a login come from, where these are allowed."""
 

@@ -22,7 +22,7 @@ from amqprouter.web.health import HealthLeaf, ReadyLeaf
 from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
-from amqprouter.web.login import Authenticate, Login
+from amqprouter.web.login import Authenticate, Login, Version, no_version
 from amqprouter.web.mercure_bearers import DISCOVERY
 from amqprouter.web.mercure_bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
@@ -101,20 +101,23 @@ def make_site(
     body_limits: Mapping[bytes, int] | None = None,
     bearers: Bearers | None = None,
     streams: GrantedStreams | None = None,
+    version: Version = no_version,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
     `random` gives numbers in [0, 1). `further` are more leaves by their paths, and `body_limits` the most bytes that a
-    POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens. The hub's
-    own gauges are added to `gauges`, and the figures of those parts of `readiness` that are gates.
+    POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens; `version`
+    tells of users' passwords. The hub's own gauges are added to `gauges`, and the figures of those parts of `readiness`
+    that are gates.
     """
     login = Login(authenticate, anonymous=http.anonymous)
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
     hub.on_reload = (*hub.on_reload, tickets.reload)
-    users = EventsLogin(login, bearers, tickets)
-    owners = EventsLogin(login, bearers, tickets, take_tickets=False)
+    users = EventsLogin(login, bearers, tickets, version=version)
+    owners = EventsLogin(login, bearers, tickets, take_tickets=False, version=version)
     if streams is None:  # then there are no tokens, only passwords that end
         streams = GrantedStreams(None, reactor, reactor.seconds, random)
+    hub.on_reload = (*hub.on_reload, partial(streams.recheck, version))
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {

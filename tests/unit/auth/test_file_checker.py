@@ -11,13 +11,20 @@ from typing import TypeVar
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface.verify import verifyObject
 
 from amqprouter.auth import file_checker
+from amqprouter.auth.checker_chain import CheckerChain
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.auth.file_checker import FileChecker
 from amqprouter.auth.password_hash import Cost, hash_secret, matches
 from amqprouter.auth.threads import HashingThreads
+from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.auth.versions import IVersions
+from amqprouter.auth.watched_checker import WatchedChecker
+from amqprouter.core.counters import Counters
 from amqprouter.errors import AuthFileError, CheckerUnavailable
+from amqprouter.testing_auth import MemoryChecker
 from tests.unit.auth.checker_contract import SECRETS, CheckerContract
 
 T = TypeVar("T")
@@ -139,6 +146,42 @@ class UnknownNameTests(SynchronousTestCase):
         answer = checker.requestAvatarId(DeviceSecret("nobody", b"sesame"))
         self.failureResultOf(answer, UnauthorizedLogin)
         self.assertTrue(self.verified[0].endswith("$" + "A" * 43))
+
+
+class VersionTests(SynchronousTestCase):
+    """Whether a password is still the same can be told without it."""
+
+    def test_through_all_that_stands_around_the_checker(self) -> None:
+        path = write(os.path.abspath(self.mktemp()), password_lines({"alice": b"one"}))
+        watched = WatchedChecker("users/file", FileChecker(path), Counters(), lambda: 0.0)
+        chain = CheckerChain([watched])
+        users = UserAuthenticator(chain, cache_size=1, cache_seconds=1.0, negative_cache_seconds=1.0)
+        verifyObject(IVersions, watched)
+        verifyObject(IVersions, chain)
+        before = users.version("alice")
+        self.assertTrue(before)
+        self.assertEqual(users.version("bob"), "")
+        write(path, password_lines({"alice": b"two", "bob": b"one"}))
+        users.reload()
+        self.assertTrue(users.version("alice") and users.version("bob"))
+        self.assertNotEqual(users.version("alice"), before)
+        write(path, password_lines({"bob": b"one"}))
+        users.reload()
+        self.assertEqual(users.version("alice"), "")
+
+    def test_behind_one_that_cannot_tell_nobody_can(self) -> None:
+        path = write(os.path.abspath(self.mktemp()), password_lines({"alice": b"one"}))
+        for checkers in (
+            [],
+            [MemoryChecker()],
+            [MemoryChecker(), FileChecker(path)],
+            [FileChecker(path), MemoryChecker()],
+        ):
+            users = UserAuthenticator(
+                CheckerChain(checkers), cache_size=1, cache_seconds=1.0, negative_cache_seconds=1.0
+            )
+            told = "" if not checkers else None
+            self.assertEqual(users.version("bob"), told)
 
 
 class ThreadsTests(TestCase):

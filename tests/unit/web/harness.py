@@ -138,6 +138,8 @@ class World:
         self.peers: list[str] = []
         self.groups: tuple[str, ...] = ()
         self.valid_for: float | None = None
+        self.versions: dict[str, str] | None = None
+        """What changes with users' passwords, where that is to be told."""
         self.checker_error: Exception | None = None
         self.hidden: set[tuple[str, str]] = set()
         self.allows: Permission = lambda user, key: (user.name, key) not in self.hidden
@@ -155,8 +157,12 @@ class World:
             allows=lambda user, key: self.allows(user, key),  # noqa: PLW0108  # tests replace it
             reactor=self.clock,
             random=random,
+            version=self.version,
         )
         self.site.startFactory()
+
+    def version(self, username: str) -> str | None:
+        return self.versions.get(username, "") if self.versions is not None else None
 
     def publish(self, *events: Event) -> None:
         """Publish in one turn of the reactor."""

@@ -88,6 +88,7 @@ class MercureWorld(World):
             body_limits=self.mercure.body_limits,
             bearers=self.mercure.bearers,
             streams=self.mercure.streams,
+            version=self.version,
         )
         self.site.startFactory()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.interfaces import Identity
@@ -90,6 +92,26 @@ class TicketTests(SynchronousTestCase):
         del self.world.passwords["alice"]
         self.world.reload()
         self.assertEqual(self.world.get(f"/events?ticket={ticket}").status, 401)
+
+    def test_a_reload_ends_streams_of_passwords_that_are_others(self) -> None:
+        self.world.passwords["bob"] = self.world.passwords["carol"] = b"wonder"
+        self.world.versions = {"alice": "1", "bob": "1", "carol": "1"}
+        for name in self.world.passwords:
+            headers = {"Authorization": "Basic " + base64.b64encode(f"{name}:wonder".encode()).decode()}
+            self.world.connect().get("/events", headers)
+            self.world.connect().get(f"/events?ticket={self.ticket(headers)}")
+        self.world.connect().get("/events", bearer(minted(sub="bob")))
+        self.assertEqual(len(self.world.hub.subscribers), 7)
+        del self.world.versions["alice"]
+        self.world.versions["bob"] = "2"
+        self.assertEqual(len(self.world.hub.subscribers), 7)
+        self.world.reload()
+        self.assertEqual([each.user for each in self.world.hub.subscribers], ["carol", "carol", "bob"])
+
+    def test_a_user_who_is_taken_away_meanwhile(self) -> None:
+        self.world.versions = {}
+        self.assertEqual(self.world.get("/events", ALICE).status, 401)
+        self.assertEqual(self.world.get("/events/ticket", ALICE, "POST").status, 401)
 
     def test_a_ticket_ends_with_its_token(self) -> None:
         by_token = bearer(minted(sub="ann", exp=NOW + 10))
