@@ -258,7 +258,7 @@ def build(
     publish = link("publish", topology.declare, publisher.attach, wired.attach, *commands.publishing)
     events = link("events", topology.declare_events, reader.attach)
     hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
-    readiness: list[IReadiness] = [consume, publish, events, ingress, parking, lots, *gates.values()]
+    readiness: list[IReadiness] = [consume, publish, events, ingress, parking, lots, *gates.values(), *wired.queues]
     readiness.extend([] if store is None else [store])
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 

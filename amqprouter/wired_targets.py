@@ -79,7 +79,13 @@ def wire_targets(
 
     def work(target: Target, section: WorkQueueSettings) -> WorkTarget:
         queues = DeclaredQueues(
-            clock, section, settings.topology.queue_type, names.dead_letter, unlimited=target.kind == "queue"
+            clock,
+            section,
+            settings.topology.queue_type,
+            names.dead_letter,
+            unlimited=target.kind == "queue",
+            name=f"{target.kind} {target.name}",
+            most_of_one=section.max_queues_per_device,
         )
         if section.declare:
             wired.queues.append(queues)

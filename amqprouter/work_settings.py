@@ -37,6 +37,8 @@ class WorkQueueSettings:
     """Of each message, 0 to 255, with placeholders."""
     max_queues: int = 100
     """Queues that placeholders in `queue` may make, and bindings that those in `routing_key` may."""
+    max_queues_per_device: int = 0
+    """Of these, those that one device's messages may have made; 0 for all but a tenth, which is for others."""
     idle: float = 604_800.0
     """Seconds after which a queue that placeholders made and nobody uses goes away; 0 for never."""
     reply: tuple[str, ...] = ()

@@ -2,7 +2,8 @@
 
 A command is published with a publisher of its own, which gives up at once where the daemon's other one would try again:
 whoever waits for an answer is told that the device has no queue, or a full one. The queue is declared first, if the
-daemon is to; it is bound to the exchange with ``<device>.#``.
+daemon is to; it is bound to the exchange with ``<device>.#``. Who had it declared is the sender: nobody's commands to
+devices that nobody has keep others from having theirs declared (`amqprouter.core.chosen_names`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import Declarer
-from amqprouter.amqp.declared_queues import DeclaredQueues
+from amqprouter.amqp.declared_queues import BAD_QUEUE, TOO_MANY, DeclaredQueues
 from amqprouter.amqp.publisher import NACKED, Publisher
 from amqprouter.core.command import QUEUE_PLACEHOLDER, Command, Fate, Outcome, event
 from amqprouter.errors import Unencodable
 
+NO_QUEUE = "no-queue"
+"""The reason of commands that the broker has no queue for."""
 PATIENCE = 20.0
 """Seconds that a sender waits for an answer: longer than the publisher takes to miss a confirm."""
 RETRY_AFTER = 5.0
@@ -91,14 +94,20 @@ class CommandOutbox:
         queue, binding = self._queue_of(command)
         if queue and len(queue.encode()) > 255:
             return succeed(Outcome(Fate.BAD, "bad-queue-name"))
-        if queue and not self._queues.admits(queue, binding):
-            return succeed(Outcome(Fate.FULL, "too-many-queues", RETRY_AFTER))
+        is_there = not queue or self._queues.ready(queue, binding)
+        refusal = "" if is_there else self._queues.refusal(queue, binding, command.sender)
+        if refusal == TOO_MANY:
+            return succeed(Outcome(Fate.FULL, TOO_MANY, RETRY_AFTER))
         self._sending += 1
         sending.start(self._clock)
-        if not queue or self._queues.ready(queue, binding):
+        if refusal:
+            sending.refused(refusal)
+        elif is_there:
             self._publish(sending)
         else:
-            self._queues.when_ready(queue, binding, lambda: self._publish(sending))
+            self._queues.when_ready(
+                queue, binding, lambda: self._publish(sending), sending.refused_queue, command.sender
+            )
         return sending.done
 
     def _publish(self, sending: _Sending) -> None:
@@ -116,7 +125,7 @@ class CommandOutbox:
 
     def settled(self, command: Command, outcome: Outcome) -> None:
         """The broker has said what became of a command."""
-        if outcome.fate is Fate.UNDELIVERABLE:
+        if outcome.reason == NO_QUEUE:
             self._queues.forget(*self._queue_of(command))  # the next command finds one
         if outcome.fate in (Fate.SENT, Fate.UNDELIVERABLE):
             told = {"from": command.sender} | ({"reason": outcome.reason} if outcome.reason else {})
@@ -166,13 +175,20 @@ class _Sending:
     def refused(self, reason: str) -> None:
         """See `Receipt`."""
         if reason.startswith("unroutable"):
-            self._settle(Outcome(Fate.UNDELIVERABLE, "no-queue"))
+            self._settle(Outcome(Fate.UNDELIVERABLE, NO_QUEUE))
+        elif reason.startswith(BAD_QUEUE):
+            self._settle(Outcome(Fate.UNDELIVERABLE, BAD_QUEUE))
         elif reason == NACKED:
             self._settle(Outcome(Fate.FULL, "queue-full", RETRY_AFTER))
         elif reason.startswith("unencodable"):
             self._settle(Outcome(Fate.BAD, "bad-properties"))
         else:
             self._settle(Outcome(Fate.UNAVAILABLE, reason, RETRY_AFTER))
+
+    def refused_queue(self, reason: str) -> None:
+        """There is no queue; but whoever was told to try again has been answered."""
+        if not self.done.called:
+            self.refused(reason)
 
     def _settle(self, outcome: Outcome) -> None:
         self._outbox.settled(self.command, outcome)

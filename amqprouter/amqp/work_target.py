@@ -130,22 +130,27 @@ class WorkTarget:
         except ValueError as error:
             gate.refused(settlement, f"malformed-properties: {type(error).__name__}")
             return
-        if self._bad_name(queue) or len(key.encode()) > 255:
+        if self._bad_name(queue) or not _is_short(key):
             gate.refused(settlement, "bad-queue-name")
             return
 
         publisher = self._publisher
         if not self._settings.declare or self._queues.ready(queue, key):
             publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
-        elif self._queues.admits(queue, key):
+            return
+        refusal = self._queues.refusal(queue, key, message.device)
+        if refusal:
+            gate.refused(settlement, refusal)
+            return
 
-            def publish() -> None:
-                publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
-                publisher.flush()
+        def publish() -> None:
+            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
+            publisher.flush()
 
-            self._queues.when_ready(queue, key, publish)
-        else:
-            gate.refused(settlement, "too-many-queues")
+        def refused(reason: str) -> None:
+            gate.refused(settlement, reason)
+
+        self._queues.when_ready(queue, key, publish, refused, message.device)
 
     def flush(self) -> None:
         self._publisher.flush()
@@ -160,9 +165,17 @@ class WorkTarget:
         return ReplyAddress(self._section, message.key).correlation_id(self._random_id())
 
     def _bad_name(self, queue: str) -> bool:
-        if not queue or len(queue.encode("utf-8", "surrogatepass")) > 255:
+        if not queue or not _is_short(queue):
             return True
         return queue.startswith((self._own_prefix, _BROKERS_OWN)) or CONTROL.search(queue) is not None
+
+
+def _is_short(text: str) -> bool:
+    """Whether AMQP can have this as a name or a key. JSON can say what is no text."""
+    try:
+        return len(text.encode()) <= 255
+    except UnicodeEncodeError:
+        return False
 
 
 def _priority(text: str) -> bytes:

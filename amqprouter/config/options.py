@@ -301,6 +301,7 @@ QUEUE: dict[str, Value] = {
     "priority": OrEmpty(TEMPLATE, "none"),
     # Each queue takes some 20 kB of the broker's memory, with replicas more.
     "max_queues": Integer(1, 100_000),
+    "max_queues_per_device": Integer(0, 100_000),
     "idle": Duration(0),
     "reply": ListOf(TARGET),
 }

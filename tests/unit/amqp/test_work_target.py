@@ -8,7 +8,15 @@ from uuid import UUID
 
 from pamqp import commands
 
-from amqprouter.amqp.declared_queues import RETRY, DeclaredQueues
+from amqprouter.amqp.declared_queues import (
+    LOOK_PAUSE,
+    MOST_WAITING,
+    PATIENCE,
+    REMEMBER,
+    RETRY,
+    UNUSED,
+    DeclaredQueues,
+)
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.work_target import WorkTarget, calling, passing_on
@@ -21,7 +29,7 @@ from amqprouter.testing_gate import OpenGate
 from tests.unit.amqp.harness import BrokerTestCase
 
 
-class WorkTargetTests(BrokerTestCase):
+class WorkTargetTestCase(BrokerTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.ended: list[tuple[int, list[str]]] = []
@@ -30,6 +38,7 @@ class WorkTargetTests(BrokerTestCase):
     def target(self, settings: WorkQueueSettings) -> WorkTarget:
         """A target on a connection to the broker in memory."""
         self.queues = DeclaredQueues(self.clock, settings, "quorum", "dead")
+        self.addCleanup(self.queues.stop)
         publisher = Publisher(self.clock, Counters(), max_attempts=3, random=lambda: 0.5)
         self.addCleanup(publisher.stop)
         connection = self.connected()
@@ -54,10 +63,12 @@ class WorkTargetTests(BrokerTestCase):
         target.use_gate(OpenGate())
         return target
 
-    def deliver(self, target: WorkTarget, topic: str = "up.a", body: object = 1, **properties: str) -> None:
+    def deliver(
+        self, target: WorkTarget, topic: str = "up.a", body: object = 1, device: str = "dev1", **properties: str
+    ) -> None:
         self.number += 1
         raw = Properties(encode_properties(**properties))  # type: ignore[arg-type]
-        message = Message("dev1", topic, json.dumps(body).encode(), raw, routing_key=f"dev1.{topic}".encode())
+        message = Message(device, topic, json.dumps(body).encode(), raw, routing_key=f"dev1.{topic}".encode())
         target.deliver(
             message,
             Settlement(message, self.number, AckLedger(), lambda s: self.ended.append((s.tag, list(s.refusals)))),
@@ -68,6 +79,8 @@ class WorkTargetTests(BrokerTestCase):
     def declared(self) -> list[tuple[str, dict[str, object]]]:
         return [(command.queue, command.arguments) for command in self.broker.sent("Queue.Declare")]
 
+
+class WorkTargetTests(WorkTargetTestCase):
     def test_a_fixed_queue(self) -> None:
         """It is declared with the connection, and gets the message with its device and key."""
         target = self.target(WorkQueueSettings("work"))
@@ -218,3 +231,116 @@ class WorkTargetTests(BrokerTestCase):
         self.successResultOf(attaching)
         self.deliver(target)
         self.assertEqual(len(self.declared()), before + 1)
+
+
+class RefusedNamesTests(WorkTargetTestCase):
+    """Names that devices choose, and that the broker refuses."""
+
+    def reasons(self) -> list[str]:
+        """Of all messages that came to an end, by their number: the first word of why; empty for a delivered one."""
+        return [reasons[0].partition(":")[0] if reasons else "" for _, reasons in sorted(self.ended)]
+
+    def test_a_name_that_is_taken(self) -> None:
+        """What is for it is refused, at once and without asking the broker each time; all else goes on."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}"))
+        self.broker.existing["w.failed"] = {"x-queue-type": "classic"}
+        self.assertEqual((self.queues.name, self.queues.problem()), ("queue work", ""))
+        for _ in range(600):
+            self.deliver(target, "up.failed")
+        self.deliver(target, "up.ok")
+        self.assertEqual(self.reasons(), ["bad-queue"] * 600 + [""])
+        self.assertIn("it exists with other properties", self.ended[0][1][0])
+        self.assertEqual([name for name, _ in self.declared()], ["w.failed", "w.ok"])
+        self.assertIn("queue 'w.failed': cannot declare", self.queues.problem())
+        self.assertIn("dead-lettered as bad-queue", self.queues.problem())
+        self.assertEqual(self.queues.waiting, 0)
+
+    def test_a_refusal_is_remembered_for_a_while(self) -> None:
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}", max_queues=1))
+        self.broker.existing["w.failed"] = {}
+        self.deliver(target, "up.failed")
+        self.clock.advance(REMEMBER - 1)
+        del self.broker.existing["w.failed"]
+        self.deliver(target, "up.failed")
+        self.deliver(target, "up.ok")
+        self.assertEqual(self.reasons(), ["bad-queue", "bad-queue", "too-many-queues"])
+        self.clock.advance(1)
+        self.deliver(target, "up.failed")
+        self.assertEqual(self.reasons()[3:], [""])
+        self.assertEqual(self.queues.problem(), "")
+
+    def test_a_refusal_that_may_be_over_soon(self) -> None:
+        """It is waited out for a while, by few messages."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}"))
+        refusal = 406, "PRECONDITION_FAILED - cannot declare queue 'w.a': queue limit in vhost '/' (5) is reached"
+        self.broker.refusals["Queue.Declare"] = refusal
+        for _ in range(MOST_WAITING + 20):
+            self.deliver(target, "up.a")
+        self.assertEqual((self.queues.waiting, self.reasons()), (MOST_WAITING, ["bad-queue"] * 20))
+        self.assertIn("queue limit in vhost", self.queues.problem())
+        self.deliver(target, "up.b")  # not known to be refused, as yet
+        self.deliver(target, "up.b")
+        self.assertEqual(self.queues.waiting, MOST_WAITING + 1)
+        self.pass_time(PATIENCE + RETRY)
+        self.assertEqual((self.queues.waiting, set(self.reasons())), (0, {"bad-queue"}))
+        self.assertEqual(len(self.ended), MOST_WAITING + 22)
+        self.broker.refusals.clear()
+        self.pass_time(REMEMBER)
+        self.deliver(target, "up.a")
+        self.assertEqual(self.reasons()[-1], "")
+        self.assertEqual(self.queues.problem(), "")
+
+    def test_an_operators_own_queue(self) -> None:
+        """There is no device to blame: what is for it waits, and the reason is told."""
+        self.broker.refusals["Queue.Declare"] = (403, "ACCESS_REFUSED")
+        target = self.target(WorkQueueSettings("work"))
+        for _ in range(MOST_WAITING + 5):
+            self.deliver(target)
+        self.pass_time(PATIENCE + REMEMBER)
+        self.assertEqual((self.ended, self.queues.waiting), ([], MOST_WAITING + 5))
+        self.assertIn("queue 'work': 403 ACCESS_REFUSED", self.queues.problem())
+        self.broker.refusals.clear()
+        self.pass_time(RETRY)
+        self.assertEqual((self.reasons(), self.queues.problem()), ([""] * (MOST_WAITING + 5), ""))
+
+    def test_an_operators_own_exchange(self) -> None:
+        """Likewise, whoever chose the queue's name."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}", "jobs"))
+        text = "PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'jobs' in vhost '/': received 'direct'"
+        self.broker.refusals["Exchange.Declare"] = (406, text)
+        for _ in range(MOST_WAITING + 5):
+            self.deliver(target)
+        self.pass_time(PATIENCE + RETRY)
+        self.assertEqual((self.ended, self.queues.waiting), ([], MOST_WAITING + 5))
+        self.assertIn("cannot declare exchange 'jobs'", self.queues.problem())
+        self.assertNotIn("dead-lettered", self.queues.problem())
+
+    def test_one_device_does_not_have_all_names(self) -> None:
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}", max_queues=20))
+        for number in range(25):
+            self.deliver(target, f"up.{number}")
+        self.assertEqual(self.reasons(), [""] * 18 + ["too-many-queues"] * 7)
+        self.deliver(target, "up.other", device="dev2")
+        self.assertEqual(self.reasons()[-1], "")
+
+    def test_queues_that_are_gone_count_no_longer(self) -> None:
+        """By their time, or, where there is no room, because the broker says so."""
+        settings = WorkQueueSettings("work", "w.{topic[1]}", max_queues=2, idle=30)
+        target = self.target(settings)
+        for topic in ("up.a", "up.b"):
+            self.deliver(target, topic)
+        self.clock.advance(30)
+        self.deliver(target, "up.c")
+        self.deliver(target, "up.d")
+        self.assertEqual(self.reasons(), [""] * 4)
+        self.broker.missing_queues = {"w.c"}
+        self.clock.advance(max(UNUSED, LOOK_PAUSE))
+        self.deliver(target, "up.e")
+        self.deliver(target, "up.e")
+        self.assertEqual(self.reasons()[4:], ["too-many-queues", ""])
+
+    def test_a_name_that_is_no_text(self) -> None:
+        """JSON can say such."""
+        self.deliver(self.target(WorkQueueSettings("work", "{body[q]}")), body={"q": "\ud800"})
+        self.deliver(self.target(WorkQueueSettings("work", "w", "x", routing_key="{body[q]}")), body={"q": "\ud800"})
+        self.assertEqual(self.reasons(), ["bad-queue-name"] * 2)
