@@ -28,3 +28,5 @@ class CommandsSettings:
     """Seconds after which a device's queue that nobody uses goes away; 0 for never."""
     max_queues: int = 10_000
     """Devices' queues that there may be."""
+    max_queues_per_sender: int = 0
+    """Of these, those that one sender's commands may have made; 0 for all but a tenth, which is for others."""

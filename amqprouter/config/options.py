@@ -244,6 +244,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_length": Integer(1, 1_000_000),
         "idle": Duration(0),
         "max_queues": Integer(1, 1_000_000),
+        "max_queues_per_sender": Integer(0, 1_000_000),
     },
     "logging": {
         "format": Choice(("text", "json")),

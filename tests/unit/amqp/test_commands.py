@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from amqprouter.amqp.command_outbox import PATIENCE, CommandOutbox
 from amqprouter.amqp.command_queues import RETRY, CommandQueues
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declared_queues import DeclaredQueues
+from amqprouter.amqp.declared_queues import LOOK_PAUSE, DeclaredQueues
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.command import Command, Fate, Outcome
 from amqprouter.core.counters import Counters
@@ -26,9 +26,15 @@ REBOOT = Command("dev1", "down.reboot", "id-1", "ann", b"now", "", 0.0)
 
 
 class CommandTestCase(BrokerTestCase):
-    def outbox(self, queue: str = "commands.{device}", most: int = 10) -> CommandOutbox:
+    def outbox(
+        self, queue: str = "commands.{device}", most: int = 10, idle: float = 604_800, most_of_one: int = 0
+    ) -> CommandOutbox:
         counters = Counters()
-        settings = WorkQueueSettings("commands", queue=queue, exchange="to", exchange_type="topic", max_queues=most)
+        settings = WorkQueueSettings(
+            "commands", queue=queue, exchange="to", exchange_type="topic", max_queues=most, idle=idle
+        )
+        queues = DeclaredQueues(self.clock, settings, "quorum", "expired", most_of_one=most_of_one)
+        self.addCleanup(queues.stop)
         self.events = Publisher(self.clock, counters, max_attempts=3, random=lambda: 0.5)
         publisher = Publisher(self.clock, counters, max_attempts=1, random=lambda: 0.5, patient=False)
         self.addCleanup(self.events.stop)
@@ -39,7 +45,7 @@ class CommandTestCase(BrokerTestCase):
             exchange="to",
             own_exchange=True,
             queue=queue,
-            queues=DeclaredQueues(self.clock, settings, "quorum", "expired"),
+            queues=queues,
             publisher=publisher,
             events=self.events,
             stream="stream",
@@ -179,6 +185,60 @@ class OutboxTests(CommandTestCase):
         other = Command("dev2", "down.x", "id-2", "ann", b"", "", 0.0)
         outcome = self.successResultOf(outbox.send(other))
         self.assertEqual((outcome.fate, outcome.reason), (Fate.FULL, "too-many-queues"))
+
+    def send(self, outbox: CommandOutbox, device: str, sender: str = "ann") -> str:
+        """What became of a command: the fate, or the reason where there is one."""
+        sent = outbox.send(Command(device, "down.x", "id", sender, b"", "", 0.0))
+        self.turn()
+        outcome: Outcome = self.successResultOf(sent)
+        return outcome.reason or outcome.fate.value
+
+    def test_queues_that_have_expired_count_no_longer(self) -> None:
+        outbox = self.outbox(most=5, idle=20)
+        self.attached(outbox)
+        fates = [self.send(outbox, f"nobody{number}") for number in range(6)]
+        self.assertEqual(fates, ["sent"] * 5 + ["too-many-queues"])
+        self.clock.advance(10)
+        self.assertEqual(self.send(outbox, "nobody1"), "sent")  # used again
+        self.clock.advance(10)
+        fates = [self.send(outbox, f"dev{number}") for number in range(5)]
+        self.assertEqual(fates, ["sent"] * 4 + ["too-many-queues"])
+
+    def test_queues_that_somebody_deleted_count_no_longer(self) -> None:
+        """They are looked after when there is no room, those that were not used for the longest time first."""
+        outbox = self.outbox(most=5)
+        self.attached(outbox)
+        for number in range(5):
+            self.send(outbox, f"nobody{number}")
+        self.broker.missing_queues = {f"commands.nobody{number}" for number in range(5)}
+        self.assertEqual(self.send(outbox, "dev1"), "too-many-queues")  # so soon nobody looks
+        self.clock.advance(LOOK_PAUSE)
+        self.assertEqual(self.send(outbox, "dev1"), "too-many-queues")
+        self.turn()
+        self.assertEqual([self.send(outbox, f"dev{number}") for number in range(6)], ["sent"] * 5 + ["too-many-queues"])
+        looks = [one.queue for one in self.broker.sent("Queue.Declare") if one.passive]
+        self.assertEqual(looks, [f"commands.nobody{number}" for number in range(5)])
+
+    def test_one_sender_does_not_have_all_queues(self) -> None:
+        outbox = self.outbox(most=20)
+        self.attached(outbox)
+        fates = [self.send(outbox, f"nobody{number}") for number in range(20)]
+        self.assertEqual(fates, ["sent"] * 18 + ["too-many-queues"] * 2)
+        self.assertEqual(self.send(outbox, "dev1", "bob"), "sent")
+        self.assertEqual(self.send(outbox, "nobody3", "bob"), "sent")
+        outbox = self.outbox(most=20, most_of_one=2)
+        self.attached(outbox)
+        self.assertEqual([self.send(outbox, device) for device in "abc"], ["sent", "sent", "too-many-queues"])
+
+    def test_a_queue_that_is_anothers(self) -> None:
+        """Whoever sends is told so at once; the event says it too, and the next command asks nobody."""
+        outbox = self.outbox()
+        self.attached(outbox)
+        self.broker.existing["commands.dev1"] = {}
+        self.assertEqual([self.send(outbox, "dev1") for _ in range(2)], ["bad-queue"] * 2)
+        self.assertEqual(len(self.broker.sent("Queue.Declare")), 1)
+        told = ("down.x.undeliverable", "id", {"from": "ann", "reason": "bad-queue"})
+        self.assertEqual((self.told(), outbox.under_way), ([told] * 2, 0))
 
 
 class Quarantine:
