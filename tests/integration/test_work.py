@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
+import treq
 from twisted.internet.defer import Deferred
 
+from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties
+from amqprouter.settings import BrokerSettings
 from tests.support.gateway import ROOT, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
-from tests.support.process import Child, until
+from tests.support.process import Child, reactor, until
 from tests.support.servers import Vhost
 
 DEAD = "amqprouter.dead-letters"
@@ -130,6 +134,37 @@ class WorkTests(GatewayTestCase):
             route_small={"topic": "up.small", "targets": "queue:small"},
             queue_small={"max_length": 1, "dead_letter": "no"} | classic,
         )
+
+    def test_a_name_that_is_taken(self) -> Deferred[None]:
+        """What devices send there is dead-lettered, though it is the gateway's only target, and all else goes on."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+            channel = await connection.open_channel()
+            await channel.queue_declare(queue="w.failed", durable=True, arguments={"x-max-length": 7})
+            await connection.shut()
+            for _ in range(600):
+                fleet.send("dev1", "up.failed", b"{}")
+            for number in range(12):
+                fleet.send("dev1", f"up.many{number}", b"{}")
+            fleet.send("dev2", "up.ok", b"{}")
+            await fleet.all_confirmed()
+
+            async def there() -> bool:
+                counts = await vhost.list_queues()
+                return (counts.get("w.ok"), counts.get(DEAD)) == (1, 603)
+
+            await until(there, what="the other device's message is in its queue", timeout=40, child=gateway.running)
+            reasons = Counter(str(reason_of(one)).partition(":")[0] for one in await drain_queue(vhost.uri, DEAD, 603))
+            self.assertEqual(reasons, {"bad-queue": 600, "too-many-queues": 3})
+            response = await treq.get(f"{gateway.url}/readyz", persistent=False)
+            parts = (await response.json())["parts"]
+            self.assertIn("queue 'w.failed': cannot declare", parts["queue work"])
+            log = gateway.running.log.read_text()
+            self.assertEqual(log.count("Cannot declare queue 'w.failed'"), 1)
+
+        work = {"queue": "w.{topic[1]}", "max_queues": 11, "idle": "1h"}
+        return self.run_with(test, queue_work=work, route_all={"targets": "queue:work"})
 
     def test_an_unmodified_celery_worker(self) -> Deferred[None]:
         if not find_spec("celery"):
