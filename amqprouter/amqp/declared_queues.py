@@ -7,8 +7,9 @@ comes; it and those behind it wait for that.
 Names that others choose. There are at most so many, for they would otherwise fill the broker, and no owner has all of
 them (`amqprouter.core.chosen_names`). A name is forgotten when its queue has expired by not being used
 (``x-expires``), is known to be gone, or turns out to be: when there is no room for a new name, those that were not used
-for the longest time are looked after, now and then. What was declared is declared again after half the time in which it
-expires.
+for the longest time are looked after, now and then. What was declared is declared again after half the time in which
+it expires; that keeps a classic queue, while a quorum queue expires that long after it was made, or had a consumer. So
+what finds no queue has it declared again, too (`lose`).
 
 What the broker refuses. A queue of such a name that exists with other properties is somebody else's: whatever waits
 for it is refused at once, as `BAD_QUEUE`. Any other refusal, of a right or a limit, may be over soon: the name is tried
@@ -164,8 +165,12 @@ class DeclaredQueues:
         self._names.touch(key, now)
         return True
 
+    def lose(self, queue: str, routing_key: str) -> None:
+        """Somebody has deleted the queue, or unbound it: declare it again for the message that is about to come."""
+        self._forgotten((queue, routing_key))
+
     def forget(self, queue: str, routing_key: str) -> None:
-        """Somebody has deleted the queue, or unbound it: declare it again when it is needed."""
+        """Likewise, and nobody may ever need it again: it counts no longer."""
         key = (queue, routing_key)
         self._forgotten(key)
         if key not in self._waiting and key not in self._refused:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 from amqprouter.amqp.declared_queues import DeclaredQueues
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.receipt import Lane
 from amqprouter.core.celery_task import CeleryTask
 from amqprouter.core.message import Message
 from amqprouter.core.placeholders import FieldMissing, Template
@@ -81,6 +82,7 @@ class WorkTarget:
     """
 
     _gate: IGate
+    _lane: Lane
 
     def __init__(
         self,
@@ -110,8 +112,17 @@ class WorkTarget:
     def use_gate(self, gate: IGate) -> None:
         """See `IGatedTarget`."""
         self._gate = gate
+        self._lane = _Lane(self, gate) if self._settings.declare else gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
+        """See `ITarget`."""
+        self._deliver(message, settlement, self._lane)
+
+    def deliver_again(self, settlement: Settlement) -> None:
+        """The queue was not there: somebody has deleted it, or it has expired. Have it declared again, that once."""
+        self._deliver(settlement.message, settlement, self._gate, is_gone=True)
+
+    def _deliver(self, message: Message, settlement: Settlement, lane: Lane, *, is_gone: bool = False) -> None:
         gate = self._gate
         try:
             about = self._correlation_id(message)
@@ -135,8 +146,10 @@ class WorkTarget:
             return
 
         publisher = self._publisher
+        if is_gone:
+            self._queues.lose(queue, key)
         if not self._settings.declare or self._queues.ready(queue, key):
-            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
+            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=lane)
             return
         refusal = self._queues.refusal(queue, key, message.device)
         if refusal:
@@ -144,7 +157,7 @@ class WorkTarget:
             return
 
         def publish() -> None:
-            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=gate)
+            publisher.publish(self._exchange, key.encode(), properties, body, settlement, lane=lane)
             publisher.flush()
 
         def refused(reason: str) -> None:
@@ -168,6 +181,23 @@ class WorkTarget:
         if not queue or not _is_short(queue):
             return True
         return queue.startswith((self._own_prefix, _BROKERS_OWN)) or CONTROL.search(queue) is not None
+
+
+class _Lane:
+    """The gate, but that what has no queue is delivered once more."""
+
+    def __init__(self, target: WorkTarget, gate: IGate) -> None:
+        self._target = target
+        self.delivered = gate.delivered
+        self.troubled = gate.troubled
+        self._gate = gate
+
+    def refused(self, settlement: Settlement, reason: str) -> None:
+        """See `Lane`."""
+        if reason.startswith("unroutable"):
+            self._target.deliver_again(settlement)
+        else:
+            self._gate.refused(settlement, reason)
 
 
 def _is_short(text: str) -> bool:

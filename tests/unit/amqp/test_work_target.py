@@ -339,6 +339,35 @@ class RefusedNamesTests(WorkTargetTestCase):
         self.deliver(target, "up.e")
         self.assertEqual(self.reasons()[4:], ["too-many-queues", ""])
 
+    def test_a_queue_that_is_gone(self) -> None:
+        """The message that finds none has it declared again, once."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}", max_queues=1))
+        self.deliver(target)
+        self.broker.confirming = False
+        self.deliver(target, body=2)
+        for sequence in (2, 3, 4):  # max_attempts
+            published = self.broker.published[-1]
+            self.assertEqual(published.sequence, sequence)
+            self.broker.send_back(published)
+            self.broker.ack(published.sequence, channel=published.channel)
+            self.pass_time(1)
+        self.assertEqual([name for name, _ in self.declared()], ["w.a", "w.a"])
+        self.broker.ack(self.broker.published[-1].sequence, channel=published.channel)
+        self.assertEqual(self.reasons(), ["", ""])
+        self.assertEqual(self.broker.published[-1].body, b"2")
+
+    def test_a_queue_that_is_gone_for_good(self) -> None:
+        """Such as one that the exchange does not lead to: it is tried no more than twice."""
+        target = self.target(WorkQueueSettings("work", "w.{topic[1]}", "jobs"))
+        self.broker.confirming = False
+        self.deliver(target)
+        for _ in range(6):
+            published = self.broker.published[-1]
+            self.broker.send_back(published)
+            self.broker.ack(published.sequence, channel=published.channel)
+            self.pass_time(1)
+        self.assertEqual((self.reasons(), len(self.broker.published)), (["unroutable"], 6))
+
     def test_a_name_that_is_no_text(self) -> None:
         """JSON can say such."""
         self.deliver(self.target(WorkQueueSettings("work", "{body[q]}")), body={"q": "\ud800"})
