@@ -104,17 +104,19 @@ class SupervisionTests(TestCase):
         self.assertEqual(before, ["/usr/bin/env", "--ignore-signal=HUP"])
         await self.hang_up_from_the_beginning(before, "SigIgn")
 
-    async def test_a_thread_that_hangs(self) -> None:
-        """It does not keep the process from ending in time, and the log says where it stood."""
-        hanging = (
-            "import sys, time, amqprouter.lifecycle as lifecycle\n"
-            "from twisted.internet import reactor\n"
-            "from twisted.scripts.twistd import run\n"
-            "lifecycle.CLOSING = lifecycle.GRACE = 1.0\n"
-            "def hang():\n    time.sleep(600)\n"
-            "reactor.callWhenRunning(reactor.callInThread, hang)\n"
-            "sys.argv = ['twistd', *sys.argv[1:]]\n"
-            "run()\n"
+    async def stopped(self, hanging: str) -> tuple[int, str]:
+        """Stop a daemon of which something hangs, as these lines of Python have it; its status, and the log."""
+        lines = (
+            "import sys, time, amqprouter.lifecycle as lifecycle",
+            "from amqprouter.web.hub import Hub",
+            "from twisted.internet import reactor",
+            "from twisted.internet.defer import Deferred",
+            "from twisted.scripts.twistd import run",
+            "lifecycle.STEP_LIMIT = lifecycle.CLOSING = lifecycle.GRACE = 1.0",
+            "def hang(*_):\n    time.sleep(600)",
+            hanging,
+            "sys.argv = ['twistd', *sys.argv[1:]]",
+            "run()",
         )
         (port,) = free_ports(1)
         gateway = Gateway(Path(self.mktemp()), f"amqp://127.0.0.1:{port}/", f"mongodb://127.0.0.1:{port}", "test")
@@ -124,12 +126,33 @@ class SupervisionTests(TestCase):
         notified = NotifySocket(f"@amqprouter-test-{uuid4().hex}")
         self.addCleanup(notified.close)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": notified.address}
-        command = [sys.executable, "-c", hanging, *gateway.command()[2:]]
+        command = [sys.executable, "-c", "\n".join(lines), *gateway.command()[2:]]
         child = Child(command, log=gateway.folder / "daemon.log", env=environment, cwd=gateway.folder)
         await self.told(child, notified, "READY")
         child.signal("TERM")
-        self.assertEqual(await child.wait(30), 1)
-        self.assertIn("in hang", child.tail(200))
+        try:
+            return await child.wait(30), child.tail(200)
+        finally:
+            await child.kill()
+
+    async def test_a_thread_that_hangs(self) -> None:
+        """It does not keep the process from ending in time, and the log says where it stood."""
+        status, log = await self.stopped("reactor.callWhenRunning(reactor.callInThread, hang)")
+        self.assertEqual(status, 1)
+        self.assertIn("in hang", log)
+
+    async def test_a_step_that_holds_up_the_reactor(self) -> None:
+        """Likewise."""
+        status, log = await self.stopped("Hub.close = hang")
+        self.assertEqual(status, 1)
+        self.assertIn("in hang", log)
+
+    async def test_a_step_that_never_ends(self) -> None:
+        """The others have their turn."""
+        status, log = await self.stopped("Hub.close = lambda self: Deferred(lambda _: None)")
+        self.assertEqual(status, -signal.SIGTERM)
+        self.assertIn("Closing the subscriptions took over", log)
+        self.assertIn("Stopped", log)
 
 
 def _has(pid: int, mask: str, number: int) -> bool:
