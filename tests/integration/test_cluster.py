@@ -50,6 +50,8 @@ class ClusterTests(TestCase):
                     try:
                         await bed.fleet.connect()
                         async with bed.load():
+                            for node in cluster.nodes:
+                                await node.remember()
                             await struck.kill()
 
                             async def elsewhere() -> bool:

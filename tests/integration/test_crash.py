@@ -135,6 +135,7 @@ class CrashTests(TestCase):
     def test_the_broker_restarted_and_then_killed_in_mid_flow(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, broker: PrivateRabbitMQ, database: TestDatabase) -> None:
             async def kill() -> None:
+                await broker.remember()
                 await broker.kill()
                 await broker.start()
 

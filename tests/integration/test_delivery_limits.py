@@ -109,10 +109,6 @@ class DeliveryLimitTests(GatewayTestCase):
     skip = missing or None
     timeout = 120
 
-    async def quorum_queues(self, vhost: Vhost) -> list[str]:
-        rows = (await vhost.broker.ctl("list_queues", "-p", vhost.name, "name", "type")).splitlines()
-        return sorted(row.split("\t")[0] for row in rows if row.endswith("quorum"))
-
     async def returned(self, uri: str, limited: list[str], unlimited: list[str]) -> dict[str, int]:
         """What is where after a message in each queue came back more often than the limit."""
         await put_one_into_each(uri, [*limited, *unlimited])
@@ -140,7 +136,8 @@ class DeliveryLimitTests(GatewayTestCase):
             self.assertNotIn("No delivery limit", (gateway.folder / "daemon.log").read_text())
             limited = ["amqprouter.ingress", "amqprouter.shard.0", "amqprouter.replay", *OURS, "work"]
             unlimited = ["amqprouter.unrouted", "amqprouter.rejected", DEAD, "jobs", "bare", "work.failed"]
-            self.assertEqual(await self.quorum_queues(vhost), sorted([*limited, *unlimited, "work.retry.600s"]))
+            quorum = await vhost.broker.quorum_queues(vhost.name)
+            self.assertEqual(sorted(quorum), sorted([*limited, *unlimited, "work.retry.600s"]))
             found = await self.returned(vhost.uri, limited, unlimited)
             self.assertEqual(found.pop(DEAD), len(limited))  # its own, and all but that of "work"
             self.assertEqual(found.pop("work.failed"), 2)

@@ -102,8 +102,8 @@ class WorkTests(GatewayTestCase):
                 return [counts.get(name) for name in ("jobs.a", "jobs.b", "small")] == [1, 2, 1]
 
             await until(there, what="all that fits is in the queues", timeout=30)
-            kinds = await vhost.list_queues("type")
-            found = {name: "quorum" in str(kinds[name]) for name in ("jobs.a", "jobs.b", "brief", "small")}
+            quorum = await vhost.broker.quorum_queues(vhost.name)
+            found = {name: name in quorum for name in ("jobs.a", "jobs.b", "brief", "small")}
             self.assertEqual(found, {"jobs.a": False, "jobs.b": False, "brief": True, "small": False})
             (job,) = await drain_queue(vhost.uri, "jobs.a", 1)
             self.assertEqual((job.exchange, job.routing_key), (b"jobs", b"a.dev1"))

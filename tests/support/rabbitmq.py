@@ -171,6 +171,11 @@ class PrivateRabbitMQ:
         """SIGKILL the Erlang VM: what a crash or a power cut leaves. `start` brings the node back."""
         await self._running().kill()
 
+    async def remember(self) -> None:
+        """Have the node write to disk which queues there are, as it does by itself within a second or a few: else a
+        stream or quorum queue that was declared just before `kill` does not work afterwards."""
+        await self.eval("[ok = dets:sync(Table) || Table <- dets:all()], catch mnesia:sync_log()")
+
     async def restart(self) -> None:
         """Stop in order and start again."""
         await self._running().stop()
@@ -251,6 +256,11 @@ class PrivateRabbitMQ:
         told = await self._eval(_QUEUES.format(vhost=binary(vhost), column=column))
         rows = [row.split(" ") for row in told.splitlines()]
         return {base64.b64decode(name).decode(): int(figure) for name, figure in rows if figure.isdigit()}
+
+    async def quorum_queues(self, vhost: str = "/") -> list[str]:
+        """The names of the quorum queues."""
+        rows = (await self.ctl("list_queues", "-p", vhost, "name", "type")).splitlines()
+        return [row.split("\t")[0] for row in rows if row.endswith("quorum") or row.endswith("rabbit_quorum_queue")]
 
     def _program(self, script: str, *arguments: str) -> list[str]:
         return entering([str(self._scripts / script), *arguments], self.folder, self._epmd.folder)
