@@ -71,9 +71,12 @@ class NewsfragmentTests(SynchronousTestCase):
 
 class ScriptTests(SynchronousTestCase):
     def test_shell_syntax(self) -> None:
-        for name in ("script/bootstrap", "script/test", "script/rabbitmq-root", ".ci/run"):
+        programs = ("script/bootstrap", "script/test", "script/rabbitmq-root", ".ci/run")
+        findings = (f"findings/{path.name}" for path in (ROOT / "findings").glob("*-*.sh"))
+        for name in (*programs, *findings):
             subprocess.run(["bash", "-n", ROOT / name], check=True)
             self.assertTrue((ROOT / name).stat().st_mode & 0o111, f"{name} is not executable")
+        subprocess.run(["bash", "-n", ROOT / "findings/rabbitmq.sh"], check=True)  # the others read it
 
 
 class TrialSummaryTests(SynchronousTestCase):
