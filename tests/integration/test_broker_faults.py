@@ -244,8 +244,8 @@ class OperatorTests(FaultTestCase):
                 self.assertLess(again / (reactor.seconds() - began), 10)
 
                 async def all_held() -> bool:
-                    # More where one is parked and not yet acknowledged, and where the channel ended before the confirm of
-                    # what the parking queue had taken: then it was parked once more.
+                    # More where one is parked and not yet acknowledged, and where the channel ended before the confirm
+                    # of what the parking queue had taken: then it was parked once more.
                     return await bed.held() >= 100
 
                 await until(all_held, what="all are held", timeout=10, child=bed.gateway.running)
