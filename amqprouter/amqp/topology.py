@@ -108,8 +108,8 @@ class Topology:
             for pattern in self._bind:
                 await declarer.bind(names.ingress, exchange, pattern)
         await declarer.exchange(names.by_id, "x-consistent-hash")
-        # Which device has which shard follows from the order in which they were bound. Up to RabbitMQ 4.2 a node that
-        # starts binds them anew, several at a time, mostly sorted by name, shard.10 before shard.2. So that is how they
+        # Which device has which shard follows from the order in which they were bound. A node of RabbitMQ 3.10 or 4.0
+        # that starts binds them anew, more often than not sorted by name, shard.10 before shard.2. So that is how they
         # are bound at first.
         for shard in sorted(names.shards):
             # The key of such a binding is the queue's weight on the hash ring.
