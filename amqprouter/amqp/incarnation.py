@@ -50,6 +50,11 @@ class Incarnation:
         self.outlives_timeouts = keeps_channels(channel.client)
         """Whether a consumer timeout ends a consumer, and not this channel."""
 
+    @property
+    def must_stay(self) -> bool:
+        """Whether its consumers may not move to another channel: what is under way without them would end this one."""
+        return any(self._timeout.arguments(self.channel.client, queue) for queue in self.consumers.values())
+
     async def consume(self, queue: str) -> None:
         """Consume from this queue, if this is not done already.
 

@@ -238,7 +238,8 @@ class Ingress:
             self._plans.later(0, self._retire, incarnation)
 
     async def _survived(self, incarnation: Incarnation) -> None:
-        await self._grow(incarnation)
+        if incarnation.goal:  # else it has grown meanwhile, on the same channel
+            await self._grow(incarnation)
 
     async def _grow(self, old: Incarnation) -> None:
         async with self._turn:
@@ -248,7 +249,7 @@ class Ingress:
             old.goal = 0
             step = old.prefetch * GROWTH if old.redelivered else self._prefetch
             prefetch = min(step, self._prefetch)
-            if old.outlives_timeouts:
+            if old.must_stay:
                 new = old
                 new.prefetch, new.redelivered = prefetch, False
                 await new.channel.basic_qos(prefetch_count=prefetch)

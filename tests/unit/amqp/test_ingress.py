@@ -440,7 +440,7 @@ class GrowingTests(IngressTestCase):
 class TimeoutTests(IngressTestCase):
     """The consumer timeout of RabbitMQ 4.3, which ends consumers of quorum queues."""
 
-    explicit = ("mine", "yours")
+    explicit: tuple[str, ...] = ("mine", "yours")
 
     def setUp(self) -> None:
         super().setUp()
@@ -642,6 +642,21 @@ class TimeoutTests(IngressTestCase):
         names = [one.name for _, one in self.broker.received if one.name in ("Basic.Cancel", "Basic.Consume")]
         self.assertEqual(names, ["Basic.Cancel", "Basic.Consume"] * 3)
         self.assertEqual((sorted(connection.channels), len(self.queues())), ([0, 1], 3))
+        # Once: each consumer that starts anew may be given a whole prefetch more.
+        self.broker.received.clear()
+        self.clock.advance(2 * SURVIVED)
+        self.assertEqual(self.broker.sent("Basic.Consume"), [])
+
+    def test_the_prefetch_grows_on_another_channel_where_no_consumer_times_out(self) -> None:
+        self.explicit = ("yours",)
+        self.fresh(60.0, "classic")
+        connection = self.attached()
+        for queue in ("amqprouter.ingress", "yours"):
+            tag = self.broker.deliver(queue)
+            self.received[-1][1].settle(tag)
+            self.received[-1][1].flush()
+        self.turn()
+        self.assertEqual((sorted(connection.channels), len(self.queues())), ([0, 2], 2))
 
 
 class WatchingTests(IngressTestCase):
