@@ -19,7 +19,9 @@ Work = Callable[[Any], Coroutine["Deferred[Any]", Any, int]]
 
 
 def complain(text: str) -> None:
-    """Say what is wrong, for the person at the terminal: on standard error, each line with the program's name."""
+    """Say what is wrong, for the person at the terminal: on standard error, each line with the program's name, behind
+    what was said on standard output, which may go to the same file."""
+    sys.stdout.flush()
     for line in text.splitlines() or [""]:
         print(f"amqprouter: {line}", file=sys.stderr)
 

@@ -17,7 +17,7 @@ import sysconfig
 from grp import getgrgid
 from pathlib import Path
 from pwd import getpwuid
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -42,13 +42,14 @@ def lacking(command: str) -> str | None:
     return None if (BIN / command).exists() else f"{command} is not installed; pip install amqprouter[test]"
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """For Ansible's programs: nothing of the user's, and nothing left anywhere but in `folder`."""
+def environment(folder: Path, temporary: Path) -> dict[str, str]:
+    """For Ansible's programs: nothing of the user's, and nothing left but in `folder` and in `temporary`, which
+    has a short path, for there are sockets in it."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE", "PYTHON"))}
     ours = {
         "HOME": folder,
         "ANSIBLE_HOME": folder / ".ansible",
-        "TMPDIR": folder,
+        "TMPDIR": temporary,
         "PATH": f"{BIN}:{os.environ['PATH']}",
     }
     options = {"NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1", "LC_ALL": "C.UTF-8"}
@@ -62,9 +63,11 @@ class LintTests(SynchronousTestCase):
         folder = Path(self.mktemp()).absolute()
         shutil.copytree(ROLE, folder / "ansible")  # with the unit in place of the link to it
         command = [str(BIN / "ansible-lint"), "--offline", "--strict", "--profile", "production", "."]
-        checked = subprocess.run(
-            command, cwd=folder / "ansible", env=environment(folder), capture_output=True, text=True, check=False
-        )
+        with TemporaryDirectory() as short:
+            environ = environment(folder, Path(short))
+            checked = subprocess.run(
+                command, cwd=folder / "ansible", env=environ, capture_output=True, text=True, check=False
+            )
         self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
         self.assertIn("Passed", checked.stdout + checked.stderr)
 
@@ -130,7 +133,7 @@ class Host:
     async def play(self, *options: str) -> Play:
         (self.folder / "variables.json").write_text(json.dumps(self.variables))
         command = [str(BIN / "ansible-playbook"), "-i", "localhost,", "-e", "@variables.json", *options, "play.yml"]
-        environ = environment(self.folder) | {"ANSIBLE_ROLES_PATH": str(ROLE / "roles")}
+        environ = environment(self.folder, self.socket.parent) | {"ANSIBLE_ROLES_PATH": str(ROLE / "roles")}
         return Play(await run(*command, env=environ, cwd=self.folder, timeout=300, check=False))
 
     def start(self) -> Child:

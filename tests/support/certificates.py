@@ -12,6 +12,17 @@ from cryptography.x509.oid import NameOID
 from twisted.internet import ssl
 
 _DAY = timedelta(days=1)
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def _name(text: str) -> x509.Name:
@@ -26,7 +37,11 @@ def _alternative(host: str) -> x509.GeneralName:
 
 
 class Authority:
-    """A certificate authority of its own, valid for a day."""
+    """A certificate authority of its own, valid for a day.
+
+    Its certificates have the key identifiers and the key usage that RFC 5280 asks for, on which Python's `ssl` insists
+    from 3.13 on.
+    """
 
     def __init__(self, name: str = "Test authority") -> None:
         self._name = _name(name)
@@ -34,6 +49,8 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         self.pem = certificate.public_bytes(serialization.Encoding.PEM)
@@ -57,7 +74,12 @@ class Authority:
         """A certificate for these host names and addresses, and its key, both as PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
-        certificate = self._builder(_name(hosts[0]), key, expired).add_extension(names, critical=False)
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        certificate = (
+            self._builder(_name(hosts[0]), key, expired)
+            .add_extension(names, critical=False)
+            .add_extension(issuer, critical=False)
+        )
         encoding = serialization.Encoding.PEM
         return (
             certificate.sign(self._key, hashes.SHA256()).public_bytes(encoding),
