@@ -189,10 +189,10 @@ class CommandTests(GatewayTestCase):
                 publish("amqprouter.commands", "dev1", b"4", user_id="guest", message_id="nowhere"),
             )
             self.assertEqual(said, "")
+            await listener.told("down.x.sent", "one")
             (command,) = await drain_queue(vhost.uri, "commands.dev1", 1)
             properties = Properties(command.properties)
             self.assertEqual((properties.message_id, properties.headers), ("one", {"x-amqprouter-from": "amqp:guest"}))
-            await listener.told("down.x.sent", "one")
             rejected = await drain_queue(vhost.uri, "amqprouter.rejected", 3)
             reasons = {Properties(each.properties).message_id: reason_of(each) for each in rejected}
             expected = {"anonymous": "no-identity", "forbidden": "not-authorised", "nowhere": "no-topic"}
