@@ -158,16 +158,19 @@ class IngressTests(GatewayFaultTestCase):
                     await self.publish_without_ids(bed, 20)
                 began = reactor.seconds()
 
-                async def timed_out() -> bool:
-                    return bed.gateway.running.tail(1_000_000).count(sign) >= 2
+                # A busy RabbitMQ 4.3 may not look at its timeouts again once it has ended a consumer.
+                times = 1 if TIMEOUT_ENDS_CONSUMERS else 2
 
-                await until(timed_out, what="there are two timeouts", timeout=40)
+                async def timed_out() -> bool:
+                    return bed.gateway.running.tail(1_000_000).count(sign) >= times
+
+                await until(timed_out, what=f"timeouts: {times}", timeout=40)
                 if sign:
                     self.assertLess(reactor.seconds() - began, 4 * CONSUMER_TIMEOUT)
                 else:
                     log = bed.gateway.running.tail(1_000_000)
                     self.assertEqual((log.count("cancelled"), log.count("PRECONDITION_FAILED")), (0, 0))
-                await deferLater(reactor, 0.5)
+                await deferLater(reactor, 1.5 * CONSUMER_TIMEOUT if TIMEOUT_ENDS_CONSUMERS else 0.5)
             finally:
                 server.signal(signal.SIGCONT)
             nameless = 20 if sign and TIMEOUT_ENDS_CONSUMERS else 0
