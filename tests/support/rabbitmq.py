@@ -19,7 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from tests.support.process import Child, CommandFailed, answers, free_ports, run, until
+from twisted.internet.task import deferLater
+
+from tests.support.process import Child, CommandFailed, answers, free_ports, reactor, run, until
 from tests.support.rabbitmq_home import entering, make_home, missing_program, version
 
 GREETING = b"AMQP\x00\x00\x09\x01"
@@ -47,6 +49,8 @@ _RESULT = re.compile(r'\{ok, (?:"([^"]*)"|\[([\d, ]*)\])\}')
 """What erl_call prints of a string."""
 _ADVANCED = "[{rabbit, [{quorum_tick_interval, 500}]}].\n"
 """What rabbitmq.conf has no word for: how often quorum queues tell their lengths, in ms; every 5 s by default."""
+_KNOCKS = 5
+"""Times that a node is asked: a busy one may not take a connection at once."""
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 missing = missing_program()
@@ -221,12 +225,20 @@ class PrivateRabbitMQ:
         """
         command = ["erl_call", "-c", self._epmd.cookie, "-n", self.name, "-e"]
         whole = f"base64:encode_to_string(unicode:characters_to_binary({characters})).\n"
-        finished = await run(
-            *entering(command, self.folder, self._epmd.folder), env=self._environment(), stdin=whole.encode()
-        )
+        for _ in range(_KNOCKS):
+            finished = await run(
+                *entering(command, self.folder, self._epmd.folder),
+                env=self._environment(),
+                stdin=whole.encode(),
+                check=False,
+            )
+            if "failed to connect" not in finished.stderr:
+                break
+            await deferLater(reactor, 0.2)
         told = _RESULT.fullmatch(finished.stdout.strip())
         if told is None:
-            raise CommandFailed(f"{self.name} cannot evaluate {characters}: {finished.stdout[:4000]}")
+            words = finished.stdout[:4000] + finished.stderr[:1000]
+            raise CommandFailed(f"{self.name} cannot evaluate {characters}: {words}")
         text, numbers = told.groups(default="")
         return base64.b64decode(text or bytes(map(int, filter(None, numbers.split(", "))))).decode()
 
