@@ -19,7 +19,6 @@ COMPILED = [
     "amqprouter/core/admission.py",
     "amqprouter/core/aged_cache.py",
     "amqprouter/core/device_pattern.py",
-    "amqprouter/core/front.py",
     "amqprouter/core/message.py",
     "amqprouter/core/properties.py",
     "amqprouter/core/rules.py",

@@ -305,6 +305,11 @@ class Connection(AMQClient):  # type: ignore[misc]
             self.transport.pauseProducing()
             self._resting = self.clock.callLater(REST, self._rested)
 
+    def pause_reading(self, wait: bool) -> None:
+        """Read nothing until told to go on: for who has not done yet with what came."""
+        if self.end is None:
+            (self.transport.pauseProducing if wait else self.transport.resumeProducing)()
+
     def _rested(self) -> None:
         self._resting = None
         self.transport.resumeProducing()

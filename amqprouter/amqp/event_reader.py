@@ -105,9 +105,8 @@ class EventReader:
 
     def throttle(self, wait: bool) -> None:
         """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
-        connection = self._connection
-        if connection is not None and connection.end is None:
-            (connection.transport.pauseProducing if wait else connection.transport.resumeProducing)()
+        if self._connection is not None:
+            self._connection.pause_reading(wait)
 
     def _received(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
         if connection.end is not None:

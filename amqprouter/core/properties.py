@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 from functools import lru_cache
+from typing import Any
 
 from amqprouter.core import field_table
 from amqprouter.core.field_table import FieldValue
-from amqprouter.core.front import Front
 
 NAMES = (
     "content_type",
@@ -298,3 +298,48 @@ def encode_properties(
         values["timestamp"] = _LONGLONG.pack(timestamp)
     flags = flag_mask(*values)
     return _SHORT.pack(flags) + b"".join(values[name] for name in NAMES if name in values)
+
+
+class Front:
+    """The front of these properties, known by a digest, and what was found out about it.
+
+    `digest` is a keyed hash without anything in it, as `hashlib` makes them.
+
+    :raises ValueError: the properties are malformed.
+    """
+
+    __slots__ = ("_digest", "_expected", "_first", "_gaps", "flags", "header_count", "known", "size")
+
+    def __init__(self, properties: Properties, digest: Any) -> None:
+        self.flags = properties.flags
+        self.header_count = properties.header_count()
+        self.size, behind = properties.behind_headers()
+        # Where the first string behind the front begins, or the end; and what is between each string and the next.
+        gaps = [0]
+        for octets in behind:
+            if octets:
+                gaps[-1] += octets
+            else:
+                gaps.append(0)
+        self._first, self._gaps = self.size + gaps[0], gaps[1:]
+        self.known: dict[object, Any] = {}
+        """What others worked out from the front and from whom it came, by who did; never a secret."""
+        self._digest = digest.copy  # copying a keyed hash is cheaper than making one
+        digest = digest.copy()
+        digest.update(properties.raw[: self.size])
+        self._expected = digest.digest()
+
+    def is_of(self, raw: bytes) -> bool:
+        """Whether these are well-formed properties with this front."""
+        size = self.size
+        digest = self._digest()
+        digest.update(raw[:size])
+        if digest.digest() != self._expected:
+            return False
+        position = self._first
+        try:
+            for gap in self._gaps:
+                position += 1 + raw[position] + gap
+        except IndexError:
+            return False
+        return position == len(raw)

@@ -17,9 +17,8 @@ from __future__ import annotations
 from hashlib import blake2s
 from typing import Any
 
-from amqprouter.core.front import Front
 from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
+from amqprouter.core.properties import Front, Properties
 from amqprouter.core.wire import Delivery
 
 MAX_SENDERS = 65_536

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.web import http
 
-from amqprouter.web.leaf import reply_error
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply_error
 
 
 def accepts(request: RouterRequest, content_type: bytes) -> bool:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from amqprouter.core.command import reserved_sender
 from amqprouter.core.passwords import name_problem
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
-
-if TYPE_CHECKING:
-    from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest
 
 Verify = Callable[[bytes], Awaitable["Verified"]]
 """Verifies a token as of now.
@@ -25,17 +23,6 @@ class Verified(NamedTuple):
 
     claims: Mapping[str, Any]
     good_until: float | None
-
-
-class Grant(NamedTuple):
-    """What somebody was let in by, where that can end: a token, empty for a password, and until when it is good, as
-    there; or `ends`, by the clock of the site, where a checker said for how long; and the `version` of the user's
-    password, where that can be told (`Version`)."""
-
-    token: bytes
-    good_until: float | None = None
-    ends: float | None = None
-    version: str | None = None
 
 
 class Bearers:

@@ -36,9 +36,9 @@ from amqprouter.core.broker_access import BrokerAccess, Fields
 from amqprouter.core.counters import Counters
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import IVerdict
-from amqprouter.web.leaf import Leaf, reply, reply_error
+from amqprouter.web.leaf import Leaf
 from amqprouter.web.post_channel import PostChannel
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply, reply_error
 
 ANSWER_LIMIT = 5.0
 """Seconds until a question is answered with 503. Below the ten that RabbitMQ gives a client for its handshake

@@ -13,9 +13,9 @@ from twisted.web import http
 from amqprouter.core.command import Command, Fate, Outcome, reserved_sender
 from amqprouter.interfaces import Identity
 from amqprouter.web.cors import Cors
-from amqprouter.web.leaf import TOO_MANY_REQUESTS, MemberLeaf, reply_error, reply_json
+from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply_error, reply_json
 
 PREFIX = b"/commands/"
 _STATUS = {

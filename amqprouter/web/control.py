@@ -24,8 +24,8 @@ from twisted.web.server import NOT_DONE_YET
 from amqprouter import __version__
 from amqprouter.errors import ControlRefused
 from amqprouter.web.channel import GuardedChannel
-from amqprouter.web.leaf import Leaf, reply_error, reply_json
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.leaf import Leaf
+from amqprouter.web.request import RouterRequest, reply_error, reply_json
 from amqprouter.web.table_site import TableSite
 
 MAX_BODY = 65_536

@@ -6,8 +6,7 @@ from collections.abc import Collection
 
 from twisted.web import http
 
-from amqprouter.web.leaf import reply
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply
 
 _REMEMBER = b"600"
 """Seconds that a browser may remember a preflight's answer."""

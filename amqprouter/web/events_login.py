@@ -6,8 +6,9 @@ from typing import Any
 
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import Identity
-from amqprouter.web.bearer import Bearers, Grant
+from amqprouter.web.bearer import Bearers
 from amqprouter.web.login import Login, Version, no_version
+from amqprouter.web.request import Grant
 from amqprouter.web.tickets import Tickets
 
 

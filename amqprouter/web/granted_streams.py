@@ -23,8 +23,9 @@ from zope.interface import implementer
 
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import IReloadable
-from amqprouter.web.bearer import Grant, Verify
+from amqprouter.web.bearer import Verify
 from amqprouter.web.login import Version
+from amqprouter.web.request import Grant
 from amqprouter.web.subscriber import Subscriber
 
 SPREAD, MAX_LEAD = 0.2, 30.0

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from twisted.web import http
 
 from amqprouter.interfaces import IReadiness
-from amqprouter.web.leaf import Leaf, reply_json
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.leaf import Leaf
+from amqprouter.web.request import RouterRequest, reply_json
 
 
 class HealthLeaf(Leaf):

@@ -1,11 +1,9 @@
-"""What all resources share: how they answer, and who they answer to."""
+"""What all resources share: which methods they take, and who they answer to."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from math import ceil
-from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -15,36 +13,9 @@ from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.errors import CheckerUnavailable, TooManyGuesses
 from amqprouter.interfaces import Identity
+from amqprouter.web.cors import Cors
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest
-
-if TYPE_CHECKING:
-    from amqprouter.web.cors import Cors
-
-JSON = b"application/json"
-TOO_MANY_REQUESTS = 429
-"""RFC 6585; twisted.web has no name for it."""
-
-
-def reply(request: RouterRequest, body: bytes, content_type: bytes, status: int = http.OK) -> int:
-    """Answer with this body and be done; returns what `Resource.render` must return."""
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Content-Length", b"%d" % len(body))
-    request.write(body)  # which leaves the body out for HEAD
-    request.finish()
-    return NOT_DONE_YET
-
-
-def reply_json(request: RouterRequest, value: object, status: int = http.OK) -> int:
-    """Answer with a JSON document that nobody may cache."""
-    request.setHeader(b"Cache-Control", b"no-store")
-    return reply(request, json.dumps(value).encode(), JSON, status)
-
-
-def reply_error(request: RouterRequest, status: int, problem: str) -> int:
-    """Answer with ``{"error": problem}``."""
-    return reply_json(request, {"error": problem}, status)
+from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply_error
 
 
 class Leaf(Resource):

@@ -33,9 +33,8 @@ from amqprouter.web.bearer import Verified, Verify, token_of
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import EARLIEST, Hub
 from amqprouter.web.hub_leaf import HubLeaf
-from amqprouter.web.leaf import reply, reply_error
 from amqprouter.web.mercure_bearers import Bearer, MercureBearers, mercure_claims, unauthorized
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
 from amqprouter.web.subscriber import Subscriber
 from amqprouter.web.subscriptions import Subscriptions

@@ -13,10 +13,9 @@ from amqprouter.core.mercure_claims import MercureClaims, read_mercure_claims
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
-from amqprouter.web.bearer import Bearers, Grant, token_of
-from amqprouter.web.leaf import reply_error
+from amqprouter.web.bearer import Bearers, token_of
 from amqprouter.web.login import ANONYMOUS
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import Grant, RouterRequest, reply_error
 from amqprouter.web.sse_resource import Permission
 
 PATH = b"/.well-known/mercure"

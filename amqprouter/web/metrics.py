@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import IGateFigures
-from amqprouter.web.leaf import Leaf, reply
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.leaf import Leaf
+from amqprouter.web.request import RouterRequest, reply
 
 PREFIX = "amqprouter_"
 

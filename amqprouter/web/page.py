@@ -9,9 +9,9 @@ from twisted.web.http import CACHED
 from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.interfaces import Identity
-from amqprouter.web.leaf import Leaf, MemberLeaf, reply
+from amqprouter.web.leaf import Leaf, MemberLeaf
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply
 
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "

@@ -1,20 +1,21 @@
-"""A request to the site: safe defaults in every response, one line in the log, and never a traceback."""
+"""A request to the site and its answer: safe defaults in every response, one line in the log, and never a traceback."""
 
 from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web import http
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
 from amqprouter.core.proxies import TrustedProxies
 
-if TYPE_CHECKING:
-    from amqprouter.web.bearer import Grant
+JSON = b"application/json"
+TOO_MANY_REQUESTS = 429
+"""RFC 6585; twisted.web has no name for it."""
 
 _HEADERS = {
     b"Server": b"amqprouter",
@@ -31,6 +32,19 @@ _POLLED = (b"/healthz", b"/readyz", b"/metrics", b"/status")
 
 
 _access_log = Logger()
+
+
+class Grant(NamedTuple):
+    """What somebody was let in by, where that can end.
+
+    `token` is empty for a password; `good_until` is until when it is good, in seconds since 1970. `ends` is by the
+    clock of the site, where a checker said for how long. `version` is that of the user's password, where that can be
+    told (`amqprouter.auth.versions`)."""
+
+    token: bytes
+    good_until: float | None = None
+    ends: float | None = None
+    version: str | None = None
 
 
 class RouterRequest(Request):
@@ -104,6 +118,27 @@ class RouterRequest(Request):
         self.write(body)
         self.finish()
         return None
+
+
+def reply(request: RouterRequest, body: bytes, content_type: bytes, status: int = http.OK) -> int:
+    """Answer with this body and be done; returns what `Resource.render` must return."""
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    request.write(body)  # which leaves the body out for HEAD
+    request.finish()
+    return NOT_DONE_YET
+
+
+def reply_json(request: RouterRequest, value: object, status: int = http.OK) -> int:
+    """Answer with a JSON document that nobody may cache."""
+    request.setHeader(b"Cache-Control", b"no-store")
+    return reply(request, json.dumps(value).encode(), JSON, status)
+
+
+def reply_error(request: RouterRequest, status: int, problem: str) -> int:
+    """Answer with ``{"error": problem}``."""
+    return reply_json(request, {"error": problem}, status)
 
 
 def log_access(

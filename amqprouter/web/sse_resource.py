@@ -14,9 +14,9 @@ from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.cors import Cors
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
-from amqprouter.web.leaf import MemberLeaf, reply_error
+from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses
 from amqprouter.web.subscriber import MaySee
 

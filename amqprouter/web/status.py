@@ -11,10 +11,10 @@ from amqprouter import __version__
 from amqprouter.core.counters import Counters
 from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.web.health import report
-from amqprouter.web.leaf import MemberLeaf, reply_json
+from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
 from amqprouter.web.metrics import Gauge
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import RouterRequest, reply_json
 
 TopDevices = Callable[[Identity], Sequence[Mapping[str, object]]]
 """user → the busiest of the devices that this user may know of, as JSON objects with at least ``device``."""

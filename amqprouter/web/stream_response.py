@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from amqprouter.core.interest import Interest
 from amqprouter.interfaces import Identity
-from amqprouter.web.bearer import Grant
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
-from amqprouter.web.leaf import reply_error
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import Grant, RouterRequest, reply_error
 from amqprouter.web.subscriber import MaySee, Subscriber
 
 EVENT_STREAM = b"text/event-stream"

@@ -27,10 +27,9 @@ from amqprouter.errors import BadToken
 from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.hub import EARLIEST, Hub
 from amqprouter.web.hub_leaf import HubLeaf
-from amqprouter.web.leaf import JSON, reply, reply_error
 from amqprouter.web.mercure_bearers import PATH as HUB
 from amqprouter.web.mercure_bearers import MercureBearers, unauthorized
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import JSON, RouterRequest, reply, reply_error
 from amqprouter.web.subscriber import Subscriber
 
 PATH = HUB + b"/subscriptions"

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 from zope.interface import implementer
 
 from amqprouter.interfaces import Identity, IReloadable
-from amqprouter.web.bearer import Grant
 from amqprouter.web.cors import Cors
-from amqprouter.web.leaf import MemberLeaf, reply_json
+from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest
+from amqprouter.web.request import Grant, RouterRequest, reply_json
 
 GOOD_FOR = 30.0
 """Seconds: enough for a page to go on, and for little else."""
