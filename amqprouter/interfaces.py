@@ -370,7 +370,11 @@ class IAuthenticator(Interface):
 
 
 class Quarantine(Protocol):
-    """Where messages go that do not reach their targets. Both methods answer `settlement` with ``delivered``."""
+    """Where messages go that do not reach their targets.
+
+    Both methods answer `settlement` with ``delivered``. Where there is no room for what a queue does not take, it is
+    counted and ``refused``, to be acknowledged all the same; what is not to be acknowledged is ``withdrawn``.
+    """
 
     def reject(self, message: Message, reason: str, settlement: Settlement) -> None:
         """The device may not send this."""

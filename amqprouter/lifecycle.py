@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -25,7 +25,6 @@ from twisted.python.failure import Failure
 
 from amqprouter import hangup
 from amqprouter.amqp.link import BrokerLink
-from amqprouter.amqp.parking import Parking
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.shared_ingress import SharedIngress
 from amqprouter.auth.checker_chain import CheckerChain
@@ -46,6 +45,13 @@ GRACE = 3.0
 less than ``TimeoutStopSec=`` in the systemd unit, 30 s."""
 
 
+class Stops(Protocol):
+    """Keeps messages in the broker for later, and can be told that there is none."""
+
+    def stop(self) -> None:
+        """Take out no more, and try no more: what is not under way stays with the broker."""
+
+
 class Daemon(Service):
     """The whole daemon as one service."""
 
@@ -58,7 +64,7 @@ class Daemon(Service):
         ingress: SharedIngress,
         pipeline: Pipeline,
         publisher: Publisher,
-        parking: Sequence[Parking],
+        parking: Sequence[Stops],
         consume: BrokerLink,
         publish: BrokerLink,
         events: BrokerLink,

@@ -18,6 +18,7 @@ Bounds: whatever is held anywhere is an unacknowledged delivery, of which prefet
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -41,6 +42,19 @@ from amqprouter.settings import LimitsSettings
 
 _MAX_BOUND = 4096
 """Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
+
+
+class _Quarantined(Settlement):
+    """Of a message on its way into quarantine; `withdrawn` is called when it is not to be answered for."""
+
+    __slots__ = ("_withdrawn",)
+
+    def __init__(self, outer: Settlement, finish: Callable[[Settlement], None], withdrawn: Callable[[], None]) -> None:
+        super().__init__(outer.message, outer.tag, outer.ledger, finish)
+        self._withdrawn = withdrawn
+
+    def withdraw(self) -> None:
+        self._withdrawn()
 
 
 class Pipeline:
@@ -273,30 +287,31 @@ class Pipeline:
             self._settle(settlement)
 
     def _reject(self, settlement: Settlement, reason: str) -> None:
-        self._quarantining += 1
-        label = reason.partition(":")[0]  # what follows a colon differs from message to message
-        counted = Settlement(settlement.message, settlement.tag, settlement.ledger, lambda s: self._rejected(s, label))
-        self._quarantine.reject(settlement.message, reason, counted)
+        self._quarantine.reject(settlement.message, reason, self._counted(settlement, reason, self._counters.rejected))
         self.wake()
 
-    def _rejected(self, settlement: Settlement, reason: str) -> None:
-        self._quarantining -= 1
-        self._counters.rejected[reason] += 1
-        self._settle(settlement)
-
     def _dead_letter(self, settlement: Settlement, reason: str) -> None:
-        self._quarantining += 1
-        label = reason.partition(":")[0]  # what follows a colon differs from message to message
-        counted = Settlement(
-            settlement.message, settlement.tag, settlement.ledger, lambda s: self._dead_lettered(s, label)
-        )
+        counted = self._counted(settlement, reason, self._counters.dead_lettered)
         self._quarantine.dead_letter(settlement.message, reason, counted)
         self.wake()  # for what a target answers long after the message's batch
 
-    def _dead_lettered(self, settlement: Settlement, reason: str) -> None:
+    def _counted(self, settlement: Settlement, reason: str, counter: Counter[str]) -> Settlement:
+        """For a message that goes into quarantine: to be settled once it is there, or was let go of."""
+        self._quarantining += 1
+        label = reason.partition(":")[0]  # what follows a colon differs from message to message
+
+        def finish(answered: Settlement) -> None:
+            self._quarantining -= 1
+            if not answered.refusals:  # else quarantine has counted it
+                counter[label] += 1
+            self._settle(answered)
+
+        return _Quarantined(settlement, finish, self._withdrawn)
+
+    def _withdrawn(self) -> None:
+        """A message on its way into quarantine stays where it came from."""
         self._quarantining -= 1
-        self._counters.dead_lettered[reason] += 1
-        self._settle(settlement)
+        self.wake()
 
     def _settle(self, settlement: Settlement) -> None:
         ledger = settlement.ledger

@@ -318,13 +318,17 @@ class LimitsSettings:
     target_window: int = 0
     """Messages that may be out at one of several targets; 0 for half of the less of prefetch and ``max_in_flight``."""
     target_patience: float = 2.0
-    """Seconds that messages wait for one of several targets before they are parked in the broker."""
+    """Seconds that messages wait for one of several targets before they are parked in the broker, and that too many may
+    wait for quarantine."""
     max_parked: int = 1_000_000
     """Messages in one target's parking queue; when it is full, more wait at their source."""
     max_parked_per_device: int = 100_000
     """Messages in the parking queue of one device over its rate; more are rejected as ``rate-limited``."""
     max_parked_devices: int = 10_000
     """Devices that may have a parking queue; messages of more devices over their rates are rejected."""
+    when_quarantine_is_full: str = "drop-oldest"
+    """What becomes of messages that the rejected or the dead-letter queue does not take, when too many wait for it:
+    ``drop-oldest``, ``drop-newest`` or ``wait``."""
     shutdown_deadline: float = 20.0
     """Seconds that a stop may take to finish what is under way."""
 

@@ -192,7 +192,17 @@ def build(
 
     announcer = Announcer(publisher, topology.names.events, counters, wall_clock)
     throttling = Throttling(scheduler, counters, announcer.tell, wall_clock, settings.scheduler.limit_events)
-    quarantine = BrokerQuarantine(publisher, topology.names, outgoing, wall_clock)
+    quarantine = BrokerQuarantine(
+        topology.names,
+        outgoing,
+        wall_clock,
+        clock=clock,
+        counters=counters,
+        prefetch=settings.ingress.prefetch,
+        limits=settings.limits,
+        random=randomness.random,
+        wake=lambda: pipeline.wake(),  # noqa: PLW0108  # made after this
+    )
     pipeline = Pipeline(
         clock,
         wall_clock,
@@ -255,10 +265,11 @@ def build(
     consume = link(
         "consume", topology.declare, parking.attach, lots.attach, ingress.attach, *answering, *commands.consuming
     )
-    publish = link("publish", topology.declare, publisher.attach, wired.attach, *commands.publishing)
+    publish = link("publish", topology.declare, publisher.attach, quarantine.attach, wired.attach, *commands.publishing)
     events = link("events", topology.declare_events, reader.attach)
     hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
     readiness: list[IReadiness] = [consume, publish, events, ingress, parking, lots, *gates.values(), *wired.queues]
+    readiness.extend(quarantine.gates)
     readiness.extend([] if store is None else [store])
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 
@@ -281,7 +292,7 @@ def build(
         clock,
         settings.ingress.consumer_timeout,
         lambda: (*ingress.ledgers, *parking.ledgers, *lots.ledgers),
-        (parked_devices, pipeline.held, *gates.values()),
+        (parked_devices, pipeline.held, *gates.values(), *quarantine.gates),
     )
     gauges = [
         Gauge("oldest_unacked_seconds", "Age of the oldest delivery not acknowledged yet.", lambda: overdue.oldest),
@@ -342,7 +353,7 @@ def build(
         ingress=ingress,
         pipeline=pipeline,
         publisher=publisher,
-        parking=(parking, lots),
+        parking=(parking, lots, quarantine),
         consume=consume,
         publish=publish,
         events=events,

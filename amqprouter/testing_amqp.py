@@ -101,6 +101,12 @@ class MemoryBroker:
         self.existing: dict[str, dict[str, Any]] = {}
         """Queues with the arguments that they were declared with: declaring them with others is refused."""
         self.missing_exchanges: set[str] = set()
+        self.room: dict[str, int] = {}
+        """By exchange whose queue rejects publishes when it is full: how many more it takes. Others take any number."""
+        self.unbound_exchanges: set[str] = set()
+        """Those that no queue is bound to: what is published there is returned."""
+        self.mute_exchanges: set[str] = set()
+        """Those that confirm nothing, for their queue has lost its leader."""
         self.missing_queues: set[str] = set()
         self.ready: dict[str, int] = {}
         """By queue: the messages that a passive declaration says are waiting."""
@@ -270,8 +276,12 @@ class MemoryBroker:
         if published.exchange in self.missing_exchanges:
             text = f"NOT_FOUND - no exchange '{published.exchange}' in vhost '/'"
             self.close_channel(published.channel, 404, text)
-        elif self.confirming and not self.silent:
-            self.ack(published.sequence, channel=published.channel)
+        elif self.confirming and not self.silent and published.exchange not in self.mute_exchanges:
+            if published.exchange in self.unbound_exchanges:
+                self.send_back(published)
+            room = self.room.get(published.exchange, 1)
+            self.room.update({published.exchange: max(room - 1, 0)} if published.exchange in self.room else {})
+            self.ack(published.sequence, channel=published.channel, nack=not room)
 
     def _answer(self, channel: int, command: Any) -> None:
         if command.name == self.hangs_up_at:

@@ -108,7 +108,17 @@ class Bench:
                 )
                 for target in self.rules.targets
             },
-            quarantine=BrokerQuarantine(self.publisher, names, self.outgoing, time.time),
+            quarantine=BrokerQuarantine(
+                names,
+                self.outgoing,
+                time.time,
+                clock=self.clock,
+                counters=self.counters,
+                prefetch=messages,
+                limits=LimitsSettings(),
+                random=random.random,
+                wake=lambda: None,
+            ),
             by_id_exchange=names.by_id,
             limits=LimitsSettings(),
             counters=self.counters,

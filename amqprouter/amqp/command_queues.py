@@ -102,6 +102,7 @@ class CommandQueues:
     ) -> None:
         channel: Channel = await connection.open_channel()
         ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
+        ledger.window = PREFETCH
 
         def ended(error: Exception) -> None:
             ledger.close()

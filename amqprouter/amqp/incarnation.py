@@ -31,9 +31,8 @@ class Incarnation:
         plans: Plans,
     ) -> None:
         self.channel = channel
-        self.prefetch = prefetch
-        """Unacknowledged deliveries for each of its consumers."""
         self.ledger = AckLedger(self._write)
+        self.prefetch = prefetch
         self.consumers: dict[str, str] = {}
         """Queues by consumer tag."""
         self.redelivered = False
@@ -49,6 +48,15 @@ class Incarnation:
         self._orphans = Orphans(self.ledger)
         self.outlives_timeouts = keeps_channels(channel.client)
         """Whether a consumer timeout ends a consumer, and not this channel."""
+
+    @property
+    def prefetch(self) -> int:
+        """Unacknowledged deliveries for each of its consumers."""
+        return self.ledger.window
+
+    @prefetch.setter
+    def prefetch(self, prefetch: int) -> None:
+        self.ledger.window = prefetch
 
     @property
     def must_stay(self) -> bool:

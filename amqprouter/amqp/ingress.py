@@ -202,6 +202,7 @@ class Ingress:
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
         incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans)
+        incarnation.ledger.put_back = incarnation.give_back
         channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
         channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
         channel.on_closed = lambda error: self._closed(connection, incarnation, error)

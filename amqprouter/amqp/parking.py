@@ -199,6 +199,7 @@ class Parking:
                 lot.gone()
             return
         await current.channel.basic_qos(prefetch_count=lot.prefetch)
+        current.prefetch = min(current.prefetch or lot.prefetch, lot.prefetch)
         lot.opened(messages)  # before anything comes out
         await current.consume(lot.queue)
 

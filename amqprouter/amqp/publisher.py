@@ -119,6 +119,7 @@ class Publisher:
         random: Callable[[], float],
         timeout: float = CONFIRM_TIMEOUT,
         patient: bool = True,
+        condemns: bool = True,
     ) -> None:
         self._clock = clock
         self._counters = counters
@@ -126,6 +127,7 @@ class Publisher:
         self._random = random
         self._timeout = timeout
         self._patient = patient  # whether trouble that no message is to blame for is waited out; commands tell of it
+        self._condemns = condemns  # whether silence ends the connection; one that knows a single queue cannot tell
         self._channel: Channel | None = None
         self._frame_max = 0
         self._sequence = 0
@@ -144,6 +146,12 @@ class Publisher:
     def outstanding(self) -> int:
         """Messages not yet answered for."""
         return len(self._outstanding) + len(self._backlog) + self._retrying
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing can be confirmed now: there is no channel, or the broker reads nothing (an alarm)."""
+        channel = self._channel
+        return channel is None or bool(channel.client.blocked)
 
     async def attach(self, connection: Connection) -> None:
         """Publish over this connection from now on, beginning with what an earlier one left unconfirmed.
@@ -330,6 +338,18 @@ class Publisher:
         self._window = len(unconfirmed) // 2
         return unconfirmed
 
+    def renew(self) -> None:
+        """Go on over another channel, unless something is under way. A channel of RabbitMQ 3.10 to which a quorum queue
+        said that it is full believes so until a consumer makes room, though the limit may be gone [measured]."""
+        channel = self._channel
+        if channel is not None and not self._outstanding:
+            self._channel = None
+            Deferred.fromCoroutine(self._renew(channel))
+
+    async def _renew(self, channel: Channel) -> None:
+        await channel.shut()
+        self._reopen(channel.client)
+
     def _reopen(self, connection: Connection) -> None:
         if not connection.closed and self._channel is None:
             Deferred.fromCoroutine(self._attach_again(connection))
@@ -352,7 +372,7 @@ class Publisher:
                 outgoing.since = now
         overdue_since = now - self._timeout
         overdue = [sequence for sequence, outgoing in self._outstanding.items() if outgoing.since < overdue_since]
-        if overdue and self._last_confirm < overdue_since:
+        if overdue and self._condemns and self._last_confirm < overdue_since:
             connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
             return
         self._returns.rest()

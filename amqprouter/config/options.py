@@ -260,6 +260,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_parked": Integer(1, 2_000_000_000),
         "max_parked_per_device": Integer(1, 2_000_000_000),
         "max_parked_devices": Integer(1, 1_000_000),
+        "when_quarantine_is_full": Choice(("drop-oldest", "drop-newest", "wait")),
         "shutdown_deadline": Duration(0, above=True, most=3600),
     },
 }

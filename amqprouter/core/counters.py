@@ -64,6 +64,8 @@ class Counters:
     """Messages published to the rejected queue, by reason."""
     dead_lettered: Counter[str] = field(default_factory=Counter)
     """Messages published to the dead-letter queue, by reason."""
+    quarantine_dropped: Counter[str] = field(default_factory=Counter)
+    """Messages that their queue in quarantine did not take, acknowledged all the same; by queue and reason."""
     scheduled: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))  # a Counter adds slowly
     """Messages by what the scheduler decided, and by class, with a space between: ``run default``.
 

@@ -13,12 +13,14 @@ class Message:
     `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
     `topic` is the dotted topic without the device id; `key`, ``<device>.<topic>``, is what events are filtered by.
     `received_at` is seconds since 1970, by the gateway's clock. `verdict` is what authentication said, once it has.
+    `is_replayed` says that an operator has it tried again: it was safe in quarantine before.
     """
 
     __slots__ = (
         "body",
         "device",
         "exchange",
+        "is_replayed",
         "key",
         "properties",
         "received_at",
@@ -50,6 +52,7 @@ class Message:
         self.redelivered = redelivered
         self.received_at = received_at
         self.verdict: Any = None  # an IVerdict, which the core does not know
+        self.is_replayed = False
 
     def use_topic(self, topic: str) -> None:
         """Take this topic, which the message itself tells; its key and routing key follow from it."""

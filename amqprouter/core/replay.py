@@ -89,4 +89,5 @@ class Replays:
             received_at=received_at,
         )
         message.verdict = verdict
+        message.is_replayed = True
         return message

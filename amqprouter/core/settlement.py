@@ -60,10 +60,16 @@ class AckLedger:
         "_strays",
         "_unacked",
         "_write",
+        "put_back",
+        "window",
     )
 
     def __init__(self, write: Callable[[list[tuple[int, bool]]], None] | None = None) -> None:
         self._write = write
+        self.window = 0
+        """Deliveries that the broker lets one consumer of the channel have out; 0 where nobody said it."""
+        self.put_back: Callable[[int], None] | None = None
+        """Has the broker put the delivery with this tag back into its queue; None where that is not to be done."""
         self._floor = 0  # every tag up to this one is acknowledged
         self._next = 1  # every tag from the floor up to this one, without it, is settled
         self._settled: set[int] = set()  # settled behind these, and not acknowledged
@@ -276,6 +282,9 @@ class Settlement:
     def is_overdue(self) -> bool:
         """Whether the delivery is unacknowledged for too long already."""
         return self.ledger.is_overdue(self.tag)
+
+    def withdraw(self) -> None:
+        """Nobody is going to answer: the delivery stays the broker's, unacknowledged, and comes again."""
 
     def expect(self, answers: int) -> None:
         """Wait for this many answers before finishing; one when it is never called."""

@@ -45,6 +45,7 @@ HELP = {
     "commands": "Commands to devices, by what became of them.",
     "rejected": "Messages published to the rejected queue.",
     "dead_lettered": "Messages published to the dead-letter queue.",
+    "quarantine_dropped": "Messages that their queue in quarantine did not take, acknowledged all the same.",
     "scheduled": "Messages by what the scheduler decided, and by class.",
     "limited": "Messages over a limit, by the kind of limit and by class.",
     "announcements_lost": "Events of the daemon's own that were not published.",
@@ -57,6 +58,7 @@ HELP = {
 LABELS = {
     "scheduled": ("decision", "class"),
     "limited": ("limit", "class"),
+    "quarantine_dropped": ("queue", "reason"),
     "returned": ("match",),
     "broker_auth": ("question", "answer"),
     "commands": ("outcome",),

@@ -27,10 +27,11 @@ MAY_IMPORT = {
     "held": {"held_overflow", *INNER},
     "breaker": set[str](),
     "gate": {"breaker", *INNER},
+    "quarantine_gate": {"breaker", *INNER},
     "parked_devices": INNER,
     "pipeline": {"held", "parked_devices", *INNER},
     "config": {"config", *INNER},
-    **{adapter: {adapter, "pipeline", "gate", *INNER} for adapter in ADAPTERS},
+    **{adapter: {adapter, "pipeline", "gate", "quarantine_gate", *INNER} for adapter in ADAPTERS},
     "worker": {"worker", "amqp", *INNER},
 }
 """Parts of the package, by first module name, and the parts that each may import; others may import all but `tap`."""

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from amqprouter.amqp.outgoing import Outgoing
-from amqprouter.amqp.publisher import RETRY_MAX, Publisher
+from amqprouter.amqp.publisher import RETRY_MAX
 from amqprouter.amqp.quarantine import BrokerQuarantine
 from amqprouter.amqp.topology import Names
 from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.settings import IngressSettings, TopologySettings
+from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
+
+PREFETCH = 40
 
 
 class QuarantineTests(BrokerTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.publisher = Publisher(self.clock, Counters(), max_attempts=2, random=lambda: 1.0)
-        names = Names.of(TopologySettings(), IngressSettings())
-        self.quarantine = BrokerQuarantine(self.publisher, names, Outgoing("x-secret"), lambda: 0.0)
+        self.counters = Counters()
+        self.make()
         self.finished: list[list[str]] = []
         self.connection = self.connected()
-        self.run_now(self.publisher.attach(self.connection))
+        self.run_now(self.quarantine.attach(self.connection))
+
+    def make(self, **limits: Any) -> None:
+        """A quarantine with these options of ``[limits]``."""
+        self.quarantine = BrokerQuarantine(
+            Names.of(TopologySettings(), IngressSettings()),
+            Outgoing("x-secret"),
+            lambda: 0.0,
+            clock=self.clock,
+            counters=self.counters,
+            prefetch=PREFETCH,
+            limits=LimitsSettings(**limits),
+            random=lambda: 1.0,
+            wake=self.wake,
+        )
+
+    def wake(self) -> None:
+        self.clock.callLater(0, self.quarantine.flush)
 
     def settlement(self, properties: bytes = b"\x00\x00", key: bytes = b"dev1.up") -> Settlement:
         message = Message("dev1", "up", b"body", Properties(properties), exchange=b"devices", routing_key=key)
