@@ -170,6 +170,7 @@ class QuarantineGate:
         self._limit = WINDOW
         self._attentive = False  # whether anything is not as usual
         self._late = False  # whether what is too much is let go of at once
+        self._latest = ""  # what was wrong with the latest that was not taken
         self._down = ""  # why the queue is called down
         self._let_go_of = 0  # since it is called so
         self._reported_at = 0.0
@@ -196,6 +197,7 @@ class QuarantineGate:
             self._withdraw(held)
         else:
             self._waiting.append(held)
+            _widen(settlement.ledger)
             self._pump()  # it may be what a probe waits for
             if self._late:
                 self._make_room(settlement.ledger)
@@ -227,7 +229,7 @@ class QuarantineGate:
                 self._busy.add(held.message.device)
             self._out(held)
         if state == "closed" and self._keeps_up:
-            self._attentive = self._late = False
+            self._attentive, self._late, self._latest = False, False, ""
             self._limit = WINDOW
             waiting, self._waiting = self._waiting, []
             for held in waiting:
@@ -274,6 +276,7 @@ class QuarantineGate:
     def troubled(self, held: Held, reason: str) -> None:
         """The queue did not take it."""
         self._answered(held)
+        self._latest = reason
         kind = next((word for start, word in _KINDS if reason.startswith(start)), "")
         if held.fate != _PENDING:
             self._let_go(held)
@@ -283,6 +286,7 @@ class QuarantineGate:
             insort(self._waiting, held, key=_number)
         else:
             self._try_by_itself(held, reason)
+        _widen(held.settlement.ledger)
         if kind:
             self.troubles[kind] += 1
             self._limit = 1
@@ -421,6 +425,8 @@ class QuarantineGate:
             self._resting = self._empty = 0
         else:
             self._compare()
+            for ledger in self._of:
+                _widen(ledger)
         if self._held or self._down:
             self._look_later()
 
@@ -428,8 +434,7 @@ class QuarantineGate:
         if not self._late and self._too_many_for_too_long():
             self._late, self._limit = True, 1
             self._attend()
-            unconfirmed = f"{self.outstanding} are not confirmed, and {self.waiting} wait"
-            self._fail(self._down or self.breaker.reason or unconfirmed)
+            self._fail(self._latest or f"{self.outstanding} are not confirmed, and {self.waiting} wait")
         if self._late:
             for ledger in list(self._of):
                 self._make_room(ledger)
@@ -519,5 +524,11 @@ def _number(held: Held) -> int:
     return held.number
 
 
+def _widen(ledger: AckLedger) -> None:
+    """A window that is still to grow would be full of what waits: it need not wait for that to be acknowledged."""
+    if ledger.widen is not None:
+        ledger.widen()
+
+
 def _is_over_share(ledger: AckLedger, number: int) -> bool:
-    return 0 < ledger.window < SHARE * number
+    return 0 < ledger.window < SHARE * number and ledger.widen is None

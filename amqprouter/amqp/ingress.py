@@ -12,13 +12,13 @@ queue named in ``queues =`` that does not exist is the operator's: it is reporte
 Growing. Whatever is under way when the daemon or its connection dies counts one more return to its quorum queue, and
 too many end a message. So a message that crashes the daemon over and over must not take its neighbours along: every
 connection begins with a prefetch of 1, when only the first message of each queue is at risk. Once the first deliveries
-are acknowledged, or the daemon has survived them for a while, the consumers move to a new channel with a larger
-prefetch: the configured one at once, unless messages came that had been delivered before, that is, after some unclean
-end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for later consumers only, and quorum queues
-refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one starts, so order holds,
-and what is under way on the old channel is acknowledged there before it is closed. Where a consumer timeout ends a
-consumer and not its channel, the consumers stay on theirs: what is under way would end the old channel, for want of a
-consumer.
+are acknowledged, or wait for quarantine, or the daemon has survived them for a while, the consumers move to a new
+channel with a larger prefetch: the configured one at once, unless messages came that had been delivered before, that
+is, after some unclean end; then it grows by steps. RabbitMQ knows no other way: basic.qos counts for later consumers
+only, and quorum queues refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one
+starts, so order holds, and what is under way on the old channel is acknowledged there before it is closed. Where a
+consumer timeout ends a consumer and not its channel, the consumers stay on theirs: what is under way would end the old
+channel, for want of a consumer.
 
 Taken back. There, what a consumer timeout gives back to its queue comes again on the same channel while it is still
 being worked on, and is not worked on twice: see `amqprouter.amqp.orphans`.
@@ -203,6 +203,8 @@ class Ingress:
         channel = await connection.open_channel()
         incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans)
         incarnation.ledger.put_back = incarnation.give_back
+        if prefetch < self._prefetch:
+            incarnation.ledger.widen = lambda: self._widen(incarnation)
         channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
         channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
         channel.on_closed = lambda error: self._closed(connection, incarnation, error)
@@ -238,6 +240,12 @@ class Ingress:
         elif incarnation in self._retiring and not incarnation.ledger.unacked:
             self._plans.later(0, self._retire, incarnation)
 
+    def _widen(self, incarnation: Incarnation) -> None:
+        """What came is worked on, and only waits to be acknowledged."""
+        if incarnation.goal:
+            incarnation.goal = 0
+            self._plans.later(0, self._grow, incarnation)
+
     async def _survived(self, incarnation: Incarnation) -> None:
         if incarnation.goal:  # else it has grown meanwhile, on the same channel
             await self._grow(incarnation)
@@ -261,6 +269,9 @@ class Ingress:
                     return
                 self._current = new
                 self._retiring.add(old)
+                old.prefetch = 0  # it has no consumers whom that would bound
+            if old is not new or prefetch == self._prefetch:
+                old.ledger.widen = None
             for queue in list(old.consumers.values()):
                 if queue in old.consumers.values():  # else the broker has cancelled it meanwhile
                     await old.cancel(queue)

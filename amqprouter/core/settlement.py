@@ -61,6 +61,7 @@ class AckLedger:
         "_unacked",
         "_write",
         "put_back",
+        "widen",
         "window",
     )
 
@@ -68,6 +69,8 @@ class AckLedger:
         self._write = write
         self.window = 0
         """Deliveries that the broker lets one consumer of the channel have out; 0 where nobody said it."""
+        self.widen: Callable[[], None] | None = None
+        """Asks for a larger window, since what came is only waiting; None where it is as large as it will be."""
         self.put_back: Callable[[int], None] | None = None
         """Has the broker put the delivery with this tag back into its queue; None where that is not to be done."""
         self._floor = 0  # every tag up to this one is acknowledged

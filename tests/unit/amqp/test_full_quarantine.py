@@ -16,7 +16,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.quarantine_gate import FORGET, MOST_BYTES, SHARE, WINDOW, QuarantineGate
+from amqprouter.quarantine_gate import FORGET, LOOKS, MOST_BYTES, SHARE, WINDOW, QuarantineGate
 from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 
@@ -255,6 +255,24 @@ class DropOldestTests(FullTestCase):
         self.assertEqual((self.held, self.rejected.problem()), (0, ""))
         self.assertEqual(self.dropped, {"rejected bad-secret": len(self.let_go)})
 
+    def test_a_prefetch_that_is_to_grow(self) -> None:
+        """It is asked to, and bounds nothing before it has."""
+        asked: list[float] = []
+        self.ledger = self.new_ledger(1)
+        self.ledger.widen = lambda: asked.append(self.clock.seconds())
+        self.broker.confirming = False
+        self.bad()
+        self.pass_time(PATIENCE / LOOKS, step=0.1)
+        self.assertEqual(len(asked), 1, "there is no confirm yet")
+        self.broker.confirming = True
+        self.broker.room[REJECTED] = 0
+        self.broker.ack(1, nack=True)
+        self.assertEqual(len(asked), 2)
+        self.bad()
+        self.assertEqual(len(asked), 3)
+        self.pass_time(60)
+        self.assertEqual((self.held, self.let_go), (2, []))
+
     def test_nothing_comes_any_more(self) -> None:
         """Nobody knows whether the queue works: it is not called down for ever."""
         self.ledger = self.new_ledger(1)
@@ -467,6 +485,18 @@ class OwnFaultTests(FullTestCase):
         self.assertEqual(self.delivered, [2, 3, 4])
         self.broker.ack(1)
         self.assertEqual((self.held, self.let_go), (0, []))
+
+    def test_the_broker_will_have_none(self) -> None:
+        """As where it knows the account by another name: what it says is told."""
+        self.broker.confirming = False
+        self.bad(ROOM + 1)
+        for _ in range(30):
+            channel = self.broker.published[-1].channel
+            if channel in self.connection.channels:
+                self.broker.close_channel(channel, 406, "PRECONDITION_FAILED - user_id")
+            self.pass_time(0.5, step=0.1)
+        self.assertEqual((self.held, self.let_go), (ROOM, [1]))
+        self.assertRegex(self.rejected.problem(), "takes no messages: 406 PRECONDITION_FAILED - user_id")
 
     def test_a_missing_exchange(self) -> None:
         self.broker.missing_exchanges.add(REJECTED)

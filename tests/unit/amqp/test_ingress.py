@@ -647,6 +647,40 @@ class TimeoutTests(IngressTestCase):
         self.clock.advance(2 * SURVIVED)
         self.assertEqual(self.broker.sent("Basic.Consume"), [])
 
+    def test_the_prefetch_grows_when_what_came_only_waits(self) -> None:
+        """For quarantine, say: nobody waits for that to be acknowledged, nor is it bound by a share of a window."""
+        self.explicit = ("yours",)
+        self.fresh(60.0, "classic")
+        connection = self.attached()
+        self.broker.deliver("yours")
+        old = self.received[-1][1]
+        assert old.widen is not None
+        self.assertEqual(old.window, 1)
+        for _ in range(2):
+            old.widen()
+        self.turn()
+        self.assertEqual((sorted(connection.channels), len(self.queues())), ([0, 1, 2], 2))
+        self.assertEqual((old.window, old.widen), (0, None))
+        self.broker.deliver("yours")
+        new = self.received[-1][1]
+        self.assertEqual((new.window, new.widen), (100, None))
+        old.settle(1)
+        old.flush()
+        self.turn()
+        self.assertEqual(sorted(connection.channels), [0, 2])
+
+    def test_the_prefetch_grows_on_the_same_channel_when_what_came_only_waits(self) -> None:
+        self.attached()
+        self.broker.deliver("mine", redelivered=True)
+        ledger = self.received[-1][1]
+        for window in (4, 16, 64, 100):
+            assert ledger.widen is not None
+            ledger.widen()
+            self.turn()
+            self.assertEqual(ledger.window, window)
+            self.broker.deliver("mine", redelivered=True)
+        self.assertIsNone(ledger.widen)
+
     def test_the_prefetch_grows_on_another_channel_where_no_consumer_times_out(self) -> None:
         self.explicit = ("yours",)
         self.fresh(60.0, "classic")
