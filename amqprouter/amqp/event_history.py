@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_reader import stream_event
-from amqprouter.core.event import Event
+from amqprouter.core.event import LARGEST_OFFSET, Event
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerUnavailable
@@ -33,7 +33,7 @@ class EventHistory:
     def read(
         self, offset: int, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
     ) -> StreamReading:
-        """Read from this offset on, or from the oldest behind it; `failed` is called in a later turn of the reactor."""
+        """Read from this offset on, or from the oldest behind it; `failed` is called at once where nobody is there."""
         reading = StreamReading(self._stream, received, failed)
         Deferred.fromCoroutine(reading.begin(self._connection(), offset)).addErrback(reading.end)
         return reading
@@ -53,16 +53,26 @@ class StreamReading:
         self._stopped = False
 
     async def begin(self, connection: Connection | None, offset: int) -> None:
-        """Start consuming.
+        """Start consuming. Whatever comes in between, no channel is left over.
 
         :raises BrokerUnavailable: there is no connection. :raises BrokerRefused: the broker refuses.
+        :raises ValueError: no event can have this offset.
         """
+        if not 0 <= offset <= LARGEST_OFFSET:
+            raise ValueError(f"no event has the offset {offset}")
         if connection is None:
             raise BrokerUnavailable("there is no connection to the broker")
         channel = self._channel = await connection.open_channel()
+        try:
+            if not self._stopped:
+                await self._consume(channel, offset)
+        except BaseException:
+            self._shut()
+            raise
         if self._stopped:
-            await channel.shut()
-            return
+            self._shut()
+
+    async def _consume(self, channel: Channel, offset: int) -> None:
         await channel.basic_qos(prefetch_count=PREFETCH)
         channel.on_deliveries = self._deliver
         channel.on_closed = lambda error: self.end(Failure(error))
@@ -70,8 +80,6 @@ class StreamReading:
         await channel.basic_consume(
             queue=self._stream, consumer_tag=f"amqprouter:history:{channel.id}", arguments={"x-stream-offset": offset}
         )
-        if self._stopped:
-            await channel.shut()
 
     def more(self) -> None:
         """Go on."""
@@ -83,15 +91,21 @@ class StreamReading:
         if self._stopped:
             return
         self._stopped = True
-        if self._channel is not None:
-            self._channel.on_deliveries = None
-            Deferred.fromCoroutine(self._channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
+        self._shut()
 
     def end(self, failure: Failure) -> None:
         """It cannot go on."""
         if not self._stopped:
             self._stopped = True
+            self._shut()
             self._failed(failure.value)  # type: ignore[arg-type]  # no KeyboardInterrupt comes here
+
+    def _shut(self) -> None:
+        """Close the channel, if there is one; doing so twice does no harm."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.on_deliveries = channel.on_closed = channel.on_cancelled = None
+            Deferred.fromCoroutine(channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         self._latest_tag = deliveries[-1].delivery_tag

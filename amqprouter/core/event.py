@@ -27,6 +27,9 @@ _TYPE = b"x-amqprouter-type"
 _RETRY = b"x-amqprouter-retry"
 _ID = b"x-amqprouter-id"
 
+LARGEST_OFFSET = 2**63 - 1
+"""The largest that the broker can be asked for; a million events a second take 292,000 years to get there."""
+
 _LINE_ENDS = re.compile("[\r\n\0]")
 
 

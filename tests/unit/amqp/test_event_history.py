@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest.mock import patch
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_history import PREFETCH, EventHistory, StreamReading
@@ -62,6 +63,20 @@ class EventHistoryTests(BrokerTestCase):
         history.read(7, self.received, self.failures.append).stop()
         self.turn()
         self.assertEqual((self.events, self.failures), ([], []))
+
+    def test_whatever_fails_no_channel_is_left_over(self) -> None:
+        for offset in (2**63, 10**20 - 1, -1):  # the first two would be no legal arguments
+            self.read(offset)
+        self.assertEqual([type(failure) for failure in self.failures], [ValueError] * 3)
+        self.failures.clear()
+        self.read(7)
+        self.broker.cancel("events")
+        self.turn()
+        with patch("amqprouter.amqp.event_history.StreamReading._consume", side_effect=ValueError("not legal")):
+            self.read(8)
+        self.assertEqual([type(failure) for failure in self.failures], [BrokerUnavailable, ValueError])
+        opened, closed = self.broker.sent("Channel.Open"), self.broker.sent("Channel.Close")
+        self.assertEqual((len(opened), len(closed)), (2, 2))
 
     def test_the_connection_is_lost(self) -> None:
         self.read(7)
