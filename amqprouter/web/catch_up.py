@@ -11,17 +11,21 @@ While the broker is away nobody can tell what is missing, and nothing new comes 
 long as that takes, rather than being told of a gap that there may not be.
 
 Only a few read at a time, and the others wait for their turn: readings share the broker's connection with live events.
+Turns go round by user, of whom each has a few at most. A turn is over when the reading has come to the window; when the
+subscriber does not take what was read, or takes long to decide what of it it wants; and when it has lasted for a while
+and somebody else waits. What was read and not looked at is forgotten then, and read again in the next turn.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Protocol
 
 from amqprouter.core import sse
 from amqprouter.core.event import Event
+from amqprouter.core.interest import Steps
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.web.batch import Batch
 
@@ -33,6 +37,14 @@ CATCHING_UP = maxsize
 """The cursor of a subscriber that has not come to the window yet."""
 MOST_READINGS = 10
 """Subscribers that read at the same time; each has some hundred events under way."""
+MOST_FOR_USER = 2
+"""Readings of one user among these: five users and more have to come together to have others wait."""
+HOLD = 0.5
+"""Seconds that a reading may hold its turn while what was read is not dealt with."""
+TURN = 2.0
+"""Seconds after which a reading lets others go first: some ten thousand events, against milliseconds to begin again."""
+STALLED = 60.0
+"""Seconds after which a subscriber that catches up, and takes nothing of it, is cut: its client is not there."""
 QUIET = 1.0
 """Seconds without an event after which a reading is taken to be at the end; the next one comes in milliseconds."""
 AGAIN = 0.5
@@ -59,40 +71,74 @@ class History(Protocol):
     def read(
         self, offset: int, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
     ) -> Reading:
-        """Read from this offset on, or from the oldest behind it. `failed` is called once, if at all, never at once."""
+        """Read from this offset on, or from the oldest behind it. `failed` is called once, if at all; perhaps at once,
+        where there is no connection."""
 
 
 class CatchUps:
-    """All subscribers that catch up."""
+    """All subscribers that catch up. Those who wait are bounded in number as subscribers are."""
 
     def __init__(self, hub: Hub, history: History, clock: Any) -> None:
         self.hub = hub
         self.history = history
         self.clock = clock
-        self._waiting: deque[CatchUp] = deque()
+        self._waiting: OrderedDict[str, deque[CatchUp]] = OrderedDict()  # by account; whose turn is next comes first
         self._running: set[CatchUp] = set()
+        self._of_account: Counter[str] = Counter()  # of those running
 
     def begin(self, subscriber: Subscriber, last: int) -> None:
         """Have this subscriber read what is behind the offset `last`, now or when it has its turn."""
         subscriber.cursor = CATCHING_UP
         subscriber.catch_up = CatchUp(self, subscriber, last)
-        self._waiting.append(subscriber.catch_up)
+        self._line_up(subscriber.catch_up)
 
     def start_some(self) -> None:
         """Start those whose turn it is."""
-        while self._waiting and len(self._running) < MOST_READINGS:
-            catch_up = self._waiting.popleft()
+        while len(self._running) < MOST_READINGS:
+            catch_up = self._next()
+            if catch_up is None:
+                return
             if not catch_up.over and not catch_up.join_if_possible():
                 self._running.add(catch_up)
+                self._of_account[catch_up.account] += 1
                 catch_up.read()
 
+    def wait(self, catch_up: CatchUp) -> None:
+        """One that had its turn wants another."""
+        self._line_up(catch_up)
+        self.clock.callLater(0, self.start_some)
+
+    def others_wait(self, catch_up: CatchUp) -> bool:
+        """Whether somebody could have the turn that this one has."""
+        return any(
+            self._of_account[account] - (account == catch_up.account) < MOST_FOR_USER for account in self._waiting
+        )
+
     def done(self, catch_up: CatchUp) -> None:
-        """One is over: another may begin."""
+        """The turn of one is over: another may begin."""
         if catch_up not in self._running:
             return
         self._running.discard(catch_up)
+        self._of_account[catch_up.account] -= 1
+        if not self._of_account[catch_up.account]:
+            del self._of_account[catch_up.account]
         if self._waiting:
             self.clock.callLater(0, self.start_some)
+
+    def _line_up(self, catch_up: CatchUp) -> None:
+        self._waiting.setdefault(catch_up.account, deque()).append(catch_up)
+
+    def _next(self) -> CatchUp | None:
+        """Take out the next of the first user who has not as many running as may be."""
+        for account, waiting in self._waiting.items():
+            if self._of_account[account] < MOST_FOR_USER:
+                catch_up = waiting.popleft()
+                if waiting:
+                    self._waiting.move_to_end(account)
+                else:
+                    del self._waiting[account]
+                return catch_up
+        return None
 
 
 class CatchUp:
@@ -100,22 +146,29 @@ class CatchUp:
 
     def __init__(self, all_of_them: CatchUps, subscriber: Subscriber, last: int) -> None:
         self.over = False
+        self.account = subscriber.account
         self._all = all_of_them
         self._subscriber = subscriber
         self._last = last
         self._found = False  # whether it is known that nothing is missing before what comes next
         self._reading: Reading | None = None
-        self._owed = False  # whether more is to be asked for when the connection takes data again
+        self._events: deque[Event] = deque()  # read and not looked at, no more than a reading has under way
+        self._owed = False  # whether more is to be asked for, or another turn, once these are dealt with
+        self._turn_began = 0.0
+        self._failed_at_once = False
         self._began: float | None = None  # when it began to lose patience
         self._timer: Any = None
 
     def read(self) -> None:
         """Begin, or begin again where it was."""
-        clock = self._all.clock
+        self._turn_began = self._all.clock.seconds()
         if self._began is None:
-            self._began = clock.seconds()
-        self._reading = self._all.history.read(self._last, self._received, self._failed)
-        self._wait(QUIET, self._quiet)
+            self._began = self._turn_began
+        self._failed_at_once = False
+        reading = self._all.history.read(self._last, self._received, self._failed)
+        if not self._failed_at_once:
+            self._reading = reading
+            self._wait(QUIET, self._quiet)
 
     def join_if_possible(self) -> bool:
         """Go on with the window, if that is where it is; whether it does."""
@@ -127,10 +180,43 @@ class CatchUp:
         self._join()
         return True
 
-    def resume(self) -> None:
-        """The subscriber's connection takes data again."""
-        if self._owed:
-            self._more()
+    def steps(self) -> Steps:
+        """Deal with what was read, as far as the connection takes it; whether it is beyond catching up."""
+        subscriber, hub, events = self._subscriber, self._all.hub, self._events
+        while events and not subscriber.paused:
+            event = events.popleft()
+            if event.offset < self._last:
+                continue
+            if not self._found:
+                self._found = True
+                if event.offset > self._last:
+                    self._last = event.offset - 1
+                    subscriber.pending = Batch(subscriber.pending, hub.gap("too old", self._last))
+            if event.offset == self._last:
+                continue
+            wanted = hub.known(subscriber, event.topics, event.private)
+            if wanted is None:
+                subscriber.flush()
+                wanted = yield from hub.asks(subscriber, event.topics, event.private)
+                if self.over:
+                    return True
+            self._last = event.offset
+            if wanted:
+                subscriber.pending = Batch(subscriber.pending, sse.encode(event))
+                if subscriber.pending.size >= hub.replay_bytes:
+                    subscriber.flush()
+            yield
+            if self.over:
+                return True
+        subscriber.flush()
+        if self.over or self.join_if_possible():
+            return True
+        if subscriber.paused:
+            if self._reading is None:
+                self._wait(STALLED, self._stalled)
+        elif self._owed:
+            self._go_on()
+        return False
 
     def stop(self) -> None:
         """The subscriber is gone, or is beyond this. Doing so twice does no harm."""
@@ -138,50 +224,54 @@ class CatchUp:
             return
         self.over = True
         self._wait(0, None)
-        if self._reading is not None:
-            self._reading.stop()
+        self._events.clear()
         self._subscriber.catch_up = None
-        self._all.done(self)
+        self._end_turn()
 
     def _wait(self, seconds: float, then: Callable[[], None] | None) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._all.clock.callLater(seconds, then) if then is not None else None
 
-    def _more(self) -> None:
+    def _end_turn(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.stop()
+        self._all.done(self)
+
+    def _go_on(self) -> None:
+        """Have more read, in this turn or in another."""
         self._owed = False
         if self._reading is not None:
-            self._wait(QUIET, self._quiet)
-            self._reading.more()
+            lasted = self._all.clock.seconds() - self._turn_began
+            if lasted < TURN or not self._all.others_wait(self):
+                self._wait(QUIET, self._quiet)
+                self._reading.more()
+                return
+            self._end_turn()
+        self._wait(0, None)
+        self._began = None
+        self._all.wait(self)
 
     def _received(self, events: Sequence[Event]) -> None:
-        if self.over:
+        if self.over or self._reading is None:
             return
-        subscriber, hub = self._subscriber, self._all.hub
-        batch = subscriber.pending
-        for event in events:
-            if event.offset < self._last:
-                continue
-            if not self._found:
-                self._found = True
-                if event.offset > self._last:
-                    batch = Batch(batch, hub.gap("too old", event.offset - 1))
-                    self._last = event.offset - 1
-            if event.offset > self._last:
-                self._last = event.offset
-                if subscriber.wants(event.topics, event.private):
-                    batch = Batch(batch, sse.encode(event))
-        subscriber.pending = batch
-        if batch is not None and subscriber.started and not subscriber.paused:
-            subscriber.pending = None
-            subscriber.send(batch)
-        if self.over or self.join_if_possible():
-            return
-        if subscriber.paused:
-            self._owed = True
-            self._wait(0, None)
-        else:
-            self._more()
+        self._began = self._all.clock.seconds()
+        self._events.extend(events)
+        self._owed = True
+        self._wait(HOLD, self._held)
+        self._subscriber.resume_pump()
+
+    def _held(self) -> None:
+        """What was read is not dealt with yet: let others have the turn."""
+        self._end_turn()
+        if self._subscriber.paused:
+            self._events.clear()
+            self._wait(STALLED, self._stalled)
+
+    def _stalled(self) -> None:
+        if self._subscriber.paused:
+            self._all.hub.cut(self._subscriber)
 
     def _quiet(self) -> None:
         """Nothing has come for a while."""
@@ -198,7 +288,10 @@ class CatchUp:
         """The reading has ended, say because the broker is away: try again."""
         if self.over:
             return
-        self._reading = None
+        self._reading, self._failed_at_once = None, True
+        if self._owed:  # what it has is dealt with first, and then another turn is asked for
+            self._end_turn()
+            return
         if isinstance(error, BrokerUnavailable):
             self._began = None
         elif self._lost_patience():

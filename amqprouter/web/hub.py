@@ -19,6 +19,11 @@ is told by an event of the type ``gap``.
 With thousands of subscribers, writing their batches takes longer than one turn should: it is done in slices, and the
 source of the events is asked to wait meanwhile (`throttle`). So the daemon's other work has its turns, a slow hub makes
 larger batches instead of a longer queue, and no subscriber is found too slow for what is the daemon's own slowness.
+
+Whether a subscriber wants an event is remembered for the event's topics. Where it is not, finding out may take long: as
+long as a user's selectors and a publisher's topics please. So it is asked at once only where that is little work, and
+its user has not had much of it lately; else the subscriber falls behind, and walks along the window like one that
+resumes, in slices that are shared out by user (`amqprouter.web.slices`). It gets its events in order, only later.
 """
 
 from __future__ import annotations
@@ -32,12 +37,14 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from amqprouter.core import sse
 from amqprouter.core.counters import Counters
-from amqprouter.core.event import Event
-from amqprouter.core.interest import Interest
+from amqprouter.core.event import LARGEST_OFFSET, Event
+from amqprouter.core.interest import Interest, Steps
 from amqprouter.core.source import source_of
 from amqprouter.interfaces import Identity, IReloadable
 from amqprouter.settings import EventsSettings
@@ -47,14 +54,14 @@ from amqprouter.web.catch_up import MOST_AHEAD, CatchUps, History
 from amqprouter.web.heartbeats import Heartbeats
 from amqprouter.web.login import ANONYMOUS
 from amqprouter.web.published_ids import PublishedIds
-from amqprouter.web.subscriber import MaySee, Sink, Subscriber
+from amqprouter.web.slices import SLICE, Slices
+from amqprouter.web.subscriber import MaySee, Scrutiny, Sink, Subscriber
 from amqprouter.web.window import WINDOW_BYTES, Window
 
-SLICE = 0.01
-"""Seconds of writing batches before other work has its turn: as long as messages may well wait for their confirms."""
 _AT_ONCE = 32
 """Subscribers written to between two looks at the clock."""
-
+LITTLE_EFFORT = 2000
+"""Characters to be looked at for an answer that is given at once: less than a millisecond at worst."""
 
 REPLAY_BYTES = 65_536
 """Bytes that a replay writes at once, rounded up to whole events: about what a socket takes."""
@@ -85,6 +92,8 @@ def _nothing(wait: bool) -> None:
 class Hub:
     """All subscribers of this gateway, and the events that they may resume from. `clock` is an `IReactorTime`."""
 
+    _log = Logger()
+
     def __init__(
         self,
         settings: EventsSettings,
@@ -100,6 +109,8 @@ class Hub:
         self.closed = False
         self.replay_bytes = replay_bytes
         self.window = Window(settings.window, window_bytes)
+        self.slices = Slices(clock)
+        """Where work for users has its turns."""
         self._published_ids = PublishedIds()
         self.throttle: Callable[[bool], None] = _nothing
         """Called with True when the source of events should wait, and with False when it may go on."""
@@ -152,7 +163,8 @@ class Hub:
             self._published_ids.add(event)
         if not live:
             return
-        members = self._audiences.of(event.topics, event.private)
+        audience = self._audiences.of(event.topics, event.private, self._ask)
+        members = audience.members
         first = self.window.first
         made: dict[Batch | None, Batch] = {}
         unwritten = self._unwritten
@@ -176,6 +188,8 @@ class Hub:
                 self.cut(subscriber)
         for subscriber in missing:
             del members[subscriber.number]
+        if audience.unasked:
+            self._fall_behind(audience.unasked)
         self._write_soon()
 
     def subscribe(
@@ -187,6 +201,7 @@ class Hub:
         *,
         address: str = "",
         last_event_id: str = "",
+        scrutiny: Scrutiny | None = None,
     ) -> Subscriber:
         """Add a subscriber; nothing is written to `sink` before its `Subscriber.start` is called.
 
@@ -194,7 +209,7 @@ class Hub:
         looked at `refusal`, for the same `address`.
         """
         self._latest_number += 1
-        subscriber = Subscriber(self, self._latest_number, user.name, address, interest, may_see, sink)
+        subscriber = Subscriber(self, self._latest_number, user.name, address, interest, may_see, sink, scrutiny)
         self._resume(subscriber, last_event_id)
         self._subscribers[subscriber.number] = subscriber
         self._users[subscriber.user] += 1
@@ -299,9 +314,10 @@ class Hub:
             with suppress(ValueError):
                 last = sse.parse_last_event_id(last_event_id)
         oldest, latest = window.oldest_offset, window.latest_offset
+        most = LARGEST_OFFSET if latest is None else latest + MOST_AHEAD
         if last is not None and oldest is not None and latest is not None and oldest - 1 <= last <= latest:
             subscriber.cursor = window.behind(last)
-        elif self._catch_ups is not None and last is not None and (latest is None or last <= latest + MOST_AHEAD):
+        elif self._catch_ups is not None and last is not None and last <= most:
             self._catch_ups.begin(subscriber, last)
         else:
             self.resume_with_gap(subscriber, last)
@@ -323,7 +339,58 @@ class Hub:
         data = json.dumps({"reason": reason, "resumes_after": resumes_after}).encode()
         return sse.encode_fields(data, id="" if resumes_after is None else str(resumes_after), event_type="gap")
 
+    def _ask(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> bool | None:
+        """Whether it wants such events, if that can be said at once."""
+        account, slices = subscriber.account, self.slices
+        if subscriber.effort(topics, private) > LITTLE_EFFORT or not slices.may_work(account):
+            return None
+        began = self._clock.seconds()
+        wanted = subscriber.wants(topics, private)
+        slices.charge(account, self._clock.seconds() - began)
+        return wanted
+
+    def _fall_behind(self, unasked: dict[int, Subscriber]) -> None:
+        """Have those who are live find out by themselves whether they want the latest event."""
+        latest = self.window.end - 1
+        for subscriber in list(unasked.values()):
+            if subscriber.gone:
+                del unasked[subscriber.number]
+            elif subscriber.cursor is None:
+                subscriber.cursor = latest
+                subscriber.resume_pump()
+
     # The rest is for subscribers.
+
+    def walk(self, subscriber: Subscriber) -> None:
+        """Let it go on from its cursor, unless it does already."""
+        if not subscriber.walking:
+            subscriber.walking = True
+            self.slices.submit(subscriber.account, subscriber.walk()).addBoth(self._walked, subscriber)
+
+    def _walked(self, result: object, subscriber: Subscriber) -> None:
+        subscriber.walking = False
+        if isinstance(result, Failure):
+            self._log.failure("a subscriber cannot go on, and is disconnected", failure=result)
+            if not subscriber.gone:
+                self.cut(subscriber)
+
+    def known(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> bool | None:
+        """Whether it wants such events, if that is remembered or little work; else `asks`."""
+        wanted = self._audiences.recall(subscriber, topics, private)
+        if wanted is None and subscriber.effort(topics, private) <= LITTLE_EFFORT:
+            wanted = subscriber.wants(topics, private)
+            self._audiences.learn(subscriber, topics, private, wanted)
+        return wanted
+
+    def asks(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> Steps:
+        """Whether it wants such events, in steps."""
+        audiences = self._audiences
+        while True:
+            generation = audiences.generation
+            wanted = yield from subscriber.asks(topics, private)
+            if generation == audiences.generation:  # else permissions have changed meanwhile
+                audiences.learn(subscriber, topics, private, wanted)
+                return wanted
 
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; doing so twice does no harm."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from amqprouter.core.event import Event
+from amqprouter.web.window import topics_bytes
 
 MOST_IDS = 50_000
-"""Ids remembered, the latest ones: some 20 MB when full."""
+"""Ids remembered, the latest ones: some 20 MB of the usual ones."""
+MOST_BYTES = 33_554_432
+"""What all of these may take, whatever their topics are: then there are fewer of them."""
+_EACH = 300
+"""About what one takes besides its topics."""
 
 
 class Published(NamedTuple):
@@ -25,8 +30,11 @@ class Published(NamedTuple):
 class PublishedIds:
     """The latest ids that publishers gave; of an id that comes twice, the latest event counts."""
 
-    def __init__(self, most: int = MOST_IDS) -> None:
+    def __init__(self, most: int = MOST_IDS, most_bytes: int = MOST_BYTES) -> None:
+        self.bytes = 0
+        """That they take, topics and all."""
         self._most = most
+        self._most_bytes = most_bytes
         self._events: dict[str, Published] = {}  # the oldest first
 
     def __len__(self) -> int:
@@ -34,10 +42,11 @@ class PublishedIds:
 
     def add(self, event: Event) -> None:
         """Remember the id of an event that has one of its own."""
-        self._events.pop(event.id, None)
+        self._drop(event.id)
         self._events[event.id] = Published(event.offset, event.topics, event.private)
-        if len(self._events) > self._most:
-            del self._events[next(iter(self._events))]
+        self.bytes += _EACH + topics_bytes(event.topics)
+        while len(self._events) > self._most or self.bytes > self._most_bytes:
+            self._drop(next(iter(self._events)))
 
     def find(self, id: str) -> Published | None:
         """What stands behind this id, if it is known."""
@@ -46,3 +55,9 @@ class PublishedIds:
     def clear(self) -> None:
         """Forget them all."""
         self._events.clear()
+        self.bytes = 0
+
+    def _drop(self, id: str) -> None:
+        published = self._events.pop(id, None)
+        if published is not None:
+            self.bytes -= _EACH + topics_bytes(published.topics)

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from amqprouter.core import sse
-from amqprouter.core.interest import Interest
+from amqprouter.core.interest import Interest, Steps
+from amqprouter.core.source import source_of
 from amqprouter.web.batch import Batch
+from amqprouter.web.login import ANONYMOUS
+from amqprouter.web.slices import Work
 
 if TYPE_CHECKING:
     from amqprouter.web.catch_up import CatchUp
     from amqprouter.web.hub import Hub
 
 MaySee = Callable[[tuple[str, ...], bool], bool]
-"""(an event's topics, whether it is private) → whether the subscriber may see it.
+"""(an event's topics, whether it is private) → whether the subscriber may see it: one of the topics is enough.
 
 It must answer at once and never raise, for it is called in the middle of publishing. Its answers are remembered until
 `Hub.reload` is called, which must happen whenever they may have changed.
 """
+
+_FLUSH_EVERY = 256
+"""Events that are looked at before what was found so far is written, however little."""
+
+
+class Scrutiny(NamedTuple):
+    """How `MaySee` is asked about a private event where it tries topic selectors: they may be many, topics long."""
+
+    selectors: int
+    """To be tried for each topic."""
+    steps: Callable[[tuple[str, ...]], Steps]
+
 
 _HEARTBEAT = Batch(None, sse.HEARTBEAT)
 
@@ -43,9 +58,13 @@ class Subscriber:
     `cursor` is its place in the hub's window while it replays, `CATCHING_UP` before it is there, and None once it is
     live; `pending` is what waits for
     it: for the end of the reactor's turn, or for its connection.
+
+    What it may take long to find out is found out in a `walk`, in slices of the reactor's time: whether it wants events
+    that were not asked about before, and whatever else is behind its cursor.
     """
 
     __slots__ = (
+        "account",
         "address",
         "catch_up",
         "cursor",
@@ -58,13 +77,23 @@ class Subscriber:
         "paused",
         "pending",
         "resumed_after",
+        "scrutiny",
         "sink",
         "started",
         "user",
+        "walking",
     )
 
     def __init__(
-        self, hub: Hub, number: int, user: str, address: str, interest: Interest, may_see: MaySee, sink: Sink
+        self,
+        hub: Hub,
+        number: int,
+        user: str,
+        address: str,
+        interest: Interest,
+        may_see: MaySee,
+        sink: Sink,
+        scrutiny: Scrutiny | None = None,
     ) -> None:
         self.hub = hub
         self.number = number
@@ -72,6 +101,10 @@ class Subscriber:
         self.address = address
         self.interest = interest
         self.may_see = may_see
+        self.scrutiny = scrutiny
+        self.account = f"{ANONYMOUS} at {source_of(address)}" if user == ANONYMOUS else user
+        """Who it is one of, when work and turns are shared out: anonymous users are many people."""
+        self.walking = False
         self.sink = sink
         self.cursor: int | None = None
         self.catch_up: CatchUp | None = None
@@ -109,7 +142,34 @@ class Subscriber:
 
     def wants(self, topics: tuple[str, ...], private: bool) -> bool:
         """Whether it asked for such events and may see them."""
-        return self.interest.matches(topics) and self.may_see(topics, private)
+        interest = self.interest
+        if interest.exact and interest.names(topics):
+            return self.may_see(topics, private)
+        # What may be seen is mostly remembered by others, and less than what could be matched.
+        return bool(interest.patterns) and self.may_see(topics, private) and interest.matches(topics)
+
+    def effort(self, topics: tuple[str, ...], private: bool) -> int:
+        """About what `wants` takes, in the measure of `Interest.effort`."""
+        effort = self.interest.effort(topics)
+        if private and self.scrutiny is not None:
+            effort += self.scrutiny.selectors * sum(map(len, topics))
+        return effort
+
+    def asks(self, topics: tuple[str, ...], private: bool) -> Steps:
+        """`wants`, in steps."""
+        named = self.interest.names(topics)
+        if not named and not self.interest.patterns:
+            return False
+        if not private or self.scrutiny is None:
+            for topic in topics:
+                if self.may_see((topic,), private):
+                    break
+                yield
+            else:
+                return False
+        elif not (yield from self.scrutiny.steps(topics)):
+            return False
+        return named or (yield from self.interest.tries(topics))
 
     def beat(self) -> None:
         """Send a heartbeat, unless data that waits does the same."""
@@ -117,18 +177,16 @@ class Subscriber:
             self.sink.write(_HEARTBEAT)
 
     def pump(self) -> None:
-        """Write what waits until the connection blocks: what is pending, then the replay."""
-        if self.pending is not None and not self.paused:
+        """Write what waits until the connection blocks: what is pending, then what is behind the cursor."""
+        self.flush()
+        if self.cursor is not None and not self.paused:
+            self.hub.walk(self)
+
+    def flush(self) -> None:
+        """Write what is pending, if the connection takes it."""
+        if self.pending is not None and self.started and not self.paused:
             batch, self.pending = self.pending, None
             self.send(batch)
-        if self.catch_up is not None:
-            if not self.paused:
-                self.catch_up.resume()
-            return
-        while self.cursor is not None and not self.paused:
-            replayed = self._replayed(self.cursor)
-            if replayed is not None:
-                self.send(replayed)
 
     def resume_pump(self) -> None:
         """Write what waits, if the connection takes it."""
@@ -140,20 +198,39 @@ class Subscriber:
         self.hub.counters.events_delivered += batch.count
         self.sink.write(batch)
 
-    def _replayed(self, cursor: int) -> Batch | None:
-        """The next events of the replay. It is live once it has come to the window's end, cut when overtaken by it."""
-        window = self.hub.window
-        if cursor < window.first:
-            self.hub.cut(self)
-            return None
-        batch: Batch | None = None
-        while batch is None or batch.size < self.hub.replay_bytes:
+    def walk(self) -> Work:
+        """Go on from the cursor until it is live, its connection blocks, or it waits for what is being read for it."""
+        while self.cursor is not None and self.started and not self.paused and not self.gone:
+            if self.catch_up is None:
+                yield from self._replay()
+            elif not (yield from self.catch_up.steps()):
+                break
+        if not self.gone:
+            self.flush()
+
+    def _replay(self) -> Work:
+        """Walk along the window. It is live once it has come to the end, cut when overtaken by the beginning."""
+        hub, window = self.hub, self.hub.window
+        looked_at = 0
+        while self.cursor is not None and self.catch_up is None and not self.paused and not self.gone:
+            cursor = self.cursor
+            if cursor < window.first:
+                hub.cut(self)
+                return
             entry = window.entry(cursor)
             if entry is None:
                 self.cursor = None
-                return batch
-            cursor += 1
-            if self.wants(entry.topics, entry.private):
-                batch = Batch(batch, entry.frame)
-        self.cursor = cursor
-        return batch
+                return
+            wanted = hub.known(self, entry.topics, entry.private)
+            if wanted is None:
+                self.flush()
+                wanted = yield from hub.asks(self, entry.topics, entry.private)
+                if self.cursor != cursor:
+                    return  # the stream was made anew meanwhile, or the subscriber is gone
+            self.cursor = cursor + 1
+            looked_at += 1
+            if wanted:
+                self.pending = Batch(self.pending, entry.frame)
+            if self.pending is not None and (self.pending.size >= hub.replay_bytes or looked_at % _FLUSH_EVERY == 0):
+                self.flush()
+            yield

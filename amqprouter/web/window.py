@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from amqprouter.core.event import Event
 
 WINDOW_BYTES = 67_108_864
 """The window's bound in bytes, besides the one in events: a body may be a megabyte, and thousands of those too much."""
+ENTRY_BYTES = 300
+"""About what an entry takes besides what is in it."""
+
+
+def topics_bytes(topics: Iterable[str]) -> int:
+    """Bytes of memory that topics take: a publisher may give an update a hundred, of a thousand characters each."""
+    return sum(map(sys.getsizeof, topics))
 
 
 class Entry(NamedTuple):
@@ -19,6 +28,8 @@ class Entry(NamedTuple):
     private: bool
     frame: bytes
     """The event as it is written to every subscriber."""
+    bytes: int
+    """That it counts for in the window."""
 
 
 class Window:
@@ -31,7 +42,7 @@ class Window:
         self.first = 0
         """Sequence number of the oldest entry."""
         self.bytes = 0
-        """Bytes of all frames."""
+        """Bytes of memory of all entries: frames, topics, and the rest."""
         self._entries: deque[Entry] = deque()
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -57,12 +68,13 @@ class Window:
     def append(self, event: Event, frame: bytes) -> None:
         """Add an event that is newer than all others."""
         entries = self._entries
-        entries.append(Entry(event.offset, event.topics, event.private, frame))
-        self.bytes += len(frame)
+        size = len(frame) + topics_bytes(event.topics) + ENTRY_BYTES
+        entries.append(Entry(event.offset, event.topics, event.private, frame, size))
+        self.bytes += size
         # The latest stays, however large: what comes next, and what clients resume from, is compared with it.
         while len(entries) > 1 and (len(entries) > self._max_events or self.bytes > self._max_bytes):
             oldest = entries.popleft()
-            self.bytes -= len(oldest.frame)
+            self.bytes -= oldest.bytes
             self.first += 1
 
     def clear(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,7 +16,7 @@ from amqprouter.core.topic import TopicPattern
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.interfaces import Identity
 from amqprouter.settings import EventsSettings
-from amqprouter.web.catch_up import MOST_AHEAD, MOST_READINGS, PATIENCE
+from amqprouter.web.catch_up import HOLD, MOST_AHEAD, MOST_FOR_USER, MOST_READINGS, QUIET, STALLED, TURN
 from amqprouter.web.hub import Hub
 from tests.unit.web.harness import MemorySink, event
 
@@ -95,11 +97,11 @@ class CatchUpTests(SynchronousTestCase):
             self.hub.publish(event(offset, key))
         self.clock.advance(0)
 
-    def subscribe(self, last: str, *patterns: str, capacity: int | None = None) -> MemorySink:
+    def subscribe(self, last: str, *patterns: str, capacity: int | None = None, user: str = "alice") -> MemorySink:
         sink = MemorySink()
         sink.capacity = capacity
         sink.subscriber = self.hub.subscribe(
-            Identity("alice"),
+            Identity(user),
             Interest(TopicPattern(text) for text in patterns or ("#",)),
             lambda topics, private: topics[0] not in self.hidden,
             sink,
@@ -155,10 +157,89 @@ class CatchUpTests(SynchronousTestCase):
         self.read()
         self.assertLess(len(sink.ids()), 10)
         before = len(sink.ids())
-        self.clock.advance(100 * PATIENCE)  # it may take its time
+        self.clock.advance(STALLED - 1)  # it may take its time
         self.assertEqual((len(sink.ids()), sink.state), (before, "open"))
         sink.capacity = None
         sink.subscriber.resume()  # type: ignore[union-attr]
+        self.clock.advance(0)
+        self.read()
+        self.assertEqual(sink.ids(), self.numbers(11, 99))
+
+    def test_who_takes_nothing_gives_the_turn_up(self) -> None:
+        """Subscribers that resume from long ago and do not read: others catch up all the same."""
+        self.publish(*range(100))
+        deaf = [self.subscribe("10", user=f"deaf{number}", capacity=1) for number in range(MOST_READINGS)]
+        self.read()
+        sink = self.subscribe("10")
+        self.read()
+        self.assertEqual(sink.ids(), [])
+        self.clock.pump([HOLD, 0])
+        self.assertTrue(all(reading.stopped for reading in self.history.readings[:MOST_READINGS]))
+        self.read()
+        self.assertEqual(sink.ids(), self.numbers(11, 99))
+        first = deaf[0]
+        first.capacity = None
+        first.subscriber.resume()  # type: ignore[union-attr]
+        self.clock.advance(0)
+        self.read()
+        self.assertEqual(first.ids(), self.numbers(11, 99))
+        self.assertEqual({each.state for each in deaf}, {"open"})
+        self.clock.advance(STALLED)
+        self.assertEqual([each.state for each in deaf], ["open"] + ["cut"] * (MOST_READINGS - 1))
+        self.assertEqual(self.hub.counters.slow_subscribers, MOST_READINGS - 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_who_takes_a_little_now_and_then_is_not_cut(self) -> None:
+        self.publish(*range(100))
+        sink = self.subscribe("10", capacity=1)
+        for _ in range(100):
+            self.read()
+            self.clock.advance(STALLED - 1)
+            sink.capacity = 1
+            sink.subscriber.resume()  # type: ignore[union-attr]
+            self.clock.advance(0)
+        self.assertEqual((sink.ids(), sink.state), (self.numbers(11, 99), "open"))
+
+    def test_turns_go_round_by_user(self) -> None:
+        """Whoever has a hundred that wait does not push another's single one back."""
+        self.publish(*range(100))
+        many = [self.subscribe("10", user="many") for _ in range(100)]
+        self.assertEqual(len(self.history.readings), MOST_FOR_USER)
+        one = self.subscribe("10", user="one")
+        self.read()
+        self.assertEqual(one.ids(), self.numbers(11, 99))
+        for _ in range(50):
+            self.clock.advance(0)
+            self.read()
+        self.assertEqual({tuple(sink.ids()) for sink in many}, {tuple(self.numbers(11, 99))})
+
+    def test_a_long_reading_lets_others_go_first(self) -> None:
+        self.publish(*range(400))
+        sinks = [self.subscribe("10", user=f"user{number}") for number in range(MOST_READINGS)]
+        late = self.subscribe("380", user="late")
+        self.history.readings[0].give()
+        self.assertEqual(late.ids(), [])
+        self.assertEqual(len(self.history.readings), MOST_READINGS)
+        self.clock.pump([QUIET / 2] * int(2 * TURN / QUIET + 1))
+        self.history.readings[0].give()
+        self.clock.advance(0)
+        self.assertTrue(self.history.readings[0].stopped)
+        self.read()
+        self.assertEqual(late.ids(), self.numbers(381, 399))
+        for _ in range(3):
+            self.clock.advance(0)
+            self.read()
+        self.assertEqual({tuple(sink.ids()) for sink in sinks}, {tuple(self.numbers(11, 399))})
+
+    def test_a_channel_that_is_lost_while_the_subscriber_does_not_read(self) -> None:
+        self.publish(*range(100))
+        sink = self.subscribe("10", capacity=1)
+        self.history.readings[0].give()
+        self.history.readings[0].failed(BrokerUnavailable("reset"))
+        self.clock.advance(HOLD)
+        sink.capacity = None
+        sink.subscriber.resume()  # type: ignore[union-attr]
+        self.clock.advance(0)
         self.read()
         self.assertEqual(sink.ids(), self.numbers(11, 99))
 
@@ -179,7 +260,7 @@ class CatchUpTests(SynchronousTestCase):
 
     def test_only_a_few_at_a_time_and_all_in_the_end(self) -> None:
         self.publish(*range(50))
-        sinks = [self.subscribe("10") for _ in range(3 * MOST_READINGS)]
+        sinks = [self.subscribe("10", user=f"user{number}") for number in range(3 * MOST_READINGS)]
         self.assertEqual(len(self.history.readings), MOST_READINGS)
         for _ in range(5):
             self.read()
@@ -188,7 +269,7 @@ class CatchUpTests(SynchronousTestCase):
 
     def test_who_leaves_makes_room(self) -> None:
         self.publish(*range(50))
-        sinks = [self.subscribe("10") for _ in range(MOST_READINGS + 2)]
+        sinks = [self.subscribe("10", user=f"user{number}") for number in range(MOST_READINGS + 2)]
         sinks[-2].subscriber.close()  # type: ignore[union-attr]
         sinks[0].subscriber.close()  # type: ignore[union-attr]
         self.clock.advance(0)
@@ -239,6 +320,12 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(self.subscribe(str(10 + MOST_AHEAD)).ids(), ["gap 9"])
         self.assertEqual(self.history.readings, [])
 
+    def test_an_id_that_no_event_can_have(self) -> None:
+        """Also at a gateway that knows of no event yet."""
+        for last in (2**63, 10**20 - 1):
+            self.assertEqual(self.subscribe(str(last)).ids(), ["gap"])
+        self.assertEqual(self.history.readings, [])
+
     def test_the_broker_is_away(self) -> None:
         """Nobody can tell what is missing, and nothing new comes either: it waits, and then goes on where it was."""
         self.publish(*range(50))
@@ -252,6 +339,23 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(sink.ids(), self.numbers(11, 49))
         self.assertEqual(len(self.history.readings), 1 + 100)  # one for each try
 
+    def test_there_is_no_connection_for_long(self) -> None:
+        """The reading fails before it has begun."""
+        self.publish(*range(50))
+
+        class NoConnection(MemoryReading):
+            def __init__(self, history: MemoryHistory, offset: int, received: Any, failed: Any) -> None:
+                super().__init__(history, offset, received, failed)
+                failed(BrokerUnavailable("there is no connection"))
+
+        with patch("tests.unit.web.test_catch_up.MemoryReading", NoConnection):
+            sink = self.subscribe("10")
+            self.clock.pump([0.5] * 100)
+        self.assertEqual(sink.ids(), [])
+        self.clock.advance(0.5)
+        self.read()
+        self.assertEqual(sink.ids(), self.numbers(11, 49))
+
     def test_the_broker_refuses_for_long(self) -> None:
         self.publish(*range(50))
         sink = self.subscribe("10")
@@ -264,7 +368,7 @@ class CatchUpTests(SynchronousTestCase):
 
     def test_all_come_back_to_a_gateway_that_has_just_started(self) -> None:
         """It reads the latest events anyway: there is no need to read for each, nor to wait for a turn."""
-        sinks = [self.subscribe(str(number % 3)) for number in range(3 * MOST_READINGS)]
+        sinks = [self.subscribe(str(number % 3), user=f"user{number}") for number in range(3 * MOST_READINGS)]
         for reading in self.history.readings:
             reading.failed(BrokerUnavailable("there is no connection to the broker"))
         self.publish(*range(5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from amqprouter.web.heartbeats import SPOKES
 from amqprouter.web.hub import CLOSE_WITHIN, Hub
 from amqprouter.web.published_ids import PublishedIds
 from amqprouter.web.sse_resource import by_acl
-from amqprouter.web.window import WINDOW_BYTES
+from amqprouter.web.window import ENTRY_BYTES, WINDOW_BYTES
 from tests.unit.web.harness import MemorySink, event
 
 
@@ -130,7 +131,7 @@ class MatchingTests(HubTestCase):
         self.publish(1)
         self.assertEqual(sink.ids(), ["0"])
         self.assertEqual(len(self.hub.subscribers), 0)
-        self.assertEqual(self.hub._audiences.of(("dev1.up",), True), {})
+        self.assertEqual(self.hub._audiences.of(("dev1.up",), True, self.hub._ask).members, {})
 
     def test_memory_of_answers_is_bounded(self) -> None:
         self.make_hub(max_remembered=10)
@@ -437,9 +438,22 @@ class OwnIdTests(HubTestCase):
         self.assertEqual(ids.find("a"), (3, ("t",), True))
         self.assertEqual(len(ids), 3)
 
+    def test_long_topics_leave_room_for_fewer(self) -> None:
+        ids = PublishedIds(50_000, 1_000_000)
+        for offset in range(100):
+            topics = tuple(f"{offset}/{number}".ljust(1024, "x") for number in range(100))
+            ids.add(Event(offset, topics, b"{}", id=str(offset)))
+            ids.add(Event(offset, topics, b"{}", id=str(offset)))
+        self.assertEqual(len(ids), 9)
+        self.assertLessEqual(ids.bytes, 1_000_000)
+        self.assertIsNotNone(ids.find("99"))
+        ids.clear()
+        self.assertEqual(ids.bytes, 0)
+
 
 class SlowReaderTests(HubTestCase):
     FRAME = len(sse.encode(event(10)))
+    ENTRY = FRAME + sys.getsizeof("dev1.up") + ENTRY_BYTES
 
     def test_a_blocked_subscriber_s_events_wait(self) -> None:
         sink = self.subscribe(capacity=1)
@@ -466,17 +480,26 @@ class SlowReaderTests(HubTestCase):
         self.assertEqual(slow.subscriber.buffered, 0)  # type: ignore[union-attr]
 
     def test_the_window_is_bounded_in_bytes(self) -> None:
-        self.make_hub(window=1000, window_bytes=3 * self.FRAME)
+        self.make_hub(window=1000, window_bytes=3 * self.ENTRY)
         self.publish(*range(10, 20))
-        self.assertEqual(self.hub.window.bytes, 3 * self.FRAME)
+        self.assertEqual(self.hub.window.bytes, 3 * self.ENTRY)
         self.assertEqual(self.subscribe(last="16").ids(), ["17", "18", "19"])
+
+    def test_topics_count_as_well(self) -> None:
+        """Of 500 updates with a hundred topics of a thousand characters, 53 MB."""
+        self.make_hub(window=1000, window_bytes=1_000_000)
+        for offset in range(500):
+            topics = tuple(f"{offset}/{number}/".ljust(1024, "x") for number in range(100))
+            self.hub.publish(Event(offset, topics, b"{}", id=f"urn:{offset}"))
+        self.assertLessEqual(self.hub.window.bytes, 1_000_000)
+        self.assertEqual(len(self.hub.window), 9)
 
     def test_one_event_larger_than_the_window(self) -> None:
         self.make_hub(window_bytes=10)
         sink = self.subscribe()
         self.publish(10, 11)
         self.assertEqual(sink.ids(), ["10", "11"])
-        self.assertEqual(self.hub.window.bytes, self.FRAME)
+        self.assertEqual(self.hub.window.bytes, self.ENTRY)
 
     def test_heartbeats_go_where_nothing_waits(self) -> None:
         free, blocked = self.subscribe(), self.subscribe(capacity=1)
