@@ -83,7 +83,7 @@ def make_mercure(
     routes: dict[bytes, Leaf] = {}
     subscriptions: Subscriptions | None = None
     if ours.subscriptions:
-        subscriptions = Subscriptions(tell, lambda: UUID(int=randomness.getrandbits(128), version=4).urn)
+        subscriptions = Subscriptions(tell, lambda: UUID(int=randomness.getrandbits(128), version=4).urn, reactor)
         listing = SubscriptionsLeaf(subscriptions, senders, hub, origins, reactor)
         routes = {SUBSCRIPTIONS: listing, SUBSCRIPTIONS + b"/": listing}
     leaf = MercureLeaf(

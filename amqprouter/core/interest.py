@@ -9,6 +9,15 @@ Steps = Generator[None, None, bool]
 """An answer that takes long: it goes on where it stopped, whenever it has its turn. A step is a millisecond at most."""
 
 
+def answer_of(steps: Steps) -> bool:
+    """The answer, however long it takes."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return bool(end.value)
+
+
 class Selector(Protocol):
     """Selects topics: a `amqprouter.core.topic.TopicPattern` or a `amqprouter.core.topic_selector.TopicSelector`."""
 

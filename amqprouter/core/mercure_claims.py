@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from amqprouter.core.topic_selector import TopicSelector, any_matches
+from amqprouter.core.interest import Interest, Steps, answer_of
+from amqprouter.core.topic_selector import TopicSelector
 
 CLAIM, NAMESPACED_CLAIM = "mercure", "https://mercure.rocks/"
 
@@ -26,15 +28,28 @@ class MercureClaims:
     publish: tuple[TopicSelector, ...] | None = None
     payload: Any = None
 
+    @cached_property
+    def seen(self) -> Interest:
+        """What may be seen of private updates."""
+        return Interest(self.subscribe)
+
     def may_see(self, topics: Iterable[str]) -> bool:
         """Whether private updates of these topics may be seen: one of them is enough."""
-        return any_matches(self.subscribe, topics)
+        return self.seen.matches(topics)
 
     def may_publish(self, topics: Iterable[str]) -> bool:
         """Whether updates of these topics, each of them, may be published."""
+        return answer_of(self.publishes(topics))
+
+    def publishes(self, topics: Iterable[str]) -> Steps:
+        """`may_publish`, in steps: there may be many topics, and they may be long."""
         if self.publish is None:
             return False
-        return all(any_matches(self.publish, (topic,)) for topic in topics)
+        published = Interest(self.publish)
+        for topic in topics:
+            if not published.names((topic,)) and not (yield from published.tries((topic,))):
+                return False
+        return True
 
 
 def read_mercure_claims(values: Mapping[str, Any]) -> MercureClaims:

@@ -19,7 +19,6 @@ all who ask for the same, and forgotten when it has not been needed for long.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 
 MAX_SELECTOR = 1024
@@ -182,9 +181,3 @@ class TopicSelector:
 
     def __repr__(self) -> str:
         return f"<TopicSelector {self.text!r}>"
-
-
-def any_matches(selectors: Iterable[TopicSelector], topics: Iterable[str]) -> bool:
-    """Whether some selector selects some topic of an update, alternate ones included."""
-    topics = tuple(topics)
-    return any(selector.matches(topic) for selector in selectors for topic in topics)

@@ -53,8 +53,8 @@ from amqprouter.web.batch import Batch
 from amqprouter.web.catch_up import MOST_AHEAD, CatchUps, History
 from amqprouter.web.heartbeats import Heartbeats
 from amqprouter.web.login import ANONYMOUS
-from amqprouter.web.published_ids import PublishedIds
-from amqprouter.web.slices import SLICE, Slices
+from amqprouter.web.published_ids import Published, PublishedIds
+from amqprouter.web.slices import BURST, SLICE, Slices
 from amqprouter.web.subscriber import MaySee, Scrutiny, Sink, Subscriber
 from amqprouter.web.window import WINDOW_BYTES, Window
 
@@ -73,6 +73,10 @@ CLOSE_WITHIN = 4.0
 """Seconds in which all subscriptions are ended at a stop: less than a step of the stop may take."""
 CLOSE_EVERY, CLOSE_AT_ONCE = 0.05, 100
 """Seconds between the parts of it, and the least of a part."""
+EXPRESSIONS_EACH, CHARACTERS_EACH = 20, 4096
+"""Of all of a user's topic selectors, as many times as the user may have subscriptions: selectors are tried for each
+new topic, and kept. A single subscription may have more of them than its part."""
+NOTHING = Interest(())
 EARLIEST = "earliest"
 """The id that stands before all others (Mercure)."""
 
@@ -123,6 +127,8 @@ class Hub:
         self._heartbeats = Heartbeats()
         self._catch_ups: CatchUps | None = None
         self._users: Counter[str] = Counter()
+        self._expressions: Counter[str] = Counter()  # in selectors, by user
+        self._characters: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()  # by source
         self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
         self._writing: Any = None  # the timer of the next slice
@@ -133,8 +139,8 @@ class Hub:
         """Those that are connected now."""
         return self._subscribers.values()
 
-    def refusal(self, user: str, address: str) -> Refusal | None:
-        """Why this user, from this address, cannot subscribe now; None when it can."""
+    def refusal(self, user: str, address: str, interest: Interest = NOTHING) -> Refusal | None:
+        """Why this user, from this address, cannot subscribe to this now; None when it can."""
         settings = self.settings
         if self.closed:
             return Refusal(503, "shutting down")
@@ -142,6 +148,15 @@ class Hub:
             return Refusal(503, "too many subscribers")
         if user != ANONYMOUS and 0 < settings.max_subscribers_per_user <= self._users[user]:
             return Refusal(429, f"this user has {self._users[user]} subscriptions, the most")
+        if user != ANONYMOUS and settings.max_subscribers_per_user:
+            for what, counted, each, more in (
+                ("expressions", self._expressions, EXPRESSIONS_EACH, interest.expressions),
+                ("characters", self._characters, CHARACTERS_EACH, interest.characters),
+            ):
+                most = each * settings.max_subscribers_per_user
+                if counted[user] + more > most:
+                    has = f"the topics of this user's subscriptions have {counted[user]} {what}"
+                    return Refusal(429, f"{has}, and these {more} more; {most} are the most")
         source = source_of(address)
         if address and 0 < settings.max_subscribers_per_address <= self._addresses[source]:
             return Refusal(429, f"this address has {self._addresses[source]} subscriptions, the most")
@@ -213,6 +228,8 @@ class Hub:
         self._resume(subscriber, last_event_id)
         self._subscribers[subscriber.number] = subscriber
         self._users[subscriber.user] += 1
+        self._expressions[subscriber.user] += interest.expressions
+        self._characters[subscriber.user] += interest.characters
         self._addresses[source_of(address)] += 1
         self._audiences.join(subscriber)
         self._heartbeats.join(subscriber)
@@ -309,7 +326,7 @@ class Hub:
         published = self._published_ids.find(last_event_id)
         if published is not None:
             # Whether there is an update of this id must not be found out by trying.
-            last = published.offset if subscriber.may_see(published.topics, published.private) else None
+            last = published.offset if self._may_resume_from(subscriber, published) else None
         else:
             with suppress(ValueError):
                 last = sse.parse_last_event_id(last_event_id)
@@ -321,6 +338,21 @@ class Hub:
             self._catch_ups.begin(subscriber, last)
         else:
             self.resume_with_gap(subscriber, last)
+
+    def _may_resume_from(self, subscriber: Subscriber, published: Published) -> bool:
+        """Whether it may see this, as far as that can be found out at once: its response begins with the answer."""
+        clock, steps = self._clock, subscriber.sees(published.topics, published.private)
+        began = now = clock.seconds()
+        seen = False
+        while now - began < BURST:
+            try:
+                next(steps)
+            except StopIteration as end:
+                seen = end.value
+                break
+            now = clock.seconds()
+        self.slices.charge(subscriber.account, clock.seconds() - began)
+        return seen
 
     def resume_with_gap(self, subscriber: Subscriber, last: int | None) -> None:
         """What is behind `last`, or behind an id that nobody knows, cannot be had: tell so, and go on with the rest."""
@@ -351,13 +383,15 @@ class Hub:
 
     def _fall_behind(self, unasked: dict[int, Subscriber]) -> None:
         """Have those who are live find out by themselves whether they want the latest event."""
-        latest = self.window.end - 1
+        first, latest = self.window.first, self.window.end - 1
         for subscriber in list(unasked.values()):
             if subscriber.gone:
                 del unasked[subscriber.number]
             elif subscriber.cursor is None:
                 subscriber.cursor = latest
                 subscriber.resume_pump()
+            elif subscriber.cursor < first:
+                self.cut(subscriber)
 
     # The rest is for subscribers.
 
@@ -386,8 +420,15 @@ class Hub:
         """Whether it wants such events, in steps."""
         audiences = self._audiences
         while True:
-            generation = audiences.generation
-            wanted = yield from subscriber.asks(topics, private)
+            generation, wanted = audiences.generation, False
+            steps = subscriber.asks(topics, private)
+            while not subscriber.gone:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    wanted = end.value
+                    break
+                yield
             if generation == audiences.generation:  # else permissions have changed meanwhile
                 audiences.learn(subscriber, topics, private, wanted)
                 return wanted
@@ -403,8 +444,14 @@ class Hub:
         del self._subscribers[subscriber.number]
         self._audiences.leave(subscriber)
         self._heartbeats.leave(subscriber)
-        for counter, key in ((self._users, subscriber.user), (self._addresses, source_of(subscriber.address))):
-            counter[key] -= 1
+        user, interest = subscriber.user, subscriber.interest
+        for counter, key, count in (
+            (self._users, user, 1),
+            (self._expressions, user, interest.expressions),
+            (self._characters, user, interest.characters),
+            (self._addresses, source_of(subscriber.address), 1),
+        ):
+            counter[key] -= count
             if not counter[key]:
                 del counter[key]
         for callback in subscriber.on_gone:

@@ -34,7 +34,7 @@ from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import EARLIEST, Hub
 from amqprouter.web.hub_leaf import HubLeaf
 from amqprouter.web.mercure_bearers import Bearer, MercureBearers, mercure_claims, unauthorized
-from amqprouter.web.request import RouterRequest, reply, reply_error
+from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
 from amqprouter.web.subscriber import Subscriber
 from amqprouter.web.subscriptions import Subscriptions
@@ -43,6 +43,9 @@ CONFIRM_WITHIN = 5.0
 """Seconds in which the broker must confirm an update; it does in milliseconds. The publisher is told 503 then."""
 MAX_UNCONFIRMED = 1000
 """Updates on their way to the broker; one more is told 503. Each is kept until the broker has it, however long."""
+MOST_WAITING = 100
+"""Updates of one publisher that wait until its token's selectors have been tried on their topics; one more is told 429.
+Nearly all are looked at within a millisecond."""
 
 _FORM = b"application/x-www-form-urlencoded"
 
@@ -77,7 +80,8 @@ class MercureLeaf(HubLeaf):
         super().__init__((b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link")
         self._settings = settings
         self._cookie = settings.cookie_name.encode()
-        self._responses = StreamResponses(hub, random, streams)
+        self._slices = hub.slices
+        self._responses = StreamResponses(hub, settings.max_topics, random, streams)
         self._bearers = bearers
         self._verify_publisher = verify_publisher
         self._publish = publish
@@ -116,6 +120,7 @@ class MercureLeaf(HubLeaf):
             bearer.may_see,
             bearer.grant,
             lambda subscriber: self._joined(request, subscriber, bearer),
+            bearer.scrutiny,
         )
 
     def _interest(self, raw: list[bytes]) -> Interest:
@@ -146,7 +151,8 @@ class MercureLeaf(HubLeaf):
         try:
             if sent is None:
                 raise BadToken("none")
-            claims = mercure_claims((await _verified(self._verify_publisher, sent.token)).claims)
+            verified = await _verified(self._verify_publisher, sent.token)
+            claims = mercure_claims(verified.claims)
         except BadToken as error:
             unauthorized(request, error.reason)
             return
@@ -168,7 +174,15 @@ class MercureLeaf(HubLeaf):
         except ValueError as error:
             reply_error(request, http.BAD_REQUEST, str(error))
             return
-        if not claims.may_publish(update.topics):
+        account = f"publisher {verified.claims.get('sub', '')}"
+        if self._slices.waiting(account) >= MOST_WAITING:
+            request.setHeader(b"Retry-After", b"5")
+            reply_error(request, TOO_MANY_REQUESTS, "too many updates of this publisher wait to be looked at")
+            return
+        allowed = await self._slices.submit(account, claims.publishes(update.topics))
+        if request.gone:
+            return
+        if not allowed:
             reply_error(request, http.FORBIDDEN, "the token does not allow to publish updates of these topics")
             return
         problem = await self._published(update)

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.web import http
 
+from amqprouter.core.interest import Steps
 from amqprouter.core.mercure_claims import MercureClaims, read_mercure_claims
 from amqprouter.errors import BadToken
 from amqprouter.interfaces import Identity
@@ -17,6 +18,7 @@ from amqprouter.web.bearer import Bearers, token_of
 from amqprouter.web.login import ANONYMOUS
 from amqprouter.web.request import Grant, RouterRequest, reply_error
 from amqprouter.web.sse_resource import Permission
+from amqprouter.web.subscriber import Scrutiny
 
 PATH = b"/.well-known/mercure"
 DISCOVERY = b'</.well-known/mercure>; rel="mercure"'
@@ -45,6 +47,23 @@ class Bearer:
             return True
         user, allows = self.user, self.allows
         return user is not None and any(allows(user, topic) for topic in topics)
+
+    @property
+    def scrutiny(self) -> Scrutiny | None:
+        """How to ask that in steps; None where there are no selectors to be tried."""
+        seen = self.claims.seen
+        return Scrutiny(len(seen.patterns), self._sees) if seen.patterns else None
+
+    def _sees(self, topics: tuple[str, ...]) -> Steps:
+        seen, user, allows = self.claims.seen, self.user, self.allows
+        if seen.names(topics) or (yield from seen.tries(topics)):
+            return True
+        if user is not None:
+            for topic in topics:
+                if allows(user, topic):
+                    return True
+                yield
+        return False
 
 
 class MercureBearers:

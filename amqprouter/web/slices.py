@@ -59,6 +59,10 @@ class Slices:
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
 
+    def waiting(self, user: str) -> int:
+        """Works of this user that wait."""
+        return len(self._waiting.get(user, ()))
+
     def may_work(self, user: str) -> bool:
         """Whether something may be done for this user at once; `charge` says then what it took."""
         return user not in self._waiting and self._owed(user, self._clock.seconds()) < BURST and self._spent < SLICE

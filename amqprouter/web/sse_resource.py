@@ -45,7 +45,7 @@ class EventsLeaf(MemberLeaf):
         """`streams` ends those that are open by a right that ends."""
         super().__init__(login)
         self.cors = Cors(allowed_origins, self.methods)
-        self._responses = StreamResponses(hub, random, streams)
+        self._responses = StreamResponses(hub, settings.max_topics, random, streams)
         self._settings = settings
         self._allows = allows
 

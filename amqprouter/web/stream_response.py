@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.web import http
+
 from amqprouter.core.interest import Interest
 from amqprouter.interfaces import Identity
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.hub import Hub
 from amqprouter.web.request import Grant, RouterRequest, reply_error
-from amqprouter.web.subscriber import MaySee, Subscriber
+from amqprouter.web.subscriber import MaySee, Scrutiny, Subscriber
 
 EVENT_STREAM = b"text/event-stream"
+EXPRESSIONS_PER_TOPIC = 4
+"""Parts of topic selectors that stand for others, on average over as many selectors as one subscription may have."""
 
 
 def _nothing(subscriber: Subscriber) -> None:
@@ -23,8 +27,9 @@ class StreamResponses:
     """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that are open by a
     right that ends."""
 
-    def __init__(self, hub: Hub, random: Callable[[], float], streams: GrantedStreams) -> None:
+    def __init__(self, hub: Hub, max_topics: int, random: Callable[[], float], streams: GrantedStreams) -> None:
         self._hub = hub
+        self._max_expressions = EXPRESSIONS_PER_TOPIC * max_topics
         self._random = random
         self._streams = streams
 
@@ -36,10 +41,15 @@ class StreamResponses:
         may_see: MaySee,
         grant: Grant | None = None,
         joined: Callable[[Subscriber], None] = _nothing,
+        scrutiny: Scrutiny | None = None,
     ) -> None:
         """Begin a stream, or say why there is no place for it; `joined` is called before anything is written."""
+        if interest.expressions > self._max_expressions:
+            problem = f"topics with {interest.expressions} expressions; {self._max_expressions} are the most"
+            reply_error(request, http.BAD_REQUEST, problem)
+            return
         address = request.client_host
-        refusal = self._hub.refusal(user.name, address)
+        refusal = self._hub.refusal(user.name, address, interest)
         if refusal is not None:
             request.setHeader(b"Retry-After", b"10")
             reply_error(request, refusal.status, refusal.problem)
@@ -53,7 +63,13 @@ class StreamResponses:
             return
         stream = EventStream(self._random)
         subscriber = self._hub.subscribe(
-            user, interest, may_see, stream, address=address, last_event_id=last_event_id(request)
+            user,
+            interest,
+            may_see,
+            stream,
+            address=address,
+            last_event_id=last_event_id(request),
+            scrutiny=scrutiny,
         )
         if grant is not None:
             self._streams.add(subscriber, grant)

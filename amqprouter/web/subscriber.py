@@ -160,16 +160,18 @@ class Subscriber:
         named = self.interest.names(topics)
         if not named and not self.interest.patterns:
             return False
+        seen = yield from self.sees(topics, private)
+        return seen and (named or (yield from self.interest.tries(topics)))
+
+    def sees(self, topics: tuple[str, ...], private: bool) -> Steps:
+        """`may_see`, in steps."""
         if not private or self.scrutiny is None:
             for topic in topics:
                 if self.may_see((topic,), private):
-                    break
+                    return True
                 yield
-            else:
-                return False
-        elif not (yield from self.scrutiny.steps(topics)):
             return False
-        return named or (yield from self.interest.tries(topics))
+        return (yield from self.scrutiny.steps(topics))
 
     def beat(self) -> None:
         """Send a heartbeat, unless data that waits does the same."""

@@ -3,9 +3,10 @@ Subscriptions").
 
 House rules. These are the subscriptions at this gateway, made at the hub's own path; each topic selector of a
 subscriber is one. When one begins and when it ends, a private update says so, on the stream that all gateways read. It
-is news and not data: nobody waits for it, and while the broker is away it is lost and counted. The list is always
-right; who keeps one too reads it first and then follows the updates from its ``lastEventID`` on, of which some may be
-in it already.
+is news and not data: nobody waits for it, and while the broker is away it is lost and counted. One user's are told at a
+bounded rate, however quickly its subscriptions come and go, and of what is over before it was told nothing is told. The
+list is always right; who keeps one too reads it first and then follows the updates from its ``lastEventID`` on, of
+which some may be in it already.
 
 Whether somebody may see a subscription, in an update or in a list, goes by its path, as a topic:
 ``/.well-known/mercure/subscriptions/{topic}/{subscriber}``, in both of which all but unreserved characters are escaped.
@@ -14,6 +15,8 @@ Whether somebody may see a subscription, in an update or in a list, goes by its 
 from __future__ import annotations
 
 import json
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -33,10 +36,15 @@ from amqprouter.web.request import JSON, RouterRequest, reply, reply_error
 from amqprouter.web.subscriber import Subscriber
 
 PATH = HUB + b"/subscriptions"
-MOST_LISTED = 10_000
-"""Subscriptions in one list, some megabytes; whoever asks for more is told to ask for one topic."""
+MOST_LISTED, MOST_LISTED_BYTES = 10_000, 16_777_216
+"""Subscriptions in one list, and what they may take in it; whoever asks for more is told to ask for one topic."""
 AT_ONCE = 200
 """Entries of a list that are made in one turn of the reactor: about 2 ms."""
+TOLD_AT_ONCE, TOLD_EACH_SECOND = 200, 100
+"""Of one user's subscriptions: all those of some browser windows, and then so many that nobody is held up by them. Each
+is an event, at every gateway."""
+TELL_EVERY = 0.1
+"""Seconds between two goes at telling the rest."""
 
 _LD_JSON = b"application/ld+json"
 _CONTEXT = "https://mercure.rocks/"
@@ -68,35 +76,99 @@ def path_of(*parts: str) -> str:
     return "/".join((PATH.decode(), *(quote(part, safe="") for part in parts)))
 
 
-class Subscriptions:
-    """All that are active at this gateway. `tell` publishes an event and never waits; `new_id` gives one to each."""
+class _News:
+    """What is to be told of one user's subscriptions: of those that are active, their beginnings, and of others the
+    ends of what was told, of which no more come together than were active at once."""
 
-    def __init__(self, tell: Callable[[Event], object], new_id: Callable[[], str]) -> None:
+    __slots__ = ("left", "since", "untold")
+
+    def __init__(self, now: float) -> None:
+        self.untold: OrderedDict[tuple[str, str, bool], Active] = OrderedDict()
+        self.left, self.since = float(TOLD_AT_ONCE), now  # how many may be told, and since when
+
+    def may_tell(self, now: float) -> bool:
+        """Count one, if it may be told now."""
+        if self.left < TOLD_AT_ONCE:
+            self.left = min(TOLD_AT_ONCE, self.left + (now - self.since) * TOLD_EACH_SECOND)
+        self.since = now
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
+
+
+class Subscriptions:
+    """All that are active at this gateway. `tell` publishes an event and never waits; `new_id` gives one to each;
+    `clock` is an `IReactorTime`."""
+
+    def __init__(self, tell: Callable[[Event], object], new_id: Callable[[], str], clock: Any) -> None:
         self._tell = tell
         self._new_id = new_id
+        self._clock = clock
         self._active: dict[str, Active] = {}
+        self._of_topic: dict[str, dict[str, Active]] = {}
+        self._news: dict[str, _News] = {}  # by account
+        self._timer: Any = None
 
     def begin(self, subscriber: Subscriber, topics: Sequence[str], payload: Any) -> None:
         """One has begun; its end is noticed."""
         active = Active(self._new_id(), tuple(dict.fromkeys(topics)), payload)
         self._active[active.subscriber] = active
-        subscriber.on_gone = (*subscriber.on_gone, lambda: self._end(active))
-        self._announce(active, True)
+        for topic in active.topics:
+            self._of_topic.setdefault(topic, {})[active.subscriber] = active
+        account = subscriber.account
+        # At a stop, which takes its time, everything is told: nobody is there to do so later.
+        subscriber.on_gone = (*subscriber.on_gone, lambda: self._end(account, active, subscriber.hub.closed))
+        self._announce(account, active, True)
 
     def find(self, topic: str | None = None, subscriber: str | None = None) -> Iterator[tuple[Active, str]]:
         """Those of this topic selector and this subscriber, or of any."""
+        filed = self._active if topic is None else self._of_topic.get(topic, {})
         if subscriber is None:
-            some: list[Active] = list(self._active.values())
+            some: list[Active] = list(filed.values())
         else:
-            some = [self._active[subscriber]] if subscriber in self._active else []
-        return ((active, each) for active in some for each in active.topics if topic in (None, each))
+            some = [filed[subscriber]] if subscriber in filed else []
+        return ((active, each) for active in some for each in (active.topics if topic is None else (topic,)))
 
-    def _end(self, active: Active) -> None:
+    def _end(self, account: str, active: Active, at_once: bool) -> None:
         del self._active[active.subscriber]
-        self._announce(active, False)
-
-    def _announce(self, active: Active, is_active: bool) -> None:
         for topic in active.topics:
+            filed = self._of_topic[topic]
+            del filed[active.subscriber]
+            if not filed:
+                del self._of_topic[topic]
+        self._announce(account, active, False, at_once)
+
+    def _announce(self, account: str, active: Active, is_active: bool, at_once: bool = False) -> None:
+        now = self._clock.seconds()
+        news = self._news.get(account)
+        if news is None:
+            news = self._news[account] = _News(now)
+        untold = news.untold
+        for topic in active.topics:
+            if is_active or (active.subscriber, topic, True) not in untold:
+                untold[active.subscriber, topic, is_active] = active
+            else:  # its beginning was not told yet: then nothing is
+                del untold[active.subscriber, topic, True]
+        if at_once:
+            news.left = math.inf
+        self._tell_some(news, now)
+        if self._timer is None and not at_once:
+            self._timer = self._clock.callLater(TELL_EVERY, self._go_on)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        now = self._clock.seconds()
+        for account, news in list(self._news.items()):
+            self._tell_some(news, now)
+            if not news.untold and news.left + (now - news.since) * TOLD_EACH_SECOND >= TOLD_AT_ONCE:
+                del self._news[account]
+        if self._news:
+            self._timer = self._clock.callLater(TELL_EVERY, self._go_on)
+
+    def _tell_some(self, news: _News, now: float) -> None:
+        while news.untold and news.may_tell(now):
+            (_, topic, is_active), active = news.untold.popitem(last=False)
             document = active.document(topic, is_active)
             data = json.dumps({"@context": _CONTEXT, **document}).encode()
             self._tell(Event(-1, (document["id"],), data))
@@ -155,35 +227,31 @@ class SubscriptionsLeaf(HubLeaf):
 
     async def _one(self, request: RouterRequest, found: Iterator[tuple[Active, str]], last: str) -> None:
         for active, topic in found:
-            _reply(request, {"@context": _CONTEXT, **active.document(topic), "lastEventID": last})
+            document = {"@context": _CONTEXT, **active.document(topic), "lastEventID": last}
+            _reply(request, json.dumps(document).encode())
             return
         reply_error(request, http.NOT_FOUND, "there is no such subscription")
 
     async def _many(self, request: RouterRequest, found: Iterator[tuple[Active, str]], path: str, last: str) -> None:
-        documents: list[dict[str, Any]] = []
-        while some := [active.document(topic) for active, topic in islice(found, AT_ONCE)]:
+        documents: list[bytes] = []
+        size = 0
+        while some := [json.dumps(active.document(topic)).encode() for active, topic in islice(found, AT_ONCE)]:
             documents += some
-            if len(documents) > MOST_LISTED:
-                problem = f"there are over {MOST_LISTED} subscriptions; ask for those of one topic"
-                reply_error(request, http.SERVICE_UNAVAILABLE, problem)
+            size += sum(map(len, some))
+            if len(documents) > MOST_LISTED or size > MOST_LISTED_BYTES:
+                most = f"{MOST_LISTED} subscriptions, or {MOST_LISTED_BYTES} bytes of them"
+                reply_error(request, http.SERVICE_UNAVAILABLE, f"there are over {most}; ask for those of one topic")
                 return
             turn: Deferred[None] = Deferred()
             self._reactor.callLater(0, turn.callback, None)
             await turn
             if request.gone:
                 return
-        _reply(
-            request,
-            {
-                "@context": _CONTEXT,
-                "id": path,
-                "type": "Subscriptions",
-                "lastEventID": last,
-                "subscriptions": documents,
-            },
-        )
+        head = {"@context": _CONTEXT, "id": path, "type": "Subscriptions", "lastEventID": last}
+        parts = (json.dumps(head).encode()[:-1], b', "subscriptions": [', b", ".join(documents), b"]}")
+        _reply(request, b"".join(parts))
 
 
-def _reply(request: RouterRequest, document: object) -> None:
+def _reply(request: RouterRequest, document: bytes) -> None:
     request.setHeader(b"Cache-Control", b"private, no-cache")
-    reply(request, json.dumps(document).encode(), _LD_JSON)
+    reply(request, document, _LD_JSON)

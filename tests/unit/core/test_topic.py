@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
+from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.topic import TopicPattern
+from amqprouter.core.topic import TopicPattern, _all_ways, _glob
 
 
 def by_regular_expression(pattern: str, topic: str) -> bool:
@@ -41,6 +43,22 @@ class TopicPatternTests(SynchronousTestCase):
     def test_many_hashes_stay_cheap(self) -> None:
         pattern = TopicPattern(".".join(["#", "a"] * 40 + ["z"]))
         self.assertFalse(pattern.matches(".".join(["a"] * 2000)))
+
+    def test_many_words_and_a_hash_stay_cheap(self) -> None:
+        """Going back and forth, this would take a second."""
+        words = ["a"] * 2000
+        for end, matched in (("a", True), ("b", False)):
+            pattern = TopicPattern(".".join(["#", *["a"] * 500, end]))
+            began = time.perf_counter()
+            self.assertEqual(pattern.matches(".".join(words)), matched)
+            self.assertLess(time.perf_counter() - began, 0.1)
+
+    def test_both_ways_to_match(self) -> None:
+        chance = Random(1)
+        for _ in range(5000):
+            pattern = tuple(chance.choices("ab*#", k=chance.randint(1, 7)))
+            words = chance.choices("ab", k=chance.randint(0, 7))
+            self.assertEqual(_glob(pattern, words), _all_ways(pattern, words), (pattern, words))
 
     def test_bad_patterns_are_refused(self) -> None:
         for text in ("", "a..b", ".a", "a.", "a*", "x.#y"):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.topic_selector import MAX_EXPRESSIONS, MAX_SELECTOR, TopicSelector, any_matches
+from amqprouter.core.interest import Interest
+from amqprouter.core.topic_selector import MAX_EXPRESSIONS, MAX_SELECTOR, MOST_COMPILED, TopicSelector, _compiled
 
 UNRESERVED = r"[A-Za-z0-9\-._~,]|%[0-9A-Fa-f]{2}"
 
@@ -72,10 +73,27 @@ class MatchTests(SynchronousTestCase):
         self.assertEqual([TopicSelector(text).exact for text in ("a", "*", "{x}", "{")], ["a", "", "", "{"])
 
     def test_alternate_topics_count(self) -> None:
-        selectors = [TopicSelector("a"), TopicSelector("b/{x}")]
-        self.assertTrue(any_matches(selectors, ("z", "b/1")))
-        self.assertFalse(any_matches(selectors, ("z", "c")))
-        self.assertFalse(any_matches([], ("z",)))
+        interest = Interest([TopicSelector("a"), TopicSelector("b/{x}")])
+        self.assertTrue(interest.matches(("z", "b/1")))
+        self.assertFalse(interest.matches(("z", "c")))
+        self.assertFalse(Interest([]).matches(("z",)))
+
+    def test_an_escape_is_not_torn_apart(self) -> None:
+        self.check("{x}20", yes=("a20", "20"), no=("%20", "a%20"))
+        self.check("{x}%{y}20", yes=("%zz20", "a%20%zz20"), no=("%20%20", "%a20", "a%20"))
+
+    def test_how_many_expressions(self) -> None:
+        texts = ("a", "*", "{x}", "a{x}{/y}", "{", "{x}{")
+        self.assertEqual([TopicSelector(text).expressions for text in texts], [0, 1, 1, 2, 0, 0])
+
+    def test_equal_ones_share_what_is_compiled(self) -> None:
+        before = _compiled.cache_info().misses
+        for _ in range(100):
+            TopicSelector("shared/{x}").matches("shared/1")
+        self.assertEqual(_compiled.cache_info().misses, before + 1)
+        for number in range(MOST_COMPILED + 10):
+            TopicSelector(f"{number}/{{x}}").matches("a")
+        self.assertEqual(_compiled.cache_info().currsize, MOST_COMPILED)
 
     def test_equality(self) -> None:
         self.assertEqual(len({TopicSelector("{x}"), TopicSelector("{x}"), TopicSelector("{y}")}), 2)

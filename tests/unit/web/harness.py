@@ -31,6 +31,32 @@ def event(offset: int, key: str = "dev1.up", data: bytes = b"{}") -> Event:
     return Event(offset, (key,), data)
 
 
+class BusyClock(Clock):
+    """Time that passes while work is done, and the longest that a turn of the reactor took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = self.longest = 0.0
+
+    def work(self, seconds: float) -> None:
+        self.rightNow += seconds
+        self.busy += seconds
+
+    def turns(self, seconds: float) -> None:
+        """Let so much time go by."""
+        end = self.rightNow + seconds
+        while self.rightNow < end:
+            before = self.busy
+            due = [call for call in self.calls if call.getTime() <= self.rightNow]
+            for call in due:  # these only: what they put off until later has its turn in the next round
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
+            if not due:
+                self.rightNow = min([end, *(call.getTime() for call in self.calls)])
+            self.longest = max(self.longest, self.busy - before)
+
+
 class MemorySink:
     """Remembers what was written; blocks its subscriber after `capacity` more writes."""
 

@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.web.slices import BURST, MANY_ACCOUNTS, SHARE, SLICE, Slices, Work
+from tests.unit.web.harness import BusyClock
 
 STEP = 0.0005
 """Seconds of each step here."""
-
-
-class BusyClock(Clock):
-    """Time that passes while work is done, and the longest that a turn of the reactor took."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.busy = self.longest = 0.0
-
-    def work(self, seconds: float) -> None:
-        self.rightNow += seconds
-        self.busy += seconds
-
-    def turns(self, seconds: float) -> None:
-        """Let so much time go by, a quarter of a millisecond at once where nothing is done."""
-        end = self.rightNow + seconds
-        while self.rightNow < end:
-            before = self.busy
-            due = [call for call in self.calls if call.getTime() <= self.rightNow]
-            for call in due:  # these only: what they put off until later has its turn in the next round
-                self.calls.remove(call)
-                call.called = 1
-                call.func(*call.args, **call.kw)
-            if not due:
-                self.rightNow += STEP / 2
-            self.longest = max(self.longest, self.busy - before)
 
 
 class SlicesTestCase(SynchronousTestCase):

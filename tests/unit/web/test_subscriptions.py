@@ -6,6 +6,7 @@ import json
 from unittest.mock import patch
 from urllib.parse import quote
 
+from amqprouter.web.subscriptions import TOLD_AT_ONCE, TOLD_EACH_SECOND
 from tests.unit.web.harness import Connection, Response
 from tests.unit.web.mercure_harness import ORIGIN, bearer, minted
 from tests.unit.web.test_mercure_subscribe import MercureTestCase
@@ -68,6 +69,45 @@ class EventTests(SubscriptionsTestCase):
         world.follow(["a"], minted(["*"]))
         self.assertEqual(world.announced, [])
         self.assertEqual(world.ask(path=ALL, headers=bearer(minted(["*"]))).status, 404)
+
+    def test_who_comes_and_goes_all_the_time_makes_no_flood(self) -> None:
+        """Of what is over before it could be told, nothing is; of the rest everything, in order."""
+        world, told = self.hub_world, self.hub_world.announced
+        topics = [f"t{number}" for number in range(100)]
+        for _ in range(50):
+            self.follow(*topics).lose()
+        self.assertEqual(len(told), TOLD_AT_ONCE)
+        staying = self.follow(*topics)
+        world.clock.pump([0.1] * 10)
+        self.assertLessEqual(len(told), TOLD_AT_ONCE + TOLD_EACH_SECOND)
+        staying.lose()
+        world.clock.pump([0.1] * 100)
+        documents = [json.loads(event.data) for event in told]
+        begun = [each["id"] for each in documents if each["active"]]
+        ended = [each["id"] for each in documents if not each["active"]]
+        self.assertEqual(begun, ended)
+        self.assertEqual(len(self.listed().json()["subscriptions"]), 0)
+        before = len(told)
+        world.clock.advance(TOLD_AT_ONCE / TOLD_EACH_SECOND)
+        self.follow("a")
+        self.assertEqual(len(told), before + 1)
+
+    def test_another_user_s_are_told_meanwhile(self) -> None:
+        for _ in range(5):
+            self.follow(*(f"t{number}" for number in range(100)))
+        self.hub_world.announced.clear()
+        self.hub_world.follow(["b"], minted([], sub="ben"))
+        self.assertEqual([json.loads(event.data)["topic"] for event in self.hub_world.announced], ["b"])
+
+    def test_at_a_stop_all_are_told(self) -> None:
+        for _ in range(5):
+            self.follow(*(f"t{number}" for number in range(100)))
+        self.hub_world.hub.close()
+        self.hub_world.clock.pump([0.1] * 50)
+        told = [json.loads(event.data) for event in self.hub_world.announced]
+        self.assertEqual(
+            {each["id"] for each in told if each["active"]}, {each["id"] for each in told if not each["active"]}
+        )
 
     def test_a_request_without_a_stream_is_none(self) -> None:
         self.assertEqual(self.hub_world.ask({"topic": "a"}, method="HEAD").status, 200)
@@ -139,6 +179,13 @@ class ListTests(SubscriptionsTestCase):
             refused = self.listed()
             self.assertEqual(refused.status, 503)
             self.assertIn("of one topic", refused.json()["error"])
+            self.assertEqual(len(self.listed(ALL + "/t1").json()["subscriptions"]), 1)
+
+    def test_a_list_that_would_be_too_large(self) -> None:
+        with patch("amqprouter.web.subscriptions.MOST_LISTED_BYTES", 10_000):
+            for number in range(4):
+                self.follow(f"t{number}", payload="x" * 3000)
+            self.assertEqual(self.listed().status, 503)
             self.assertEqual(len(self.listed(ALL + "/t1").json()["subscriptions"]), 1)
 
     def test_long_lists_let_others_have_their_turn(self) -> None:
