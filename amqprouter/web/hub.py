@@ -62,6 +62,8 @@ _AT_ONCE = 32
 """Subscribers written to between two looks at the clock."""
 LITTLE_EFFORT = 2000
 """Characters to be looked at for an answer that is given at once: less than a millisecond at worst."""
+TINY_EFFORT = 64
+"""The same for an answer that is always given at once: to put it off would take longer."""
 
 REPLAY_BYTES = 65_536
 """Bytes that a replay writes at once, rounded up to whole events: about what a socket takes."""
@@ -374,7 +376,8 @@ class Hub:
     def _ask(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> bool | None:
         """Whether it wants such events, if that can be said at once."""
         account, slices = subscriber.account, self.slices
-        if subscriber.effort(topics, private) > LITTLE_EFFORT or not slices.may_work(account):
+        effort = subscriber.effort(topics, private)
+        if effort > TINY_EFFORT and (effort > LITTLE_EFFORT or not slices.may_ask(account)):
             return None
         began = self._clock.seconds()
         wanted = subscriber.wants(topics, private)

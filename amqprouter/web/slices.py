@@ -63,9 +63,13 @@ class Slices:
         """Works of this user that wait."""
         return len(self._waiting.get(user, ()))
 
+    def may_ask(self, user: str) -> bool:
+        """Whether something small may be done for this user at once; `charge` says then what it took."""
+        return user not in self._waiting and self._owed(user, self._clock.seconds()) < BURST
+
     def may_work(self, user: str) -> bool:
-        """Whether something may be done for this user at once; `charge` says then what it took."""
-        return user not in self._waiting and self._owed(user, self._clock.seconds()) < BURST and self._spent < SLICE
+        """Whether something that may take long may begin at once."""
+        return self._spent < SLICE and self.may_ask(user)
 
     def charge(self, user: str, seconds: float) -> None:
         """So much of the reactor's time was used for this user."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -90,9 +91,4 @@ class Window:
 
     def behind(self, offset: int) -> int:
         """Sequence number of the first entry behind `offset`."""
-        newer = 0  # counted, not subtracted, for offsets may have holes; and from the end, where most resume
-        for entry in reversed(self._entries):
-            if entry.offset <= offset:
-                break
-            newer += 1
-        return self.end - newer
+        return self.first + bisect_right(self._entries, offset, key=lambda entry: entry.offset)

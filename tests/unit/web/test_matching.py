@@ -243,6 +243,15 @@ class LimitTests(MatchingTestCase):
         """An answer that is given at once takes no longer than a step."""
         self.assertLessEqual(LITTLE_EFFORT * TRY / 1000, BURST)
 
+    def test_what_is_tiny_is_answered_whatever_the_user_has_used(self) -> None:
+        """To put thousands of them off would take longer: they may all be the same user, behind one proxy."""
+        self.hub.slices.charge("ann", 10.0)
+        sinks = [self.subscribe("ann", pattern="#") for _ in range(100)]
+        self.hub.publish(event(0, "dev1.up.x"))
+        self.assertEqual(len(self.hub.slices), 0)
+        self.clock.turns(0.001)
+        self.assertEqual({tuple(sink.ids()) for sink in sinks}, {("0",)})
+
     def test_device_events_of_ordinary_subscribers_wait_for_nothing(self) -> None:
         sinks = [self.subscribe(f"user{number}", pattern="dev1.up.*") for number in range(100)]
         self.hub.publish(event(0, "dev1.up.x"))

@@ -106,6 +106,8 @@ class SlicesTests(SlicesTestCase):
         self.assertTrue(self.slices.may_work("bob"))
         self.slices.charge("bob", SLICE)
         self.assertFalse(self.slices.may_work("carl"))  # in this turn of the reactor
+        self.assertTrue(self.slices.may_ask("carl"))
+        self.assertFalse(self.slices.may_ask("bob"))
         self.clock.advance(0)
         self.assertTrue(self.slices.may_work("carl"))
 
