@@ -154,6 +154,8 @@ def hub_gauges(hub: Hub) -> tuple[Gauge, ...]:
             lambda: sum(subscriber.buffered for subscriber in hub.subscribers),
         ),
         Gauge(
-            "event_window_bytes", "Bytes of recent events kept for subscribers that resume.", lambda: hub.window.bytes
+            "event_window_bytes",
+            "Bytes of recent events kept for subscribers that resume, with their topics.",
+            lambda: hub.window.bytes,
         ),
     )

@@ -15,6 +15,7 @@ from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing
+from tests.support.servers import Vhost
 from tests.support.sse_client import SseClient, close_all, connect_all, deaf_client, request
 from tests.support.thoroughness import times
 
@@ -37,6 +38,12 @@ def resident(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"no process {pid}")
+
+
+async def channels(vhost: Vhost) -> int:
+    """Channels open in a virtual host."""
+    of = f'lists:keyfind(vhost, 1, rabbit_channel:info(Channel, [vhost])) =:= {{vhost, <<"{vhost.name}">>}}'
+    return int(await vhost.broker.eval(f"length([Channel || Channel <- rabbit_channel:list(), {of}])."))
 
 
 class EventFaultTests(GatewayTestCase):
@@ -160,6 +167,61 @@ class EventFaultTests(GatewayTestCase):
             close_all(again)
 
         return self.run_with(test, events=MANY)
+
+    def test_who_resumes_from_long_ago_and_does_not_read(self) -> Deferred[None]:
+        """Others catch up all the same: of ten readings at once, each user has two, and those not read are given up."""
+
+        async def test(gateway: Gateway, fleet: Fleet, *others: Any) -> None:
+            deaf_users = {f"deaf{number}": "x" for number in range(5)}
+            gateway.passwords("users.passwd", deaf_users)
+            gateway.file("users.acl", "* -> #\n")
+            await gateway.start()
+            await fleet.connect()
+            for number in range(2000):
+                fleet.send("dev1", "up.reading", b'{"n": %d, "text": "%b"}' % (number, b"x" * 2000))
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled", 2000)
+            deaf = []
+            for user in [*deaf_users, *deaf_users, *["deaf0"] * 20]:
+                login = "Basic " + base64.b64encode(f"{user}:x".encode()).decode()
+                deaf.append(deaf_client(gateway.port, request("/events", login, 0)))
+            try:
+                await gateway.metric_reaches("subscribers", len(deaf))
+                began = reactor.seconds()
+                [client] = await connect_all(gateway.port, [request("/events", ANN, 0)])
+                await all_have([client], 1999)
+                self.assertEqual((client.ids, client.types), (list(range(1, 2000)), []))
+                self.assertLess(reactor.seconds() - began, 15)
+                close_all([client])
+            finally:
+                for each in deaf:
+                    each.close()
+
+        return self.run_with(test, start=False, events={"window": 50})
+
+    def test_ids_that_no_event_can_have(self) -> Deferred[None]:
+        """They are unknown, also before the first event; and no channel is left behind."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, *others: Any) -> None:
+            before = await channels(vhost)
+            largest = [2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**20 - 1]
+            clients = await connect_all(gateway.port, [request("/events", ANN, last) for last in largest])
+
+            async def told() -> bool:
+                return all(client.types == [b"gap"] for client in clients)
+
+            await until(told, what="everybody is told of a gap", timeout=30)
+            fleet.reading("dev1", 1)
+            await fleet.all_confirmed()
+            await all_have(clients, 1)
+
+            async def none_left() -> bool:
+                return await channels(vhost) <= before
+
+            await until(none_left, what="as many channels as before", timeout=10)
+            close_all(clients)
+
+        return self.run_with(test)
 
     def test_no_file_descriptors_left(self) -> Deferred[None]:
         """Devices' messages are stored and events delivered all the same; the web endpoint is back when there are."""
