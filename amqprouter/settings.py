@@ -229,7 +229,7 @@ class StoreSettings:
     linger: float = 0.005
     """Seconds that a batch which is not full waits for more."""
     max_batches: int = 2
-    """Writes under way at once."""
+    """Writes under way at once; never two with messages of one device."""
     write_concern: str = "majority"
     """``majority`` or a number of members; 0 is refused, for it would lose messages."""
     journal: bool = True

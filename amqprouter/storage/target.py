@@ -1,12 +1,14 @@
 """Messages into a collection: put together into batches, written, and written again until the store has them.
 
 Theory of operation. A message becomes a document at once, or is refused at once, alone. Documents wait in `_waiting`
-until they fill a batch or the oldest has lingered long enough (`_due`), and a write slot is free. A batch that fails
-keeps its place: it goes to `_failed`, by its number, and is sent again before anything newer, with the same documents
-and ids, after a pause that doubles from one failure to the next and is jittered, so that many gateways do not come
-back as one. While the store fails, one batch at a time tries; the first success opens all slots again. The gate, where
-there is one, is told of each failure, and may ask for all messages back (`give_back`): what is under way then has no
-one waiting for it any more, and whether it was stored does not matter, for it is stored again under the same id.
+until they fill a batch or the oldest has lingered long enough (`_due`), and a write slot is free. Those of a device
+whose earlier ones are on their way wait for these (`amqprouter.storage.lineup`), and are due then. A batch that fails
+keeps its place, and its devices' later documents their place behind it: it goes to `_failed`, by its number, and is
+sent again before anything newer, with the same documents and ids, after a pause that doubles from one failure to the
+next and is jittered, so that many gateways do not come back as one. While the store fails, one batch at a time tries;
+the first success opens all slots again. The gate, where there is one, is told of each failure, and may ask for all
+messages back (`give_back`): what is under way then has no one waiting for it any more, and whether it was stored does
+not matter, for it is stored again under the same id, and its device's later ones after it.
 
 Bounds: every message here is an unacknowledged delivery, so the consumers' prefetch bounds their number, and the
 scheduler's ``max_in_flight`` does again; nothing here needs a limit of its own.
@@ -15,8 +17,7 @@ scheduler's ``max_in_flight`` does again; nothing here needs a limit of its own.
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
@@ -34,9 +35,13 @@ from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IGate, IGatedTarget, IGivesBack, IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker
+from amqprouter.storage.lineup import Lineup
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between attempts; the longest still lets writing resume within 10 s of the store's return."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""Of documents in one batch, unless a single one is larger. Five hundred usual ones are a tenth of it; with large ones
+the reactor hands over so much in some milliseconds, and has other things to do in between."""
 
 
 @dataclass(order=True)
@@ -46,6 +51,7 @@ class _Batch:
     number: int
     documents: list[Mapping[str, object]]
     settlements: list[Settlement]
+    devices: Sequence[str]
 
 
 @implementer(IGatedTarget, IGivesBack, IReadiness)
@@ -76,7 +82,7 @@ class StoreTarget:
         self._counters = counters
         self._randomness = randomness
         self._document = DocumentMaker(randomness, hidden_headers).document
-        self._waiting: deque[tuple[Mapping[str, object], Settlement]] = deque()
+        self._waiting: Lineup[Mapping[str, object]] = Lineup(settings.batch_size, BATCH_BYTES)
         self._due = False
         self._linger: Any = None
         self._failed: list[_Batch] = []  # a heap
@@ -105,10 +111,10 @@ class StoreTarget:
             return
         self._pending += 1
         waiting = self._waiting
-        waiting.append((document, settlement))
-        if len(waiting) >= self._settings.batch_size:
+        waiting.add(message.device, document, settlement, len(document.raw))
+        if waiting.is_full:
             self._write()
-        elif self._linger is None and not self._due:
+        elif self._linger is None and not self._due and waiting.free:
             self._linger = self._clock.callLater(self._settings.linger, self._lingered)
 
     def _refuse(self, settlement: Settlement, reason: str) -> None:
@@ -121,11 +127,10 @@ class StoreTarget:
         """See `IGivesBack`."""
         batches = sorted([*self._failed, *self._writes.values()])
         given = [settlement for batch in batches for settlement in batch.settlements]
-        given.extend(settlement for _, settlement in self._waiting)
+        given.extend(settlement for _, settlement, _ in self._waiting.clear())
         for batch in batches:
-            batch.settlements = []
+            batch.settlements, batch.devices = [], ()
         self._failed.clear()
-        self._waiting.clear()
         for call in (self._linger, self._pause):
             if call is not None and call.active():
                 call.cancel()
@@ -172,7 +177,7 @@ class StoreTarget:
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._linger = None
-        self._due = bool(self._waiting)
+        self._due = self._waiting.free > 0
         self._write()
 
     def _write(self) -> None:
@@ -185,21 +190,21 @@ class StoreTarget:
                 break
             if self._failed:
                 self._start(heappop(self._failed))
-            elif self._due or len(self._waiting) >= self._settings.batch_size:
+            elif self._due or self._waiting.is_full:
                 self._start(self._next_batch())
             else:
                 break
         self._starting = False
 
     def _next_batch(self) -> _Batch:
-        waiting = self._waiting
-        taken = [waiting.popleft() for _ in range(min(len(waiting), self._settings.batch_size))]
-        if not waiting:
+        taken, devices = self._waiting.take()
+        if not self._waiting.free:
             self._due = False
             if self._linger is not None:
                 self._linger.cancel()
                 self._linger = None
-        return _Batch(next(self._numbers), [document for document, _ in taken], [settled for _, settled in taken])
+        documents, settlements = [document for document, _, _ in taken], [settlement for _, settlement, _ in taken]
+        return _Batch(next(self._numbers), documents, settlements, devices)
 
     def _start(self, batch: _Batch) -> None:
         self._writing += 1
@@ -215,6 +220,9 @@ class StoreTarget:
             self._log.info("{target} takes writes again", target=self.name)
             self._failures, self._problem = 0, ""
         self._pending -= len(batch.settlements)
+        self._waiting.release(batch.devices)
+        if self._waiting.free and self._linger is None:
+            self._due = True  # what is free by now has waited for this write
         counters, gate = self._counters, self._gate
         for result, settlement in zip(results, batch.settlements, strict=bool(batch.settlements)):
             if result.outcome is WriteOutcome.REFUSED:

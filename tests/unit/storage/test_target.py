@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -15,11 +18,11 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.errors import StoreMisconfigured
-from amqprouter.interfaces import IReadiness, ITarget
+from amqprouter.errors import StoreMisconfigured, StoreUnavailable
+from amqprouter.interfaces import IReadiness, ITarget, WriteOutcome, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.memory import MemoryStore, Trouble
-from amqprouter.storage.target import LONGEST_PAUSE, StoreTarget
+from amqprouter.storage.target import BATCH_BYTES, LONGEST_PAUSE, StoreTarget
 
 SETTINGS = StoreSettings(batch_size=3, linger=0.005, max_batches=2)
 
@@ -37,11 +40,13 @@ class Bench:
         self.answers: dict[int, str] = {}
         self.sent = 0
 
-    def send(self, count: int = 1, body: bytes = b"{}", message_id: str = "", **properties: Any) -> None:
+    def send(
+        self, count: int = 1, body: bytes = b"{}", message_id: str = "", device: str = "dev", **properties: Any
+    ) -> None:
         for _ in range(count):
             self.sent += 1
             raw = encode_properties(message_id=message_id or f"m{self.sent}", **properties)
-            message = Message("dev", "up", body, Properties(raw), received_at=1.0)
+            message = Message(device, "up", body, Properties(raw), received_at=1.0)
             self.target.deliver(message, Settlement(message, self.sent, AckLedger(), self.answered))
 
     def answered(self, settlement: Settlement) -> None:
@@ -85,13 +90,15 @@ class StoreTargetTests(SynchronousTestCase):
 
     def test_no_more_writes_at_once_than_allowed(self) -> None:
         self.bench.store.trouble = Trouble.SILENT
-        self.bench.send(20)
+        for device in ("a", "b", "c", "d"):
+            self.bench.send(5, device=device)
         self.bench.clock.advance(1)
         self.assertEqual(self.bench.sizes, [3, 3])
         self.assertEqual(self.bench.target.pending, 20)
         self.bench.store.trouble = Trouble.NONE
         self.bench.store.answer_late()
-        self.assertEqual(self.bench.sizes, [3, 3, 3, 3, 3, 3, 2])
+        self.assertEqual(sum(self.bench.sizes), 20)
+        self.assertLessEqual(max(self.bench.sizes), 3)
         self.assertEqual(self.bench.target.pending, 0)
         self.assertEqual(set(self.bench.answers.values()), {"delivered"})
 
@@ -193,7 +200,8 @@ class TroubleTests(SynchronousTestCase):
 
     def test_two_writes_fail_and_go_again_in_order(self) -> None:
         self.bench.store.trouble = Trouble.SILENT
-        self.bench.send(6)
+        self.bench.send(3, device="a")
+        self.bench.send(3, device="b")
         self.bench.store.fail_late()
         self.bench.store.trouble = Trouble.NONE
         self.bench.clock.advance(0.1)
@@ -235,6 +243,148 @@ class TroubleTests(SynchronousTestCase):
         bench.send(3)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual((bench.target.pending, bench.answers), (3, {}))
+
+
+class SlowStore(MemoryStore):
+    """A store that takes each write up when it is told to, in whatever order: as one with several connections may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: list[tuple[list[str], Deferred[list[WriteResult]], Callable[[], list[WriteResult]]]] = []
+        self.written: list[str] = []
+        """Message ids in the order in which they got into the store."""
+
+    def insert(self, collection: str, documents: Sequence[Mapping[str, Any]]) -> Deferred[list[WriteResult]]:
+        names = [document["message_id"] for document in documents]
+        write = partial(self._stored, collection, list(documents))
+        answer: Deferred[list[WriteResult]] = Deferred()
+        self.under_way.append((names, answer, write))
+        return answer
+
+    def answer(self, place: int = 0) -> None:
+        names, answer, write = self.under_way.pop(place)
+        results = write()
+        stored = zip(names, results, strict=True)
+        self.written += [name for name, result in stored if result.outcome is WriteOutcome.STORED]
+        answer.callback(results)
+
+    def fail(self, place: int = 0) -> None:
+        self.under_way.pop(place)[1].errback(StoreUnavailable("not now"))
+
+    @property
+    def waiting_for(self) -> list[list[str]]:
+        return [names for names, _, _ in self.under_way]
+
+
+class OrderTests(SynchronousTestCase):
+    """Each device's messages get into the store in their order, however the store deals with writes at once."""
+
+    def setUp(self) -> None:
+        self.store = SlowStore()
+        self.bench = Bench(store=self.store)
+
+    def test_later_messages_wait_for_a_slow_batch(self) -> None:
+        self.bench.send(5)
+        self.bench.clock.advance(1)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.store.answer()
+        self.assertEqual(self.store.waiting_for, [["m4", "m5"]])
+
+    def test_and_for_one_that_failed(self) -> None:
+        self.bench.send(3)
+        self.bench.send(2)
+        self.store.fail()
+        self.assertEqual(self.store.waiting_for, [])
+        self.bench.clock.advance(0.1)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.store.answer()
+        self.assertEqual(self.store.waiting_for, [["m4", "m5"]])
+        self.store.answer()
+        self.assertEqual(self.store.written, ["m1", "m2", "m3", "m4", "m5"])
+
+    def test_other_devices_go_at_the_same_time(self) -> None:
+        self.bench.send(5, device="noisy")
+        self.bench.send(1, device="quiet")
+        self.bench.clock.advance(0.005)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m6"]])
+        self.store.answer(1)
+        self.assertEqual(self.bench.answers, {6: "delivered"})
+        self.bench.send(1, device="quiet")
+        self.bench.clock.advance(0.005)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m7"]])
+
+    def test_who_waits_for_its_own_makes_nobody_write_sooner(self) -> None:
+        """Batches stay large although a device's messages wait behind each other."""
+        self.bench.send(4, device="noisy")
+        self.bench.clock.advance(1)
+        self.bench.send(1, device="quiet")
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.bench.clock.advance(0.005)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m5"]])
+
+    def test_a_stop_writes_what_waits_for_its_own(self) -> None:
+        self.bench.send(8)
+        stopped = self.bench.target.stop()
+        for _ in range(3):
+            self.assertNoResult(stopped)
+            self.store.answer()
+        self.successResultOf(stopped)
+        self.assertEqual(self.store.written, [f"m{n}" for n in range(1, 9)])
+
+    def test_what_was_given_back_goes_again_at_once(self) -> None:
+        self.bench.send(4)
+        self.assertEqual([settlement.tag for settlement in self.bench.target.give_back()], [1, 2, 3, 4])
+        self.bench.sent = 0
+        self.bench.send(3)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]] * 2)
+        self.bench.send(1)
+        self.store.answer(0)  # nobody's: the device's later message still waits
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.store.answer()
+        self.assertEqual(self.store.waiting_for, [["m4"]])
+        self.store.answer()
+        self.assertEqual((self.store.written, self.bench.target.pending), (["m1", "m2", "m3", "m4"], 0))
+
+    def test_a_batch_is_bounded_in_bytes(self) -> None:
+        self.bench = Bench(StoreSettings(batch_size=500), self.store)
+        self.bench.send(9, body=b"x" * (BATCH_BYTES // 2 - 1000))
+        self.assertEqual(self.store.waiting_for, [["m1", "m2"]])
+        for first in (3, 5, 7):
+            self.store.answer()
+            self.assertEqual(self.store.waiting_for, [[f"m{first}", f"m{first + 1}"]])
+
+    @settings(deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 5)),
+                st.tuples(st.sampled_from(["answer", "fail"]), st.integers(0, 5)),
+                st.floats(0.001, 8, allow_nan=False),
+            ),
+            max_size=40,
+        ),
+        st.integers(1, 4),
+        st.integers(1, 3),
+    )
+    def test_whatever_the_store_does(self, steps: list[Any], size: int, writes: int) -> None:
+        store = SlowStore()
+        bench = Bench(StoreSettings(batch_size=size, linger=0.005, max_batches=writes), store)
+        sent: dict[str, list[str]] = {"a": [], "b": [], "c": []}
+        for step in steps:
+            if isinstance(step, float):
+                bench.clock.advance(step)
+            elif step[0] in sent:
+                sent[step[0]] += [f"m{bench.sent + n + 1}" for n in range(step[1])]
+                bench.send(step[1], device=step[0])
+            elif store.under_way:
+                (store.answer if step[0] == "answer" else store.fail)(step[1] % len(store.under_way))
+        for _ in range(200):
+            while store.under_way:
+                store.answer(-1)
+            bench.clock.advance(5)
+        for device, messages in sent.items():
+            self.assertEqual([name for name in store.written if name in messages], messages, device)
+        self.assertEqual(bench.answers, dict.fromkeys(range(1, bench.sent + 1), "delivered"))
 
 
 class StopTests(SynchronousTestCase):

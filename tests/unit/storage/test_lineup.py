@@ -1,0 +1,114 @@
+"""Which documents may be written: one batch of a device at a time, several of different ones."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.core.message import Message
+from amqprouter.core.properties import Properties
+from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.storage.lineup import Lineup
+
+
+def settlement() -> Settlement:
+    return Settlement(Message("d", "t", b"", Properties()), 1, AckLedger(), lambda settlement: None)
+
+
+class LineupTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.lineup: Lineup[int] = Lineup(most=3, most_bytes=100)
+        self.number = 0
+
+    def add(self, *devices: str, size: int = 1) -> None:
+        for device in devices:
+            self.number += 1
+            self.lineup.add(device, self.number, settlement(), size)
+
+    def take(self) -> tuple[list[int], list[str]]:
+        taken, devices = self.lineup.take()
+        return [document for document, _, _ in taken], devices
+
+    def test_nothing(self) -> None:
+        self.assertEqual(self.take(), ([], []))
+        self.assertFalse(self.lineup.is_full)
+
+    def test_what_is_behind_does_not_count(self) -> None:
+        self.add("a")
+        self.take()
+        self.add("a", "a", "a", "a")
+        self.assertEqual((self.lineup.free, self.lineup.is_full, self.take()), (0, False, ([], [])))
+        self.lineup.release(["a"])
+        self.assertEqual((self.lineup.free, self.lineup.is_full), (4, True))
+        self.assertEqual(self.take(), ([2, 3, 4], ["a"]))
+        self.lineup.release(["a"])
+        self.assertEqual(self.take(), ([5], ["a"]))
+
+    def test_few_busy_devices_share_batches(self) -> None:
+        self.add("a", "b", "a", "b", "a", "b")
+        self.assertEqual(self.take(), ([1, 3, 5], ["a"]))
+        self.assertEqual(self.take(), ([2, 4, 6], ["b"]))
+
+    def test_bytes(self) -> None:
+        self.add("a", "b", size=60)
+        self.assertTrue(self.lineup.is_full)
+        self.assertEqual(self.take(), ([1], ["a"]))
+        self.assertFalse(self.lineup.is_full)
+        self.add("c", "c", size=40)
+        self.assertEqual(self.take(), ([2, 3], ["b", "c"]))
+        self.lineup.release(["c"])
+        self.assertEqual(self.take(), ([4], ["c"]))
+        self.assertEqual(self.lineup.free, 0)
+
+    def test_a_document_over_the_bound_goes_alone(self) -> None:
+        self.add("a", "b", size=1000)
+        self.assertEqual([self.take()[0], self.take()[0]], [[1], [2]])
+
+    def test_clear(self) -> None:
+        self.add("a", "a", "a", "a", "b")
+        self.take()
+        self.assertEqual([document for document, _, _ in self.lineup.clear()], [5, 4])
+        self.add("a")
+        self.assertEqual(self.take(), ([6], ["a"]))
+
+    @given(
+        st.lists(st.one_of(st.tuples(st.sampled_from("abcd"), st.integers(0, 60)), st.none(), st.integers(0, 9))),
+        st.integers(1, 4),
+    )
+    def test_each_once_and_in_order(self, steps: list[tuple[str, int] | int | None], most: int) -> None:
+        """A pair adds a document; None takes a batch; a number releases one of those that are out."""
+        lineup: Lineup[tuple[str, int]] = Lineup(most, 100)
+        added: dict[str, list[int]] = {}
+        written: dict[str, list[int]] = {}
+        out: list[list[str]] = []
+        waiting = 0
+
+        def take() -> int:
+            taken, devices = lineup.take()
+            assert set(devices) == {device for (device, _), _, _ in taken}
+            assert not set(devices) & {device for others in out for device in others}
+            assert len(taken) <= most
+            assert len(taken) <= 1 or sum(size for _, _, size in taken) <= 100
+            for (device, number), _, _ in taken:
+                written.setdefault(device, []).append(number)
+            if taken:
+                out.append(devices)
+            return len(taken)
+
+        for number, step in enumerate(steps):
+            if isinstance(step, tuple):
+                added.setdefault(step[0], []).append(number)
+                lineup.add(step[0], (step[0], number), settlement(), step[1])
+                waiting += 1
+            elif step is None:
+                waiting -= take()
+            elif out:
+                lineup.release(out.pop(step % len(out)))
+            assert lineup.free <= waiting
+        while waiting:
+            while out:
+                lineup.release(out.pop())
+            assert lineup.free == waiting
+            waiting -= take()
+        self.assertEqual(written, added)
