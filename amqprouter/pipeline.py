@@ -95,7 +95,9 @@ class Pipeline:
         self._by_id_exchange = by_id_exchange.encode()
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._limits = limits
-        self._admission = Admission(limits.max_body_bytes, limits.max_headers, limits.clock_tolerance)
+        self._admission = Admission(
+            limits.max_body_bytes, limits.max_headers, limits.clock_tolerance, limits.max_header_bytes
+        )
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")

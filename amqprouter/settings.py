@@ -311,6 +311,10 @@ class LimitsSettings:
     """Bytes of a device message's body; a larger one is rejected."""
     max_headers: int = 64
     """Headers of a device message; one with more is rejected."""
+    max_header_bytes: int = 32_768
+    """Bytes of a device message's headers and other properties; one with more is rejected."""
+    max_body_values: int = 300_000
+    """What a JSON body may weigh to be read as such: numbers and texts weigh 1, keys, objects and arrays 3."""
     clock_tolerance: float = 0.0
     """Seconds that a device message's timestamp may be off; one further off is rejected. 0 for any."""
     max_attempts: int = 8

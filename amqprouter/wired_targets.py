@@ -63,6 +63,7 @@ def wire_targets(
     """Make these targets, and those of the answers that they lead to; with `needs_store` the store in any case."""
     wired = WiredTargets()
     sections = dict(work_sections(settings))
+    max_values = settings.limits.max_body_values
     wanted = list(targets)
     for target in tuple(wanted):
         section = sections.get(f"{target.kind} {target.name}")
@@ -91,7 +92,7 @@ def wire_targets(
             wired.queues.append(queues)
         encode: Encoder = passing_on(outgoing)
         if isinstance(section, CeleryTaskSettings):
-            encode = calling(section, wall_clock, random_id)
+            encode = calling(section, wall_clock, random_id, max_values)
         return WorkTarget(
             target.kind,
             section,
@@ -101,6 +102,7 @@ def wire_targets(
             own_prefix=f"{settings.topology.prefix}.",
             replies=names.replies,
             random_id=random_id,
+            max_values=max_values,
         )
 
     proof_headers = [settings.auth.secret_header, settings.auth.signature_header]
@@ -108,10 +110,10 @@ def wire_targets(
         if target.kind == "exchange":
             wired.targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
         elif target.kind == "events":
-            wired.targets[target] = EventsTarget(publisher, names.events, counters)
+            wired.targets[target] = EventsTarget(publisher, names.events, counters, max_values)
         elif target.kind == "store" and wired.store is not None:
             wired.targets[target] = StoreTarget(
-                wired.store, target.name, settings.store, clock, counters, randomness, proof_headers
+                wired.store, target.name, settings.store, clock, counters, randomness, proof_headers, max_values
             )
         else:
             wired.targets[target] = work(target, sections[f"{target.kind} {target.name}"])

@@ -8,6 +8,7 @@ from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
 from amqprouter.core.event import KEY_HEADER, encode_event_body
+from amqprouter.core.json_text import MAX_VALUES
 from amqprouter.core.message import Message
 from amqprouter.core.properties import encode_properties
 from amqprouter.core.settlement import Settlement
@@ -52,15 +53,16 @@ class ExchangeTarget:
 class EventsTarget:
     """Publishes messages as events to the stream that all gateways read; it needs a gate.
 
-    It is its own publishes' lane, to count those that arrive.
+    It is its own publishes' lane, to count those that arrive. JSON that weighs over `max_values` is a text to it.
     """
 
     _gate: IGate
 
-    def __init__(self, publisher: Publisher, stream: str, counters: Counters) -> None:
+    def __init__(self, publisher: Publisher, stream: str, counters: Counters, max_values: int = MAX_VALUES) -> None:
         self._publisher = publisher
         self._stream = stream.encode()
         self._counters = counters
+        self._max_values = max_values
 
     def use_gate(self, gate: IGate) -> None:
         """See `IGatedTarget`."""
@@ -71,7 +73,7 @@ class EventsTarget:
             properties = encode_properties(
                 content_type="application/json", headers={_KEY: message.key}, timestamp=int(message.received_at)
             )
-            body = encode_event_body(message)
+            body = encode_event_body(message, self._max_values)
         except (ValueError, Unencodable):
             self._gate.refused(settlement, "malformed-properties")
             return

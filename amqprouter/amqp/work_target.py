@@ -19,6 +19,7 @@ from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.receipt import Lane
 from amqprouter.core.celery_task import CeleryTask
+from amqprouter.core.json_text import MAX_VALUES
 from amqprouter.core.message import Message
 from amqprouter.core.placeholders import FieldMissing, Template
 from amqprouter.core.property_edit import text_value, with_values
@@ -55,12 +56,17 @@ def passing_on(outgoing: Outgoing) -> Encoder:
     return encode
 
 
-def calling(settings: CeleryTaskSettings, wall_clock: Callable[[], float], random_id: Callable[[], UUID]) -> Encoder:
+def calling(
+    settings: CeleryTaskSettings,
+    wall_clock: Callable[[], float],
+    random_id: Callable[[], UUID],
+    max_values: int = MAX_VALUES,
+) -> Encoder:
     """A Celery task's call. Raises `ValueError` for bad placeholders."""
     task = CeleryTask(
         settings.task,
-        [Template(text) for text in settings.args],
-        {name: Template(text) for name, text in settings.kwargs},
+        [Template(text, max_values) for text in settings.args],
+        {name: Template(text, max_values) for name, text in settings.kwargs},
         expires=settings.expires,
         countdown=settings.countdown,
         random_id=random_id,
@@ -79,6 +85,7 @@ class WorkTarget:
     :param kind: ``queue`` or ``celery``.
     :param own_prefix: names of queues that begin so are the daemon's own.
     :param replies: the queue for answers.
+    :param max_values: what a body may weigh for placeholders to look into it.
     """
 
     _gate: IGate
@@ -95,6 +102,7 @@ class WorkTarget:
         own_prefix: str,
         replies: str,
         random_id: Callable[[], UUID],
+        max_values: int = MAX_VALUES,
     ) -> None:
         self._section = f"{kind} {settings.name}"
         self._settings = settings
@@ -105,9 +113,9 @@ class WorkTarget:
         self._replies = replies if settings.reply else ""
         self._random_id = random_id
         self._exchange = settings.exchange.encode()
-        self._queue = Template(settings.queue or settings.name)
-        self._routing_key = Template(settings.routing_key) if settings.routing_key else self._queue
-        self._priority = Template(settings.priority) if settings.priority else None
+        self._queue = Template(settings.queue or settings.name, max_values)
+        self._routing_key = Template(settings.routing_key, max_values) if settings.routing_key else self._queue
+        self._priority = Template(settings.priority, max_values) if settings.priority else None
 
     def use_gate(self, gate: IGate) -> None:
         """See `IGatedTarget`."""

@@ -253,6 +253,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
     "limits": {
         "max_body_bytes": Size(1, _LARGEST_MESSAGE),
         "max_headers": Integer(0, 10_000),
+        "max_header_bytes": Size(256, 131_072),
+        "max_body_values": Integer(1000, 100_000_000),
         "clock_tolerance": Duration(0),
         "max_attempts": Integer(1, 1000),
         "target_window": Integer(0, 1_000_000),

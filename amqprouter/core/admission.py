@@ -21,13 +21,18 @@ class Admission:
     :param max_body_bytes: of a message.
     :param max_headers: of a message.
     :param clock_tolerance: seconds that a message's timestamp may differ from our clock; 0 for any.
+    :param max_header_bytes: of a message's properties with all headers, those of the broker too: to read a header takes
+        time by its values, and a single byte may be one.
     """
 
-    __slots__ = ("_clock_tolerance", "_max_body_bytes", "_max_headers")
+    __slots__ = ("_clock_tolerance", "_max_body_bytes", "_max_header_bytes", "_max_headers")
 
-    def __init__(self, max_body_bytes: int, max_headers: int, clock_tolerance: float) -> None:
+    def __init__(
+        self, max_body_bytes: int, max_headers: int, clock_tolerance: float, max_header_bytes: int = 32_768
+    ) -> None:
         self._max_body_bytes = max_body_bytes
         self._max_headers = max_headers
+        self._max_header_bytes = max_header_bytes
         self._clock_tolerance = clock_tolerance
 
     def refusal(self, message: Message) -> str:
@@ -43,6 +48,8 @@ class Admission:
             return "topic-too-long"
         if len(message.body) > self._max_body_bytes:
             return "body-too-large"
+        if len(message.properties.raw) > self._max_header_bytes:
+            return "headers-too-large"
         most = self._max_headers  # a redelivery brings some of the broker's besides
         if message.properties.header_count() > most and own_header_count(message.properties) > most:
             return "too-many-headers"

@@ -26,6 +26,8 @@ NAMESPACE = UUID("1e8c5f7a-6b0d-4d3e-9a52-7f6f0c3b8d21")
 """Of the task ids (RFC 9562, section 5.5); any fixed value would do."""
 MAX_REPR = 120
 """Characters of the arguments that workers' logs and monitors show."""
+_LONG_BITS = 512
+"""Of an integer that is not shown in decimal; `MAX_REPR` characters show less than this."""
 
 
 class CeleryTask:
@@ -78,8 +80,8 @@ class CeleryTask:
         :raises FieldMissing: the message lacks what an argument is made of.
         :raises ValueError: the message's properties are malformed.
         """
-        args = [_plain(template.value(message)) for template in self._args]
-        kwargs = {name: _plain(template.value(message)) for name, template in self._kwargs.items()}
+        args = [_argument(template, message) for template in self._args]
+        kwargs = {name: _argument(template, message) for name, template in self._kwargs.items()}
         task_id = self.task_id(message)
         headers: dict[str, FieldValue] = {
             "lang": "py",
@@ -93,8 +95,8 @@ class CeleryTask:
             "expires": _iso(now + self._expires) if self._expires else None,
             "retries": 0,
             "timelimit": [None, None],
-            "argsrepr": _short(repr(tuple(args))),
-            "kwargsrepr": _short(repr(kwargs)),
+            "argsrepr": _short(tuple(args)),
+            "kwargsrepr": _short(kwargs),
             "origin": self._origin,
             "ignore_result": False,
         }
@@ -114,9 +116,38 @@ def _iso(seconds: float) -> str:
     return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)).isoformat()
 
 
-def _short(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()
+def _short(value: object) -> str:
+    text = _beginning(value, MAX_REPR + 1).encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_REPR else text[: MAX_REPR - 1] + "…"
+
+
+def _beginning(value: object, most: int) -> str:
+    """What `repr` begins with, `most` characters at least where there are as many; never much more is looked at."""
+    if isinstance(value, str):
+        return repr(value[:most])
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > _LONG_BITS:
+        return hex(value)  # in decimal, it would take time by the square of its length
+    if not isinstance(value, (tuple, list, dict)):
+        return repr(value)
+    opening, closing = ("{", "}") if isinstance(value, dict) else ("[", "]") if isinstance(value, list) else ("(", ")")
+    text = opening
+    for inner in value:
+        text += "" if text == opening else ", "
+        if isinstance(value, dict):
+            text += f"{_beginning(inner, most - len(text))}: "
+        if len(text) >= most:
+            return text
+        text += _beginning(value[inner] if isinstance(value, dict) else inner, most - len(text))
+    return text + ("," if isinstance(value, tuple) and len(value) == 1 else "") + closing
+
+
+def _argument(template: Template, message: Message) -> Any:
+    """What a placeholder stands for, as JSON has it.
+
+    :raises FieldMissing: the message lacks it, or it has no such form.
+    """
+    value = template.value(message)
+    return value if template.is_json else _plain(value)
 
 
 def _plain(value: Any) -> Any:

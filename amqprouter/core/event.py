@@ -16,6 +16,7 @@ from datetime import datetime, timezone
 from typing import NoReturn
 
 from amqprouter.core.field_table import FieldValue
+from amqprouter.core.json_text import MAX_VALUES, is_heavy
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 
@@ -95,11 +96,12 @@ def _text(value: FieldValue, name: bytes) -> str:
     return value
 
 
-def encode_event_body(message: Message) -> bytes:
+def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
     """The event that tells of `message`: one JSON object, without raw line ends.
 
     A body that is JSON goes in as it was written, so numbers keep their digits; one labelled ``text/…``, or that
-    merely is UTF-8, goes in as a string; any other as ``{"base64": …}``. What a body holds never raises.
+    merely is UTF-8, goes in as a string, and so does JSON that weighs over `max_values` (see
+    `amqprouter.core.json_text`); any other as ``{"base64": …}``. What a body holds never raises.
 
     :raises ValueError: the message's properties are malformed.
     """
@@ -117,7 +119,7 @@ def encode_event_body(message: Message) -> bytes:
     envelope["content_type"] = content_type
     if properties.raw_text("correlation_id") is not None:
         envelope["correlation_id"] = properties.text("correlation_id")
-    return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message.body, content_type) + b"}"
+    return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message, content_type, max_values) + b"}"
 
 
 def _iso(seconds: float) -> str | None:
@@ -138,14 +140,16 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
-def _json_body(body: bytes, content_type: str | None) -> bytes:
+def _json_body(message: Message, content_type: str | None, max_values: int) -> bytes:
+    body = message.body
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return b'{"base64":"' + base64.b64encode(body) + b'"}'
-    if content_type is None or not content_type.startswith("text/"):
+    if (content_type is None or not content_type.startswith("text/")) and not is_heavy(body, max_values):
         try:
-            _decode(text)
+            if not message.is_json:
+                _decode(text)
         except (ValueError, RecursionError):
             pass
         else:

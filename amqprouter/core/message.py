@@ -20,6 +20,7 @@ class Message:
         "body",
         "device",
         "exchange",
+        "is_json",
         "is_replayed",
         "key",
         "properties",
@@ -51,6 +52,8 @@ class Message:
         self.routing_key = routing_key
         self.redelivered = redelivered
         self.received_at = received_at
+        self.is_json = False
+        """Whether a target has read the body as JSON, strictly, and found that it is: the others need not."""
         self.verdict: Any = None  # an IVerdict, which the core does not know
         self.is_replayed = False
 

@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from string import Formatter
 from typing import NoReturn
 
+from amqprouter.core.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.core.message import Message
 from amqprouter.core.story import in_our_name
-
-MAX_DEPTH = 64
-"""Objects and arrays in one another in a body; the store draws the line there too."""
 
 _TEXTS = ("message_id", "type", "content_type", "correlation_id", "app_id")
 _NAMES = ("device", "topic", "key", "header", "body", *_TEXTS, "timestamp", "received_at")
@@ -43,16 +42,18 @@ class FieldMissing(ValueError):
 
 
 class Field:
-    """One placeholder, without its braces. Raises `ValueError` when it can never stand for anything."""
+    """One placeholder, without its braces; of JSON that weighs over `max_values`, nothing is taken. Raises `ValueError`
+    when it can never stand for anything."""
 
-    __slots__ = ("_keys", "name", "text")
+    __slots__ = ("_keys", "_max_values", "name", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, max_values: int = MAX_VALUES) -> None:
         matched = _FIELD.fullmatch(text)
         if matched is None or matched[1] not in _NAMES:
             raise ValueError(f"unknown placeholder {{{text}}}; legal: {', '.join(f'{{{name}}}' for name in _NAMES)}")
         self.text = text
         self.name = matched[1]
+        self._max_values = max_values
         keys = _KEY.findall(matched[2])
         self._keys: tuple[str, ...] = tuple(keys)
         if self.name == "header":
@@ -104,7 +105,7 @@ class Field:
             self._missing()
 
     def _in_body(self, body: bytes) -> object:
-        found = decoded(body)
+        found = decoded(body, self._max_values)
         for key in self._keys:
             if isinstance(found, dict) and key in found:
                 found = found[key]
@@ -119,11 +120,12 @@ class Field:
 
 
 class Template:
-    """A text with placeholders. Raises `ValueError` for unknown ones and unpaired braces."""
+    """A text with placeholders, which see nothing of JSON bodies that weigh over `max_values` (see
+    `amqprouter.core.json_text`). Raises `ValueError` for unknown ones and unpaired braces."""
 
     __slots__ = ("_parts", "text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, max_values: int = MAX_VALUES) -> None:
         self.text = text
         self._parts: list[tuple[str, Field | None]] = []
         try:
@@ -133,12 +135,17 @@ class Template:
         for literal, field, spec, conversion in parsed:
             if spec or conversion:
                 raise ValueError(f"{text!r}: placeholders take no format")
-            self._parts.append((literal, None if field is None else Field(field)))
+            self._parts.append((literal, None if field is None else Field(field, max_values)))
 
     @property
     def constant(self) -> bool:
         """Whether there is no placeholder in it."""
         return all(field is None for _, field in self._parts)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether `value` is what JSON has, without a look at it: a text, or something out of a JSON body."""
+        return len(self._parts) != 1 or self._parts[0][1] is None or self._parts[0][1].name == "body"
 
     @property
     def pattern(self) -> str:
@@ -195,27 +202,18 @@ def _constant(text: str) -> NoReturn:
 _decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
 
 
-def decoded(body: bytes) -> object:
-    """A JSON body, read strictly: no duplicate keys, no NaN, nothing nested over `MAX_DEPTH`.
+@lru_cache(maxsize=1)  # a section's placeholders ask one after another, and an equal body is read once for all of them
+def decoded(body: bytes, max_values: int = MAX_VALUES) -> object:
+    """A JSON body, read strictly: no duplicate keys, no NaN, nothing nested over `MAX_DEPTH`. Not to be changed.
 
-    :raises FieldMissing: it is not such a body.
+    :raises FieldMissing: it is not such a body, or weighs over `max_values`.
     """
+    if is_heavy(body, max_values):
+        raise FieldMissing(f"the body weighs over {max_values} values, see [limits] max_body_values")
     try:
         value: object = _decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise FieldMissing(f"the body is not JSON: {type(error).__name__}") from None
-    depth, containers = 0, _containers([value])
-    while containers:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise FieldMissing(f"the body is nested over {MAX_DEPTH} deep")
-        containers = _containers([inner for outer in containers for inner in _inside(outer)])
+    if is_deep(value):
+        raise FieldMissing(f"the body is nested over {MAX_DEPTH} deep")
     return value
-
-
-def _containers(values: list[object]) -> list[dict[str, object] | list[object]]:
-    return [value for value in values if isinstance(value, (dict, list))]
-
-
-def _inside(container: dict[str, object] | list[object]) -> list[object]:
-    return list(container.values()) if isinstance(container, dict) else container

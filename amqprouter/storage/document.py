@@ -25,6 +25,7 @@ from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
 from amqprouter.core.field_table import FieldValue
+from amqprouter.core.json_text import MAX_VALUES
 from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.story import in_our_name
@@ -56,11 +57,15 @@ class DocumentMaker:
     """Makes documents out of messages.
 
     `hidden_headers` are left out of the documents besides `TRAVEL_HEADERS` and those that only the daemon may write:
-    above all the one that carries a device's secret. `randomness` gives ids to messages that have none.
+    above all the one that carries a device's secret. `randomness` gives ids to messages that have none. JSON that
+    weighs over `max_values` is not read.
     """
 
-    def __init__(self, randomness: random.Random, hidden_headers: Collection[str] = ()) -> None:
+    def __init__(
+        self, randomness: random.Random, hidden_headers: Collection[str] = (), max_values: int = MAX_VALUES
+    ) -> None:
         self._random_bits: Callable[[int], int] = randomness.getrandbits
+        self._max_values = max_values
         self._hidden = TRAVEL_HEADERS | set(hidden_headers)
 
     def document(self, message: Message) -> RawBSONDocument:
@@ -87,7 +92,8 @@ class DocumentMaker:
             promised = may_be_json = promises_json(content_type)
         if may_be_json:
             try:
-                fields["body"] = json_body.decode(body)
+                fields["body"] = json_body.decode(body, self._max_values)
+                message.is_json = True
                 return _encoded(fields)
             except Unstorable:
                 if promised:

@@ -2,8 +2,8 @@
 
 Refused, beyond what is not JSON at all (RFC 8259): duplicate keys, which the RFC leaves open and an attacker may use
 to show two faces to two readers; NaN and Infinity; encodings other than UTF-8; nesting over 64, where the server's own
-bound is 100. Half surrogate pairs and integers over 64 bits are found when the document is encoded. Numbers become
-what MongoDB has: 32- and 64-bit integers, and doubles.
+bound is 100; what would take too long to read. Half surrogate pairs and integers over 64 bits are found when the
+document is encoded. Numbers become what MongoDB has: 32- and 64-bit integers, and doubles.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
+from amqprouter.core.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.errors import Unstorable
-from amqprouter.storage.keys import escaped
-
-MAX_DEPTH = 64
-"""Objects and arrays in one another."""
+from amqprouter.storage.keys import escaped_all
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if not pairs:
+        return {}
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise Unstorable("bad-json", "an object has the same key twice")
     names = "".join(fields)  # one string to search is much cheaper than a loop over the keys
     if "." in names or "$" in names or "%" in names or "\0" in names:
-        return {escaped(key): value for key, value in pairs}
+        return dict(zip(escaped_all(fields), fields.values(), strict=True))
     return fields
 
 
@@ -35,27 +35,19 @@ def _constant(text: str) -> NoReturn:
 _decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
 
 
-def decode(body: bytes) -> object:
+def decode(body: bytes, max_values: int = MAX_VALUES) -> object:
     """The value that a JSON text stands for, with its keys escaped (see `amqprouter.storage.keys`).
 
-    :raises Unstorable: it is not strict JSON, or nested over `MAX_DEPTH`.
+    :raises Unstorable: it is not strict JSON, nested over `MAX_DEPTH`, or weighs over `max_values`.
     """
+    if is_heavy(body, max_values):
+        raise Unstorable("too-many-values", f"the JSON weighs over {max_values} values, see [limits] max_body_values")
     try:
         value: object = _decode(body.decode())
     except ValueError as error:  # UnicodeDecodeError, JSONDecodeError, and an integer of over 4300 digits
         raise Unstorable("bad-json", type(error).__name__) from None
     except RecursionError:
         raise Unstorable("json-too-deep") from None
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and is_deep(value):
         raise Unstorable("json-too-deep", f"nested over {MAX_DEPTH} deep")
     return value
-
-
-def _depth(value: object) -> int:
-    """How many objects and arrays are in one another at most."""
-    depth, level = 0, [value]
-    while level:
-        containers = [inner for inner in level if isinstance(inner, (dict, list))]
-        depth += bool(containers)
-        level = [inner for outer in containers for inner in (outer.values() if isinstance(outer, dict) else outer)]
-    return depth

@@ -8,14 +8,37 @@ itself, as ``%25``, only where it would otherwise be read as one of these, so ``
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-_SPECIAL = re.compile(r"^\$|\.|\x00|%(?=2E|24|25|00)")
+from amqprouter.errors import Unstorable
+
 _ESCAPED = re.compile(r"%(2E|24|25|00)")
+_CODES = ("25", "2E", "24", "00")  # that of % itself first: no other replacement makes it
+_BETWEEN = "\udfff"  # half a surrogate pair: no key that can be stored has it
 
 
 def escaped(key: str) -> str:
-    """The key as it is stored."""
-    return _SPECIAL.sub(lambda found: f"%{ord(found[0]):02X}", key)
+    """The key as it is stored.
+
+    :raises Unstorable: it holds a certain half of a surrogate pair; any other is found when it is encoded.
+    """
+    return escaped_all((key,))[0]
+
+
+def escaped_all(keys: Collection[str]) -> list[str]:
+    """Keys as they are stored, all in one go: so what strangers' keys cost does not depend on what is in them.
+
+    :raises Unstorable: as `escaped`.
+    """
+    text = _BETWEEN.join(keys)
+    if _BETWEEN in text and text.count(_BETWEEN) >= len(keys):
+        raise Unstorable("bad-text", "half a surrogate pair in a key")
+    if "%" in text:
+        for code in _CODES:
+            text = text.replace(f"%{code}", f"%25{code}")
+    if "$" in text:
+        text = f"{_BETWEEN}{text}".replace(f"{_BETWEEN}$", f"{_BETWEEN}%24")[1:]
+    return text.replace(".", "%2E").replace("\0", "%00").split(_BETWEEN)
 
 
 def unescaped(key: str) -> str:

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from amqprouter.core.counters import Counters
+from amqprouter.core.json_text import MAX_VALUES
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import Settlement
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
@@ -59,7 +60,8 @@ class StoreTarget:
     """One collection of a store.
 
     `clock` provides ``callLater``; `randomness` jitters the pauses and gives ids to messages without a message id.
-    `hidden_headers` never get into documents: at least the one that carries a device's secret.
+    `hidden_headers` never get into documents: at least the one that carries a device's secret; JSON that weighs over
+    `max_values` is not read.
     """
 
     _log = Logger()
@@ -73,6 +75,7 @@ class StoreTarget:
         counters: Counters,
         randomness: random.Random,
         hidden_headers: Collection[str] = (),
+        max_values: int = MAX_VALUES,
     ) -> None:
         self.name = f"store:{collection}"
         self._store = store
@@ -81,7 +84,7 @@ class StoreTarget:
         self._clock = clock
         self._counters = counters
         self._randomness = randomness
-        self._document = DocumentMaker(randomness, hidden_headers).document
+        self._document = DocumentMaker(randomness, hidden_headers, max_values).document
         self._waiting: Lineup[Mapping[str, object]] = Lineup(settings.batch_size, BATCH_BYTES)
         self._due = False
         self._linger: Any = None

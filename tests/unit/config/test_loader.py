@@ -69,6 +69,8 @@ GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("http", "allowed_origins", "https://a.example, http://b:81", ("https://a.example", "http://b:81")),
     ("logging", "level", "debug", "debug"),
     ("limits", "max_body_bytes", "1", 1),
+    ("limits", "max_header_bytes", "4 KiB", 4096),
+    ("limits", "max_body_values", "1000", 1000),
 )
 
 # (section, key, text, part of the reason)
@@ -182,6 +184,7 @@ BAD: tuple[tuple[str, str, str, str], ...] = (
     ("http", "allowed_origins", "null", "not the origin"),
     ("logging", "level", "warning", "'warning' is none of them"),
     ("limits", "max_body_bytes", "1 GiB", "more than 536870912"),
+    ("limits", "max_header_bytes", "1 MiB", "more than 131072"),
     ("limits", "shutdown_deadline", "0", "must be more than 0"),
 )
 

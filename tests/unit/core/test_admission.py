@@ -38,6 +38,9 @@ class AdmissionTests(SynchronousTestCase):
     def test_sizes(self) -> None:
         self.assertEqual(self.refusal(body=bytes(101)), "body-too-large")
         self.assertEqual(self.refusal(body=bytes(100)), "")
+        self.assertEqual(self.refusal(headers={"a": ["x" * 200] * 200}), "headers-too-large")
+        self.assertEqual(self.refusal(headers={"a": [None] * 32_768}), "headers-too-large")
+        self.assertEqual(self.refusal(headers={"a": "x" * 32_700}), "")
         self.assertEqual(self.refusal(headers={f"h{n}": n for n in range(65)}), "too-many-headers")
         self.assertEqual(self.refusal(headers={f"h{n}": n for n in range(64)}), "")
 

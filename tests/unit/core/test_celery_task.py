@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
+from hypothesis import given as with_any
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.celery_task import CeleryTask
+from amqprouter.core import placeholders
+from amqprouter.core.celery_task import MAX_REPR, CeleryTask
 from amqprouter.core.message import Message
 from amqprouter.core.placeholders import FieldMissing, Template
 from amqprouter.core.properties import Properties, encode_properties
 
 RANDOM = UUID(int=7)
 NOW = 1_700_000_000.0
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("a\\\x00é😀"),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("ab"), inner),
+    max_leaves=60,
+)
 
 
 def task(
@@ -101,6 +114,25 @@ class EncodingTests(SynchronousTestCase):
         raw, body = task("t", "{body}").encoded(message("x" * 10_000), NOW)
         self.assertLess(len(raw), 1000)
         self.assertEqual(json.loads(body)[0], ["x" * 10_000])
+
+    @with_any(values)
+    def test_logs_show_arguments_as_python_writes_them(self, value: object) -> None:
+        raw, _ = task("t", "{body}", size="{body}").encoded(message(value), NOW)
+        headers = Properties(raw).headers
+        for name, arguments in (("argsrepr", (value,)), ("kwargsrepr", {"size": value})):
+            written = repr(arguments).encode("utf-8", "backslashreplace").decode()
+            self.assertEqual(headers[name], written if len(written) <= MAX_REPR else f"{written[: MAX_REPR - 1]}…")
+
+    def test_logs_take_no_time_by_what_they_do_not_show(self) -> None:
+        class Unseen(list[object]):
+            def __iter__(self) -> Iterator[object]:
+                yield from range(MAX_REPR)
+                raise AssertionError("looked at")
+
+        self.patch(placeholders, "decoded", lambda body, most: Unseen())
+        self.patch(json, "dumps", lambda *arguments, **options: "[]")
+        raw, _ = task("t", "{body}").encoded(message(), NOW)
+        self.assertEqual(len(str(Properties(raw).headers["argsrepr"])), MAX_REPR)
 
     def test_what_cannot_be(self) -> None:
         with self.assertRaises(FieldMissing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from typing import Any
 
 from hypothesis import given
@@ -83,6 +84,17 @@ class BodyTests(SynchronousTestCase):
     def test_json_nested_too_deeply_is_text(self) -> None:
         raw = b"[" * 200_000 + b"]" * 200_000
         self.assertEqual(body_of(raw), raw.decode())
+
+    def test_json_that_would_take_too_long_to_read_is_text(self) -> None:
+        raw = b"[" + b"{}," * 500 + b"1]"
+        self.assertEqual(json.loads(encode_event_body(message(raw), max_values=2000))["body"], raw.decode())
+        self.assertEqual(len(json.loads(encode_event_body(message(raw), max_values=2600))["body"]), 501)
+
+    def test_what_is_known_to_be_json_is_not_read_again(self) -> None:
+        given = message(b'{"a": 1.10}')
+        given.is_json = True
+        self.patch(sys.modules[encode_event_body.__module__], "_decode", None)
+        self.assertIn(b'"body":{"a": 1.10}}', encode_event_body(given))
 
     def test_other_encodings_of_json_are_not_guessed(self) -> None:
         raw = '{"a":1}'.encode("utf-16")

@@ -6,9 +6,11 @@ import json
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.core import placeholders
 from amqprouter.core.field_table import FieldValue
+from amqprouter.core.json_text import MAX_DEPTH
 from amqprouter.core.message import Message
-from amqprouter.core.placeholders import MAX_DEPTH, FieldMissing, Template
+from amqprouter.core.placeholders import FieldMissing, Template
 from amqprouter.core.properties import Properties, encode_properties
 
 
@@ -76,6 +78,26 @@ class RenderTests(SynchronousTestCase):
             with self.assertRaises(FieldMissing):
                 Template("{body}").value(message(body))
         self.assertIsInstance(Template("{body}").value(message(deep[1:-1])), list)
+
+    def test_bodies_that_would_take_too_long_to_read(self) -> None:
+        given = message([{}] * 500)
+        with self.assertRaises(FieldMissing) as raised:
+            Template("{body[0]}", max_values=2000).value(given)
+        self.assertIn("max_body_values", str(raised.exception))
+        self.assertEqual(Template("{body[0]}", max_values=2600).value(given), {})
+
+    def test_a_body_is_read_once_for_all_placeholders(self) -> None:
+        reads: list[str] = []
+        decode = placeholders._decode
+
+        def counted(text: str) -> object:
+            reads.append(text)
+            return decode(text)
+
+        self.patch(placeholders, "_decode", counted)
+        given = message({"a": 1, "b": [2]})
+        self.assertEqual([Template(text).value(given) for text in ("{body[a]}", "{body[b]}", "{body}")][:2], [1, [2]])
+        self.assertEqual(len(reads), 1)
 
     def test_malformed_properties(self) -> None:
         given = Message("d", "t", b"", Properties(b"\xff"))

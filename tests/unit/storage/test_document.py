@@ -218,6 +218,20 @@ class BodyTests(DocumentTestCase):
         stored = self.document(Message("d", "t", b'{"a": 1}', Properties(raw)))
         self.assertEqual((stored["body"], stored["content_encoding"]), ({"a": 1}, "UTF-8"))
 
+    def test_what_was_read_as_json_is_known_to_be(self) -> None:
+        for raw, is_json in ((b'{"a":1}', True), (b"{", False), (b"1", False)):
+            made = message(raw)
+            self.document(made)
+            self.assertEqual(made.is_json, is_json, raw)
+
+    def test_json_that_would_take_too_long_to_read(self) -> None:
+        raw = b"[" + b"{}," * 500 + b"1]"
+        document = DocumentMaker(random.Random(1), max_values=2000).document
+        self.assertEqual(document(message(raw))["body"], raw)
+        with self.assertRaises(Unstorable) as caught:
+            document(message(raw, content_type=JSON))
+        self.assertEqual(caught.exception.reason, "too-many-values")
+
     def test_promised_json_that_cannot_be_stored(self) -> None:
         for raw, reason in (
             (b"", "bad-json"),
@@ -230,7 +244,7 @@ class BodyTests(DocumentTestCase):
             (b"[9223372036854775808]", "integer-too-large"),
             (b"-9223372036854775809", "integer-too-large"),
             (b"[" * 65 + b"]" * 65, "json-too-deep"),
-            (b"[" + b"0," * 2_000_000 + b"0]", "document-too-large"),
+            (b"[" + b"0," * 2_000_000 + b"0]", "too-many-values"),
         ):
             self.assertUnstorable(message(raw, content_type=JSON), reason)
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.core.json_text import MAX_DEPTH
 from amqprouter.errors import Unstorable
-from amqprouter.storage.json_body import MAX_DEPTH, decode
+from amqprouter.storage.json_body import decode
 from amqprouter.storage.keys import unescaped
 
 values = st.recursive(
@@ -28,7 +29,7 @@ def with_keys_unescaped(value: object) -> object:
 class JsonBodyTests(SynchronousTestCase):
     def assertRefused(self, body: bytes, reason: str = "bad-json") -> None:
         with self.assertRaises(Unstorable, msg=repr(body[:60])) as caught:
-            decode(body)
+            decode(body, max_values=10_000_000)
         self.assertEqual(caught.exception.reason, reason)
 
     @given(values)
@@ -63,6 +64,13 @@ class JsonBodyTests(SynchronousTestCase):
             self.assertTrue(decode(opening * MAX_DEPTH + middle + closing * MAX_DEPTH))
             for depth in (MAX_DEPTH + 1, 500, 200_000):
                 self.assertRefused(opening * depth + middle + closing * depth, "json-too-deep")
+
+    def test_what_would_take_too_long(self) -> None:
+        for body in (b"[" + b"{}," * 100 + b"1]", b"[" + b"1," * 400 + b"1]", b'{"a":1' + b',"b":2' * 100 + b"}"):
+            with self.assertRaises(Unstorable) as caught:
+                decode(body, max_values=400)
+            self.assertEqual(caught.exception.reason, "too-many-values")
+        self.assertEqual(len(decode(b"[" + b"1," * 390 + b"1]", max_values=400)), 391)  # type: ignore[arg-type]
 
     def test_many_brackets_beside_one_another_are_not_deep(self) -> None:
         body = b"[" + b",".join([b"[{}]"] * 500) + b"]"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.storage.keys import escaped, unescaped
+from amqprouter.errors import Unstorable
+from amqprouter.storage.keys import escaped, escaped_all, unescaped
 
 any_key = st.text() | st.text(alphabet="%$.\x00205E4a")
 
@@ -31,6 +32,14 @@ class KeyTests(SynchronousTestCase):
     @given(any_key)
     def test_round_trip(self, key: str) -> None:
         self.assertEqual(unescaped(escaped(key)), key)
+
+    @given(st.lists(any_key, min_size=1))
+    def test_many_at_once(self, keys: list[str]) -> None:
+        self.assertEqual(escaped_all(keys), [escaped(key) for key in keys])
+
+    def test_what_stands_between_them_cannot_be_in_one(self) -> None:
+        for keys in (["\udfff"], ["a\udfffb"], ["a", "\udfff", "b"]):
+            self.assertRaises(Unstorable, escaped_all, keys)
 
     @given(any_key, any_key)
     def test_different_keys_stay_different(self, one: str, other: str) -> None:
