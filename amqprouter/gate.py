@@ -41,7 +41,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.breaker import Breaker
-from amqprouter.core.message import Message
+from amqprouter.core.message import TURN_WORK, Message
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.interfaces import (
     IGate,
@@ -238,10 +238,15 @@ class TargetGate:
         limit = self._limit if state == "closed" else 1 if state == "probing" else 0
         if self._failed:
             self._in_order()
+        work = TURN_WORK
         while self.outstanding < limit:
+            if work <= 0:
+                self._wake()
+                break
             settlement = self._next()
             if settlement is None:
                 break
+            work -= settlement.message.work
             self.outstanding += 1
             self._target.deliver(settlement.message, settlement)
         if self._timer is not None and not self._waiting and not (self._reluctant and state != "closed"):

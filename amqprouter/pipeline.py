@@ -10,7 +10,8 @@ known device under its rate is all the way to its targets. Three things can hold
 checked (it and whatever its device sends meanwhile wait in `HeldMessages`), it must wait for its turn (the scheduler
 keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline again. At the end of each
 batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
-writes the acks that have become due.
+writes the acks that have become due. To read a large message takes a while, in which the reactor does nothing else. So
+no more than `TURN_WORK` is handed to targets in one of its turns; what is over that takes turns, at the scheduler.
 
 Bounds: whatever is held anywhere is an unacknowledged delivery, of which prefetch bounds the number.
 """
@@ -28,6 +29,7 @@ from twisted.logger import Logger
 from amqprouter.core.admission import Admission
 from amqprouter.core.counters import Counters
 from amqprouter.core.decision import RUN, Decision
+from amqprouter.core.message import TURN_WORK
 from amqprouter.core.replay import Replays
 from amqprouter.core.rules import RuleSet
 from amqprouter.core.scheduler import Scheduler
@@ -150,6 +152,8 @@ class Pipeline:
         """Take a batch from a consuming channel; `ledger` is that channel's."""
         if self._stopping:
             return  # unacknowledged, they go back to their queue with the channel
+        if self._scheduler.budget > 0:  # else it waits for the next turn
+            self._scheduler.budget = TURN_WORK
         now, received_at = self._clock.seconds(), self._wall_clock()
         counters = self._counters
         counters.received += len(deliveries)
@@ -251,7 +255,10 @@ class Pipeline:
 
     def _route(self, settlement: Settlement) -> None:
         """Hand a message, which counts as in flight, to its targets. Never raises."""
-        message = settlement.message
+        message, scheduler = settlement.message, self._scheduler
+        scheduler.budget -= message.work
+        if scheduler.budget <= 0:
+            self.wake()
         try:
             answer = self._rules.match(message)
         except ValueError:
@@ -330,6 +337,7 @@ class Pipeline:
 
     def _woken(self) -> None:
         self._soon_call = None
+        self._scheduler.budget = TURN_WORK
         self.flush()
 
     def _flush_at(self, due: float) -> None:
@@ -346,7 +354,7 @@ class Pipeline:
         """Let the next messages go, have what was put together written, and write the acks that are due."""
         scheduler = self._scheduler
         if scheduler.waiting and not self._stopping:
-            for settlement in scheduler.take(self._clock.seconds()):
+            for settlement in scheduler.each(self._clock.seconds()):
                 if settlement.ledger.closed:  # it comes again, and would be there twice
                     scheduler.finished(settlement.message.device)
                 else:

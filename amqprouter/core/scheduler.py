@@ -19,6 +19,9 @@ threshold, Choudhury and Hahne, 1998): they run at once, even before those who t
 often than these. So a device that sends more than the targets take yields to quiet ones, without any rate being
 configured, and nobody starves.
 
+What runs in one turn of the reactor is bounded by a budget: what is over it takes turns too, so that nobody's large
+messages, however many are let go at once, keep the others from theirs.
+
 Each step is O(1), however many devices wait.
 
 Bounds. A device may have `max_waiting_per_device` messages waiting for a limit, for at most `max_hold` seconds, and all
@@ -31,8 +34,9 @@ The core is pure: `now` is seconds on a monotonic clock, and whoever calls `take
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from amqprouter.core.busiest import Busiest, Busy
@@ -106,6 +110,9 @@ class Scheduler(Generic[Item]):
         self.overrides: dict[str, Limit] = {}
         """Limits set by hand, by device."""
         self.in_flight = 0
+        self.budget = sys.maxsize
+        """What may still run in this turn of the reactor, in whatever unit: nothing does from 0 down, but waits for its
+        turn. Whoever runs what is given out sets and lowers it."""
         self._book = TermsBook(limits, classes, tenants, complain)
         self._overtaken = 0  # messages that ran before others who took turns, less the turns taken since
         self._use(limits)
@@ -184,7 +191,7 @@ class Scheduler(Generic[Item]):
             terms = self._renew(name, device, granted, now)
             if device.lane is not None and device.lane.place == Place.ASLEEP:
                 self._room.make_ready(device.lane)  # it sleeps by what held till now
-        if device.lane is None and self.in_flight < self._open and not self._room.ready.count:
+        if device.lane is None and self.in_flight < self._open and not self._room.ready.count and self.budget > 0:
             if device.paid(now):
                 self._run(name, device)
                 return RUN
@@ -240,6 +247,8 @@ class Scheduler(Generic[Item]):
 
     def _has_room(self, device: Device[Item]) -> bool:
         """Whether a message may run at once as far as the room in flight goes."""
+        if self.budget <= 0:
+            return False
         if not self._room.ready.count and self.in_flight < self._open:
             return True
         is_quiet = self.in_flight + device.in_flight < self._max_in_flight
@@ -265,11 +274,14 @@ class Scheduler(Generic[Item]):
 
     def take(self, now: float) -> list[Item]:
         """The items whose turn has come; they count as in flight."""
+        return list(self.each(now))
+
+    def each(self, now: float) -> Iterator[Item]:
+        """The items whose turn has come, one by one, for as long as the budget lasts; they count as in flight."""
         room = self._room
         room.wake(now)
         ready = room.ready
-        items: list[Item] = []
-        while ready.count and self.in_flight < self._max_in_flight:
+        while ready.count and self.in_flight < self._max_in_flight and self.budget > 0:
             lane = ready.pop()
             device = lane.device
             if self.in_flight >= self._open and self.in_flight + device.in_flight >= self._max_in_flight:
@@ -285,8 +297,7 @@ class Scheduler(Generic[Item]):
             room.pop(lane)
             self._overtaken -= self._overtaken > 0
             self._run(lane.name, device)
-            items.append(waiting.item)
-        return items
+            yield waiting.item
 
     def finished(self, name: str) -> None:
         """An item of the device `name` is no longer in flight."""

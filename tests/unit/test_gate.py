@@ -12,7 +12,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from amqprouter.breaker import FIRST_PAUSE, LONGEST_PAUSE, OPENS_AFTER
-from amqprouter.core.message import Message
+from amqprouter.core.message import TURN_WORK, Message
 from amqprouter.core.properties import Properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.gate import HANDOVER_REST, TargetGate
@@ -68,6 +68,7 @@ class GateTestCase(SynchronousTestCase):
         self.answers: dict[int, str] = {}
         self.ledger = AckLedger()
         self.sent = 0
+        self.wakes = 0
         self.use(Target())
 
     def use(
@@ -87,10 +88,13 @@ class GateTestCase(SynchronousTestCase):
             window=window,
             patience=patience,
             random=lambda: 1.0,
-            wake=lambda: None,
+            wake=self.wake,
             lot=lot,
             reluctant=reluctant,
         )
+
+    def wake(self) -> None:
+        self.wakes += 1
 
     def send(self, count: int, device: str = "") -> None:
         for _ in range(count):
@@ -136,6 +140,20 @@ class WindowTests(GateTestCase):
     def test_interfaces(self) -> None:
         for interface in (ITarget, IGate, IGateFigures, IReadiness):
             verifyObject(interface, self.gate)
+
+    def test_large_messages_go_in_several_turns_of_the_reactor(self) -> None:
+        self.use(Target(), window=8)
+        self.send(8)
+        for number in range(10, 18):
+            message = Message("dev", "up", b"%d" % number + bytes(TURN_WORK // 2), Properties())
+            self.gate.deliver(message, Settlement(message, number, self.ledger, self.answered))
+        self.target.take()
+        for first in (10, 12, 14, 16):
+            self.wakes = 0
+            self.gate.flush()
+            self.assertEqual([s.message.body[:2] for s in self.target.out[-2:]], [b"%d" % first, b"%d" % (first + 1)])
+            self.assertEqual(len(self.target.out), first - 8)
+            self.assertEqual(self.wakes > 0, first < 16)
 
     def test_no_more_than_the_window_is_out(self) -> None:
         self.send(6)

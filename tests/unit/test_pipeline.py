@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from amqprouter.core.counters import Counters
-from amqprouter.core.message import Message
+from amqprouter.core.message import TURN_WORK, Message
 from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.core.replay import Replays, enveloped
 from amqprouter.core.rules import RuleSet
@@ -159,7 +159,9 @@ class PipelineTestCase(SynchronousTestCase):
         self.random = 1.0
         self.use(self.SCHEDULER)
 
-    def use(self, scheduler: SchedulerSettings, classes: Sequence[ClassSettings] = ()) -> None:
+    def use(
+        self, scheduler: SchedulerSettings, classes: Sequence[ClassSettings] = (), max_body_bytes: int = 100
+    ) -> None:
         self.pipeline = Pipeline(
             self.clock,
             lambda: 1_800_000_000.0,
@@ -170,7 +172,7 @@ class PipelineTestCase(SynchronousTestCase):
             targets={Target.parse("store:a"): self.store, Target.parse("events:"): self.events},
             quarantine=self.quarantine,
             by_id_exchange="devices.by-id",
-            limits=LimitsSettings(max_body_bytes=100, max_headers=3),
+            limits=LimitsSettings(max_body_bytes=max_body_bytes, max_headers=3),
             counters=self.counters,
             replays=Replays("replay", "gateway"),
             random=lambda: self.random,
@@ -300,6 +302,86 @@ class WayTests(PipelineTestCase):
         self.store.answer()
         self.turn()
         self.assertEqual((self.acks, self.counters.settled, self.pipeline.under_way), ([], 0, 0))
+
+
+TICK = 2.0**-20
+
+
+class ReactorClock(Clock):
+    """A clock on which what is called for at once comes in the next turn, as reactors have it."""
+
+    def callLater(self, delay: float, *arguments: Any, **options: Any) -> Any:
+        return super().callLater(max(delay, TICK), *arguments, **options)
+
+
+class SliceTests(PipelineTestCase):
+    """What is handed to targets in one turn of the reactor is bounded, and others are served in between."""
+
+    LARGE = "x" * (TURN_WORK // 2)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = ReactorClock()
+        self.use(SchedulerSettings(rate=1000, burst=1000, max_in_flight=1000), max_body_bytes=len(self.LARGE) + 9)
+
+    def one_turn(self) -> None:
+        self.clock.advance(TICK)
+
+    def large(self, count: int, device: str = "dev1") -> list[Delivery]:
+        return [self.delivery(f"{device}.up.x", f"{n}{self.LARGE}") for n in range(count)]
+
+    def taken(self) -> list[str]:
+        """Who has had something handed over, and the number of what it was."""
+        return [f"{message.device} {message.body[:1].decode()}" for message, _ in self.store.taken]
+
+    def test_large_messages_are_handed_over_in_several_turns(self) -> None:
+        self.receive(*self.large(5))
+        self.assertEqual(self.taken(), ["dev1 0", "dev1 1"])
+        self.receive(*self.large(1, "dev2"))  # still the same turn
+        self.assertEqual(self.taken(), ["dev1 0", "dev1 1"])
+        self.one_turn()
+        self.assertEqual(len(self.taken()), 4)
+        self.one_turn()
+        self.assertEqual(sorted(self.taken()), ["dev1 0", "dev1 1", "dev1 2", "dev1 3", "dev1 4", "dev2 0"])
+        self.assertEqual([of for of in self.taken() if of[3] == "1"], [f"dev1 {n}" for n in range(5)])
+        self.store.answer(6)
+        self.turn(1)
+        self.assertEqual((self.acks, self.pipeline.under_way), ([(6, True)], 0))
+
+    def test_whoever_has_little_goes_first(self) -> None:
+        self.receive(*self.large(9), self.delivery("dev2.up.x", "a"), self.delivery("dev2.up.x", "b"))
+        self.one_turn()
+        self.assertEqual(self.taken()[:5], ["dev1 0", "dev1 1", "dev2 a", "dev2 b", "dev1 2"])
+
+    def test_headers_count_too(self) -> None:
+        headers = encode_properties(headers={"h": [None] * 16_384})
+        self.receive(*[self.delivery("dev1.up.x", str(n), headers) for n in range(5)])
+        self.assertEqual(self.taken(), ["dev1 0", "dev1 1"])
+        self.one_turn()
+        self.assertEqual(len(self.taken()), 4)
+
+    def test_what_was_held_for_a_checker_is_no_exception(self) -> None:
+        self.receive(*self.large(7, "new"))
+        self.authenticator.known["new"] = Answer()
+        self.authenticator.asked[0].callback(Answer())
+        for handed_over in (2, 4, 6, 7):
+            self.assertEqual(self.taken(), [f"new {n}" for n in range(handed_over)])
+            self.one_turn()
+
+    def test_usual_messages_are_not_held_up(self) -> None:
+        self.receive(*[self.delivery("dev1.up.x", "x" * 200) for _ in range(100)])
+        self.assertEqual(len(self.store.taken), 100)
+        self.receive(*[self.delivery("dev2.up.x") for _ in range(3)])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_stop_hands_over_no_more(self) -> None:
+        self.receive(*self.large(5))
+        stopped = self.pipeline.drain()
+        self.one_turn()
+        self.assertEqual(len(self.taken()), 2)
+        self.store.answer(2)
+        self.one_turn()
+        self.successResultOf(stopped)
 
 
 class ReplayTests(PipelineTestCase):
