@@ -8,14 +8,15 @@ Run it for a minute, with findings and a growing corpus under ``.run/fuzz`` (htt
 
 `one_input` is the whole of it, and raises AssertionError, or whatever the core should not have raised, on a finding.
 ``python -m tests.fuzz.fuzz_wire FILE`` runs it once on a file that libFuzzer left. The unit tests run it as well, with
-hypothesis as the source of inputs (tests/unit/core/test_wire.py), so that nobody needs atheris for a green build.
+hypothesis as the source of inputs (tests/unit/core/test_wire.py), so that nobody needs atheris for a green build. What
+is made of a message is in `tests.fuzz.fuzz_messages`.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from amqprouter.core.properties import NAMES, Properties, flag_mask
@@ -92,8 +93,8 @@ def one_input(data: bytes) -> None:
     check_properties(stream)
 
 
-def main() -> None:
-    """Hand `one_input` to libFuzzer."""
+def fuzz(one_input: Callable[[bytes], None]) -> None:
+    """Hand this to libFuzzer."""
     atheris: Any = importlib.import_module("atheris")  # only the fuzzer needs it
 
     atheris.instrument_all()
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    fuzz(one_input)
