@@ -12,8 +12,9 @@ from itertools import chain
 from typing import Any
 
 MAX_VALUES = 300_000
-"""What a body may weigh unless configured: the heaviest then keeps each of its readers for some 60 ms [measured, Python
-3.11, a busy core of a virtual machine]. Readings of the form ``{"t":1764540000,"v":20.5}`` weigh 11 each."""
+"""What a body may weigh unless configured: the heaviest then keeps the store for 20 to 100 ms, and a Celery task for up
+to 125 [measured, Python 3.11, a busy core of a virtual machine]. Readings of the form ``{"t":1764540000,"v":20.5}``
+weigh 11 each."""
 COLLECTION = KEY = 3
 """What an object or array counts for, and each key, where a number counts for one: as what they take [measured]."""
 MAX_DEPTH = 64
