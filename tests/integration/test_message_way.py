@@ -234,4 +234,5 @@ class TooLargeToPassOnTests(GatewayTestCase):
             await connection.shut()
             await test(gateway, fleet, vhost, database)
 
-        return self.run_with(around, route_all={"targets": "store:readings, exchange:copies"})
+        limits = {"max_header_bytes": "128KiB"}
+        return self.run_with(around, route_all={"targets": "store:readings, exchange:copies"}, limits=limits)
