@@ -104,6 +104,22 @@ class TargetTroubleTests(TestCase):
             else:
                 self.fail("parked although all is well")
 
+    async def test_a_limit_that_is_lifted(self) -> None:
+        """Nobody consumes, so the queue stays as it is but for its limit; channels of RabbitMQ 3.10 do not notice."""
+        async with self.bed(copies={"x-queue-type": "quorum"}) as bed:
+            limit = json.dumps({"max-length": 10, "overflow": "reject-publish"})
+            await bed.broker.ctl("set_policy", "-p", bed.vhost, "full", f"^{COPIES}$", limit)
+            sent = 0
+            while not await bed.problems():  # the limit, and the news that it is reached, come in their own time
+                await self.send(bed, 50)
+                sent += 50
+            await bed.stored_reaches(sent)
+            await bed.broker.ctl("clear_policy", "-p", bed.vhost, "full")
+            await bed.is_ready()
+            await self.lot_is_empty(bed, COPIES_LOT)
+            self.check_order(bed, await drain_queue(bed.uri, COPIES, sent))
+            await self.check_nothing_was_given_up(bed)
+
     async def test_a_full_queue_and_the_daemon_is_killed(self) -> None:
         """The lot is found again, and what is sent meanwhile goes behind what is in it."""
         async with self.bed(copies=FULL) as bed:

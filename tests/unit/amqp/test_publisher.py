@@ -5,7 +5,16 @@ from __future__ import annotations
 from pamqp import commands
 
 from amqprouter.amqp.connection import REST, Connection
-from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, MANY, REOPEN_DELAY, RETRY_FIRST, RETRY_MAX, Publisher
+from amqprouter.amqp.publisher import (
+    CONFIRM_TIMEOUT,
+    HOLD_BACK,
+    MANY,
+    RENEW_EVERY,
+    REOPEN_DELAY,
+    RETRY_FIRST,
+    RETRY_MAX,
+    Publisher,
+)
 from amqprouter.core.counters import Counters
 from amqprouter.core.properties import encode_properties
 from amqprouter.errors import BrokerUnavailable
@@ -159,8 +168,52 @@ class RetryTests(PublisherTestCase):
             self.bodies()
             self.clock.advance(RETRY_MAX)
             self.assertEqual(len(self.broker.published), 1)
-        self.broker.ack(21)
+        self.broker.ack(self.broker.published[-1].sequence)
         self.assertEqual(one.said, "delivered")
+
+    def channels(self) -> int:
+        return len(self.broker.sent("Channel.Open"))
+
+    def test_a_channel_that_goes_on_refusing_is_given_up(self) -> None:
+        """...of RabbitMQ 3.10, once nothing is under way on it. The others do not wait for long."""
+        one, two = self.publish(b"1", b"2")
+        self.broker.ack(1, nack=True)  # it is new, and the queue is full
+        self.clock.advance(RENEW_EVERY)
+        before = self.channels()
+        self.broker.ack(self.broker.published[-1].sequence, nack=True)
+        (three,) = self.publish(b"3")
+        self.bodies()
+        self.assertEqual(self.channels(), before)  # the second is under way
+        self.broker.ack(2)
+        self.assertEqual((self.channels(), two.said), (before + 1, "delivered"))
+        self.assertEqual(self.bodies(), [b"3"])
+        self.broker.ack(1)
+        self.assertEqual(three.said, "delivered")
+        self.clock.advance(RETRY_MAX)
+        self.assertEqual(self.bodies(), [b"1"])
+        self.broker.ack(2)
+        self.assertEqual(one.said, "delivered")
+
+    def test_what_is_never_confirmed_does_not_hold_up_the_others(self) -> None:
+        self.publish(b"1", b"2")
+        self.clock.advance(RENEW_EVERY)
+        self.broker.ack(2, nack=True)
+        before = self.channels()
+        self.publish(b"3")
+        self.bodies()
+        self.clock.advance(HOLD_BACK)
+        self.assertEqual(self.bodies(), [b"3", b"2"])
+        self.assertEqual(self.channels(), before)
+
+    def test_newer_brokers_need_no_other_channel(self) -> None:
+        self.broker.version = "4.0.5"
+        self.attached()
+        self.publish(b"1")
+        before = self.channels()
+        for _ in range(5):
+            self.clock.advance(RENEW_EVERY)
+            self.broker.ack(self.broker.published[-1].sequence, nack=True)
+        self.assertEqual(self.channels(), before)
 
     def test_a_nack_of_multiple(self) -> None:
         answers = self.publish(b"1", b"2", b"3")
