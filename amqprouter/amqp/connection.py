@@ -107,6 +107,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.blocked = ""
         """The broker's reason for taking no publishes at present; empty when it takes them."""
         self.on_blocked: Callable[[str], None] | None = None
+        self.on_progress: Callable[[], None] | None = None
         self.frame_max = PREFERRED_FRAME_MAX
         self.heartbeat = 0
         self.greeted = False
@@ -262,6 +263,11 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.blocked = reason
         if self.on_blocked is not None:
             self.on_blocked(reason)
+
+    def progress(self) -> None:
+        """Something that may take long while the connection is being made ready goes on: its time limit counts anew."""
+        if self.on_progress is not None:
+            self.on_progress()
 
     # Channels.
 

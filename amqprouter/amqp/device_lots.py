@@ -6,18 +6,21 @@
     <prefix>.parked.device.<device>     what the device sent over its rate
 
 They have a channel of their own. Which there are is known, from the registry, before the ingress starts; opening them
-takes a few questions each and is done behind that, one after the other, so that a start does not take longer for them.
+takes a few questions each and is done behind that, some at a time, so that a start does not take longer for them.
 Until then their devices count as parked: what comes goes behind what is in there.
 
 A lot that has been empty for a while is left: its consumer is cancelled, and the queue deleted. A classic queue is
 deleted by the broker only if it is empty and nobody consumes from it, in one step; quorum queues know no such
 condition, so they stay, empty, until the broker deletes them because nobody consumed from them for `EXPIRES`. A gateway
 that learned of a lot from another keeps its consumer for as long as the other does, and gets what is in there when that
-one dies.
+one dies. Who leaves a lot that another gateway consumes from does not say so in the registry: the last one does.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from zope.interface import implementer
@@ -28,6 +31,7 @@ from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.lot_registry import ANNOUNCE_EVERY, LotRegistry
 from amqprouter.amqp.parking import Parking, lot_name
+from amqprouter.amqp.plans import at_once
 from amqprouter.amqp.queue_look import look_at
 from amqprouter.errors import BrokerRefused
 from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
@@ -36,6 +40,9 @@ PREFETCH = 8
 """Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""
 EXPIRES = 7 * 86400.0
 """Seconds after which a quorum lot that nobody consumes from is deleted: as long as the registry knows of it."""
+AT_ONCE = 64
+"""Lots that are opened at once, each with a channel of its own for a moment. The broker answers for them in little more
+time than for one, and writes down several consumers at once; all others' turns wait for so many."""
 MADE_WITHIN = 2.0
 """Seconds in which another gateway that says it uses a lot has made it; then it is asked for once more."""
 
@@ -46,15 +53,27 @@ class DeviceLots(Parking):
 
     name = "device-parking"
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, wall_clock: Callable[[], float] = time.time, **options: Any) -> None:
         super().__init__(*arguments, **options)
         gateway = f"{int(self._random() * 2**64):016x}"
-        self._registry = LotRegistry(self._publisher, f"{self._prefix}.parked", gateway, self._learned)
+        self._registry = LotRegistry(
+            self._clock,
+            self._publisher,
+            f"{self._prefix}.parked",
+            gateway,
+            self._learned,
+            random=self._random,
+            wall_clock=wall_clock,
+        )
         self._devices: dict[str, str] = {}  # by queue
         self._making: set[str] = set()
         self._restless: set[Lot] = set()  # have to be flushed
         self._announced_at = self._clock.seconds()
         self._user: IDeviceLotsUser | None = None
+
+    def problem(self) -> str:
+        """See `IReadiness`: what holds up the start, or else as `Parking.problem`."""
+        return self._registry.problem() or super().problem()
 
     # See `IDeviceLots`.
 
@@ -97,17 +116,23 @@ class DeviceLots(Parking):
         self._plans.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
     async def _open_all(self, current: Incarnation) -> None:
-        """Open one lot after the other; others may have their turns in between."""
-        for lot in self.lots:
+        """Open the lots, so many at once; others may have their turns in between."""
+        waiting = iter(self.lots)
+        while lots := list(islice(waiting, AT_ONCE)):
             async with self._turn:
                 if self._current is not current or self._connection is None:
                     return
-                if consumer_tag(lot.queue) not in current.consumers:
-                    await self._consume(self._connection, current, lot, make=False)
-            if not lot.declared and lot.entering:
-                self.open(lot)
-            elif not lot.declared:
-                await self._forget(lot)
+                connection = self._connection
+                await at_once(
+                    self._consume(connection, current, lot, make=False)
+                    for lot in lots
+                    if consumer_tag(lot.queue) not in current.consumers
+                )
+            gone = [lot for lot in lots if not lot.declared]
+            for lot in gone:
+                if lot.entering:
+                    self.open(lot)
+            await at_once(self._forget(lot) for lot in gone if not lot.entering)
 
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
@@ -133,12 +158,12 @@ class DeviceLots(Parking):
     async def _announce_all(self) -> None:
         self._announced_at = self._clock.seconds()
         self._plans.later(ANNOUNCE_EVERY, self._announce_all)
-        for lot in self.lots:
-            if lot.declared:
-                await self._registry.announce(self._devices[lot.queue], True)
+        waiting = iter([self._devices[lot.queue] for lot in self.lots if lot.declared])
+        while devices := list(islice(waiting, AT_ONCE)):
+            await at_once(self._registry.announce(device, True) for device in devices)
 
-    async def _forget(self, lot: Lot) -> None:
-        """There is no such lot, or it was left empty."""
+    async def _forget(self, lot: Lot, *, is_used: bool = False) -> None:
+        """There is no such lot, or it was left empty; but if another gateway uses it, it is that one's to say so."""
         device = self._devices.pop(lot.queue, None)
         if device is None:
             return
@@ -146,7 +171,10 @@ class DeviceLots(Parking):
         self._restless.discard(lot)
         if self._user is not None:
             self._user.gone(device)
-        await self._registry.announce(device, False)
+        if is_used:
+            self._registry.leave(device)
+        else:
+            await self._registry.announce(device, False)
 
     def _learned(self, device: str, used: bool) -> None:
         """The registry says so."""
@@ -158,9 +186,9 @@ class DeviceLots(Parking):
         lot = self._lots.get(self._tag(device))
         if lot is None:
             return
-        if lot.backlog:
+        if lot.backlog or lot.declared:  # what is parked next must be found as well
             self._plans.later(0, self._registry.announce, device, True)
-        else:
+        if not lot.backlog:
             self._user.abandoned(device)
 
     def _tag(self, device: str) -> bytes:
@@ -190,15 +218,19 @@ class DeviceLots(Parking):
 
     async def _leave(self, device: str, ours: bool) -> None:
         lot = self._lots.get(self._tag(device))
-        if lot is None or not await self._is_left(lot, ours):
+        if lot is None:
             return
-        await self._forget(lot)
+        is_left, is_used = await self._is_left(lot, ours)
+        if is_left:
+            await self._forget(lot, is_used=is_used)
 
-    async def _is_left(self, lot: Lot, ours: bool) -> bool:
+    async def _is_left(self, lot: Lot, ours: bool) -> tuple[bool, bool]:
+        """Leave a lot, if it can be; whether it is, and whether another gateway uses it."""
         async with self._turn:
             connection, current = self._connection, self._current
             if connection is None or current is None or lot.backlog:
-                return False
+                return False, False
+            is_used = False
             if lot.declared:
                 lot.declared = False  # what is to go in waits
                 if consumer_tag(lot.queue) in current.consumers:
@@ -206,12 +238,13 @@ class DeviceLots(Parking):
                 found = await look_at(connection, lot.queue)
                 if lot.backlog or (found is not None and (found[0] or (found[1] and not ours))):
                     await self._consume(connection, current, lot, make=True)
-                    return False
-                if found is not None and not found[1] and self._queue_type == "classic":
-                    await self._delete(connection, lot.queue)
-            return not lot.backlog
+                    return False, False
+                is_used = found is not None and found[1] > 0
+                if found is not None and not is_used and self._queue_type == "classic":
+                    is_used = not await self._delete(connection, lot.queue)
+            return not lot.backlog, is_used
 
-    async def _delete(self, connection: Connection, queue: str) -> None:
+    async def _delete(self, connection: Connection, queue: str) -> bool:
         """Delete a queue if it is empty and unused; if it is not, somebody else has just begun to use it."""
         channel = await connection.open_channel()
         try:
@@ -219,5 +252,11 @@ class DeviceLots(Parking):
         except BrokerRefused as error:
             if error.code != PRECONDITION_FAILED:
                 raise
-            return
+            return False
         await channel.shut()
+        return True
+
+    def stop(self) -> None:
+        """As `Parking.stop`; nor is anything written down of its own accord."""
+        super().stop()
+        self._registry.stop()

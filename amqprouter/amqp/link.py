@@ -3,7 +3,8 @@
 Theory of operation. Twisted's `ClientService` holds the state machine of connecting again. It knows nothing of a
 connection that ends while it is being prepared, so what it gets as its endpoint is a `_ReadyEndpoint`: one "connect"
 there is the socket, the handshake and the owner's `prepare` (topology, channels, consumers), within one time limit, and
-what fails on the way is closed before the attempt counts as failed. What the service then watches is a `_Presence`, a
+what fails on the way is closed before the attempt counts as failed. What may take long for a good reason has the limit
+count anew with each piece of it that is done (`Connection.progress`). What the service then watches is a `_Presence`, a
 protocol that lives as long as the ready connection does. With several hosts, all of that is tried at one after the
 other, in random order, before the attempt counts as failed.
 
@@ -205,6 +206,12 @@ async def _ready(address: Address, clock: Any, settings: BrokerSettings, purpose
     connection = await _connected(address, clock, settings, purpose)
     late = BrokerUnavailable(f"the connection was not ready for use within {limit:g} s")
     timer = clock.callLater(limit, connection.fail, late)
+
+    def progress() -> None:
+        if timer.active():
+            timer.reset(limit)
+
+    connection.on_progress = progress
     try:
         await connection.open()
         await prepare(connection)

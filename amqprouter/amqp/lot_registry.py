@@ -4,10 +4,19 @@ AMQP 0-9-1 cannot list queues, so their names must be kept where a restarted gat
 record says that a lot is used, before its first message is parked, or that it was empty and was left; a lot's last
 record counts. Streams forget their oldest, so lots that stay in use are named again, once in `ANNOUNCE_EVERY`.
 
-Theory of operation. At each connection the stream is read from its start, up to a mark that the reader itself appended
-to it, confirmed: what is before the mark is all that was known when it connected. `learned` is told of each lot that is
-used then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and
-skipped.
+Theory of operation. At each connection the stream is read, up to a mark that the reader itself appended to it,
+confirmed: what is before the mark is all that was known when it connected. `learned` is told of each lot that is used
+then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and skipped.
+
+A start must not take longer for a long history. So a gateway that reads that `SNAPSHOT_AFTER` offsets have gone by
+since the last snapshot, or that it is a day old while lots are in use, writes one: `amqprouter.core.lot_history` says
+what is in it, and `amqprouter.amqp.lot_reading` how it is found. It does so after a while drawn at random, so that
+mostly one of several gateways does; when all do, nothing is wrong. What one leaves half written when it dies is no
+snapshot, and the others' time comes. While nothing is parked, nothing is written.
+
+A history of earlier releases, which write no snapshots, is read whole, once, before the ingress starts: for what is
+parked is older than what comes. Then it is followed by a snapshot. Earlier releases may run beside this one, and after
+it: they take snapshots for the marks of others, and go on reading everything.
 """
 
 from __future__ import annotations
@@ -16,65 +25,110 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import Declarer
+from amqprouter.amqp.lot_reading import SNAPSHOT_AFTER, LotReading
+from amqprouter.amqp.plans import Plans, at_once
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.core.lot_history import LotRecord, Mark, SnapshotPart, snapshot_records
 from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import Delivery, encode_ack
-from amqprouter.errors import BrokerUnavailable, TopologyClash
+from amqprouter.errors import AmqprouterError, TopologyClash
 
 MAX_AGE = 7 * 86400
 """Seconds that records are kept at least: a lot is found for so long after all gateways have gone."""
 ANNOUNCE_EVERY = 86400.0
-"""Seconds after which a lot in use is named again, long before its last record is forgotten."""
+"""Seconds after which a lot in use is named again, by a record and in a snapshot, long before it is forgotten."""
 SEGMENT_BYTES = 1_000_000
-"""Of the stream's files: retention removes whole ones, and everything is read at each start."""
-PREFETCH = 1000
-"""Records under way, acknowledged as soon as they come."""
+"""Of the stream's files: retention removes whole ones."""
+SNAPSHOT_WITHIN = 10.0
+"""Seconds in which a snapshot that is due is written: long enough that others mostly see it before their moment."""
+LOOK_EVERY = 3600.0
+"""Seconds between two looks at how old the last snapshot is."""
 
 
 class LotRegistry:
-    """Reads and writes the stream. `gateway` tells one process from all others."""
+    """Reads and writes the stream. `gateway` tells one process from all others.
+
+    :param learned: is told of a lot, and whether it is used.
+    :param wall_clock: seconds since 1970.
+    """
 
     log = Logger()
 
-    def __init__(self, publisher: Publisher, stream: str, gateway: str, learned: Callable[[str, bool], None]) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        publisher: Publisher,
+        stream: str,
+        gateway: str,
+        learned: Callable[[str, bool], None],
+        *,
+        random: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
         self._publisher = publisher
         self._stream = stream
         self._gateway = gateway
         self._learned = learned
+        self._random = random
+        self._wall_clock = wall_clock
+        self._plans = Plans(clock, lambda: None, lambda error: None)
         self._marks = 0
-        self._known: dict[str, bool] = {}
-        self._reading: tuple[str, Deferred[None]] | None = None
+        self._snapshots = 0
+        self._is_writing = False
+        self._ours: set[str] = set()  # we said that they are used, and nobody has said otherwise since
+        self._reading: LotReading | None = None
+
+    @property
+    def records_read(self) -> int:
+        """Records that were read over the present connection, or the last one."""
+        return 0 if self._reading is None else self._reading.records
+
+    def problem(self) -> str:
+        """How far the reading at a start is, while it takes long; else empty."""
+        return "" if self._reading is None else self._reading.story
 
     async def attach(self, connection: Connection) -> None:
         """Read all that is known, and what comes from now on.
 
         :raises BrokerRefused: the broker refuses the stream. :raises BrokerUnavailable: the connection is lost.
         """
+        self._plans.forget()
         await self._declare(connection)
         self._marks += 1
         mark = f"{self._gateway}.{self._marks}"
-        done: Deferred[None] = Deferred()
-        self._known, self._reading = {}, (mark, done)
-        await self._append({"mark": mark})
-        channel = await connection.open_channel()
-        await channel.basic_qos(prefetch_count=PREFETCH)
-        channel.on_deliveries = lambda deliveries: self._received(channel, deliveries)
-        channel.on_closed = lambda error: self._ended(connection, done, error)
-        channel.on_cancelled = lambda tag: self._ended(connection, done, BrokerUnavailable(f"{tag} was cancelled"))
-        await channel.basic_consume(
-            queue=self._stream, consumer_tag=f"amqprouter:{self._stream}", arguments={"x-stream-offset": "first"}
-        )
-        await done
+        before, reading = self._reading, LotReading(connection, self._stream, mark, self._came)
+        self._reading = reading
+        try:
+            await reading.past(lambda: self._append({"mark": mark}))
+        except Exception:
+            self._reading = before
+            raise
+        lots = reading.history.lots()
+        for lot in lots:
+            self._learned(lot, True)
+        missing = self._ours - lots
+        if before is not None and reading.history.next < before.history.next:
+            missing |= before.history.lots() - lots  # the stream was made anew, without what was known
+        await at_once(self.announce(lot, True) for lot in missing)
+        reading.history.prune()
+        self._see_how_far()
+        self._plans.later(self._moment(), self._look)
 
     async def announce(self, name: str, used: bool) -> None:
         """Append a record; returns when the broker has it."""
+        (self._ours.add if used else self._ours.discard)(name)
         await self._append({"lot": name, "used": used, "by": self._gateway})
+
+    def leave(self, name: str) -> None:
+        """A lot is another gateway's from now on, to say of that it is used and that it is not."""
+        self._ours.discard(name)
+
+    def stop(self) -> None:
+        """Write nothing of its own accord any more."""
+        self._plans.stop()
 
     async def _append(self, record: dict[str, object]) -> None:
         properties = encode_properties(content_type="application/json")
@@ -94,35 +148,59 @@ class LotRegistry:
             return
         await declarer.shut()
 
-    def _received(self, channel: Channel, deliveries: list[Delivery]) -> None:
-        for delivery in deliveries:
-            try:
-                self._read(json.loads(delivery.body))
-            except (ValueError, KeyError, TypeError) as error:
-                self.log.warn("Skipping a record of {stream}: {error}", stream=self._stream, error=repr(error))
-        channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+    def _came(self, record: LotRecord | Mark | SnapshotPart, completes: bool) -> None:
+        """Somebody appended a record; `completes` tells that a snapshot is there that is better than all before it."""
+        if isinstance(record, LotRecord) and record.by != self._gateway:
+            if not record.used:
+                self._ours.discard(record.lot)
+            self._learned(record.lot, record.used)
+        if completes and self._reading is not None:
+            self._reading.history.prune()
+        self._see_how_far()
 
-    def _read(self, record: dict[str, object]) -> None:
-        if "mark" in record:
-            if self._reading is not None and record["mark"] == self._reading[0]:
-                _, done = self._reading
-                self._reading = None
-                for lot in [lot for lot, is_used in self._known.items() if is_used]:
-                    self._learned(lot, True)
-                self._known = {}
-                done.callback(None)
+    # Snapshots.
+
+    def _moment(self) -> float:
+        return SNAPSHOT_WITHIN * (0.1 + 0.9 * self._random())
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether a start would have much to read."""
+        assert self._reading is not None
+        history = self._reading.history
+        return history.next - history.snapshot_end >= SNAPSHOT_AFTER
+
+    def _see_how_far(self) -> None:
+        if self._is_far:
+            self._plans.later(self._moment(), self._snapshot_if_far)
+
+    async def _snapshot_if_far(self) -> None:
+        if self._is_far:  # nobody else has written one
+            await self._write_snapshot()
+
+    async def _look(self) -> None:
+        """Retention takes snapshots too: there is to be one of the last day as long as it says anything."""
+        self._plans.later(LOOK_EVERY, self._look)
+        assert self._reading is not None
+        history = self._reading.history
+        if abs(self._wall_clock() - history.snapshot_at) >= ANNOUNCE_EVERY and history.lots():
+            await self._write_snapshot()
+
+    async def _write_snapshot(self) -> None:
+        if self._is_writing or self._reading is None or self._reading.is_over:
             return
-        name, used, by = record["lot"], bool(record["used"]), record["by"]
-        if not isinstance(name, str):
-            raise TypeError(name)
-        if self._reading is not None:
-            self._known[name] = used
-        elif by != self._gateway:
-            self._learned(name, used)
-
-    def _ended(self, connection: Connection, done: Deferred[None], error: Exception) -> None:
-        """Whatever ends the consumer, a new connection reads everything again."""
-        self._reading = None
-        if not done.called:
-            done.errback(error)
-        connection.fail(error)
+        self._snapshots += 1
+        history = self._reading.history
+        name = f"{self._gateway}.{self._snapshots}"
+        records = snapshot_records(name, history.next, self._wall_clock(), history.lots())
+        self._is_writing = True
+        try:
+            await at_once(self._append(record) for record in records)
+        except AmqprouterError as error:
+            self.log.warn(
+                "Cannot write a snapshot of the parking queues into {stream}: {error}; the next start reads more",
+                stream=self._stream,
+                error=str(error),
+            )
+        finally:
+            self._is_writing = False

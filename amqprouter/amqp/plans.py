@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.errors import AmqprouterError
@@ -62,3 +62,14 @@ class Plans:
         """Do nothing of it, and plan nothing more."""
         self._stopped = True
         self.forget()
+
+
+async def at_once(coroutines: Iterable[Coroutine[Deferred[Any], Any, Any]]) -> None:
+    """Run them side by side; returns when all are done.
+
+    :raises Exception: what the first that failed did; the others go on.
+    """
+    try:
+        await gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
+    except FirstError as error:
+        raise error.subFailure.value from None  # type: ignore[misc]  # a failure always has one

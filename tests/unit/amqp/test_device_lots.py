@@ -18,6 +18,7 @@ from amqprouter.core.properties import Properties
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
 from tests.unit.amqp.harness import BrokerTestCase
+from tests.unit.amqp.streams import MemoryStream, StreamBroker
 
 STREAM = "p.parked"
 QUEUE = lot_name("p", "device", "dev1")
@@ -61,10 +62,12 @@ class DeviceLotsTests(BrokerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.publishing, counters = self.broker, Counters()
+        self.stream = MemoryStream(STREAM)
+        self.publishing, counters = StreamBroker(self.clock, self.stream), Counters()
+        self.broker = self.publishing
         self.publisher = Publisher(self.clock, counters, max_attempts=3, random=lambda: 1.0)
         self.run_now(self.publisher.attach(self.connected()))
-        self.broker = type(self.publishing)(self.clock)
+        self.broker = StreamBroker(self.clock, self.stream)
         self.broker.missing_queues = {QUEUE}
         self.lots = DeviceLots(
             self.clock,
@@ -82,17 +85,19 @@ class DeviceLotsTests(BrokerTestCase):
         self.settled: list[bytes] = []
 
     def attach(self, *history: dict[str, object]) -> None:
-        """Connect, to a stream that holds these records."""
-        marks = len(self.records("mark"))
-        attached: Deferred[None] = self.start(self.lots.attach(self.connected()))
+        """Connect, to a stream that holds these records; it is not known that these are all before the mark came."""
         for record in history:
-            self.read(record)
+            self.stream.append(record)
+        self.publishing.confirming = False
+        attached: Deferred[None] = self.start(self.lots.attach(self.connected()))
         self.assertNoResult(attached)
-        self.read({"mark": f"{GATEWAY}.{marks + 1}"})
+        self.publishing.confirming = True
+        self.publishing.ack(self.publishing.published[-1].sequence)
         self.successResultOf(attached)
 
     def read(self, record: Any) -> None:
-        self.broker.deliver(STREAM, record if isinstance(record, bytes) else json.dumps(record).encode())
+        """Somebody appends a record."""
+        self.stream.append(record)
 
     def records(self, key: str) -> list[dict[str, Any]]:
         """What was appended to the stream."""
