@@ -19,10 +19,11 @@ one dies. Who leaves a lot that another gateway consumes from does not say so in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
@@ -68,6 +69,8 @@ class DeviceLots(Parking):
         self._devices: dict[str, str] = {}  # by queue
         self._making: set[str] = set()
         self._restless: set[Lot] = set()  # have to be flushed
+        self._checking: dict[str, None] = {}  # devices whose lots are to be checked
+        self._leaving: dict[str, bool] = {}  # devices whose lots are to be left, and whether these are ours
         self._announced_at = self._clock.seconds()
         self._user: IDeviceLotsUser | None = None
 
@@ -90,11 +93,13 @@ class DeviceLots(Parking):
 
     def check(self, device: str) -> None:
         """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
-        self._plans.later(0, self._check, device)
+        self._checking[device] = None
+        self._plans.later(0, self._check_all)
 
     def leave(self, device: str, ours: bool) -> None:
         """Consume no more from an empty lot, and delete it; one that is not ours only if nobody else is there."""
-        self._plans.later(0, self._leave, device, ours)
+        self._leaving[device] = ours
+        self._plans.later(0, self._leave_all)
 
     def flush(self) -> None:
         """The end of a batch."""
@@ -122,17 +127,30 @@ class DeviceLots(Parking):
             async with self._turn:
                 if self._current is not current or self._connection is None:
                     return
-                connection = self._connection
-                await at_once(
-                    self._consume(connection, current, lot, make=False)
-                    for lot in lots
-                    if consumer_tag(lot.queue) not in current.consumers
-                )
+                await self._open_some(self._connection, current, lots)
             gone = [lot for lot in lots if not lot.declared]
             for lot in gone:
                 if lot.entering:
                     self.open(lot)
             await at_once(self._forget(lot) for lot in gone if not lot.entering)
+
+    async def _open_some(self, connection: Connection, current: Incarnation, lots: list[Lot]) -> None:
+        """As `_consume` for each of these that is not open yet."""
+        lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers]
+        looks = await at_once(self._look(connection, lot.queue) for lot in lots)
+        await current.channel.basic_qos(prefetch_count=PREFETCH)
+        there: list[str] = []
+        for lot, messages in zip(lots, looks, strict=True):
+            young_for = lot.safe_at - self._clock.seconds()
+            if young_for > 0:
+                self._plans.later(young_for, self._use, lot)
+            elif messages is None:
+                if lot.declared or lot.is_in_doubt:
+                    lot.gone()
+            else:
+                lot.opened(messages)  # before anything comes out
+                there.append(lot.queue)
+        await current.consume_all(there)
 
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
@@ -204,45 +222,66 @@ class DeviceLots(Parking):
         if is_current and self._user is not None:
             self._user.lost()
 
-    async def _check(self, device: str) -> None:
+    async def _check_all(self) -> None:
+        while devices := list(islice(self._checking, AT_ONCE)):
+            for device in devices:
+                del self._checking[device]
+            async with self._turn:
+                if self._connection is None or self._current is None:
+                    return
+                await at_once(self._check(self._connection, device) for device in devices)
+
+    async def _check(self, connection: Connection, device: str) -> None:
         lot = self._lots.get(self._tag(device))
         messages = 0
-        async with self._turn:
-            if self._connection is None or self._current is None:
-                return
-            if lot is not None and lot.declared:
-                messages = await self._look(self._connection, lot.queue) or 0
-                lot.seen(messages)
+        if lot is not None and lot.declared:
+            messages = await self._look(connection, lot.queue) or 0
+            lot.seen(messages)
         if self._user is not None:
             self._user.checked(device, messages)
 
-    async def _leave(self, device: str, ours: bool) -> None:
-        lot = self._lots.get(self._tag(device))
-        if lot is None:
-            return
-        is_left, is_used = await self._is_left(lot, ours)
-        if is_left:
-            await self._forget(lot, is_used=is_used)
+    async def _leave_all(self) -> None:
+        while leaving := list(islice(self._leaving.items(), AT_ONCE)):
+            for device, _ in leaving:
+                del self._leaving[device]
+            told: list[Deferred[None]] = []
+            async with self._turn:
+                if self._connection is None or self._current is None:
+                    return
+                lots = {lot: ours for device, ours in leaving if (lot := self._lots.get(self._tag(device))) is not None}
+                is_used = await self._leave_some(self._connection, self._current, lots)
+                for lot in lots:
+                    if lot in is_used and not lot.backlog:
+                        told.append(Deferred.fromCoroutine(self._forget(lot, is_used=is_used[lot])))
+            await at_once(told)  # others' turns need not wait for it
 
-    async def _is_left(self, lot: Lot, ours: bool) -> tuple[bool, bool]:
-        """Leave a lot, if it can be; whether it is, and whether another gateway uses it."""
-        async with self._turn:
-            connection, current = self._connection, self._current
-            if connection is None or current is None or lot.backlog:
-                return False, False
-            is_used = False
-            if lot.declared:
-                lot.declared = False  # what is to go in waits
-                if consumer_tag(lot.queue) in current.consumers:
-                    await current.cancel(lot.queue)
-                found = await look_at(connection, lot.queue)
-                if lot.backlog or (found is not None and (found[0] or (found[1] and not ours))):
-                    await self._consume(connection, current, lot, make=True)
-                    return False, False
-                is_used = found is not None and found[1] > 0
-                if found is not None and not is_used and self._queue_type == "classic":
-                    is_used = not await self._delete(connection, lot.queue)
-            return not lot.backlog, is_used
+    async def _leave_some(
+        self, connection: Connection, current: Incarnation, lots: Mapping[Lot, bool]
+    ) -> dict[Lot, bool]:
+        """Leave those that can be left, some of which are ours; returns these, and whether another gateway uses them.
+
+        Step by step, for one kind of question at a time may be under way on a channel (`Incarnation.consume_all`).
+        """
+        is_used = {lot: False for lot in lots if not lot.backlog}
+        declared = [lot for lot in is_used if lot.declared]
+        for lot in declared:
+            lot.declared = False  # what is to go in waits
+        tags = [lot.queue for lot in declared if consumer_tag(lot.queue) in current.consumers]
+        await at_once(current.cancel(queue) for queue in tags)
+        looks = await at_once(look_at(connection, lot.queue) for lot in declared)
+        for lot, found in zip(declared, looks, strict=True):
+            if lot.backlog or (found is not None and (found[0] or (found[1] and not lots[lot]))):
+                await self._consume(connection, current, lot, make=True)
+                del is_used[lot]
+            elif found is not None and found[1]:
+                is_used[lot] = True
+        if self._queue_type == "classic":
+            unused = [lot for lot, found in zip(declared, looks, strict=True) if found and is_used.get(lot) is False]
+            for lot, is_gone in zip(
+                unused, await at_once(self._delete(connection, lot.queue) for lot in unused), strict=True
+            ):
+                is_used[lot] = not is_gone
+        return is_used
 
     async def _delete(self, connection: Connection, queue: str) -> bool:
         """Delete a queue if it is empty and unused; if it is not, somebody else has just begun to use it."""

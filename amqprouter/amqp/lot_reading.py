@@ -29,8 +29,8 @@ from amqprouter.errors import BrokerUnavailable
 
 PREFETCH = 1000
 """Records under way, acknowledged as soon as they come."""
-SNAPSHOT_AFTER = 5000
-"""Offsets after which there is to be a snapshot: a tenth of a second's reading."""
+SNAPSHOT_AFTER = 2000
+"""Offsets after which there is to be a snapshot: less than a tenth of a second's reading."""
 LOOK_BACK = 2 * SNAPSHOT_AFTER
 """Offsets before the end at which reading begins: as far as the last snapshot, and what came while it was written."""
 GROWTH = 4
@@ -103,14 +103,12 @@ class LotReading:
         return max(first, end - size if snapshot is None else snapshot)
 
     def _finish(self) -> None:
-        self._is_past = True
-        if self.story:
-            self.story = ""
-            self.log.info(
-                "Read which devices have parking queues: {records} records, in {seconds:.1f} s",
-                records=self.records,
-                seconds=self._connection.clock.seconds() - self._began,
-            )
+        self._is_past, self.story = True, ""
+        self.log.info(
+            "Read which devices have parking queues: {records} records, in {seconds:.2f} s",
+            records=self.records,
+            seconds=self._connection.clock.seconds() - self._began,
+        )
 
     # Consumers.
 

@@ -25,6 +25,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
@@ -79,6 +80,7 @@ class LotRegistry:
         self._snapshots = 0
         self._is_writing = False
         self._ours: set[str] = set()  # we said that they are used, and nobody has said otherwise since
+        self._under_way: dict[str, Deferred[None]] = {}  # by lot: the latest record
         self._reading: LotReading | None = None
 
     @property
@@ -118,9 +120,21 @@ class LotRegistry:
         self._plans.later(self._moment(), self._look)
 
     async def announce(self, name: str, used: bool) -> None:
-        """Append a record; returns when the broker has it."""
+        """Append a record; returns when the broker has it.
+
+        The last record counts, so one lot's go one after the other: the publisher may have to send one again.
+        """
         (self._ours.add if used else self._ours.discard)(name)
-        await self._append({"lot": name, "used": used, "by": self._gateway})
+        before, done = self._under_way.get(name), Deferred[None]()
+        self._under_way[name] = done
+        try:
+            if before is not None:
+                await before
+            await self._append({"lot": name, "used": used, "by": self._gateway})
+        finally:
+            if self._under_way[name] is done:
+                del self._under_way[name]
+            done.callback(None)
 
     def leave(self, name: str) -> None:
         """A lot is another gateway's from now on, to say of that it is used and that it is not."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.errors import AmqprouterError
+
+T = TypeVar("T")
 
 
 class Plans:
@@ -64,12 +66,14 @@ class Plans:
         self.forget()
 
 
-async def at_once(coroutines: Iterable[Coroutine[Deferred[Any], Any, Any]]) -> None:
-    """Run them side by side; returns when all are done.
+async def at_once(tasks: Iterable[Coroutine[Deferred[Any], Any, T] | Deferred[T]]) -> list[T]:
+    """Run them side by side; returns what they return when all are done.
 
     :raises Exception: what the first that failed did; the others go on.
     """
     try:
-        await gatherResults([Deferred.fromCoroutine(each) for each in coroutines], consumeErrors=True)
+        return await gatherResults(
+            [each if isinstance(each, Deferred) else Deferred.fromCoroutine(each) for each in tasks], consumeErrors=True
+        )
     except FirstError as error:
         raise error.subFailure.value from None  # type: ignore[misc]  # a failure always has one
