@@ -88,6 +88,11 @@ class LotRegistry:
         """Records that were read over the present connection, or the last one."""
         return 0 if self._reading is None else self._reading.records
 
+    @property
+    def snapshot_end(self) -> int:
+        """The offset behind the last snapshot that is known; 0 while none is."""
+        return 0 if self._reading is None else self._reading.history.snapshot_end
+
     def problem(self) -> str:
         """How far the reading at a start is, while it takes long; else empty."""
         return "" if self._reading is None else self._reading.story
