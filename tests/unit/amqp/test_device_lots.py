@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from amqprouter.amqp.device_lots import PREFETCH, DeviceLots
+from amqprouter.amqp.device_lots import AT_ONCE, PREFETCH, DeviceLots
 from amqprouter.amqp.parking import SAFE_AFTER, lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
@@ -222,6 +222,61 @@ class DeviceLotsTests(BrokerTestCase):
         self.lots.leave("dev1", True)
         self.turn()
         self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], [("gone", "dev1")]))
+        # It may park in there again without a word, and it says so once it has left.
+        self.assertEqual([record["used"] for record in self.records("lot")], [True])
+        self.assertEqual(self.lots.lots, [])
+
+    def test_somebody_begins_to_use_it_just_then(self) -> None:
+        self.parked_and_out()
+        self.broker.refusals["Queue.Delete"] = (406, f"PRECONDITION_FAILED - queue '{QUEUE}' in vhost '/' in use")
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual(self.user.told, [("gone", "dev1")])
+        said = [True, False] if self.QUEUE_TYPE == "quorum" else [True]  # quorum queues stay
+        self.assertEqual([record["used"] for record in self.records("lot")], said)
+
+    def test_another_gateway_says_that_it_left_one_that_we_use(self) -> None:
+        """What is parked in there next must be found as well."""
+        self.attach()
+        self.broker.missing_queues.clear()
+        self.read({"lot": "dev1", "used": True, "by": "x"})
+        self.turn()
+        self.read({"lot": "dev1", "used": False, "by": "x"})
+        self.turn()
+        self.assertEqual(self.user.told, [("found", "dev1"), ("abandoned", "dev1")])
+        self.assertEqual(self.records("lot"), [{"lot": "dev1", "used": True, "by": GATEWAY}])
+
+    def test_many(self) -> None:
+        """Questions go out together, of one kind at a time on a channel, and others have their turns in between."""
+        self.broker.missing_queues.clear()
+        devices = [f"d{number}" for number in range(2 * AT_ONCE)]
+        self.attach(*({"lot": device, "used": True, "by": "x"} for device in devices))
+        self.broker.received.clear()
+        self.turn()
+        names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
+        self.assertEqual(names, ["Basic.Qos", *["Basic.Consume"] * AT_ONCE] * 2)
+        self.assertTrue(all(lot.declared for lot in self.lots.lots))
+        self.broker.received.clear()
+        for device in devices:
+            self.lots.leave(device, True)
+        self.broker.ready[lot_name("p", "device", "d3")] = 1
+        self.turn()
+        names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
+        self.assertEqual(names[:AT_ONCE], ["Basic.Cancel"] * AT_ONCE)
+        self.assertEqual([lot.queue for lot in self.lots.lots], [lot_name("p", "device", "d3")])
+        self.assertEqual(len([record for record in self.records("lot") if not record["used"]]), 2 * AT_ONCE - 1)
+
+    def test_left_and_parked_again(self) -> None:
+        """Its records go one after the other, whatever has to be sent again."""
+        self.parked_and_out()
+        self.publishing.confirming = False
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.broker.missing_queues = {QUEUE}
+        self.park(b"2")
+        self.assertEqual([record["used"] for record in self.records("lot")], [True, False])
+        self.publishing.ack(self.publishing.published[-1].sequence)
+        self.assertEqual([record["used"] for record in self.records("lot")], [True, False, True])
 
     def test_checked(self) -> None:
         self.attach()

@@ -208,6 +208,44 @@ class ReadinessTests(LinkTestCase):
         self.reactor.advance(60)
         self.assertEqual(self.link.problem(), "")
 
+    def test_progress(self) -> None:
+        """What goes on may take longer than the limit, which counts from the last piece of it."""
+        begun: list[Connection] = []
+        done: Deferred[None] = Deferred()
+
+        async def prepare(connection: Connection) -> None:
+            begun.append(connection)
+            await done
+
+        self.link = self.make_link(prepare)
+        self.link.startService()
+        self.accept()
+        for _ in range(10):
+            self.reactor.advance(SETTINGS.connect_timeout - 1)
+            begun[0].progress()
+        done.callback(None)
+        self.assertEqual(self.link.problem(), "")
+        begun[0].progress()
+        self.reactor.advance(60)
+        self.assertIsNone(begun[0].end)
+
+    def test_no_more_progress(self) -> None:
+        begun: list[Connection] = []
+
+        async def prepare(connection: Connection) -> None:
+            begun.append(connection)
+            self.broker.silent = True
+            await connection.open_channel()
+
+        self.link = self.make_link(prepare)
+        self.link.startService()
+        self.accept()
+        self.reactor.advance(SETTINGS.connect_timeout - 1)
+        begun[0].progress()
+        self.reactor.advance(SETTINGS.connect_timeout)
+        self.reactor.advance(0)
+        self.assertEqual(self.link.problem(), "the connection was not ready for use within 15 s")
+
     def test_lost_while_preparing(self) -> None:
         self.broker.silent = True
         self.link.startService()
