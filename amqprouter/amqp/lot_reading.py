@@ -131,11 +131,15 @@ class LotReading:
         channel.on_deliveries = lambda deliveries: received(channel, deliveries)
         channel.on_closed = ended
         channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"{tag} was cancelled"))
-        await channel.basic_consume(
-            queue=self._stream,
-            consumer_tag=f"amqprouter:{self._stream}:{channel.id}",
-            arguments={"x-stream-offset": start},
-        )
+        try:
+            await channel.basic_consume(
+                queue=self._stream,
+                consumer_tag=f"amqprouter:{self._stream}:{channel.id}",
+                arguments={"x-stream-offset": start},
+            )
+        except Exception:
+            awaited.addErrback(_known)
+            raise
         return channel
 
     async def _offset_at(self, where: str, meanwhile: Callable[[], Awaitable[None]] | None = None) -> int:
@@ -153,8 +157,12 @@ class LotReading:
                 answer.callback(offset)
 
         channel = await self._consume(where, 1, received, answer)
-        if meanwhile is not None:
-            await meanwhile()
+        try:
+            if meanwhile is not None:
+                await meanwhile()
+        except Exception:
+            answer.addErrback(_known)
+            raise
         offset = await answer
         await channel.shut()
         return offset
@@ -216,6 +224,10 @@ class LotReading:
             self._came(record, is_news)
         elif isinstance(record, Mark) and record.name == self._mark and not self._marked.called:
             self._marked.callback(None)
+
+
+def _known(_: object) -> None:
+    """Nobody waits for it: who would have was told already."""
 
 
 def _offset(delivery: Delivery) -> int:
