@@ -27,8 +27,10 @@ from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerUnavailable
 
-PREFETCH = 1000
-"""Records under way, acknowledged as soon as they come."""
+PREFETCH = 5000
+"""Records under way, half a megabyte. Read are 76,000 a second with it, on an idle machine, and 55,000 with 1000."""
+ACK_EVERY = PREFETCH // 4
+"""Records of a block after which they are acknowledged: for a stream an ack is nothing but leave to send more."""
 SNAPSHOT_AFTER = 2000
 """Offsets after which there is to be a snapshot: less than a tenth of a second's reading."""
 LOOK_BACK = 2 * SNAPSHOT_AFTER
@@ -178,8 +180,10 @@ class LotReading:
     async def _read_block(self, start: int, end: int, first: int) -> None:
         """What is in front of it, up to what was read already."""
         done: Deferred[None] = Deferred()
+        unacked = 0
 
         def received(channel: Channel, deliveries: list[Delivery]) -> None:
+            nonlocal unacked
             if done.called:
                 return
             offset = end
@@ -189,7 +193,10 @@ class LotReading:
                     done.callback(None)
                     return
                 self._take(offset, delivery)
-            channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+            unacked += len(deliveries)
+            if unacked >= ACK_EVERY:
+                channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+                unacked = 0
             self._connection.progress()
             self._tell(max(0, end - offset) + max(0, start - first))
 

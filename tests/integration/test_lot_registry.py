@@ -11,7 +11,6 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from amqprouter.amqp.channel import Channel
-from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.device_lots import AT_ONCE, DeviceLots
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.lot_reading import LOOK_BACK, SNAPSHOT_AFTER
@@ -112,35 +111,30 @@ def record(number: int, used: bool) -> tuple[bytes, bytes]:
     return JSON, json.dumps({"lot": f"device{number}", "used": used, "by": "earlier"}).encode()
 
 
-async def as_earlier_releases_read(connection: Connection) -> tuple[set[str], int]:
-    """The lots in use by everything that is in the stream, and how many snapshots are in it."""
-    channel = await connection.open_channel()
+async def as_earlier_releases_read(gateway: Gateway) -> tuple[set[str], int]:
+    """The lots in use by everything that is in the stream, up to a mark; and how many snapshots are in it."""
+    channel = await gateway.consuming.open_channel()
     known: dict[str, bool] = {}
     snapshots = 0
-    latest = 0
+    done: Deferred[None] = Deferred()
 
     def received(deliveries: list[Delivery]) -> None:
-        nonlocal snapshots, latest
+        nonlocal snapshots
         for delivery in deliveries:
             said = json.loads(delivery.body)
-            latest += 1
-            if "mark" in said:
-                snapshots += "snapshot" in said
-            else:
+            if "mark" not in said:
                 known[said["lot"]] = said["used"]
+            elif said["mark"] == "earlier.1":
+                done.callback(None)
+            else:
+                snapshots += "snapshot" in said
         channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
 
     channel.on_deliveries = received
+    await gateway.publish(STREAM, [(JSON, b'{"mark": "earlier.1"}')])
     await channel.basic_qos(prefetch_count=1000)
     await channel.basic_consume(queue=STREAM, consumer_tag="reader", arguments={"x-stream-offset": "first"})
-    seen = -1
-
-    async def quiet() -> bool:
-        nonlocal seen
-        before, seen = seen, latest
-        return latest > 0 and before == latest
-
-    await until(quiet, what="the stream is read", timeout=30)
+    await done
     await channel.shut()
     return {lot for lot, used in known.items() if used}, snapshots
 
@@ -174,7 +168,7 @@ class RegistryTests(TestCase):
             async with registry(vhost.uri, "c") as (gateway, it, lots):
                 self.assertLess(it.records_read, LOOK_BACK + 20)
                 self.assertEqual(lots, {"more", "device7"})
-                self.assertEqual(await as_earlier_releases_read(gateway.consuming), (lots, 2))
+                self.assertEqual(await as_earlier_releases_read(gateway), (lots, 2))
 
     async def snapshot(self, it: LotRegistry, behind: int) -> None:
         async def there() -> bool:
