@@ -26,6 +26,8 @@ from pymongo import MongoClient
 from tests.support.process import free_ports
 
 ROOT = Path(__file__).parents[2]
+REFUSE = "refuse"
+"""The file in its folder that makes `tests.support.mongo_server` refuse."""
 URI_VARIABLE = "AMQPROUTER_TEST_MONGODB"
 
 missing = "" if os.environ.get(URI_VARIABLE) or find_spec("nx_27017") else "nx-27017 is not installed"
@@ -104,6 +106,14 @@ class PrivateMongo:
     def signal(self, number: signal.Signals) -> None:
         """Such as SIGSTOP and SIGCONT."""
         self._running().send_signal(number)
+
+    def refuse(self, refuse: bool) -> None:
+        """Answer every insert with "not primary"; or take them again."""
+        order = self.folder / "data" / REFUSE
+        if refuse:
+            order.touch()
+        else:
+            order.unlink(missing_ok=True)
 
     def _reap(self) -> None:
         process = self._running()

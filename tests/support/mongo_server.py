@@ -11,6 +11,8 @@ nx-27017 differs from MongoDB in ways that a client notices, and which are mende
 - ``j: true`` makes it wait for the disk once for each document: ignored, for a test survives the process being
   killed all the same, and is not meant to survive the machine.
 
+While there is a file called ``refuse`` in the folder, it answers inserts as a node that is not primary any more.
+
 It has no users, no replication and no TLS, keeps documents that a TTL index should drop, and answers commands that it
 does not know with success.
 """
@@ -34,7 +36,9 @@ from nx_27017.server import handle_client
 
 Answer = tuple[int, dict[str, Any]]
 
-_UNKNOWN_ERROR, _DUPLICATE = 8, 11000
+_UNKNOWN_ERROR, _DUPLICATE, _NOT_PRIMARY = 8, 11000, 10107
+REFUSE = "refuse"
+"""The file by which it is told to refuse."""
 _UNIQUE = re.compile(r"UNIQUE constraint failed: \S+\.(\w+)$")
 
 
@@ -49,6 +53,10 @@ def _plain(value: Any) -> Any:
 class Handler(NeoSQLiteHandler):  # type: ignore[misc]  # no type information there
     """Answers commands as NeoSQLiteHandler does, with the differences named above mended."""
 
+    def __init__(self, data: Path) -> None:
+        super().__init__(data_dir=str(data))
+        self._refuse = data / REFUSE
+
     def handle_command(self, msg: dict[str, Any]) -> Answer:
         request, reply = super().handle_command(msg)
         if "isWritablePrimary" in reply:
@@ -57,6 +65,8 @@ class Handler(NeoSQLiteHandler):  # type: ignore[misc]  # no type information th
 
     def handle_insert(self, msg: dict[str, Any]) -> Answer:
         command = next(section for kind, section in msg["sections"] if kind == "body")
+        if self._refuse.exists():
+            return msg["request_id"], {"ok": 0.0, "code": _NOT_PRIMARY, "errmsg": "not primary"}
         body = dict(command)  # the original loses its database on the way
         documents = [*body.get("documents", ())]
         for kind, section in msg["sections"]:
@@ -86,7 +96,7 @@ def _end_with_standard_input() -> None:
 
 async def serve(port: int, data: Path) -> None:
     """Listen on the loopback interface until cancelled."""
-    handler = Handler(data_dir=str(data))
+    handler = Handler(data)
     server = await asyncio.start_server(lambda r, w: handle_client(r, w, handler), "127.0.0.1", port)
     print("listening", flush=True)
     async with server:
