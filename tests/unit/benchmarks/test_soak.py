@@ -98,7 +98,8 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.found(), {})
 
     def test_lost(self) -> None:
-        for others in ({"arrived": {}}, {"stored": []}):
+        nowhere: tuple[dict[str, Any], ...] = {"arrived": {}}, {"stored": []}
+        for others in nowhere:
             self.assertEqual(self.found(**others)["lost"], ["a"])
             self.assertNotIn("lost", self.found(**others, quarantined={"a": "no-route"}))
             self.assertEqual(self.found(**others, quarantined={"a": ""})["lost"], ["a"], "without a reason")
@@ -115,7 +116,7 @@ class AccountTests(SynchronousTestCase):
         self.assertTrue(self.found(sent={"a": sent(duty=Duty.ANSWERED)}, arrived={}, stored=[])["lost"])
 
     def test_twice(self) -> None:
-        self.assertEqual(self.found(stored=self.evidence().stored * 2)["twice"], ["a"])
+        self.assertEqual(self.found(stored=[*self.evidence().stored, *self.evidence().stored])["twice"], ["a"])
 
     def test_changed(self) -> None:
         for arrived in (arrival(body=b"{}"), arrival(unit="K"), arrival(more=1)):
