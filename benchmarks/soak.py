@@ -46,6 +46,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
     """The account, line by line."""
     account, megabytes = report.account, [f"{size / 1e6:.0f}" for size in report.memory]
     reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons.items())
+    calm, calm_stored = account.disorder_calm
     found = [
         ("faults", f"{report.faults}"),
         ("published, confirmed", f"{account.published:,}, {account.confirmed:,}"),
@@ -60,8 +61,8 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("well-behaved in quarantine", reasons or "0"),
         ("without room in quarantine", f"{account.gone}"),
         ("again at the target", f"{account.again:,}, of which {account.again_unasked} outside of faults"),
-        ("out of order at the target", f"{len(account.disorder)}"),
-        ("out of order in the store", f"{len(account.disorder_stored)}"),
+        ("out of order at the target", f"{len(account.disorder)}, of which {calm} sent outside of faults"),
+        ("out of order in the store", f"{len(account.disorder_stored)}, of which {calm_stored}"),
         ("events: streams, gaps, backwards", f"{report.streams}, {len(report.gaps)}, {report.backwards}"),
         ("events missed", f"{len(account.unseen)}"),
     ]
@@ -104,6 +105,9 @@ def details(report: Report) -> list[str]:
         ("gaps", report.gaps),
     ]
     found = [f"{name}: {', '.join(names[:FEW])}{' …' * (len(names) > FEW)}" for name, names in named if names]
+    if report.worst:
+        longest = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.worst.items())
+        found.append(f"quiet devices' longest wait by fault, s: {longest}")
     if report.left:
         found.append(f"left in queues: {report.left}")
     return found + report.tracebacks[:2]

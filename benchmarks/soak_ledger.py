@@ -117,6 +117,8 @@ class Account:
     """First arrivals at the target behind a later message of the same device, which it had sent only once."""
     disorder_stored: list[str]
     """The same in the store."""
+    disorder_calm: tuple[int, int]
+    """How many of either were sent while nothing was wrong."""
     unseen: list[str]
     """Delivered, and never told to the subscriber."""
 
@@ -128,7 +130,11 @@ class Windows:
     spans: Sequence[tuple[float, float]]
 
     def __contains__(self, moment: float) -> bool:
-        return any(begin <= moment <= end for begin, end in self.spans)
+        return self.touch(moment, moment)
+
+    def touch(self, begin: float, end: float) -> bool:
+        """Whether anything was wrong at any time in between."""
+        return any(first <= end and begin <= last for first, last in self.spans)
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,7 @@ def account(evidence: Evidence, windows: Windows) -> Account:
             gone += 1
         else:
             lost.append(name)
+    disorder, disorder_stored = _disorder(sent, arrived), _disorder(sent, copies)
     repeated = [
         (sent[name].published, moment) for name, arrival in arrived.items() for moment in arrival.again if name in sent
     ]
@@ -196,10 +203,15 @@ def account(evidence: Evidence, windows: Windows) -> Account:
         reasons=dict(reasons.most_common()),
         again=len(repeated),
         again_unasked=sum(published == 1 and moment not in windows for published, moment in repeated),
-        disorder=_disorder(sent, arrived),
-        disorder_stored=_disorder(sent, copies),
+        disorder=disorder,
+        disorder_stored=disorder_stored,
+        disorder_calm=(_calm(sent, disorder, windows), _calm(sent, disorder_stored, windows)),
         unseen=unseen,
     )
+
+
+def _calm(sent: Mapping[str, Sent], names: Iterable[str], windows: Windows) -> int:
+    return sum(sent[name].at not in windows for name in names)
 
 
 def _let_in(evidence: Evidence) -> list[str]:

@@ -42,6 +42,8 @@ class Report:
     """Quiet devices' messages, from their publishing until they are at the target: outside of faults,"""
     quiet_disturbed: Waits
     """and the others."""
+    worst: dict[str, float]
+    """The longest of them by fault: of those sent while it lasted. Where two faults overlap it is told of both."""
     faults: int
     resumed: Waits
     """From a fault's end until a probe was at both targets, where nothing else was wrong."""
@@ -83,14 +85,23 @@ class Report:
 
 
 @dataclass
-class _Course:
+class Course:
     """What is noted along the way."""
 
     windows: list[tuple[float, float]] = field(default_factory=list)
+    lasted: list[tuple[str, float, float]] = field(default_factory=list)
+    """Each fault, from its beginning until it was lifted."""
     active: set[str] = field(default_factory=set)
     resumed: list[float] = field(default_factory=list)
     not_resumed: list[str] = field(default_factory=list)
-    done: int = 0
+
+    def worst(self, waited: list[tuple[float, float]]) -> dict[str, float]:
+        """The longest of these waits by fault, the worst fault first."""
+        found: dict[str, float] = {}
+        for name, began, lifted in self.lasted:
+            lengths = [arrived - at for at, arrived in waited if began <= at <= lifted]
+            found[name] = max(found.get(name, 0.0), *lengths, 0.0)
+        return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 class Soak:
@@ -102,7 +113,7 @@ class Soak:
         self._seconds = seconds
         self._say = say
         self._faults = Faults(bed)
-        self._course = _Course()
+        self._course = Course()
         self._waiting: set[Deferred[Any]] = set()
         self._over = False
 
@@ -129,17 +140,17 @@ class Soak:
         file_counts = files, bed.process.files[-1], max(bed.process.files)
         evidence = await self._look(left)
         windows = Windows([*self._course.windows, (reactor.seconds(), float("inf"))])
-        quiet: tuple[list[float], list[float]] = ([], [])
-        for name, message in bed.fleet.sent.items():
-            if message.device.startswith("quiet-") and name in evidence.arrived:
-                arrived = bed.reader.arrived[name].at
-                disturbed = any(begin <= arrived and message.at <= end for begin, end in windows.spans)
-                quiet[disturbed].append(arrived - message.at)
+        quiet = [
+            (message.at, evidence.arrived[name].at)
+            for name, message in bed.fleet.sent.items()
+            if message.device.startswith("quiet-") and name in evidence.arrived
+        ]
         return Report(
             account(evidence, windows),
-            waits(quiet[False]),
-            waits(quiet[True]),
-            self._course.done,
+            waits(arrived - at for at, arrived in quiet if not windows.touch(at, arrived)),
+            waits(arrived - at for at, arrived in quiet if windows.touch(at, arrived)),
+            self._course.worst(quiet),
+            len(self._course.lasted),
             waits(self._course.resumed),
             self._course.not_resumed,
             bed.troubles(),
@@ -179,7 +190,7 @@ class Soak:
         finally:
             course.active.discard(name)
         lifted = reactor.seconds()
-        course.done += 1
+        course.lasted.append((name, began, lifted))
         resumed = await self._resumed(lifted)
         now = reactor.seconds()
         course.windows[window] = (began, now + SETTLING)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 FIRST = 6.0
 """Seconds until the first fault: the fleet flows by then."""
 PROCESSES, OPERATOR = "processes and network", "operator"
-PAUSES = {PROCESSES: (6.0, 16.0), OPERATOR: (10.0, 30.0)}
-"""Seconds between the end of a fault and the next one of its lane, at least and at most: half of the time one thing is
-wrong, a quarter of it nothing, and a quarter of it two things."""
+PAUSES = {PROCESSES: (10.0, 24.0), OPERATOR: (16.0, 44.0)}
+"""Seconds between the end of a fault and the next one of its lane, at least and at most: so that there are times with
+one thing wrong, with two, and with none."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks.soak import arguments
+from amqprouter.core.wire import Confirm
+from benchmarks import soak_links
+from benchmarks.soak import arguments, details, rows
 from benchmarks.soak_faults import Faults
 from benchmarks.soak_fleet import SECRETS, Maker
 from benchmarks.soak_ledger import Arrival, Duty, Evidence, Sent, Stored, Windows, account, digest, waits
+from benchmarks.soak_links import Sender, Subscriber
+from benchmarks.soak_run import Course, Report
 from benchmarks.soak_schedule import KINDS, NAMES, OPERATOR, PROCESSES, chosen, plan
 
 BODY = b'{"n":1}'
@@ -91,7 +98,7 @@ class AccountTests(SynchronousTestCase):
     def found(self, **others: Any) -> dict[str, Any]:
         """What is not as it should be."""
         told = account(self.evidence(**others), CALM)
-        usual = {"published": 1, "confirmed": 1, "delivered": 1}
+        usual = {"published": 1, "confirmed": 1, "delivered": 1, "disorder_calm": (0, 0)}
         return {name: value for name, value in vars(told).items() if value and usual.get(name) != value}
 
     def test_all_is_well(self) -> None:
@@ -152,7 +159,10 @@ class AccountTests(SynchronousTestCase):
         arrived = {name: arrival() for name in "acb"}
         stored = [Stored(name, digest(BODY), HEADERS) for name in "bac"]
         told = account(self.evidence(sent=names, arrived=arrived, stored=stored), CALM)
-        self.assertEqual((told.disorder, told.disorder_stored), (["b"], ["a"]))
+        self.assertEqual((told.disorder, told.disorder_stored, told.disorder_calm), (["b"], ["a"], (1, 1)))
+        names["b"] = sent(number=2, at=55.0)
+        told = account(self.evidence(sent=names, arrived=arrived, stored=stored), CALM)
+        self.assertEqual((told.disorder, told.disorder_calm), (["b"], (0, 1)), "sent in the midst of a fault")
         names["b"] = sent(number=2, published=2)
         told = account(self.evidence(sent=names, arrived=arrived, stored=stored), CALM)
         self.assertEqual((told.disorder, told.disorder_stored), ([], []), "the device itself sent it again")
@@ -174,6 +184,130 @@ class WaitsTests(SynchronousTestCase):
         told = waits([n / 1000 for n in range(1000, 0, -1)])
         self.assertEqual((told.count, told.p50, told.p99, told.most), (1000, 0.5, 0.991, 1.0))
         self.assertEqual((waits([]).count, waits([3.0]).p99), (0, 3.0))
+
+
+class SenderTests(SynchronousTestCase):
+    """What counts as confirmed, and what is published again."""
+
+    def setUp(self) -> None:
+        self.sent = {name: replace(sent(), published=0, confirmed=False) for name in "abc"}
+        self.sender = Sender("amqp://nowhere", "test", self.sent)
+        self.written: list[str] = []
+
+    def connect(self) -> None:
+        channel: Any = SimpleNamespace(id=1, write=lambda data: self.written.append(data[-2:-1].decode()))
+        self.sender.channel = channel
+        self.sender.connection = cast(Any, SimpleNamespace(frame_max=4096))
+        self.sender.ready(channel)
+
+    def lose(self) -> None:
+        self.sender.channel = self.sender.connection = None
+        self.sender.unprepare()
+
+    def publish(self, *names: str) -> None:
+        for name in names:
+            self.sender.publish(name, (b"devices", b"dev1.up", b"\x00\x00", name.encode()))
+
+    def confirm(self, tag: int, multiple: bool = False, acked: bool = True) -> None:
+        self.sender._confirm(Confirm(1, tag, multiple, acked))
+
+    @property
+    def confirmed(self) -> str:
+        return "".join(name for name, message in self.sent.items() if message.confirmed)
+
+    def test_one_by_one_and_many_at_once(self) -> None:
+        self.connect()
+        self.publish(*"abc")
+        self.confirm(2)
+        self.assertEqual((self.confirmed, self.sender.unconfirmed), ("b", 2))
+        self.confirm(3, multiple=True)
+        self.assertEqual((self.confirmed, self.sender.unconfirmed), ("abc", 0))
+
+    def test_what_was_not_confirmed_is_published_again_in_order(self) -> None:
+        self.publish("a")
+        self.connect()
+        self.publish(*"bc")
+        self.confirm(2)
+        self.lose()
+        self.connect()
+        self.assertEqual(self.written, [*"abc", *"ac"])
+        self.assertEqual([self.sent[name].published for name in "abc"], [2, 1, 2])
+        self.confirm(1)
+        self.assertEqual(self.confirmed, "ab", "tags begin anew with a channel")
+
+    def test_a_nack_is_no_confirm(self) -> None:
+        clock = Clock()
+        self.patch(soak_links, "reactor", clock)
+        self.connect()
+        self.publish("a")
+        self.confirm(1, acked=False)
+        self.assertEqual((self.confirmed, self.sender.unconfirmed), ("", 1))
+        clock.advance(soak_links.REFUSED_AGAIN)
+        self.assertEqual(self.written, ["a", "a"])
+        self.confirm(2)
+        self.assertEqual(self.confirmed, "a")
+
+
+class SubscriberTests(SynchronousTestCase):
+    def test_events_in_any_pieces(self) -> None:
+        subscriber = Subscriber(1, "Basic x")
+        stream = soak_links._Stream(subscriber, b"")
+        text = b"HTTP/1.1 200 OK\r\n\r\n:\nretry: 5\n\n" + b"".join(
+            b'id: %d\r\ndata: {"message_id": "m%d"}\r\n\r\n' % (number, number) for number in (1, 2, 4, 3)
+        )
+        text += b'id: 9\nevent: gap\ndata: {"reason": "too old"}\n\n'
+        for at in range(0, len(text), 7):
+            stream.dataReceived(text[at : at + 7])
+        self.assertEqual(subscriber.seen, {"m1", "m2", "m3", "m4"})
+        self.assertEqual((subscriber.gaps, subscriber.backwards, subscriber._last), (["too old"], 1, b"9"))
+
+
+class ReportTests(SynchronousTestCase):
+    def report(self, **others: Any) -> Report:
+        told = account(Evidence({}, {}, [], {}, {}, ()), CALM)
+        calm, none = waits([0.1]), {"connections": 1, "channels": 1}
+        usual = Report(
+            told, calm, calm, {}, 1, calm, [], [], 0, 0, 0.1, 1.0, [], 0, 1, 0, {}, (1, 1, 1), (1, 1, 1), (none, none)
+        )
+        return replace(usual, **others)
+
+    def test_what_has_to_be_nothing(self) -> None:
+        self.assertEqual(self.report().failures(), {})
+        told = self.report().account
+        for name in ("lost", "stuck", "twice", "changed", "let_in"):
+            wrong: dict[str, Any] = {name: ["a"]}
+            self.assertEqual(list(self.report(account=replace(told, **wrong)).failures().values()), [1], name)
+        failing: tuple[dict[str, Any], ...] = (
+            {"tracebacks": ["x"]},
+            {"ended_by_itself": 1},
+            {"killed_stops": 1},
+            {"not_resumed": ["x"]},
+        )
+        for one in failing:
+            self.assertEqual(len(self.report(**one).failures()), 1, one)
+
+    def test_events_that_are_missing_without_a_word(self) -> None:
+        told = replace(self.report().account, unseen=["a"])
+        self.assertEqual(len(self.report(account=told).failures()), 1)
+        self.assertEqual(self.report(account=told, gaps=["too old"]).failures(), {})
+
+    def test_it_can_be_printed_and_written(self) -> None:
+        report = self.report(worst={"store-cut": 1.5}, tracebacks=["x"])
+        self.assertIn(("lost", "0"), rows(report))
+        self.assertIn("quiet devices' longest wait by fault, s: store-cut 1.5", details(report))
+        json.dumps(asdict(report))
+
+
+class CourseTests(SynchronousTestCase):
+    def test_the_longest_wait_of_each_fault(self) -> None:
+        course = Course(lasted=[("a", 0.0, 10.0), ("b", 5.0, 20.0), ("a", 30.0, 40.0)])
+        self.assertEqual(course.worst([(1, 2), (6, 10), (12, 30), (25, 99), (31, 33)]), {"b": 18.0, "a": 4.0})
+
+    def test_windows(self) -> None:
+        windows = Windows([(10.0, 20.0)])
+        self.assertEqual([moment in windows for moment in (9.0, 10.0, 20.0, 21.0)], [False, True, True, False])
+        self.assertTrue(windows.touch(5.0, 25.0), "all of it lies between")
+        self.assertFalse(windows.touch(1.0, 9.0) or windows.touch(21.0, 22.0))
 
 
 class FleetTests(SynchronousTestCase):
