@@ -61,7 +61,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("well-behaved in quarantine", reasons or "0"),
         ("without room in quarantine", f"{account.gone}"),
         ("again at the target", f"{account.again:,}, of which {account.again_unasked} outside of faults"),
-        ("out of order at the target", f"{len(account.disorder)}, of which {calm} sent outside of faults"),
+        ("out of order at the target", f"{len(account.disorder)}, of which {calm} outside of faults"),
         ("out of order in the store", f"{len(account.disorder_stored)}, of which {calm_stored}"),
         ("events: streams, gaps, backwards", f"{report.streams}, {len(report.gaps)}, {report.backwards}"),
         ("events missed", f"{len(account.unseen)}"),

@@ -23,8 +23,9 @@ from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.auth.password_hash import Cost, hash_secret
 from amqprouter.settings import BrokerSettings
-from benchmarks.soak_fleet import SECRETS, Fleet, is_signed, signature_key
+from benchmarks.soak_fleet import SECRETS, VICTIMS, Fleet, is_signed, signature_key
 from benchmarks.soak_ledger import Stored, digest
 from benchmarks.soak_links import Subscriber, TargetReader
 from tests.support.fault_proxy import FaultProxy
@@ -136,13 +137,13 @@ class Bed:
         return {"connections": connections, "channels": channels}
 
     async def queues(self) -> dict[str, tuple[str, int]]:
-        """Type and length of every queue."""
+        """Type and length of every queue; -1 where it cannot tell, since it does not work."""
         rows = (await self.broker.ctl("list_queues", "name", "type", "messages")).splitlines()
         found = {}
         for row in rows:
             name, kind, count = row.split("\t")
-            if count.isdigit():
-                found[name] = kind.removeprefix("rabbit_").removesuffix("_queue"), int(count)
+            length = int(count) if count.isdigit() else -1
+            found[name] = kind.removeprefix("rabbit_").removesuffix("_queue"), length
         return found
 
     async def is_stored(self, name: str) -> bool:
@@ -171,6 +172,12 @@ class Bed:
         return [text[max(0, found.start() - 300) : found.end() + 1500] for found in _TROUBLE.finditer(text)]
 
 
+def _hash(device: str) -> str:
+    """Of its secret; costly where others guess it, as a person's would be, and cheap for the fleet's machines."""
+    cost = Cost.PASSWORD if device in VICTIMS else Cost.RANDOM
+    return hash_secret(SECRETS[device].encode(), cost)
+
+
 def _digest(body: object) -> str:
     """Of a document's body, written as the fleet writes it."""
 
@@ -197,7 +204,7 @@ async def soak_bed(folder: Path, queue_type: str, seed: int) -> AsyncIterator[Be
             own = to_broker.uri_of(broker.uri_for("/", ACCOUNT, PASSWORD))
             options: dict[str, Any] = {**SECTIONS, "topology": {"queue_type": queue_type}}
             gateway = Gateway(folder / "gateway", own, to_store.uri_of(store.uri), DATABASE, **options)
-            gateway.passwords("devices.passwd", SECRETS)
+            gateway.file("devices.passwd", "".join(f"{name}:{_hash(name)}\n" for name in SECRETS))
             signing = [device for device in SECRETS if is_signed(device)]
             gateway.file("devices.keys", "".join(f"{device}:{signature_key(device)}\n" for device in signing))
             bed = Bed(

@@ -24,8 +24,8 @@ from benchmarks.soak_bed import ACCOUNT, TARGET, Bed, declare_target
 from tests.support.fault_proxy import FaultProxy
 from tests.support.process import reactor
 
-ROOM = 5
-"""Messages that a queue takes which is to be full."""
+ROOM, PLENTY = 5, 1_000_000
+"""Messages that a queue takes which is to be full, and which is not to be so yet."""
 STOP = 25.0
 """Seconds that the daemon has for a stop: its own deadline and some for a busy machine."""
 ATTEMPTS = 5
@@ -266,12 +266,18 @@ class Faults:
 
     @asynccontextmanager
     async def _full(self, pattern: str) -> AsyncIterator[None]:
-        definition = json.dumps({"max-length": ROOM, "overflow": "reject-publish"})
+        # In two steps: RabbitMQ applies max-length before overflow, so a classic queue that already holds more than it
+        # may drops its oldest messages when it learns both at once.
+        for room in (PLENTY, ROOM):
+            await self._set_room(pattern, room)
         try:
-            await self.bed.ctl("set_policy", "--apply-to", "queues", "full", pattern, definition)
             yield
         finally:
             await self.bed.ctl("clear_policy", "full")
+
+    async def _set_room(self, pattern: str, room: int) -> None:
+        definition = json.dumps({"max-length": room, "overflow": "reject-publish"})
+        await self.bed.ctl("set_policy", "--apply-to", "queues", "full", pattern, definition)
 
     @asynccontextmanager
     async def permissions_taken(self, chance: float) -> AsyncIterator[None]:

@@ -43,6 +43,8 @@ MOST_OVERDUE = 1.0
 OCTETS, JSON = "application/octet-stream", "application/json"
 HEADERS = {"unit": "°C", "floor": 3, "spare": False}
 """What well-behaved devices send besides their proof, and their targets must have."""
+STUFFED = "amqprouter.parked.device.noisy-00"
+"""A parking queue that hostile devices put messages into."""
 FORGERIES = {
     "x-amqprouter-proven": True,
     "x-amqprouter-device": "quiet-00",
@@ -150,7 +152,7 @@ class Maker:
 
     def hostile(self, device: str, name: str, number: int) -> Message:
         """One of the ways to pass for somebody, or to be a burden."""
-        victim = self.chance.choice(("steady-00", "quiet-01", "noisy-00", "traitor", f"nobody-{self.chance.random()}"))
+        victim = self.chance.choice((*VICTIMS, f"nobody-{self.chance.random()}"))
         exchange, key = b"devices", f"{victim}.up.hostile"
         headers: dict[str, Any] = {"x-device-secret": f"guess {number}"}
         variant = self.chance.randrange(7)
@@ -162,7 +164,7 @@ class Maker:
             exchange, key, headers = b"amqprouter.replay", f"{victim}.up.hostile", dict(FORGERIES)
         elif variant == 3:  # a story put into the quarantine, and a message into a parking queue
             exchange, headers = b"", dict(FORGERIES) | {"x-amqprouter-routing-key": key}
-            key = self.chance.choice(("amqprouter.rejected", "amqprouter.parked.device.noisy-00"))
+            key = self.chance.choice(("amqprouter.rejected", STUFFED))
         elif variant == 4:  # a device with a secret of its own, in another's name
             headers = {"x-device-secret": "the traitor's"}
             key = "steady-00.up.hostile"
@@ -204,6 +206,8 @@ SECRETS = {name: SECRET for role in ROLES if role.name != "hostile" for name in 
     "traitor": "the traitor's",
     "probe": SECRET,
 }
+VICTIMS = ("steady-00", "quiet-00", "noisy-00", "traitor")
+"""Whose names hostile devices use."""
 
 
 class Fleet:

@@ -112,13 +112,13 @@ class Account:
     again: int
     """Times that a message came to the target's queue once more."""
     again_unasked: int
-    """Of these, outside of any fault, and not sent twice by the device."""
+    """Of these, without any fault since it was sent, and not sent twice by the device."""
     disorder: list[str]
     """First arrivals at the target behind a later message of the same device, which it had sent only once."""
     disorder_stored: list[str]
     """The same in the store."""
     disorder_calm: tuple[int, int]
-    """How many of either were sent while nothing was wrong."""
+    """How many of either were sent, and came, while nothing was wrong."""
     unseen: list[str]
     """Delivered, and never told to the subscriber."""
 
@@ -188,7 +188,7 @@ def account(evidence: Evidence, windows: Windows) -> Account:
             lost.append(name)
     disorder, disorder_stored = _disorder(sent, arrived), _disorder(sent, copies)
     repeated = [
-        (sent[name].published, moment) for name, arrival in arrived.items() for moment in arrival.again if name in sent
+        (message, moment) for name, message in sent.items() if name in arrived for moment in arrived[name].again
     ]
     return Account(
         published=len(sent),
@@ -202,16 +202,20 @@ def account(evidence: Evidence, windows: Windows) -> Account:
         gone=gone,
         reasons=dict(reasons.most_common()),
         again=len(repeated),
-        again_unasked=sum(published == 1 and moment not in windows for published, moment in repeated),
+        again_unasked=sum(
+            message.published == 1 and not windows.touch(message.at, moment) for message, moment in repeated
+        ),
         disorder=disorder,
         disorder_stored=disorder_stored,
-        disorder_calm=(_calm(sent, disorder, windows), _calm(sent, disorder_stored, windows)),
+        disorder_calm=(_calm(evidence, disorder, windows), _calm(evidence, disorder_stored, windows)),
         unseen=unseen,
     )
 
 
-def _calm(sent: Mapping[str, Sent], names: Iterable[str], windows: Windows) -> int:
-    return sum(sent[name].at not in windows for name in names)
+def _calm(evidence: Evidence, names: Iterable[str], windows: Windows) -> int:
+    """How many of these came while nothing was wrong, from their sending until they were at the target."""
+    spans = [(evidence.sent[name].at, evidence.arrived.get(name)) for name in names]
+    return sum(not windows.touch(at, at if arrival is None else arrival.at) for at, arrival in spans)
 
 
 def _let_in(evidence: Evidence) -> list[str]:

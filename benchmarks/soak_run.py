@@ -13,9 +13,11 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from amqprouter.core.properties import Properties
+from amqprouter.core.story import PARKED
 from amqprouter.core.wire import Delivery
 from benchmarks.soak_bed import TARGET, Bed
 from benchmarks.soak_faults import Faults
+from benchmarks.soak_fleet import STUFFED
 from benchmarks.soak_ledger import Account, Evidence, Waits, Windows, account, waits
 from benchmarks.soak_schedule import OPERATOR, PROCESSES, Planned
 from tests.support.gateway import drain_queue, reason_of
@@ -29,6 +31,8 @@ SETTLING = 10.0
 """Seconds behind that which still count as disturbed: what had piled up is on its way."""
 STANDSTILL = 90.0
 """Seconds without a message less, at the end, after which what is left counts as stuck."""
+IDLE = 15.0
+"""Seconds after which what strangers put into a parking queue may stay there: nothing is parked in it any more."""
 LOOK = 0.5
 QUARANTINE = ("amqprouter.rejected", "amqprouter.dead-letters", "amqprouter.unrouted")
 
@@ -258,6 +262,8 @@ class Soak:
             total = sum(waiting.values())
             if total < least:
                 least, since = total, reactor.seconds()
+            elif waiting.keys() == {STUFFED} and reactor.seconds() - since > IDLE:
+                break
             elif reactor.seconds() - since > STANDSTILL:
                 self._say(f"stuck for {STANDSTILL:g} s: {waiting}; {await self._problems()}")
                 break
@@ -292,13 +298,13 @@ class Soak:
         queues = await bed.queues()
         quarantined: dict[str, str] = {}
         for queue in QUARANTINE:
-            for delivery in await drain_queue(bed.broker.uri, queue, queues.get(queue, ("", 0))[1], timeout=300):
-                quarantined[Properties(delivery.properties).message_id or ""] = _reason(delivery, queue)
+            for delivery in await drain_queue(bed.broker.uri, queue, queues[queue][1], timeout=300):
+                quarantined[_name(delivery)] = _reason(delivery, queue)
         waiting: dict[str, str] = {}
         for queue, (kind, count) in queues.items():
-            if count and kind != "stream" and queue not in (*QUARANTINE, TARGET):
+            if count > 0 and kind != "stream" and queue not in (*QUARANTINE, TARGET):
                 for delivery in await drain_queue(bed.broker.uri, queue, count, timeout=300):
-                    waiting[Properties(delivery.properties).message_id or ""] = queue
+                    waiting[_name(delivery)] = queue
         return Evidence(
             bed.fleet.sent,
             bed.reader.arrived,
@@ -308,6 +314,16 @@ class Soak:
             bed.subscriber.seen,
             self._faults.quarantine_was_full,
         )
+
+
+def _name(delivery: Delivery) -> str:
+    """The message id; of what is parked it is in the header that says what was parked."""
+    properties = Properties(delivery.properties)
+    story = properties.header(PARKED.encode())
+    if properties.message_id is None and isinstance(story, dict):
+        raw = story.get("properties")
+        properties = Properties(raw) if isinstance(raw, bytes) else properties
+    return properties.message_id or ""
 
 
 def _reason(delivery: Delivery, queue: str) -> str:
