@@ -31,7 +31,7 @@ from benchmarks.soak_links import Subscriber, TargetReader
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gateway import Gateway
 from tests.support.mongo import PrivateMongo
-from tests.support.process import CommandFailed, free_ports, reactor
+from tests.support.process import CommandFailed, free_ports, reactor, until
 from tests.support.rabbitmq import PrivateRabbitMQ
 
 TARGET = "soak"
@@ -100,6 +100,10 @@ class Bed:
     async def start_daemon(self, *, ready: bool = False) -> None:
         self.process.meant_to_run = True
         await self.gateway.start(ready=ready)
+
+    async def follows(self) -> bool:
+        """Whether the target is read and the events are followed."""
+        return self.reader.channel is not None and self.subscriber.streams > 0
 
     def look(self) -> None:
         """Measure the daemon's process; start it again if it has ended by itself."""
@@ -223,6 +227,7 @@ async def soak_bed(folder: Path, queue_type: str, seed: int) -> AsyncIterator[Be
                 bed.reader.start()
                 bed.subscriber.start()
                 looking.start(LOOK)
+                await until(bed.follows, what="reader and subscriber are there", timeout=30, child=gateway.child)
                 yield bed
             finally:
                 if looking.running:

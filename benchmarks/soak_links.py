@@ -230,6 +230,8 @@ class _Stream(Protocol):
                     self._subscriber.take(event)
             elif name in (b"id", b"event", b"data"):
                 self._event[name] = value.removeprefix(b" ")
+            elif line.startswith(b"HTTP/1.1 200 "):
+                self._subscriber.answered()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._subscriber.lost()
@@ -245,6 +247,7 @@ class Subscriber:
         self.backwards = 0
         """Events whose id is not greater than the one before."""
         self.streams = 0
+        """How often it was let in."""
         self._port = port
         self._authorization = authorization
         self._last: bytes = b""
@@ -260,8 +263,11 @@ class Subscriber:
         connecting.addCallbacks(self._connected, lambda _: self.lost())
 
     def _connected(self, stream: Any) -> None:
-        self.streams += 1
         self._stream = stream
+
+    def answered(self) -> None:
+        """A stream begins: what is published from now on comes."""
+        self.streams += 1
 
     def take(self, event: dict[bytes, bytes]) -> None:
         if event.get(b"event") == b"gap":

@@ -259,7 +259,7 @@ class SubscriberTests(SynchronousTestCase):
         text += b'id: 9\nevent: gap\ndata: {"reason": "too old"}\n\n'
         for at in range(0, len(text), 7):
             stream.dataReceived(text[at : at + 7])
-        self.assertEqual(subscriber.seen, {"m1", "m2", "m3", "m4"})
+        self.assertEqual((subscriber.seen, subscriber.streams), ({"m1", "m2", "m3", "m4"}, 1))
         self.assertEqual((subscriber.gaps, subscriber.backwards, subscriber._last), (["too old"], 1, b"9"))
 
 
