@@ -41,7 +41,7 @@ DATABASE, COLLECTION, PROBES = "soak", "readings", "probes"
 LIMIT = "5/s burst 10"
 """Of noisy devices, whose messages are parked beyond it, and of greedy ones, whose are rejected."""
 SECTIONS: dict[str, dict[str, object]] = {
-    "broker": {"heartbeat": 5, "connect_timeout": 5, "reconnect_max": 1},
+    "broker": {"heartbeat": 5, "connect_timeout": 10, "reconnect_max": 1},
     "auth": {"accept": "secret, hmac", "hmac_keys": "devices.keys"},
     "scheduler": {"max_waiting_per_device": 20, "overrides": "limits.json"},
     "class_noisy": {"devices": "noisy-*", "limits": LIMIT},

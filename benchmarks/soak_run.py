@@ -33,6 +33,8 @@ STANDSTILL = 90.0
 """Seconds without a message less, at the end, after which what is left counts as stuck."""
 IDLE = 15.0
 """Seconds after which what strangers put into a parking queue may stay there: nothing is parked in it any more."""
+SILENCE = 30.0
+"""Seconds without an event, at the end, after which no more are awaited."""
 LOOK = 0.5
 QUARANTINE = ("amqprouter.rejected", "amqprouter.dead-letters", "amqprouter.unrouted")
 
@@ -268,14 +270,21 @@ class Soak:
                 self._say(f"stuck for {STANDSTILL:g} s: {waiting}; {await self._problems()}")
                 break
             await deferLater(reactor, LOOK)
+        drained_in = reactor.seconds() - began
+        await self._subscriber_has_all()
+        return drained_in, waiting
+
+    async def _subscriber_has_all(self) -> None:
+        """Wait until the subscriber was told of everything, or nothing new came for a while."""
+        bed = self._bed
         told = {name for name, message in bed.fleet.sent.items() if message.confirmed}
-
-        async def all_seen() -> bool:
-            return told & bed.reader.arrived.keys() <= bed.subscriber.seen
-
-        with suppress(TimeoutError):
-            await until(all_seen, what="the subscriber has every event", timeout=20)
-        return reactor.seconds() - began, waiting
+        most, since = len(bed.subscriber.seen), reactor.seconds()
+        while not told & bed.reader.arrived.keys() <= bed.subscriber.seen:
+            if len(bed.subscriber.seen) > most:
+                most, since = len(bed.subscriber.seen), reactor.seconds()
+            elif reactor.seconds() - since > SILENCE:
+                return
+            await deferLater(reactor, LOOK)
 
     async def _waiting_messages(self) -> dict[str, int]:
         """Where there are still messages to come from."""
