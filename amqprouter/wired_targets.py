@@ -110,7 +110,7 @@ def wire_targets(
         if target.kind == "exchange":
             wired.targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
         elif target.kind == "events":
-            wired.targets[target] = EventsTarget(publisher, names.events, counters, max_values)
+            wired.targets[target] = EventsTarget(publisher, names.events, counters, max_values, wall_clock=wall_clock)
         elif target.kind == "store" and wired.store is not None:
             wired.targets[target] = StoreTarget(
                 wired.store, target.name, settings.store, clock, counters, randomness, proof_headers, max_values

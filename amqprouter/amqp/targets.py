@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zope.interface import implementer
 
 from amqprouter.amqp.outgoing import Outgoing
@@ -54,15 +56,25 @@ class EventsTarget:
     """Publishes messages as events to the stream that all gateways read; it needs a gate.
 
     It is its own publishes' lane, to count those that arrive. JSON that weighs over `max_values` is a text to it.
+    `wall_clock` is seconds since 1970.
     """
 
     _gate: IGate
 
-    def __init__(self, publisher: Publisher, stream: str, counters: Counters, max_values: int = MAX_VALUES) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        stream: str,
+        counters: Counters,
+        max_values: int = MAX_VALUES,
+        *,
+        wall_clock: Callable[[], float],
+    ) -> None:
         self._publisher = publisher
         self._stream = stream.encode()
         self._counters = counters
         self._max_values = max_values
+        self._wall_clock = wall_clock
 
     def use_gate(self, gate: IGate) -> None:
         """See `IGatedTarget`."""
@@ -70,8 +82,9 @@ class EventsTarget:
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
+            # Readers tell by the timestamp what is news. A message may have been parked since before they started.
             properties = encode_properties(
-                content_type="application/json", headers={_KEY: message.key}, timestamp=int(message.received_at)
+                content_type="application/json", headers={_KEY: message.key}, timestamp=int(self._wall_clock())
             )
             body = encode_event_body(message, self._max_values)
         except (ValueError, Unencodable):

@@ -280,7 +280,7 @@ class MessageTests(EngineTestCase):
             await declared.declare_events(connection)
             inbox: DeferredQueue[Event] = DeferredQueue()
             reader = EventReader(declared.names.events, lambda event, live: inbox.put(event), reactor.seconds)
-            target = EventsTarget(publisher, declared.names.events, Counters())
+            target = EventsTarget(publisher, declared.names.events, Counters(), wall_clock=reactor.seconds)
             target.use_gate(OpenGate())
 
             def tell(number: int) -> None:

@@ -111,7 +111,7 @@ class StreamMadeAnewTests(LivenessTestCase):
         async with with_vhost() as vhost, publishing(vhost) as (publisher, channel):
             declared = topology()
             stream = declared.names.events
-            target = EventsTarget(publisher, stream, Counters())
+            target = EventsTarget(publisher, stream, Counters(), wall_clock=reactor.seconds)
             target.use_gate(OpenGate())
             reader = EventReader(stream, publish, reactor.seconds, lambda: told.put("restart"))
 
