@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import mongo
@@ -45,6 +46,16 @@ class PrivateMongoTests(SynchronousTestCase):
             server.kill()
             server.start()
             self.assertEqual(database.count("c"), 1000)
+
+    def test_it_refuses_when_told_to(self) -> None:
+        with PrivateMongo(Path(self.mktemp())) as server:
+            database = TestDatabase(server.uri, "base", server)
+            insert = {"insert": "c", "documents": [{"_id": 1}]}
+            server.refuse(True)
+            self.assertIn("not primary", str(self.assertRaises(PyMongoError, database.command, insert)))
+            server.refuse(False)
+            database.command(insert)
+            self.assertEqual(database.count("c"), 1)
 
     def test_it_does_not_outlive_whoever_started_it(self) -> None:
         """...even one that is killed by ``kill -9`` and starts it in a thread that is long gone."""
