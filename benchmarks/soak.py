@@ -189,10 +189,13 @@ def program(options: argparse.Namespace, schedule: list[Planned]) -> int:
     return status[0] if status else 1
 
 
-def _seconds_of(text: str) -> float:
-    minutes = float(text)
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not 0.2 <= minutes <= 10_000:
-        raise argparse.ArgumentTypeError("from 0.2 to 10000 minutes")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0.2 to 10000")
     return minutes
 
 
@@ -202,7 +205,7 @@ def _names(text: str) -> list[str]:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.soak", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=_seconds_of, default=3.0, help="of faults (%(default)s)")
+    parser.add_argument("--minutes", type=_minutes, default=3.0, help="of faults (%(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="which faults, when (%(default)s)")
     parser.add_argument("--only", type=_names, default=[], metavar="FAULT,…", help="none but these")
     parser.add_argument("--without", type=_names, default=[], metavar="FAULT,…", help="all but these")
@@ -216,6 +219,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         options.kinds = chosen(options.only, options.without)
     except ValueError as error:
         parser.error(str(error))
+    if options.folder is not None and options.folder.exists():
+        parser.error(f"{options.folder} is there already; a run needs a folder of its own")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"there is no folder for {options.json}")  # half an hour later would be too late
     return options
 
 

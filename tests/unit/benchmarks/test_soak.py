@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import redirect_stderr
 from dataclasses import asdict, replace
+from io import StringIO
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -71,6 +73,20 @@ class ScheduleTests(SynchronousTestCase):
     def test_arguments(self) -> None:
         options = arguments(["--only", "store-cut,broker-cut", "--minutes", "0.5"])
         self.assertEqual(([kind.name for kind in options.kinds], options.seed), (["broker-cut", "store-cut"], 1))
+
+    def test_arguments_that_would_spoil_a_run_are_told_before_it(self) -> None:
+        for argv in (
+            ["--minutes", "0.1"],
+            ["--minutes", "half"],
+            ["--minutes", "nan"],
+            ["--only", "no-such"],
+            ["--folder", "."],
+            ["--json", "no/such/folder/soak.json"],
+        ):
+            errors = StringIO()
+            with redirect_stderr(errors):
+                self.assertRaises(SystemExit, arguments, argv)
+            self.assertIn("error: ", errors.getvalue())
 
 
 def sent(device: str = "steady-00", number: int = 1, duty: Duty = Duty.DELIVERED, **others: Any) -> Sent:
