@@ -23,7 +23,7 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Confirm, Delivery, encode_ack, encode_publish
 from amqprouter.settings import BrokerSettings
-from benchmarks.soak_ledger import Arrival, Sent, digest
+from benchmarks.soak_ledger import Arrival, Duty, Sent, digest
 from tests.support.process import reactor
 
 RETRY = 0.5
@@ -109,7 +109,9 @@ class Sender(Kept):
 
     @property
     def unconfirmed(self) -> int:
-        return len(self._unconfirmed)
+        """Messages that the broker has not confirmed, but for those that nobody is to have: whom they were for may be
+        full of the like."""
+        return sum(self._sent[name].duty is not Duty.REFUSED for name in self._unconfirmed)
 
     @property
     def full(self) -> bool:
