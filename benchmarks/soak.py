@@ -58,7 +58,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("let in", f"{len(account.let_in)}"),
         ("tracebacks", f"{len(report.tracebacks)}"),
         ("ended by itself", f"{report.ended_by_itself}"),
-        ("well-behaved in quarantine", reasons or "0"),
+        ("in quarantine, not hostile", reasons or "0"),
         ("without room in quarantine", f"{account.gone}"),
         ("again at the target", f"{account.again:,}, of which {account.again_unasked} outside of faults"),
         ("out of order at the target", f"{len(account.disorder)}, of which {calm} outside of faults"),

@@ -99,7 +99,8 @@ class Maker:
         if forged:
             headers |= FORGERIES
         properties = encode_properties(content_type=kind, headers=headers, message_id=name, timestamp=stamp)
-        return Message((b"devices", key, properties, body), device, Duty.DELIVERED, HEADERS)
+        duty = Duty.ANSWERED if device.startswith("greedy") else Duty.DELIVERED
+        return Message((b"devices", key, properties, body), device, duty, HEADERS)
 
     def clumsy(self, device: str, name: str, number: int) -> Message:
         """One of the things that go wrong in a device's program."""

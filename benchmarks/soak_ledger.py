@@ -24,7 +24,7 @@ class Duty(Enum):
     DELIVERED = "delivered"
     """At all its targets; or in quarantine, with a reason."""
     ANSWERED = "answered"
-    """The same, but its place is the quarantine: while that is full it may be gone."""
+    """The same, but its place may well be the quarantine: while that is full it may be gone."""
     REFUSED = "refused"
     """At no target, whatever else."""
 
@@ -108,7 +108,7 @@ class Account:
     gone: int
     """Refused ones for which the full quarantine had no room."""
     reasons: dict[str, int]
-    """Of well-behaved devices' messages in quarantine."""
+    """Of what is in quarantine, but for hostile devices' messages."""
     again: int
     """Times that a message came to the target's queue once more."""
     again_unasked: int
@@ -172,7 +172,7 @@ def account(evidence: Evidence, windows: Windows) -> Account:
         if message.duty is Duty.REFUSED:
             continue
         reason = evidence.quarantined.get(name)
-        if reason and message.duty is Duty.DELIVERED:
+        if reason:
             reasons[reason.partition(":")[0]] += 1
         if name in arrived and name in copies:
             delivered += 1

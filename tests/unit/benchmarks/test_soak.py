@@ -187,9 +187,11 @@ class AccountTests(SynchronousTestCase):
         told = account(self.evidence(sent=names, arrived=arrived, stored=stored), CALM)
         self.assertEqual(told.disorder, [], "another device's")
 
-    def test_reasons_are_those_of_the_well_behaved(self) -> None:
-        told = self.found(arrived={}, quarantined={"a": "rate-limited: 5/s of device", "b": "bad-secret"})
-        self.assertEqual(told["reasons"], {"rate-limited": 1})
+    def test_reasons_are_not_those_of_the_hostile(self) -> None:
+        names = {"a": sent(), "b": sent(duty=Duty.REFUSED), "c": sent(duty=Duty.ANSWERED)}
+        reasons = {"a": "rate-limited: 5/s of device", "b": "bad-secret", "c": "bad-json"}
+        told = self.found(sent=names, arrived={}, stored=[], quarantined=reasons)
+        self.assertEqual(told["reasons"], {"rate-limited": 1, "bad-json": 1})
 
     def test_unseen(self) -> None:
         self.assertEqual(self.found(seen=())["unseen"], ["a"])
@@ -251,6 +253,12 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual([self.sent[name].published for name in "abc"], [2, 1, 2])
         self.confirm(1)
         self.assertEqual(self.confirmed, "ab", "tags begin anew with a channel")
+
+    def test_what_is_for_nobody_need_not_be_confirmed(self) -> None:
+        self.sent["b"].duty = Duty.REFUSED
+        self.connect()
+        self.publish(*"abc")
+        self.assertEqual(self.sender.unconfirmed, 2)
 
     def test_a_nack_is_no_confirm(self) -> None:
         clock = Clock()
