@@ -45,7 +45,6 @@ def say(text: str) -> None:
 def rows(report: Report) -> list[tuple[str, str]]:
     """The account, line by line."""
     account, megabytes = report.account, [f"{size / 1e6:.0f}" for size in report.memory]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in account.reasons.items())
     calm, calm_stored = account.disorder_calm
     found = [
         ("faults", f"{report.faults}"),
@@ -58,7 +57,7 @@ def rows(report: Report) -> list[tuple[str, str]]:
         ("let in", f"{len(account.let_in)}"),
         ("tracebacks", f"{len(report.tracebacks)}"),
         ("ended by itself", f"{report.ended_by_itself}"),
-        ("in quarantine, not hostile", reasons or "0"),
+        ("in quarantine, not hostile", f"{sum(account.reasons.values()):,}"),
         ("without room in quarantine", f"{account.gone}"),
         ("again at the target", f"{account.again:,}, of which {account.again_unasked} outside of faults"),
         ("out of order at the target", f"{len(account.disorder)}, of which {calm} outside of faults"),
@@ -105,6 +104,9 @@ def details(report: Report) -> list[str]:
         ("gaps", report.gaps),
     ]
     found = [f"{name}: {', '.join(names[:FEW])}{' …' * (len(names) > FEW)}" for name, names in named if names]
+    if account.reasons:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in account.reasons.items())
+        found.append(f"in quarantine, not hostile: {reasons}")
     if report.worst:
         longest = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.worst.items())
         found.append(f"quiet devices' longest wait by fault, s: {longest}")
