@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,10 +38,11 @@ class Stalled(Exception):
 
 
 class Workbench:
-    """Queues on one broker, and our own connections to it."""
+    """Queues on one broker, and our own connections to it. `arguments` are further ones of the device queues."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, arguments: Mapping[str, Any] | None = None) -> None:
         self.uri = uri
+        self._arguments = {"x-single-active-consumer": True, **(arguments or {})}
         self._connection: Connection | None = None
         self._channel: Channel | None = None
         self._gate: Channel | None = None
@@ -51,6 +52,12 @@ class Workbench:
     def channel(self) -> Channel:
         assert self._channel is not None, "not open"
         return self._channel
+
+    @property
+    def port(self) -> int:
+        """Ours, on the connection to the broker: by it the broker's list of connections has this one."""
+        assert self._connection is not None, "not open"
+        return int(self._connection.transport.getHost().port)
 
     async def connect(self) -> None:
         """Connect, and declare nothing."""
@@ -65,7 +72,7 @@ class Workbench:
             await channel.exchange_declare(exchange=exchange, exchange_type="topic", durable=True)
         for device in DEVICES:
             queue = queue_of(device)
-            await channel.queue_declare(queue=queue, durable=True, arguments={"x-single-active-consumer": True})
+            await channel.queue_declare(queue=queue, durable=True, arguments=self._arguments)
             await channel.queue_bind(queue=queue, exchange=SOURCE_EXCHANGE, routing_key=f"{device}.up.#")
         await channel.queue_declare(queue=TARGET_QUEUE, durable=True)
         await channel.queue_bind(queue=TARGET_QUEUE, exchange=TARGET_EXCHANGE, routing_key="#")
@@ -76,10 +83,18 @@ class Workbench:
 
     async def fill(self, messages: int, persistent: bool, secrets: dict[str, str]) -> None:
         """Publish this many messages, spread evenly over the devices, and wait until the broker has them."""
+
+        def encode(channel: int, frame_max: int) -> Iterable[bytes]:
+            block = publishes(channel, frame_max, secrets, BLOCK, persistent)
+            return (b"".join(block[: messages - start]) for start in range(0, messages, len(block)))
+
+        await self.send(encode, messages)
+
+    async def send(self, encode: Callable[[int, int], Iterable[bytes]], messages: int) -> None:
+        """Publish what `encode` makes for a channel and a frame size, and wait until the broker has all messages."""
         assert self._connection is not None
         channel = await self._connection.open_channel()
         await channel.confirm_select()
-        block = publishes(channel.id, self._connection.frame_max, secrets, BLOCK, persistent)
         confirmed: set[int] = set()
         floor = 0
         done: Deferred[None] = Deferred()
@@ -95,8 +110,8 @@ class Workbench:
                 done.callback(None)
 
         channel.on_confirm = confirm
-        for start in range(0, messages, len(block)):
-            channel.write(b"".join(block[: messages - start]))
+        for publishing in encode(channel.id, self._connection.frame_max):
+            channel.write(publishing)
         await done
         await channel.shut()
 
@@ -171,9 +186,9 @@ class Workbench:
 
 
 @asynccontextmanager
-async def workbench(uri: str) -> AsyncIterator[Workbench]:
+async def workbench(uri: str, arguments: Mapping[str, Any] | None = None) -> AsyncIterator[Workbench]:
     """``async with workbench(uri) as bench``: connected, with everything declared."""
-    bench = Workbench(uri)
+    bench = Workbench(uri, arguments)
     try:
         await bench.open()
         yield bench

@@ -170,6 +170,8 @@ class Gateway:
         self.folder = folder.absolute()
         self.source = ROOT
         """The checkout that the daemon is run from."""
+        self.python, self.scripts = sys.executable, Path(sysconfig.get_path("scripts"))
+        """The environment that the daemon is run in: its interpreter, and where it has its programs."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -216,9 +218,8 @@ class Gateway:
 
     def command(self, *options: str) -> list[str]:
         """The command line that starts the daemon in the foreground."""
-        twistd = str(Path(sysconfig.get_path("scripts")) / "twistd")
-        config = str(self.folder / "config.ini")
-        return [sys.executable, twistd, "-n", "--pidfile=", "amqprouter", "-c", config, *options]
+        twistd, config = str(self.scripts / "twistd"), str(self.folder / "config.ini")
+        return [self.python, twistd, "-n", "--pidfile=", "amqprouter", "-c", config, *options]
 
     async def start(self, *, ready: bool = True) -> None:
         """Start the daemon; with `ready`, return when it says that it is."""
