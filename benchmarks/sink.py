@@ -95,7 +95,7 @@ def compiler_missing() -> str:
 
 
 class Sink:
-    """The sink, built into `folder` when it starts; `moments` says when each message came."""
+    """The sink, built into `folder` when it first starts there; `moments` says when each message came."""
 
     name = "sink"
 
@@ -115,13 +115,14 @@ class Sink:
         return self._process.pid
 
     def start(self) -> None:
-        """Build and start it.
+        """Start it.
 
         :raises RuntimeError: it did not start. :raises subprocess.CalledProcessError: it cannot be built.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         program = self._folder / "mongo_sink"
-        subprocess.run(["gcc", "-O2", "-Wall", "-o", str(program), str(SOURCE)], check=True)
+        if not program.exists():
+            subprocess.run(["gcc", "-O2", "-Wall", "-o", str(program), str(SOURCE)], check=True)
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             [str(program), str(self.port)], stdin=pipe, stdout=pipe, start_new_session=True

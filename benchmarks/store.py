@@ -125,16 +125,28 @@ class Course:
 
         :raises Stalled: it did not.
         """
-        await self.bench.consumers_are(0)
+        await self.consumers_are(0)
         await self.bench.purge()
         await self.bench.channel.queue_purge(queue=WARM_UP)
         self.store.reset()
         if consumers > 1:
             await self.bench.close_gate()
         await contender.start()
-        await self.bench.consumers_are(consumers)
+        await self.consumers_are(consumers)
         await self.bench.send(self.readings(WARM_UP).encoder(0, WARM_UP_MESSAGES), WARM_UP_MESSAGES)
         await self.stored(WARM_UP_MESSAGES)
+
+    async def consumers_are(self, count: int) -> None:
+        """Wait until every device queue has this many consumers. A quorum queue tells clients of active ones alone."""
+        others = (
+            '[N || Q <- rabbit_amqqueue:list(<<"/">>), {_, _, _, <<"device.", _/binary>>} <- [amqqueue:get_name(Q)],'
+            f" N <- [length(rabbit_amqqueue:consumers(Q))], N =/= {count}]"
+        )
+
+        async def so_many() -> bool:
+            return await self.broker.eval(others) == "[]"
+
+        await until(so_many, what=f"every queue has {count} consumers", timeout=60)
 
     async def stored(self, count: int) -> tuple[float, Stored]:
         """Wait until this many documents are stored; the moment, on the monotonic clock, and what is there.
@@ -167,7 +179,7 @@ class Course:
 
         await until(settled, what=f"{contender.name} has acknowledged everything", timeout=10)
         await contender.stop()
-        await self.bench.consumers_are(0)
+        await self.consumers_are(0)
         left, fault = await self.bench.left_over(), self.store.check().fault(WARM_UP_MESSAGES + count)
         if left or fault:
             raise Stalled(f"{contender.name}: {left} messages are left in the queues; {fault or 'all are stored'}")

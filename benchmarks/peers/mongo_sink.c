@@ -89,6 +89,12 @@ static size_t document_size(const unsigned char *at, const unsigned char *end) {
   return size < 5 || size > end - at || at[size - 1] != 0 ? 0 : (size_t)size;
 }
 
+/* The bytes of a string up to its NUL, which included; -1 when there is none before `end`. */
+static int64_t cstring_size(const unsigned char *at, const unsigned char *end) {
+  const unsigned char *nul = at < end ? memchr(at, 0, (size_t)(end - at)) : NULL;
+  return nul ? nul + 1 - at : -1;
+}
+
 /* How long a value is; -1 when it reaches beyond `end` or is of no known type. */
 static int64_t value_size(int type, const unsigned char *at, const unsigned char *end) {
   int64_t size;
@@ -100,6 +106,10 @@ static int64_t value_size(int type, const unsigned char *at, const unsigned char
     case 0x06: case 0x0a: case 0x7f: case 0xff: size = 0; break;
     case 0x07: size = 12; break;
     case 0x08: size = 1; break;
+    case 0x0b: /* a regular expression and its options */
+      size = cstring_size(at, end);
+      if (size > 0) size = cstring_size(at + size, end) < 0 ? -1 : size + cstring_size(at + size, end);
+      break;
     case 0x10: size = 4; break;
     case 0x13: size = 16; break;
     default: return -1;
@@ -113,10 +123,10 @@ static int next_element(const unsigned char **at, const unsigned char *end, elem
   element->type = *(*at)++;
   if (element->type == 0) return 0;
   element->name = (const char *)*at;
-  const unsigned char *nul = memchr(*at, 0, (size_t)(end - *at));
-  if (!nul) return -1;
-  element->value = nul + 1;
-  int64_t size = value_size(element->type, element->value, end);
+  int64_t size = cstring_size(*at, end);
+  if (size < 0) return -1;
+  element->value = *at + size;
+  size = value_size(element->type, element->value, end);
   if (size < 0) return -1;
   *at = element->value + size;
   return 1;
