@@ -107,7 +107,11 @@ def compiler_missing() -> str:
 
 async def compiled_copy(folder: Path) -> Path:
     """A copy of the package in this folder, with what ``setup.py`` lists compiled in place; half a minute's work."""
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "__pycache__", "_trial_temp*", "build", "*.so"))
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(".*", "__pycache__", "_trial_temp*", "build", "node_modules", "*.so"),
+    )
     environment = {**os.environ, "AMQPROUTER_COMPILE": "1"}
     await run(sys.executable, "setup.py", "build_ext", "--inplace", env=environment, cwd=folder, timeout=300)
     return folder

@@ -5,7 +5,8 @@ classic, full of persistent JSON messages, each with a secret, four properties a
 consume the 100 queues on one channel with a prefetch for each, and store; our daemon has them as its ``[ingress]
 queues``, and authenticates, authorises, schedules and routes each message to ``store:``. (It also has queues of its
 own, which are empty.) A batch has 500 documents at most and one ack, but for ``pika-single``, which has one insert and
-one ack a message. ``before`` is the daemon of another checkout (``--against``).
+one ack a message; the bare programs wait 100 ms for theirs to fill, so they always do as long as messages come.
+``before`` is the daemon of another checkout (``--against``).
 
 They store in the sink, which keeps nothing and answers at once, and in the MongoDB-compatible server that the tests
 have; that one is slow, and so gets fewer messages. A run begins with every consumer registered behind the benchmark's
@@ -13,7 +14,8 @@ own and 2,000 messages stored through a queue apart, and ends when the store has
 message is stored once and nothing is left unacknowledged. Acks are counted by the bytes that the broker got: nothing
 else is sent to it while one only consumes.
 
-``--latency`` then asks how long it takes from publish to stored at a tenth of each contender's own rate.
+``--latency`` then asks how long it takes from publish to stored at a tenth of each contender's own rate; then all wait
+5 ms for a batch to fill.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,7 +41,7 @@ from benchmarks.figures import picture, ratios, ratios_table, summarise
 from benchmarks.forward import PAUSE, SETTLING, program, say
 from benchmarks.layout import DEVICES, SOURCE_EXCHANGE
 from benchmarks.sink import Server, Sink, Store, Stored, compiler_missing
-from benchmarks.store_contenders import NAMES, WARM_UP, Prepared, field, prepare
+from benchmarks.store_contenders import LINGER, NAMES, SHORT_LINGER, WARM_UP, Prepared, field, prepare
 from benchmarks.store_figures import (
     GOALS,
     P99,
@@ -80,8 +82,10 @@ _OCTETS = re.compile(r"\{(\d+),(\d+)\}")
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.store", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--messages", type=int, default=20_000, help="in each run on the sink (default 20000)")
-    parser.add_argument("--server-messages", type=int, default=4000, help="in each run on the server (default 4000)")
+    parser.add_argument(
+        "--messages", type=int, default=20_000, help="in each run on the sink: full batches (default 20000)"
+    )
+    parser.add_argument("--server-messages", type=int, default=2000, help="in each run on the server (default 2000)")
     parser.add_argument("--prefetch", type=int, default=32, help="of each of the consumers (default 32)")
     parser.add_argument("--queues", nargs="+", choices=QUEUE_TYPES, default=list(QUEUE_TYPES))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="of bodies, in bytes (100 256 4096)")
@@ -119,6 +123,11 @@ class Course:
 
     def readings(self, exchange: str) -> Readings:
         return Readings(self.size, exchange, self.known)
+
+    def field(self, prepared: list[Prepared], folder: Path, prefetch: int, linger: int) -> list[Contender]:
+        """The contenders for this broker and this store; those of all sizes are the same."""
+        uri, known = self.bench.uri, self.known
+        return field(prepared, folder, uri, self.store, self.queue_type, prefetch, linger, known)
 
     async def begin(self, contender: Contender, consumers: int) -> None:
         """Start a contender with everything empty, and have it store the first messages.
@@ -193,14 +202,16 @@ class Course:
         return sum(int(octets) for port, octets in _OCTETS.findall(told) if int(port) != self.bench.port)
 
 
-@contextmanager
-def blamed(contender: Contender) -> Iterator[None]:
-    """Tell the end of the contender's log when something fails."""
+@asynccontextmanager
+async def ending(contender: Contender) -> AsyncIterator[None]:
+    """Tell the end of the contender's log when something fails, and end it in any case."""
     try:
         yield
     except BaseException:
         say(f"{contender.name} failed; the end of its log:\n{contender.story()}")
         raise
+    finally:
+        await contender.stop()
 
 
 async def one_run(course: Course, contender: Contender, number: int, count: int) -> StoreRun:
@@ -269,38 +280,50 @@ async def one_latency(course: Course, contender: Contender, rate: float, seconds
     return latency(contender.name, course.mode, rate, waits)
 
 
-async def on_one_store(
-    prepared: list[Prepared], folder: Path, options: argparse.Namespace, broker: PrivateRabbitMQ, bench: Workbench,
-    store: Store, queue_type: str, known: dict[str, str],
-) -> tuple[list[StoreRun], list[Latency]]:  # fmt: skip
-    """All runs on one broker and one store."""
+async def rates(
+    courses: Sequence[Course], prepared: list[Prepared], folder: Path, options: argparse.Namespace
+) -> list[StoreRun]:
+    """All runs on one broker and one store; contenders take turns, and every round begins with another."""
+    contenders = courses[0].field(prepared, folder, options.prefetch, LINGER)
+    count = options.messages if isinstance(courses[0].store, Sink) else options.server_messages
     runs: list[StoreRun] = []
+    for number in range(options.rounds):
+        for course in courses:
+            for place in range(len(contenders)):
+                contender = contenders[(place + number) % len(contenders)]
+                async with ending(contender):
+                    run = await one_run(course, contender, number, count)
+                runs.append(run)
+                rate, cpu = run.messages / run.seconds, (run.cpu or 0) / run.messages * 1e6
+                say(f"round {number + 1}, {run.mode}: {run.name} {rate:,.0f} messages/s, {cpu:.1f} µs CPU each")
+    return runs
+
+
+async def all_latencies(
+    courses: Sequence[Course],
+    prepared: list[Prepared],
+    folder: Path,
+    options: argparse.Namespace,
+    runs: Sequence[StoreRun],
+) -> list[Latency]:
+    """Latencies at a tenth of the medians of `runs`."""
+    contenders = courses[0].field(prepared, folder, options.prefetch, SHORT_LINGER)
+    medians = {key: median(run.messages / run.seconds for run in of) for key, of in grouped(runs).items()}
     latencies: list[Latency] = []
-    contenders = field(prepared, folder, bench.uri, store, queue_type, options.prefetch, known)
-    count = options.messages if isinstance(store, Sink) else options.server_messages
-    courses = [Course(broker, bench, store, queue_type, size, known) for size in options.sizes]
-    try:
-        for number in range(options.rounds):
-            for course in courses:
-                for place in range(len(contenders)):
-                    contender = contenders[(place + number) % len(contenders)]
-                    with blamed(contender):
-                        run = await one_run(course, contender, number, count)
-                    runs.append(run)
-                    rate, cpu = run.messages / run.seconds, (run.cpu or 0) / run.messages * 1e6
-                    say(f"round {number + 1}, {run.mode}: {run.name} {rate:,.0f} messages/s, {cpu:.1f} µs CPU each")
-        if options.latency and isinstance(store, Sink):
-            medians = {key: median(run.messages / run.seconds for run in of) for key, of in grouped(runs).items()}
-            for course in courses:
-                for contender in contenders:
-                    rate = TENTH * medians[course.mode, contender.name]
-                    with blamed(contender):
-                        latencies.append(await one_latency(course, contender, rate, options.seconds))
-                    say(f"at {rate:,.0f}/s, {course.mode}: {contender.name} p99 {latencies[-1].p99:.1f} ms")
-    finally:
+    for course in courses:
         for contender in contenders:
-            await contender.stop()
-    return runs, latencies
+            rate = TENTH * medians[course.mode, contender.name]
+            async with ending(contender):
+                latencies.append(await one_latency(course, contender, rate, options.seconds))
+            say(f"at {rate:,.0f}/s, {course.mode}: {contender.name} p99 {latencies[-1].p99:.1f} ms")
+    return latencies
+
+
+async def declare_warm_up(bench: Workbench, queue_type: str) -> None:
+    """Declare what the first messages go through."""
+    await bench.channel.exchange_declare(exchange=WARM_UP, exchange_type="topic", durable=True)
+    await bench.channel.queue_declare(queue=WARM_UP, durable=True, arguments={"x-queue-type": queue_type})
+    await bench.channel.queue_bind(queue=WARM_UP, exchange=WARM_UP, routing_key="#")
 
 
 async def measure(options: argparse.Namespace, folder: Path) -> tuple[list[StoreRun], list[Latency]]:
@@ -314,19 +337,18 @@ async def measure(options: argparse.Namespace, folder: Path) -> tuple[list[Store
             # As seldom as by default, and not as the tests want it: 100 queues would keep the broker busy with it.
             await broker.eval("application:set_env(rabbit, quorum_tick_interval, 5000)")
             async with workbench(broker.uri, {"x-queue-type": queue_type}) as bench:
-                await bench.channel.exchange_declare(exchange=WARM_UP, exchange_type="topic", durable=True)
-                await bench.channel.queue_declare(queue=WARM_UP, durable=True, arguments={"x-queue-type": queue_type})
-                await bench.channel.queue_bind(queue=WARM_UP, exchange=WARM_UP, routing_key="#")
+                await declare_warm_up(bench, queue_type)
                 for name in options.stores:
                     place = folder / f"{queue_type}-{name}"
-                    store: Store = STORES[name](place / "store")
+                    store = STORES[name](place / "store")
+                    courses = [Course(broker, bench, store, queue_type, size, known) for size in options.sizes]
                     store.start()
                     try:
-                        told = await on_one_store(prepared, place, options, broker, bench, store, queue_type, known)
+                        runs += await rates(courses, prepared, place / "rates", options)
+                        if options.latency and isinstance(store, Sink):
+                            latencies += await all_latencies(courses, prepared, place / "latencies", options, runs)
                     finally:
                         store.stop()
-                    runs += told[0]
-                    latencies += told[1]
     return runs, latencies
 
 

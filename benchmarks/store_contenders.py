@@ -19,6 +19,9 @@ from tests.support.process import CommandFailed, run
 BEFORE = "before"
 BATCH = 500
 """Documents in a write at most: what ``[store] batch_size`` is by default."""
+LINGER, SHORT_LINGER = 100, 5
+"""Milliseconds that the bare programs wait for a batch to fill: so long that it does, as those have it who want a high
+rate; and where latencies are measured, as long as ``[store] linger`` is by default. Our daemon has that in both."""
 WARM_UP = "warm-up"
 """An exchange and a queue, that everybody consumes too: for what a program does only once, or slowly at first."""
 _LIBRARIES = {
@@ -141,15 +144,16 @@ def field(
     store: Store,
     queue_type: str,
     prefetch: int,
+    linger: int,
     known: dict[str, str],
 ) -> list[Contender]:
-    """The contenders for one broker and one store."""
+    """The contenders for one broker and one store; `linger` is the bare programs', in milliseconds."""
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Contender] = []
     for one in prepared:
         if one.source is not None:
             found.append(Ours(one.name, one.source, folder / one.name, uri, store, queue_type, prefetch, known))
         else:
-            command = [*one.command, uri, store.uri, str(prefetch), str(one.batch), *QUEUES, WARM_UP]
+            command = [*one.command, uri, store.uri, str(prefetch), str(one.batch), str(linger), *QUEUES, WARM_UP]
             found.append(Peer(one.name, command, folder / f"{one.name}.log"))
     return found

@@ -1,4 +1,7 @@
-"""Store with aio-pika and PyMongo's asynchronous client. Arguments: broker, store, prefetch, batch size, queues."""
+"""Store with aio-pika and PyMongo's asynchronous client.
+
+Arguments: broker, store, prefetch, batch size, linger in ms, queues.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from pymongo import AsyncMongoClient
 from pymongo.errors import BulkWriteError
 
-from benchmarks.peers.storing import LINGER, check, document
+from benchmarks.peers.storing import check, document
 
 
 class _Properties:
@@ -24,7 +27,7 @@ class _Properties:
         self.timestamp = sent.replace(tzinfo=sent.tzinfo or timezone.utc).timestamp()
 
 
-async def main(uri: str, store: str, prefetch: int, batch_size: int, queues: list[str]) -> None:
+async def main(uri: str, store: str, prefetch: int, batch_size: int, linger: float, queues: list[str]) -> None:
     collection = AsyncMongoClient[Any](store, w="majority", journal=True)["benchmark"]["readings"]
     channel = await (await aio_pika.connect(uri)).channel()
     await channel.set_qos(prefetch_count=prefetch)
@@ -33,7 +36,7 @@ async def main(uri: str, store: str, prefetch: int, batch_size: int, queues: lis
         await (await channel.get_queue(name, ensure=False)).consume(waiting.put)
     while True:
         batch = [await waiting.get()]
-        end = asyncio.get_running_loop().time() + LINGER
+        end = asyncio.get_running_loop().time() + linger
         while len(batch) < batch_size:
             try:
                 batch.append(waiting.get_nowait())
@@ -54,5 +57,5 @@ async def main(uri: str, store: str, prefetch: int, batch_size: int, queues: lis
 
 
 if __name__ == "__main__":
-    _, uri, store, prefetch, batch_size, *queues = sys.argv
-    asyncio.run(main(uri, store, int(prefetch), int(batch_size), queues))
+    _, uri, store, prefetch, batch_size, linger, *queues = sys.argv
+    asyncio.run(main(uri, store, int(prefetch), int(batch_size), float(linger) / 1000, queues))

@@ -1,4 +1,4 @@
-// Store with amqplib and the mongodb driver. Arguments: broker, store, prefetch, batch size, queues.
+// Store with amqplib and the mongodb driver. Arguments: broker, store, prefetch, batch size, linger in ms, queues.
 // The house rules are those of storing.py. While one batch is written the next is gathered.
 
 "use strict";
@@ -6,7 +6,6 @@
 const amqplib = require("amqplib");
 const { MongoClient } = require("mongodb");
 
-const LINGER = 5; // ms
 const SECRET_HEADER = "x-device-secret";
 const DUPLICATE = 11000;
 
@@ -36,7 +35,7 @@ async function insert(collection, documents) {
   }
 }
 
-async function main([uri, store, prefetch, batchSize, ...queues]) {
+async function main([uri, store, prefetch, batchSize, linger, ...queues]) {
   const client = await new MongoClient(store, { writeConcern: { w: "majority", journal: true } }).connect();
   const collection = client.db("benchmark").collection("readings");
   const connection = await amqplib.connect(uri);
@@ -60,7 +59,7 @@ async function main([uri, store, prefetch, batchSize, ...queues]) {
       timer = null;
       await insert(collection, documents);
       channel.ack({ fields: { deliveryTag: tag } }, true);
-      if (waiting.length && timer === null) timer = setTimeout(lingered, LINGER);
+      if (waiting.length && timer === null) timer = setTimeout(lingered, Number(linger));
     }
     writing = false;
   }
@@ -75,7 +74,7 @@ async function main([uri, store, prefetch, batchSize, ...queues]) {
     waiting.push(documentOf(message));
     tags.push(message.fields.deliveryTag);
     if (waiting.length >= size) write().catch(fail);
-    else if (timer === null) timer = setTimeout(lingered, LINGER);
+    else if (timer === null) timer = setTimeout(lingered, Number(linger));
   }
 
   for (const queue of queues) await channel.consume(queue, received);

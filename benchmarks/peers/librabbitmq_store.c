@@ -1,4 +1,4 @@
-/* Store with librabbitmq and libmongoc. Arguments: broker, store, prefetch, batch size, queues.
+/* Store with librabbitmq and libmongoc. Arguments: broker, store, prefetch, batch size, linger in ms, queues.
 
    The house rules are those of storing.py. One loop: as many deliveries as there are, each made a document; a full batch,
    or one whose first message has lingered, is written and acknowledged with one ack. */
@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define LINGER 5000 /* microseconds */
 #define SECRET_HEADER "x-device-secret"
 #define DUPLICATE 11000
 #define MAX_BODY (1 << 20)
@@ -165,23 +164,23 @@ static mongoc_collection_t *readings(const char *store) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 6) die("arguments: broker store prefetch batch-size queue...");
+  if (argc < 7) die("arguments: broker store prefetch batch-size linger queue...");
   mongoc_collection_t *collection = readings(argv[2]);
   amqp_connection_state_t connection = connected(argv[1]);
   amqp_basic_qos(connection, 1, 0, (uint16_t)atoi(argv[3]), 0);
   check(connection, "cannot set the prefetch");
-  for (int i = 5; i < argc; i++) {
+  for (int i = 6; i < argc; i++) {
     amqp_basic_consume(connection, 1, amqp_cstring_bytes(argv[i]), amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
     check(connection, "cannot consume");
   }
   size_t size = (size_t)atoi(argv[4]), count = 0;
   bson_t **batch = calloc(size, sizeof *batch);
   uint64_t tag = 0;
-  int64_t due = 0;
+  int64_t due = 0, linger = atoi(argv[5]) * 1000LL; /* microseconds */
   struct pollfd broker = {amqp_get_sockfd(connection), POLLIN, 0};
   for (;;) {
     while (count < size && (batch[count] = take_one(connection, &tag)))
-      if (!count++) due = bson_get_monotonic_time() + LINGER;
+      if (!count++) due = bson_get_monotonic_time() + linger;
     int64_t left = count ? due - bson_get_monotonic_time() : 0;
     if (count == size || (count && left <= 0)) {
       insert(collection, batch, count);

@@ -1,4 +1,4 @@
-"""Store with pika and PyMongo. Arguments: broker, store, prefetch, batch size, queues.
+"""Store with pika and PyMongo. Arguments: broker, store, prefetch, batch size, linger in ms, queues.
 
 A batch goes to MongoDB as one ``insert_many`` and back as one ack; with a batch size of 1, as first programs have it,
 each message is an ``insert_one`` and an ack of its own.
@@ -12,13 +12,14 @@ from typing import Any
 import pika
 from pymongo import MongoClient
 
-from benchmarks.peers.storing import LINGER, document, insert_all, insert_alone
+from benchmarks.peers.storing import document, insert_all, insert_alone
 
 
 class Storer:
-    def __init__(self, uri: str, store: str, prefetch: int, batch_size: int, queues: list[str]) -> None:
+    def __init__(self, uri: str, store: str, prefetch: int, batch_size: int, linger: float, queues: list[str]) -> None:
         self._collection = MongoClient[Any](store, w="majority", journal=True)["benchmark"]["readings"]
         self._prefetch, self._batch_size, self._queues = prefetch, batch_size, queues
+        self._linger = linger
         self._batch: list[dict[str, Any]] = []
         self._last = 0
         self._channel: Any = None
@@ -49,7 +50,7 @@ class Storer:
         if len(self._batch) >= self._batch_size:
             self._store()
         elif self._timer is None:
-            self._timer = self._connection.ioloop.call_later(LINGER, self._store)
+            self._timer = self._connection.ioloop.call_later(self._linger, self._store)
 
     def _store(self) -> None:
         if self._timer is not None:
@@ -61,5 +62,5 @@ class Storer:
 
 
 if __name__ == "__main__":
-    _, uri, store, prefetch, batch_size, *queues = sys.argv
-    Storer(uri, store, int(prefetch), int(batch_size), queues).run()
+    _, uri, store, prefetch, batch_size, linger, *queues = sys.argv
+    Storer(uri, store, int(prefetch), int(batch_size), float(linger) / 1000, queues).run()

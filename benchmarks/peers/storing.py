@@ -3,8 +3,8 @@
 House rules, so that the comparison is fair: consume the queues named with the same prefetch on one channel, store what
 the JSON says under ``body``, with the message id as the ``_id`` (so that a redelivered message is not stored twice) and
 as ``message_id``, and the headers but for the secret; with the write concern that the daemon has by default;
-acknowledge only what is stored, a batch with one ack. A batch is written when it is full, or `LINGER` after its first
-message came. The programs in C and for Node do the same. None of them recovers from anything.
+acknowledge only what is stored, a batch with one ack. A batch is written when it is full, or some time (the linger)
+after its first message came. The programs in C and for Node do the same. None of them recovers from anything.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any
 
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-LINGER = 0.005
-"""Seconds; what ``[store] linger`` is by default."""
 SECRET_HEADER = "x-device-secret"
 _DUPLICATE = 11000
 _UTC = timezone.utc
