@@ -33,10 +33,18 @@ PAUSE = 0.5
 """Seconds for the broker to finish what filling the queues started."""
 PY_SPY = str(Path(sysconfig.get_path("scripts")) / "py-spy")
 """Of the environment that runs this, which need not be on the PATH."""
+FLAME = "a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks"
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def profile(path: str) -> Path:
+    """The type of an option that names a file for a profile: refused at once where nothing makes it."""
+    if shutil.which(PY_SPY) is None:
+        raise argparse.ArgumentTypeError("a profile needs py-spy: pip install -e .[benchmark]")
+    return Path(path)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -46,16 +54,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prefetch", type=int, default=32, help="of each of the 100 consumers (default 32)")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--mode", nargs="+", choices=("persistent", "transient"), default=["persistent", "transient"])
-    parser.add_argument(
-        "--flame",
-        type=Path,
-        help="a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks",
-    )
+    parser.add_argument("--flame", type=profile, help=FLAME)
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    options = parser.parse_args(argv)
-    if options.flame is not None and shutil.which(PY_SPY) is None:
-        parser.error("--flame needs py-spy: pip install -e .[benchmark]")
-    return options
+    return parser.parse_args(argv)
 
 
 class Profiler:

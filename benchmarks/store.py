@@ -38,7 +38,7 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.settings import BrokerSettings
 from benchmarks.contenders import COMPILED, OURS, Contender
 from benchmarks.figures import picture, ratios, ratios_table, summarise
-from benchmarks.forward import PAUSE, SETTLING, program, say
+from benchmarks.forward import FLAME, PAUSE, SETTLING, Profiler, profile, program, say
 from benchmarks.layout import DEVICES, SOURCE_EXCHANGE
 from benchmarks.sink import Server, Sink, Store, Stored, compiler_missing
 from benchmarks.store_contenders import LINGER, NAMES, SHORT_LINGER, WARM_UP, Prepared, field, prepare
@@ -71,6 +71,8 @@ PATIENCE = 30.0
 """Seconds without a further message after which a contender has stalled."""
 ACK_BYTES = 21
 """A basic.ack: a frame's 8 bytes, the method's 4, a tag of 8 and a bit (AMQP 0-9-1, 4.2.3 and 1.8.3.13)."""
+QUIET = 0.3
+"""Seconds without a byte after which nobody has anything more to say."""
 TENTH = 0.1
 LEAD_IN = 1.0
 """Seconds at that rate that do not count, before those that do."""
@@ -94,6 +96,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--against", type=Path, help="another checkout of amqprouter, as one more contender: before")
     parser.add_argument("--latency", action="store_true", help="measure latencies, too, on the sink")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each of them (default 5)")
+    parser.add_argument("--flame", type=profile, help=FLAME)
     parser.add_argument("--plot", type=picture, help="a file for a plot, such as store.png")
     parser.add_argument("--json", type=Path, help="a file for all figures")
     options = parser.parse_args(argv)
@@ -139,11 +142,25 @@ class Course:
         await self.bench.channel.queue_purge(queue=WARM_UP)
         self.store.reset()
         if consumers > 1:
-            await self.bench.close_gate()
+            await self.bench.close_gate(plugged=True)
         await contender.start()
         await self.consumers_are(consumers)
         await self.bench.send(self.readings(WARM_UP).encoder(0, WARM_UP_MESSAGES), WARM_UP_MESSAGES)
         await self.stored(WARM_UP_MESSAGES)
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Wait until nobody sends the broker anything: our daemon's prefetch grows with the first messages, and then
+        all of its consumers move to another channel."""
+        told = -1
+
+        async def nothing_more() -> bool:
+            nonlocal told
+            before, told = told, await self.octets()
+            await deferLater(reactor, QUIET)
+            return told == before
+
+        await until(nothing_more, what="the broker is left alone", timeout=60)
 
     async def consumers_are(self, count: int) -> None:
         """Wait until every device queue has this many consumers. A quorum queue tells clients of active ones alone."""
@@ -214,8 +231,8 @@ async def ending(contender: Contender) -> AsyncIterator[None]:
         await contender.stop()
 
 
-async def one_run(course: Course, contender: Contender, number: int, count: int) -> StoreRun:
-    """Fill the queues and have them stored.
+async def one_run(course: Course, contender: Contender, number: int, count: int, flame: Path | None = None) -> StoreRun:
+    """Fill the queues and have them stored, with a profile of it in `flame`.
 
     :raises Stalled: not every message was stored once and acknowledged.
     """
@@ -225,11 +242,14 @@ async def one_run(course: Course, contender: Contender, number: int, count: int)
     await deferLater(reactor, PAUSE)
     pid = contender.pid
     assert pid is not None
+    profiler = Profiler(pid, flame) if flame is not None else None
     octets, inserts = await course.octets(), store.look().inserts
     cpu, broker_cpu, store_cpu = cpu_seconds(pid), cpu_seconds(broker.pid), cpu_seconds(store.pid)
     began = await bench.open_gate()
     ended, there = await course.stored(WARM_UP_MESSAGES + count)
     await deferLater(reactor, SETTLING)
+    if profiler is not None:
+        await profiler.stop()
     cpu, broker_cpu, store_cpu = (
         cpu_seconds(process) - before
         for process, before in ((pid, cpu), (broker.pid, broker_cpu), (store.pid, store_cpu))
@@ -292,7 +312,9 @@ async def rates(
             for place in range(len(contenders)):
                 contender = contenders[(place + number) % len(contenders)]
                 async with ending(contender):
-                    run = await one_run(course, contender, number, count)
+                    run = await one_run(
+                        course, contender, number, count, options.flame if contender.name == OURS else None
+                    )
                 runs.append(run)
                 rate, cpu = run.messages / run.seconds, (run.cpu or 0) / run.messages * 1e6
                 say(f"round {number + 1}, {run.mode}: {run.name} {rate:,.0f} messages/s, {cpu:.1f} µs CPU each")

@@ -58,7 +58,8 @@ class Ours:
             store.uri,
             DATABASE,
             topology={"queue_type": queue_type},
-            ingress={"queues": ", ".join(queues), "prefetch": prefetch},
+            # Its looks at a hundred queues, every 15 s by default, would be taken for acks.
+            ingress={"queues": ", ".join(queues), "prefetch": prefetch, "watchdog": 3600},
             # Room for every consumer's window, as in `benchmarks.contenders`.
             scheduler={"rate": 1_000_000, "burst": 1_000_000, "max_in_flight": 2 * prefetch * len(queues)},
             route_all={"targets": f"store:{COLLECTION}"},
