@@ -24,6 +24,12 @@ A `reluctant` gate (there is only one target, whom else could it hold up?) has m
 those only that have waited for its patience, which is then a matter of how long the broker lets deliveries be
 unacknowledged. So an outage of hours fills a lot with a prefetch window every quarter of an hour or so.
 
+Stranded. Where the broker makes no queue for the lot, what would be parked stays here, and is the first to be tried. It
+must not take up the prefetch window for as long as that lasts: so once it has waited for the patience, and while any
+other target goes on (`most` tells), only as many are kept as `most` says. The newest beyond that are refused, as
+`NOT_PARKED`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise with
+what a lot's queue does not take. When there is a queue after all, and still need of it, what was kept is parked.
+
 Bounds. Everything here is an unacknowledged delivery, of an ingress queue or of the lot, and bounded by their prefetch.
 A message whose channel is gone comes again from the broker; while it waits here it is dropped. None is unacknowledged
 for too long: those out of the lot go back to their place there, and come again; others are parked. These may be older
@@ -44,6 +50,7 @@ from amqprouter.breaker import Breaker
 from amqprouter.core.message import TURN_WORK, Message
 from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.interfaces import (
+    NOT_PARKED,
     IGate,
     IGatedTarget,
     IGateFigures,
@@ -71,6 +78,7 @@ class TargetGate:
     :param patience: seconds that messages wait before they are parked.
     :param wake: asks for a `flush` in the reactor's next turn.
     :param reluctant: parks only what has waited for so long, however the target is.
+    :param most: tells how many messages that cannot be parked may wait here now; None for any number.
     """
 
     log = Logger()
@@ -87,6 +95,7 @@ class TargetGate:
         wake: Callable[[], None],
         lot: ILot | None = None,
         reluctant: bool = False,
+        most: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.name = name
         self.outstanding = 0
@@ -101,6 +110,8 @@ class TargetGate:
         self._wake = wake
         self._lot = lot
         self._reluctant = reluctant
+        self._most = most
+        self._stranded_at: float | None = None  # since when what should be parked cannot be
         self._failed: list[Settlement] = []  # given back by the target
         self._returned: deque[Settlement] = deque()  # come back from the lot
         self._waiting: deque[Settlement] = deque()
@@ -113,7 +124,7 @@ class TargetGate:
         self._timer: Any = None
         target.use_gate(self)
         if lot is not None:
-            lot.use(self._come_back, self._lot_changed)
+            lot.use(self._come_back, self._lot_changed, self._turned_away, most)
 
     # The way in.
 
@@ -136,7 +147,7 @@ class TargetGate:
     def _hold(self, settlement: Settlement) -> None:
         lot = self._lot
         at_once = self._parking and not self._reluctant
-        if at_once and lot is not None and not self._waiting and not self._handing_over(lot):
+        if at_once and lot is not None and not (lot.refusal or self._waiting or self._handing_over(lot)):
             lot.park(settlement.message, settlement)
             return
         self._waiting.append(settlement)
@@ -249,7 +260,10 @@ class TargetGate:
             work -= settlement.message.work
             self.outstanding += 1
             self._target.deliver(settlement.message, settlement)
-        if self._timer is not None and not self._waiting and not (self._reluctant and state != "closed"):
+        if self._stranded_at is not None:
+            self._see_to_stranded(self._stranded_at)
+        needs_timer = self._waiting or self._stranded_at is not None or (self._reluctant and state != "closed")
+        if self._timer is not None and not needs_timer:
             self._timer.cancel()
             self._timer = None
         if self._parking and self._lot is not None and not self._lot.backlog:
@@ -295,13 +309,17 @@ class TargetGate:
 
     def _out_of_patience(self) -> None:
         self._timer = None
-        self._park(stuck=not self._moved)
+        if self._stranded_at is None:
+            self._park(stuck=not self._moved)
+        else:
+            self._be_patient()
+            self._wake()
 
     def _park(self, stuck: bool = False) -> None:
         """Park all that waits, and what comes from now on; with what the target gives back when it is `stuck`, for
         that is older than all the rest."""
         lot = self._lot
-        if lot is None:
+        if lot is None or self._stranded_at is not None:
             return
         stuck = stuck or self.breaker.state != "closed"
         if IGivesBack.providedBy(self._target) and stuck:
@@ -310,6 +328,9 @@ class TargetGate:
             self._failed.extend(given_back)
             self._busy.difference_update(settlement.message.device for settlement in given_back)
             self._keeps = False
+        if lot.refusal:
+            self._strand()
+            return
         if not self._parking and stuck:
             self._in_order()
             parkable, self._failed = self._failed, []
@@ -323,10 +344,65 @@ class TargetGate:
             lot.park(settlement.message, settlement)
         self._attend()
 
+    def _strand(self) -> None:
+        """The lot has no queue: what is to be parked waits here."""
+        if self._stranded_at is None:
+            self._stranded_at = self._clock.seconds()
+            self._parking = False
+        self._be_patient()
+        self._attend()
+
+    def _see_to_stranded(self, since: float) -> None:
+        """Keep of those no more than may wait, and see whether they can be parked after all, or need not be."""
+        lot = self._lot
+        assert lot is not None
+        is_well = self.breaker.state == "closed" and not (self._failed or self._waiting)
+        if not lot.refusal or is_well:
+            self._stranded_at = None
+            if not (self._reluctant or is_well):
+                self._park()
+        elif self._clock.seconds() >= since + self._patience:
+            most = self._most()
+            if most is not None:
+                for settlement in self.withdraw(most):
+                    self._give_up(settlement, lot.refusal)
+
+    def _give_up(self, settlement: Settlement, reason: str) -> None:
+        why = self.breaker.reason or "it is too slow"
+        settlement.refused(f"{NOT_PARKED}: {self.name} does not take it now ({why}), nor can it be parked ({reason})")
+
+    def _turned_away(self, settlement: Settlement, reason: str) -> None:
+        """The lot does not take a message."""
+        if self._lot is not None and self._lot.refusal:
+            self._failed.append(settlement)  # nothing is in the lot, and these are older than what waits
+            self._strand()
+        else:
+            self._give_up(settlement, reason)
+
+    def withdraw(self, most: int) -> list[Settlement]:
+        """Give back what waits here but the oldest `most`, in order; not what came out of a lot."""
+        excess = len(self._failed) + len(self._waiting) - most
+        if excess <= 0:
+            return []
+        self._in_order()
+        taken = [(self._waiting or self._failed).pop() for _ in range(excess)]
+        return taken[::-1]
+
+    def forget(self, settlement: Settlement) -> None:
+        """The target did not take this message, which is somebody else's to see to."""
+        self.outstanding -= 1
+        if self._attentive:
+            self._busy.discard(settlement.message.device)
+            self._wake()
+
     def let_go_overdue(self) -> None:
         """See `IHoldsDeliveries`."""
         lot = self._lot
-        if lot is None or not any(s.is_overdue for queue in (self._failed, self._returned) for s in queue):
+        if (
+            lot is None
+            or lot.refusal
+            or not any(s.is_overdue for queue in (self._failed, self._returned) for s in queue)
+        ):
             return
         self._in_order()
         held = [*self._failed, *self._returned]
@@ -347,8 +423,8 @@ class TargetGate:
         self._attend()
 
     def _lot_changed(self) -> None:
-        """There are more or fewer messages in the lot than it seemed."""
-        if self._lot is not None and self._lot.backlog and not self._parking:
+        """There are more or fewer messages in the lot than it seemed, or it has a queue, or none."""
+        if self._lot is not None and self._lot.backlog and not (self._parking or self._lot.refusal):
             self._parking = True
             self._handover_from = self._clock.seconds() + HANDOVER_REST * self._patience
         self._attend()
@@ -367,8 +443,8 @@ class TargetGate:
 
     @property
     def parked(self) -> int:
-        """Messages in the lot, or out of it and not yet settled."""
-        return 0 if self._lot is None else self._lot.backlog
+        """Messages in the lot, by the broker's word, or out of it and not yet settled."""
+        return 0 if self._lot is None else self._lot.confirmed
 
     def problem(self) -> str:
         """See `IReadiness`."""

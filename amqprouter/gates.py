@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from amqprouter.amqp.address import account_of
@@ -97,10 +98,19 @@ def park_and_gate(
         finish=finish_parked,
     )
     several = len(targets) > 1
+    gates: dict[Target, TargetGate] = {}
+
+    def most(of: Target) -> int | None:
+        """How many messages that cannot be parked may wait for this target. While no other one goes on, they hold up
+        nobody; else all targets in trouble together leave half of the room to those that are not."""
+        if any(not gate.is_open for target, gate in gates.items() if target != of):
+            return max(1, min(settings.ingress.prefetch, everything) // 2 // len(targets))
+        return None
+
     timeout = settings.ingress.consumer_timeout
     window = limits.target_window or max(1, min(settings.ingress.prefetch, everything) // 2)
-    gates = {
-        target: TargetGate(
+    for target, adapter in targets.items():
+        gates[target] = TargetGate(
             str(target),
             adapter,
             clock,
@@ -110,7 +120,6 @@ def park_and_gate(
             wake=wake,
             lot=parking.lot("target", str(target), prefetch=window) if several or timeout else None,
             reluctant=not several,
+            most=partial(most, target),
         )
-        for target, adapter in targets.items()
-    }
     return parking, gates

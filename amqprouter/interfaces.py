@@ -164,15 +164,31 @@ class IHoldsDeliveries(Interface):
         """See to those that are overdue: see `Settlement.is_overdue`."""
 
 
+NOT_PARKED = "not-parked"
+"""The reason, up to a colon, of what was to be parked and could not be."""
+
+
 class ILot(Interface):
     """A queue in the broker where messages are parked until they can go on: see `amqprouter.amqp.parking`."""
 
     backlog: int = Attribute("messages in the lot, on their way into it, or out of it and not yet settled")
+    confirmed: int = Attribute("those of them that the broker has, or had until they came out")
     prefetch: int = Attribute("messages out of the lot and not yet settled, at most")
+    refusal: str = Attribute("why the broker does not let us have the queue; empty while it does, or was not asked")
 
-    def use(receive: Callable[[Message, Settlement], None], changed: Callable[[], None]) -> None:
+    def use(
+        receive: Callable[[Message, Settlement], None],
+        changed: Callable[[], None],
+        turned_away: Callable[[Settlement, str], None] | None = None,
+        most: Callable[[], int | None] | None = None,
+    ) -> None:
         """Hand every message that comes out of the lot to `receive`, in order, each with a settlement of its own;
-        `changed` is called when the backlog turns out to be another than it seemed."""
+        `changed` is called when the backlog turns out to be another than it seemed, or the `refusal`.
+
+        What is parked and not taken goes to `turned_away` with the reason, the older first; without, it is refused as
+        `NOT_PARKED`. It is all of it while there is a `refusal`. While there is a queue that takes nothing, it is what
+        is beyond the number that `most` tells, None for any.
+        """
 
     def park(message: Message, settlement: Settlement) -> None:
         """Take the message, behind all that are there; ``settlement.delivered()`` once the broker has it. A full lot

@@ -11,7 +11,9 @@ lot has come out, by our own count and by the broker's word, the device is no lo
 those in its lane. A lot that has been empty for `IDLE` seconds is left, and its queue goes away.
 
 Bounds. A lot takes `max_messages`, and `max_devices` may have one: more than that is not taken, and rejected by whoever
-asked, for it would fill the consumers' prefetch window and stall everybody else.
+asked, for it would fill the consumers' prefetch window and stall everybody else. The same goes for what a lot does not
+take, for whatever reason of the broker's: its queue cannot be made, takes fewer, or does not confirm. A device whose
+lot has no queue is not parked: a few of its messages wait in memory, as before there was need of a lot.
 
 Lots that are found, after a restart or because another gateway made them, may hold anything; so their devices count as
 parked until the broker has said that there is nothing.
@@ -30,7 +32,7 @@ from amqprouter.core.decision import Decision
 from amqprouter.core.message import Message
 from amqprouter.core.scheduler import Scheduler
 from amqprouter.core.settlement import Settlement
-from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
+from amqprouter.interfaces import NOT_PARKED, IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
 
 IDLE = 30.0
 """Seconds that an empty lot is kept: making one takes several questions to the broker."""
@@ -53,6 +55,11 @@ class _Parked:
         self.is_checking = False
         self.is_ours = False  # whether we have put anything in or got anything out
         self.idle_since: float | None = None
+
+    @property
+    def has_any(self) -> bool:
+        """Whether the broker has something of it, or may have."""
+        return self.lot.confirmed > 0 or not self.lot.backlog
 
 
 class _FromLot(Settlement):
@@ -77,6 +84,7 @@ class ParkedDevices:
     :param route: hands a message, which counts as in flight, to its targets.
     :param wake: asks for a flush in the reactor's next turn.
     :param put_off: parks a message, or rejects it where there is no room.
+    :param reject: rejects a message that was to be parked, and that its lot did not take.
     """
 
     log = Logger()
@@ -93,6 +101,7 @@ class ParkedDevices:
         finish: Callable[[Settlement], None],
         wake: Callable[[], None],
         put_off: Callable[[Settlement], None],
+        reject: Callable[[Settlement], None],
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
@@ -103,6 +112,7 @@ class ParkedDevices:
         self._finish = finish
         self._wake = wake
         self._put_off = put_off
+        self._reject = reject
         self.entering = 0
         """Messages on their way into lots."""
         self._devices: dict[str, _Parked] = {}
@@ -112,18 +122,18 @@ class ParkedDevices:
 
     @property
     def devices(self) -> int:
-        """Devices whose newer messages go to their lots."""
-        return sum(parked.is_parked for parked in self._devices.values())
+        """Devices with messages in their lots, or whose lots may hold some; not those with all on their way there."""
+        return sum(parked.is_parked and parked.has_any for parked in self._devices.values())
 
     @property
     def messages(self) -> int:
         """Messages in all lots, as far as this gateway knows."""
-        return sum(parked.lot.backlog for parked in self._devices.values())
+        return sum(parked.lot.confirmed for parked in self._devices.values())
 
     def backlog(self, device: str) -> int:
-        """Messages in this device's lot."""
+        """Messages in this device's lot, by the broker's word."""
         parked = self._devices.get(device)
-        return 0 if parked is None else parked.lot.backlog
+        return 0 if parked is None else parked.lot.confirmed
 
     # In.
 
@@ -132,6 +142,9 @@ class ParkedDevices:
         message = settlement.message
         parked = self._devices.get(message.device)
         if len(self._devices) >= self._max_devices if parked is None else parked.lot.backlog >= self._max_messages:
+            return False
+        if parked is not None and parked.lot.refusal:
+            parked.idle_since = None  # it is still wanted
             return False
         parked = self._park(message.device)
         parked.is_ours = True
@@ -146,6 +159,8 @@ class ParkedDevices:
         self.entering -= 1
         if isinstance(settlement, _FromLot):
             settlement.release(receipt)
+        elif receipt.refusals and receipt.refusals[0].startswith(NOT_PARKED):
+            self._reject(settlement)
         else:
             self._finish(receipt)
 
@@ -162,7 +177,8 @@ class ParkedDevices:
         if parked is None:
             lot = self._lots.of(device)
             parked = self._devices[device] = _Parked(lot)
-            lot.use(partial(self._receive, device, parked), partial(self._changed, device, parked))
+            receive, changed = partial(self._receive, device, parked), partial(self._changed, device, parked)
+            lot.use(receive, changed, most=lambda: 0)
             self._sweep_later()
         if not parked.is_parked:
             parked.is_parked, parked.idle_since = True, None
@@ -218,8 +234,11 @@ class ParkedDevices:
     # What becomes of the lots.
 
     def _changed(self, device: str, parked: _Parked) -> None:
-        """See whether the device can go without its lot."""
-        if parked.is_parked and not parked.is_checking and parked.lot.backlog <= parked.out:
+        """See whether the device can go without its lot, or has to."""
+        if parked.is_parked and parked.lot.refusal and parked.lot.backlog <= parked.out:
+            parked.is_parked = False
+            self._scheduler.unpark(device)
+        elif parked.is_parked and not parked.is_checking and parked.lot.backlog <= parked.out:
             parked.is_checking = True
             self._lots.check(device)
 

@@ -133,6 +133,7 @@ class Pipeline:
             finish=lambda settlement: self.finish(settlement, in_flight=False),
             wake=self.wake,
             put_off=lambda settlement: self.park((settlement,)),
+            reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
         )
         return self._parked
 

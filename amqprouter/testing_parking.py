@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from amqprouter.core.message import Message
 from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.interfaces import NOT_PARKED, IDeviceLots, IDeviceLotsUser, ILot
 
 
 @implementer(ILot)
@@ -24,6 +24,7 @@ class MemoryLot:
         self.messages: deque[Message] = deque()
         """What is in the lot."""
         self.ledger = AckLedger()
+        self.refusal = ""
         self._room = room
         self._unconfirmed: deque[tuple[Message, Settlement]] = deque()
         self._unsettled = 0
@@ -31,22 +32,53 @@ class MemoryLot:
         self._tag = 0
         self._receive: Callable[[Message, Settlement], None] | None = None
         self._changed: Callable[[], None] = _nothing
+        self._turned_away: Callable[[Settlement, str], None] = _give_up
+        self._most: Callable[[], int | None] = lambda: None
+
+    @property
+    def confirmed(self) -> int:
+        return len(self.messages) + self._unsettled
 
     @property
     def backlog(self) -> int:
         return len(self.messages) + len(self._unconfirmed) + self._unsettled
 
-    def use(self, receive: Callable[[Message, Settlement], None], changed: Callable[[], None]) -> None:
+    def use(
+        self,
+        receive: Callable[[Message, Settlement], None],
+        changed: Callable[[], None],
+        turned_away: Callable[[Settlement, str], None] | None = None,
+        most: Callable[[], int | None] | None = None,
+    ) -> None:
         self._receive, self._changed = receive, changed
+        self._turned_away = turned_away or _give_up
+        self._most = most or self._most
 
     def park(self, message: Message, settlement: Settlement) -> None:
-        self._unconfirmed.append((message, settlement))
+        if self.refusal:
+            self._turned_away(settlement, self.refusal)
+        else:
+            self._unconfirmed.append((message, settlement))
 
     def flush(self) -> None:
         while self._unconfirmed and len(self.messages) < self._room:
             message, settlement = self._unconfirmed.popleft()
             self.messages.append(message)
             settlement.delivered()
+        most = self._most()
+        if most is not None:
+            waiting = list(self._unconfirmed)
+            self._unconfirmed = deque(waiting[:most])
+            for _, settlement in waiting[most:]:
+                self._turned_away(settlement, "full")
+
+    def refuse(self, reason: str) -> None:
+        """There is no queue, and will be none until this is called again with no reason."""
+        self.refusal = reason
+        turned_away, self._unconfirmed = self._unconfirmed, deque()
+        for _, settlement in turned_away:
+            self._turned_away(settlement, reason)
+        self._changed()
 
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self.ledger
@@ -81,6 +113,10 @@ class MemoryLot:
         self.ledger.settle(settlement.tag)
         self.ledger.acks()
         self._unsettled -= 1
+
+
+def _give_up(settlement: Settlement, reason: str) -> None:
+    settlement.refused(f"{NOT_PARKED}: {reason}")
 
 
 def _nothing() -> None:

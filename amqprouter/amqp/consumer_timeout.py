@@ -18,6 +18,7 @@ from typing import Any
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import PRECONDITION_FAILED
 from amqprouter.amqp.queue_look import look_at
 from amqprouter.errors import BrokerRefused
 
@@ -25,7 +26,6 @@ ARGUMENT = "x-consumer-timeout"
 NEVER = 365 * 86400.0
 """Seconds that stand for a broker that has no consumer timeout; 0 would end a consumer with its first delivery."""
 _QUORUM = "quorum"
-_PRECONDITION_FAILED = 406
 _OTHER_TYPE = "of queue type"
 """In the broker's words when a queue does not know an argument at all, rather than its value."""
 
@@ -63,7 +63,7 @@ class ConsumerTimeout:
         try:
             await channel.basic_consume(queue=queue, consumer_tag=queue[:200], arguments={ARGUMENT: "?"})
         except BrokerRefused as error:
-            if error.code == _PRECONDITION_FAILED and ARGUMENT in error.text:
+            if error.code == PRECONDITION_FAILED and ARGUMENT in error.text:
                 self._asked[queue] = _OTHER_TYPE not in error.text
             return
         self._asked[queue] = False
@@ -88,7 +88,7 @@ class ConsumerTimeout:
     def _refused(self, queue: str, error: BrokerRefused) -> None:
         """If it was for this argument, that is left out from now on: for all queues whose type is not asked, of which
         there may be thousands. For one of them is of another type than the configuration says, and is used as it is."""
-        if error.code != _PRECONDITION_FAILED or ARGUMENT not in error.text:
+        if error.code != PRECONDITION_FAILED or ARGUMENT not in error.text:
             return
         if queue in self._asked:
             self._asked[queue] = False

@@ -51,9 +51,9 @@ _PLUGINS = {
     "x-recent-history": "rabbitmq_recent_history_exchange",
 }
 _ADVICE = (
-    (r"(?:queue|exchange) limit in vhost", "delete what nobody needs in this virtual host, or raise its limit with "
-     "rabbitmqctl set_vhost_limits"),
-    (r"(?:queue|exchange) limit (?:in cluster|of )", "delete what nobody needs, or raise the limit in rabbitmq.conf"),
+    (r"(?:queue|exchange) limit in vhost", "raise this virtual host's limit with rabbitmqctl set_vhost_limits, or have "
+     "fewer in it"),
+    (r"(?:queue|exchange) limit (?:in cluster|of )", "raise the limit in rabbitmq.conf, or have fewer"),
     (r"corresponding feature flag is disabled", "run: rabbitmqctl enable_feature_flag all"),
     (r"unsupported queue type|queue type \S+ is not enabled|invalid arg 'x-queue-type'", "this broker has no such "
      "queues: enable them there, or choose another queue_type"),
@@ -92,6 +92,11 @@ def advice(text: str) -> str:
     return next((words for pattern, words in _ADVICE if re.search(pattern, text)), "")
 
 
+def is_queue_limit(error: BrokerRefused) -> bool:
+    """Whether there are too many queues already."""
+    return re.search(r"queue limit (?:in|of) ", error.text) is not None
+
+
 def explained(error: BrokerRefused) -> BrokerRefused:
     """The refusal, with what to do about it; as it is where that is not known, or is said already."""
     denied = _DENIED_FEATURE.search(error.text)
@@ -117,6 +122,8 @@ class Found:
     """A queue that is there now."""
 
     messages: int
+    """That are ready."""
+    consumers: int = 0
     is_older: bool = False
     """Whether it lacks the arguments that are new."""
 
@@ -152,30 +159,39 @@ class Declarer:
             raise refused(error, what, self._remedy) from None
 
     async def queue(
-        self, name: str, arguments: Mapping[str, Any], *, new: Collection[str] = (), remedy: str = ""
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        *,
+        new: Collection[str] = (),
+        remedy: str = "",
+        auto_delete: bool = False,
     ) -> Found:
         """Declare a durable queue.
 
+        :param auto_delete: whether it goes with its last consumer.
         :param new: the names of arguments that earlier releases did not declare.
         :param remedy: where another one than for everything else is needed.
         :raises TopologyClash: it exists with other properties. :raises BrokerRefused: the broker does not let us.
         """
         channel = await self._open()
         try:
-            answer = await channel.queue_declare(queue=name, durable=True, arguments=dict(arguments))
+            answer = await channel.queue_declare(
+                queue=name, durable=True, auto_delete=auto_delete, arguments=dict(arguments)
+            )
         except BrokerRefused as error:
             told = refused(error, f"queue {name!r} as a durable queue with {arguments}", remedy or self._remedy)
             if not _lacks(error, new):
                 raise told from None
         else:
-            return Found(int(answer.message_count))
+            return Found(int(answer.message_count), int(answer.consumer_count))
         channel = await self._open()
         try:
             older = {argument: value for argument, value in arguments.items() if argument not in new}
             answer = await channel.queue_declare(queue=name, durable=True, arguments=older)
         except BrokerRefused as error:
             raise (told if clashes(error) else explained(error)) from None
-        return Found(int(answer.message_count), is_older=True)
+        return Found(int(answer.message_count), int(answer.consumer_count), is_older=True)
 
     async def bind(self, queue: str, exchange: str, routing_key: str) -> None:
         """Bind a queue to an exchange.
@@ -192,6 +208,38 @@ class Declarer:
         """Give the channel back."""
         if self._channel is not None:
             await self._channel.shut()
+
+
+async def look(channel: Channel, queue: str) -> Found | None:
+    """What there is in a queue, which is left as it is; None when it does not exist, and then the channel is over.
+
+    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+    """
+    try:
+        answer = await channel.queue_declare(queue=queue, passive=True)
+    except BrokerRefused as error:
+        if error.code == NOT_FOUND:
+            return None
+        raise
+    return Found(int(answer.message_count), int(answer.consumer_count))
+
+
+async def lacks(connection: Connection, queue: str, argument: str, never: object) -> bool:
+    """Whether a queue was declared without this argument, which AMQP does not tell.
+
+    The question is a declaration that cannot be meant, at which the broker names the difference. It leaves a line in
+    the broker's log.
+
+    :param never: a value of which the broker never makes a queue, should there be none.
+    :raises BrokerUnavailable: the connection is lost.
+    """
+    channel = await connection.open_channel()
+    try:
+        await channel.queue_declare(queue=queue, durable=True, arguments={argument: never})
+    except BrokerRefused as error:
+        return _lacks(error, (argument,))
+    await channel.shut()  # unheard of: whoever it is has no objection
+    return False
 
 
 def _lacks(error: BrokerRefused, new: Collection[str]) -> bool:

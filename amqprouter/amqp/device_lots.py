@@ -14,6 +14,9 @@ deleted by the broker only if it is empty and nobody consumes from it, in one st
 condition, so they stay, empty, until the broker deletes them because nobody consumed from them for `EXPIRES`. A gateway
 that learned of a lot from another keeps its consumer for as long as the other does, and gets what is in there when that
 one dies. Who leaves a lot that another gateway consumes from does not say so in the registry: the last one does.
+
+Where the broker refuses the registry, no lot is made, and all are as if their queues were refused: one that nobody
+knows of might never be found again.
 """
 
 from __future__ import annotations
@@ -27,9 +30,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import PRECONDITION_FAILED
+from amqprouter.amqp.declare import PRECONDITION_FAILED, explained
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
+from amqprouter.amqp.lot_refusals import LONGEST_PAUSE
 from amqprouter.amqp.lot_registry import ANNOUNCE_EVERY, LotRegistry
 from amqprouter.amqp.parking import Parking, lot_name
 from amqprouter.amqp.plans import at_once
@@ -53,6 +57,7 @@ class DeviceLots(Parking):
     """See `IDeviceLots`. `random` also makes the name by which the registry knows this process."""
 
     name = "device-parking"
+    POLICY = "what should be parked is rejected as rate-limited"
 
     def __init__(self, *arguments: Any, wall_clock: Callable[[], float] = time.time, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -68,15 +73,13 @@ class DeviceLots(Parking):
         )
         self._devices: dict[str, str] = {}  # by queue
         self._making: set[str] = set()
+        self._announced: set[str] = set()  # queues that were said to be used
+        self._unregistered = ""  # why the broker refuses the registry
         self._restless: set[Lot] = set()  # have to be flushed
         self._checking: dict[str, None] = {}  # devices whose lots are to be checked
         self._leaving: dict[str, bool] = {}  # devices whose lots are to be left, and whether these are ours
         self._announced_at = self._clock.seconds()
         self._user: IDeviceLotsUser | None = None
-
-    def problem(self) -> str:
-        """See `IReadiness`: what holds up the start, or else as `Parking.problem`."""
-        return self._registry.problem() or super().problem()
 
     # See `IDeviceLots`.
 
@@ -113,11 +116,40 @@ class DeviceLots(Parking):
     async def attach(self, connection: Connection) -> None:
         """As `Parking.attach`; returns when it is known which lots there are."""
         if not self._stopping:
-            await self._registry.attach(connection)
+            await self._register(connection)
             await super().attach(connection)
+
+    async def _register(self, connection: Connection) -> None:
+        told = self._unregistered
+        try:
+            await self._registry.attach(connection)
+        except BrokerRefused as error:
+            if connection.closed:
+                raise
+            self._unregistered = f"no registry of parking queues: {explained(error)}"
+            if not told:
+                self.log.error("Devices cannot be parked: {reason}; {policy}", reason=str(error), policy=self.POLICY)
+            return
+        self._unregistered = ""
+        if told:
+            self.log.info("Devices can be parked again")
+
+    async def _register_again(self, connection: Connection) -> None:
+        if connection is self._connection and not connection.closed:
+            await self._register(connection)
+            if self._unregistered:
+                self._plans.later(LONGEST_PAUSE, self._register_again, connection)
+
+    def problem(self) -> str:
+        """See `IReadiness`: what holds up the start, or else as `Parking.problem`."""
+        if self._unregistered:
+            return f"{self._unregistered} ({self.POLICY})"
+        return self._registry.problem() or super().problem()
 
     async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
         self._plans.later(0, self._open_all, current)
+        if self._unregistered:
+            self._plans.later(LONGEST_PAUSE, self._register_again, connection)
         self._plans.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
     async def _open_all(self, current: Incarnation) -> None:
@@ -132,43 +164,66 @@ class DeviceLots(Parking):
             for lot in gone:
                 if lot.entering:
                     self.open(lot)
-            await at_once(self._forget(lot) for lot in gone if not lot.entering)
+            await at_once(self._forget(lot) for lot in gone if not (lot.entering or lot.refusal))
 
     async def _open_some(self, connection: Connection, current: Incarnation, lots: list[Lot]) -> None:
         """As `_consume` for each of these that is not open yet."""
-        lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers]
-        looks = await at_once(self._look(connection, lot.queue) for lot in lots)
+        lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers and not lot.refusal]
+        for lot in lots:
+            if lot.is_unreadable:
+                await self._consume(connection, current, lot, make=False)
+        lots = [lot for lot in lots if not lot.is_unreadable]
+        looks = await at_once(self._looked(connection, current, lot) for lot in lots)
         await current.channel.basic_qos(prefetch_count=PREFETCH)
-        there: list[str] = []
+        there: list[Lot] = []
         for lot, messages in zip(lots, looks, strict=True):
             young_for = lot.safe_at - self._clock.seconds()
             if young_for > 0:
                 self._plans.later(young_for, self._use, lot)
             elif messages is None:
-                if lot.declared or lot.is_in_doubt:
+                if (lot.declared or lot.is_in_doubt) and not lot.refusal:
                     lot.gone()
             else:
                 lot.opened(messages)  # before anything comes out
-                there.append(lot.queue)
-        await current.consume_all(there)
+                there.append(lot)
+        try:
+            await current.consume_all([lot.queue for lot in there])
+        except BrokerRefused as error:
+            for lot in there:
+                self._not_consumed(connection, current, lot, error)
+        else:
+            for lot in there:
+                self._refusals.granted(lot)
+
+    async def _looked(self, connection: Connection, current: Incarnation, lot: Lot) -> int | None:
+        try:
+            return await self._look(connection, lot.queue)
+        except BrokerRefused as error:
+            self._not_consumed(connection, current, lot, error)
+            return None
 
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
-        if not lot.declared and not lot.entering and self._current is not None:
+        if not (lot.declared or lot.entering or lot.refusal) and self._current is not None:
             self._plans.later(MADE_WITHIN, self._find_again, lot)
 
     async def _find_again(self, lot: Lot) -> None:
         await super()._find(lot)
-        if not lot.declared and not lot.entering and self._current is not None:
+        if not (lot.declared or lot.entering or lot.refusal) and self._current is not None:
             await self._forget(lot)
 
     async def _make(self, lot: Lot) -> None:
         """Have it known that there is such a lot before there is."""
-        if lot.queue in self._making:
+        if lot.queue in self._making or self._current is None:
+            return
+        if self._unregistered:
+            self._refusals.refused(lot, self._unregistered)
             return
         self._making.add(lot.queue)
         try:
-            await self._registry.announce(self._devices[lot.queue], True)
+            if not (lot.refusal and lot.queue in self._announced):
+                await self._registry.announce(self._devices[lot.queue], True)
+                self._announced.add(lot.queue)
             await super()._make(lot)
         finally:
             self._making.discard(lot.queue)
@@ -187,6 +242,8 @@ class DeviceLots(Parking):
             return
         del self._lots[consumer_tag(lot.queue).encode()]
         self._restless.discard(lot)
+        self._refusals.forget(lot)
+        self._announced.discard(lot.queue)
         if self._user is not None:
             self._user.gone(device)
         if is_used:
@@ -204,6 +261,7 @@ class DeviceLots(Parking):
         lot = self._lots.get(self._tag(device))
         if lot is None:
             return
+        self._announced.discard(lot.queue)
         if lot.backlog or lot.declared:  # what is parked next must be found as well
             self._plans.later(0, self._registry.announce, device, True)
         if not lot.backlog:

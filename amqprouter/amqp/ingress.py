@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
+from amqprouter.amqp.declare import look
 from amqprouter.amqp.incarnation import Incarnation
 from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.priority_watch import PriorityWatch
@@ -360,12 +361,14 @@ class Ingress:
         channel = await connection.open_channel()
         for queue in quiet:
             try:
-                answer = await channel.queue_declare(queue=queue, passive=True)
+                found = await look(channel, queue)
             except BrokerRefused as error:
                 self.log.info("Cannot look at {queue}: {reason}", queue=queue, reason=str(error))
+                break
+            if found is None:
                 break  # a queue that is gone is for `_cancelled`
-            if self._watchdog.stalled(queue, answer.message_count, answer.consumer_count, self._clock.seconds()):
-                await self._restart(connection, current, queue, answer.message_count)
+            if self._watchdog.stalled(queue, found.messages, found.consumers, self._clock.seconds()):
+                await self._restart(connection, current, queue, found.messages)
             if current is not self._current:
                 break
         await channel.shut()

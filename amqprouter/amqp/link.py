@@ -24,7 +24,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -129,9 +129,15 @@ class BrokerLink(Service):
         return connection
 
     def _failed(self, error: Exception) -> None:
-        self._problem = str(error) or type(error).__name__
+        before, self._problem = self._problem, str(error) or type(error).__name__
         if isinstance(error, AmqprouterError):
-            self.log.error("Cannot use the broker ({purpose}): {error}", purpose=self._purpose, error=str(error))
+            is_news = self._problem != before  # and not the same at each try
+            self.log.emit(
+                LogLevel.error if is_news else LogLevel.debug,
+                "Cannot use the broker ({purpose}): {error}",
+                purpose=self._purpose,
+                error=str(error),
+            )
         else:
             self.log.failure("Cannot use the broker ({purpose})", Failure(error), purpose=self._purpose)
 

@@ -8,7 +8,13 @@ Counting. `backlog` decides whether newer messages may overtake the lot, so it m
 up when a message is parked, down when one that came out is settled. What the broker says is there (when the lot is
 opened, and at each later look) raises the count; it lowers the count only when the queue was empty at two looks with
 nothing going in or out in between, for a delivery may be under way while the broker answers. So a lot that another
-gateway empties counts as occupied here until a few seconds after it was emptied.
+gateway empties counts as occupied here until a few seconds after it was emptied. `confirmed` is for whoever is told:
+what is still on its way in does not count.
+
+Refused. The broker may not make the queue (`refuse`), or not take what is to go in: it is full, by its own bound or an
+operator's policy, or does not confirm. While there is no queue the lot takes nothing, and what was on its way is turned
+away, so that its user can do without. What a queue does not take waits here, up to `most`, and the newest beyond that
+are turned away; where `most` is 0 each message is tried once.
 """
 
 from __future__ import annotations
@@ -26,11 +32,15 @@ from amqprouter.core.settlement import AckLedger, Settlement
 from amqprouter.core.wire import Delivery
 from amqprouter.errors import Unencodable
 from amqprouter.gate import TargetGate
-from amqprouter.interfaces import IGate, IGatedTarget, ILot
+from amqprouter.interfaces import NOT_PARKED, IGate, IGatedTarget, ILot
 
 if TYPE_CHECKING:
     from amqprouter.amqp.parking import Parking
 
+STILL_FULL = 10.0
+"""Seconds after a message was turned away for which the queue counts as full: it may have room for one now and then."""
+_LATE = "not confirmed"
+"""How the publisher's reason begins where no confirm came."""
 INTO_WINDOW = 256
 """Messages on their way into one lot: enough to hide the broker's latency, few enough to be in order again soon."""
 
@@ -59,9 +69,13 @@ class Lot:
         self.declared = False
         self.is_in_doubt = False
         """Whether its consumer was ended, and it is not known yet why."""
+        self.refusal = ""
+        self.is_unreadable = False
+        """Whether the broker has refused us as a consumer, which ends the channel of all lots."""
         self.safe_at = 0.0
         """The time from which on the broker keeps what is in the queue."""
         self._parking = parking
+        self._clock = clock
         self._finish = finish
         self._wake = wake
         self._ready = 0  # in the queue, or on the way there
@@ -74,6 +88,11 @@ class Lot:
         self._empty_at: int | None = None  # how much had moved when the queue was last seen empty
         self._receive: Callable[[Message, Settlement], None] | None = None
         self._changed: Callable[[], None] = _nothing
+        self._turned_away: Callable[[Settlement, str], None] = _give_up
+        self._most: Callable[[], int | None] = _any_number
+        self._is_late = False  # it has not confirmed a message in time, and none since
+        self._full = ""  # the broker's reason for the latest message that was turned away
+        self._full_at = 0.0
         self.gate = TargetGate(
             f"lot {queue}", _Entrance(self, publisher), clock, window=INTO_WINDOW, patience=0, random=random, wake=wake
         )
@@ -90,10 +109,24 @@ class Lot:
     def backlog(self) -> int:
         return self._ready + self._unsettled
 
-    def use(self, receive: Callable[[Message, Settlement], None], changed: Callable[[], None]) -> None:
+    @property
+    def confirmed(self) -> int:
+        return self.backlog - self.entering
+
+    def use(
+        self,
+        receive: Callable[[Message, Settlement], None],
+        changed: Callable[[], None],
+        turned_away: Callable[[Settlement, str], None] | None = None,
+        most: Callable[[], int | None] | None = None,
+    ) -> None:
         self._receive, self._changed = receive, changed
+        self._turned_away, self._most = turned_away or _give_up, most or _any_number
 
     def park(self, message: Message, settlement: Settlement) -> None:
+        if self.refusal or (self._is_late and self.entering):
+            self._turned_away(settlement, self.refusal or self._full)
+            return
         self._ready += 1
         self.entering += 1
         self._moves += 1
@@ -105,7 +138,16 @@ class Lot:
 
     def flush(self) -> None:
         if self.entering:
+            if self.gate.is_open:
+                self._trim()
             self.gate.flush()
+
+    def _trim(self) -> None:
+        """The queue takes nothing: turn away what is too much to wait for it."""
+        most = self._most()
+        if most is not None:
+            for settlement in self.gate.withdraw(most):
+                self.turn_away(settlement, self.gate.breaker.reason)
 
     def withdraw(self) -> int:
         early, self._early = self._early, []
@@ -125,13 +167,33 @@ class Lot:
 
     # What becomes of messages going in. Called by `_Entrance`.
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether what the queue does not take may wait for it."""
+        return not self.refusal and self._most() != 0
+
     def entered(self) -> None:
         self.entering -= 1
+        self._is_late = False
         self._parking.counters.parked += 1
 
-    def turned_away(self) -> None:
+    def left(self) -> None:
+        """A message that was to go in will not."""
         self.entering -= 1
         self._ready -= 1
+
+    def turn_away(self, settlement: Settlement, reason: str) -> None:
+        """The queue, if there is one, does not take this message."""
+        self.left()
+        if not self.refusal:
+            self._is_late = not self.is_patient and reason.startswith(_LATE)
+            self._full, self._full_at = reason, self._clock.seconds()
+            self._parking.full(self, reason)
+        self._turned_away(settlement, reason)
+
+    def changed(self) -> None:
+        """There are more or fewer messages than it seemed."""
+        self._changed()
 
     def unroutable(self) -> None:
         """Somebody deleted the queue, or it expired."""
@@ -139,6 +201,30 @@ class Lot:
         self._parking.open(self)
 
     # What becomes of the queue. Called by `Parking`.
+
+    def refuse(self, reason: str) -> None:
+        """The broker does not let us have the queue: what was to go in is the user's again."""
+        self.declared = self.is_in_doubt = False
+        self.refusal = reason
+        early, self._early = self._early, []
+        for settlement in (*self.gate.withdraw(0), *early):
+            self.turn_away(settlement, reason)
+        self._ready = self.entering
+        self._changed()
+
+    def allowed(self) -> None:
+        """The broker lets us have the queue after all."""
+        self.refusal, self.is_unreadable = "", False
+        self._changed()
+
+    @property
+    def problem(self) -> str:
+        """Why it does not take messages, for the operator; empty when it does."""
+        if self.refusal:
+            return self.refusal
+        if self._full and self._clock.seconds() < self._full_at + STILL_FULL:
+            return self._full
+        return self.gate.problem()
 
     def opened(self, messages: int) -> None:
         """The queue is there, with this many messages ready, and is being consumed."""
@@ -244,13 +330,28 @@ class _Entrance:
         self._gate.delivered(settlement)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
-        self._lot.turned_away()
+        self._lot.left()
         self._gate.refused(settlement, reason)
 
     def troubled(self, settlement: Settlement, reason: str) -> None:
-        if reason.startswith("unroutable"):
-            self._lot.unroutable()
+        lot = self._lot
+        is_gone = reason.startswith("unroutable")
+        if lot.refusal or not (is_gone or lot.is_patient):
+            lot.gate.forget(settlement)
+            lot.turn_away(settlement, lot.refusal or reason)
+            lot.changed()
+            return
+        if is_gone:
+            lot.unroutable()
         self._gate.troubled(settlement, reason)
+
+
+def _give_up(settlement: Settlement, reason: str) -> None:
+    settlement.refused(f"{NOT_PARKED}: {reason}")
+
+
+def _any_number() -> None:
+    """For lots whose users have nothing better to do with what a queue does not take."""
 
 
 def _nothing() -> None:

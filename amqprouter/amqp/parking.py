@@ -20,9 +20,13 @@ acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how muc
 Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
 what is to go into one that was just declared waits for `SAFE_AFTER` seconds, unacknowledged at its source.
 
-Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``): those wait
-unacknowledged at their source until there is room, so nothing is lost and the source slows down. A queue that exists
-with other properties, say because the bound was changed, is used as it is.
+Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``). What becomes of those
+is the user's to say (`ILot.use`): it is not to be lost, nor to wait in such numbers that it holds up others. A queue
+that exists with other properties, say because the bound was changed, is used as it is.
+
+Refused. A queue may be refused for many reasons: a limit of the virtual host, a right, a policy's veto, a node that is
+down, somebody who has it to himself. It costs that lot alone: its messages are its user's again, `problem` names it,
+and it is asked for again (`amqprouter.amqp.lot_refusals`).
 
 Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
 are `amqprouter.amqp.device_lots`. `expires` makes the broker delete the queues of a kind that nobody consumes from for
@@ -40,10 +44,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.consumer_timeout import ConsumerTimeout
-from amqprouter.amqp.declare import MANY_RETURNS, PRECONDITION_FAILED, Declarer
+from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
+from amqprouter.amqp.lot_refusals import LotRefusals
 from amqprouter.amqp.plans import Plans
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.queue_look import look_at
@@ -62,6 +67,8 @@ SAFE_AFTER = 1.5
 """Seconds after which a quorum queue that was declared survives its node. One that is killed within the first second
 forgets the queue: RabbitMQ 4.3 has it empty then, earlier ones without a leader, and what was confirmed is gone
 [measured: up to 0.99 s all is lost, from 1.02 s on nothing, whatever else is declared or asked meanwhile]."""
+_NAMED_BY = 100
+"""Characters of a queue's name that the broker's refusal has in any case: its text is cut off, not its beginning."""
 _LONGEST_NAME = 255
 """Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
 
@@ -88,6 +95,10 @@ class Parking:
 
     log = Logger()
     name = "parking"
+    POLICY = (
+        "some of what should be parked waits, and while other targets go on the rest is dead-lettered as not-parked"
+    )
+    """What becomes of what a lot does not take, for the operator."""
 
     def __init__(
         self,
@@ -120,6 +131,7 @@ class Parking:
         self._current: Incarnation | None = None
         self._turn = DeferredLock()
         self._plans = Plans(clock, lambda: self._connection, self._failed)
+        self._refusals = LotRefusals(self.POLICY, self._plans, clock.seconds, self._make)
         self._stopping = False
 
     def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
@@ -154,8 +166,12 @@ class Parking:
 
     def problem(self) -> str:
         """See `IReadiness`: the lots that take no messages."""
-        problems = [f"{lot.queue}: {lot.gate.problem()}" for lot in self._lots.values() if lot.gate.problem()]
-        return "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        problem = self._refusals.problem(self.lots)
+        return problem and f"{problem} ({self.POLICY})"
+
+    def full(self, lot: Lot, reason: str) -> None:
+        """A lot's queue did not take a message."""
+        self._refusals.full(lot, reason)
 
     # Coming and going.
 
@@ -179,19 +195,50 @@ class Parking:
         channel.on_closed = lambda error: self._closed(connection, current, error)
         self._current = current
         await self._open_lots(connection, current)
+        self._refusals.ask_later()
 
     async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
         """Consume from all lots, on a channel that is new."""
         for lot in self.lots:
-            await self._consume(connection, current, lot, make=bool(lot.entering))
+            if current is self._current and not lot.refusal:
+                await self._consume(connection, current, lot, make=bool(lot.entering))
         self._plans.later(LOOK_EVERY, self._look_around)
 
     async def _consume(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
-        """Consume from a lot, if it is there; with `make`, it will be."""
+        """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
+        try:
+            if lot.is_unreadable:
+                await self._try_to_read(connection, lot.queue)
+            await self._consume_from(connection, current, lot, make=make)
+        except BrokerRefused as error:
+            self._not_consumed(connection, current, lot, error)
+
+    def _not_consumed(self, connection: Connection, current: Incarnation, lot: Lot, error: BrokerRefused) -> None:
+        """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
+
+        :raises BrokerRefused: it ended the connection.
+        """
+        if connection.closed:
+            raise error
+        if current.channel.closed:
+            if lot.queue[:_NAMED_BY] not in error.text or ARGUMENT in error.text:
+                return  # not for this lot; or the next consumer goes without the argument
+            lot.is_unreadable = True
+        self._refusals.refused(lot, str(explained(error)))
+
+    async def _try_to_read(self, connection: Connection, queue: str) -> None:
+        """See whether we may consume at all, at no cost to the channel that has the consumers of all others."""
+        channel = await connection.open_channel()
+        await channel.basic_qos(prefetch_count=1)
+        await channel.basic_consume(queue=queue, consumer_tag="")
+        await channel.shut()
+
+    async def _consume_from(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
         messages = await self._look(connection, lot.queue)
         if messages is None and make:
             messages = await self._declare(connection, lot)
         if lot.safe_at > self._clock.seconds():
+            self._refusals.granted(lot)
             self._plans.later(lot.safe_at - self._clock.seconds(), self._use, lot)
             return
         if messages is None:
@@ -202,6 +249,7 @@ class Parking:
         current.prefetch = min(current.prefetch or lot.prefetch, lot.prefetch)
         lot.opened(messages)  # before anything comes out
         await current.consume(lot.queue)
+        self._refusals.granted(lot)
 
     async def _look(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""
@@ -225,12 +273,6 @@ class Parking:
         except TopologyClash as clash:
             self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=str(clash))
             return await self._look(connection, lot.queue)
-        except BrokerRefused as error:
-            if error.code != PRECONDITION_FAILED:
-                raise
-            # Nothing that another connection would mend, such as a full virtual host: what waits for the lot waits on.
-            self.log.error("Cannot make {queue}: {reason}", queue=lot.queue, reason=str(error))
-            return None
         if self._queue_type == "quorum":
             lot.safe_at = self._clock.seconds() + SAFE_AFTER
         await declarer.shut()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import NOT_FOUND
-from amqprouter.errors import BrokerRefused
+from amqprouter.amqp.declare import look
 
 
 async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
@@ -15,11 +14,8 @@ async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
     :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
     """
     channel = await connection.open_channel()
-    try:
-        answer = await channel.queue_declare(queue=queue, passive=True)
-    except BrokerRefused as error:
-        if error.code == NOT_FOUND:
-            return None
-        raise
+    found = await look(channel, queue)
+    if found is None:
+        return None
     await channel.shut()
-    return answer.message_count, answer.consumer_count
+    return found.messages, found.consumers

@@ -20,9 +20,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import lacks
 from amqprouter.core.properties import Properties
 from amqprouter.core.wire import Delivery
-from amqprouter.errors import BrokerRefused, BrokerUnavailable
+from amqprouter.errors import BrokerUnavailable
 
 _COUNTS = b"x-delivery-count", b"x-acquired-count"
 _DEATHS = b"x-death"
@@ -55,11 +56,7 @@ class ReturnWatch:
 
     async def _ask(self, connection: Connection, queue: str) -> None:
         try:
-            channel = await connection.open_channel()
-            await channel.queue_declare(queue=queue, durable=True, arguments={"x-dead-letter-exchange": _NO_EXCHANGE})
-            await channel.shut()  # unheard of: whoever it is has no objection
-        except BrokerRefused as error:
-            if "inequivalent arg 'x-dead-letter-exchange'" in error.text and "current is none" in error.text:
+            if await lacks(connection, queue, "x-dead-letter-exchange", _NO_EXCHANGE):
                 self.log.warn(
                     "Messages come back to the quorum queue {queue}, which has no dead-letter exchange unless a policy "
                     "names one: without, the broker drops what comes back more often than its delivery limit"

@@ -19,15 +19,14 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import NOT_FOUND, Declarer
 from amqprouter.errors import BrokerRefused
 
 ANSWER_WITHIN = 3.0
 """Seconds in which the broker has said how many consumers a seat has: it does in milliseconds."""
 _ACCESS_REFUSED = 403
-_NOT_FOUND = 404
-_SEAT: dict[str, Any] = {"durable": True, "auto_delete": True, "arguments": {"x-queue-type": "classic"}}
+_SEAT = {"x-queue-type": "classic"}
 """Quorum queues know no exclusive consumers."""
 
 
@@ -50,7 +49,7 @@ class Seats:
     def __init__(self, prefix: str, count: int) -> None:
         self.queues = tuple(f"{prefix}.seat.{number}" for number in range(count))
         self._connection: Connection | None = None
-        self._looking: Channel | None = None
+        self._declarer: Declarer | None = None
         self._mine: int | None = None
         self._unanswered = ""  # the seat about which there is no answer yet
 
@@ -58,10 +57,12 @@ class Seats:
         """Where we are; takes a seat if we have none.
 
         :raises BrokerRefused: the broker does not let us declare or consume, or a seat's node is down.
+        :raises TopologyClash: there is another queue in a seat's place.
         :raises BrokerUnavailable: the connection is lost.
         """
         if connection is not self._connection:
-            self._connection, self._looking, self._mine, self._unanswered = connection, None, None, ""
+            self._connection, self._mine, self._unanswered = connection, None, ""
+            self._declarer = Declarer(connection, "delete it on the broker, or choose another [topology] prefix")
         taken = set()
         for number, queue in enumerate(self.queues):
             if await self._consumers(connection, queue):
@@ -82,7 +83,7 @@ class Seats:
         answer: Deferred[int] = Deferred()
         timer = connection.clock.callLater(ANSWER_WITHIN, self._late, queue, answer)
         # Not cancelled when it is late: what the channel answers in the end would be taken for another answer.
-        Deferred.fromCoroutine(self._ask(connection, queue)).addBoth(self._answered, timer, answer)
+        Deferred.fromCoroutine(self._ask(queue)).addBoth(self._answered, timer, answer)
         return await answer
 
     def _late(self, queue: str, answer: Deferred[int]) -> None:
@@ -96,11 +97,10 @@ class Seats:
         else:
             self._unanswered = ""
 
-    async def _ask(self, connection: Connection, queue: str) -> int:
-        if self._looking is None or self._looking.closed:
-            self._looking = await connection.open_channel()
-        answer = await self._looking.queue_declare(queue=queue, **_SEAT)
-        return int(answer.consumer_count)
+    async def _ask(self, queue: str) -> int:
+        assert self._declarer is not None
+        found = await self._declarer.queue(queue, _SEAT, auto_delete=True)
+        return found.consumers
 
     async def _take(self, connection: Connection, queue: str) -> bool:
         """Whether we got it; somebody may have been faster."""
@@ -115,4 +115,4 @@ class Seats:
 
 
 def _no_answer(queue: str) -> BrokerRefused:
-    return BrokerRefused(_NOT_FOUND, f"no answer about queue {queue!r} within {ANSWER_WITHIN:g} s: is its node down?")
+    return BrokerRefused(NOT_FOUND, f"no answer about queue {queue!r} within {ANSWER_WITHIN:g} s: is its node down?")

@@ -12,7 +12,8 @@ only then wakes the next consumer. So the order of each device's messages holds,
 
 Gateways that see the seats at different moments may want the same shard, or none of them may; the single active
 consumer makes the first harmless and the next look mends the second. When the seats cannot be looked at, every shard is
-consumed from: then others stand by, and nothing waits for a gateway that is not there.
+consumed from: then others stand by, and nothing waits for a gateway that is not there. `problem` tells of a broker that
+refuses the seats; it is asked again at each look.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import NOT_FOUND
 from amqprouter.amqp.ingress import Ingress, Receive
 from amqprouter.amqp.seats import Place, Seats
 from amqprouter.amqp.topology import Topology
 from amqprouter.core.counters import Counters
 from amqprouter.core.settlement import AckLedger
-from amqprouter.errors import AmqprouterError, BrokerRefused
+from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import IngressSettings
 
@@ -55,6 +57,8 @@ class SharedIngress:
         self._place: Place | None = None
         self._connection: Connection | None = None
         self._timer: Any = None
+        self._unseated = ""  # why the broker does not let us look at the seats
+        self._refused = False  # whether that is for somebody to mend, and no node that is away
         self._stopping = False
 
     @property
@@ -68,7 +72,8 @@ class SharedIngress:
         return [ledger for one in (self._rest, *(shard for _, shard in self._shards)) for ledger in one.ledgers]
 
     def problem(self) -> str:
-        problems = [self._rest.problem(), *(shard.problem() for _, shard in self._shards if shard.attached)]
+        seats = f"cannot share the shards with other gateways: {self._unseated}" if self._refused else ""
+        problems = [seats, self._rest.problem(), *(shard.problem() for _, shard in self._shards if shard.attached)]
         return "; ".join(dict.fromkeys(filter(None, problems)))
 
     async def attach(self, connection: Connection) -> None:
@@ -89,8 +94,14 @@ class SharedIngress:
         """See which shards are ours; begin with those, and hand over the others."""
         try:
             place = await self._seats.look(connection)
-        except BrokerRefused as error:
-            self.log.warn("Cannot see the other gateways ({reason}): consuming every shard", reason=str(error))
+            self._unseated, self._refused = "", False
+        except (BrokerRefused, TopologyClash) as error:
+            if connection.closed:
+                raise
+            if not self._unseated:
+                self.log.warn("Cannot see the other gateways ({reason}): consuming every shard", reason=str(error))
+            self._unseated = str(error)
+            self._refused = not (isinstance(error, BrokerRefused) and error.code == NOT_FOUND)
             place = _ALONE
         if connection is not self._connection or self._stopping:
             return

@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import MANY_RETURNS, Declarer, dead_lettering
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, dead_lettering, is_queue_limit
+from amqprouter.errors import BrokerRefused
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 
 _REMEDY = "delete it on the broker, or choose other names in [topology]"
@@ -44,6 +45,8 @@ _SEGMENT_BYTES = 50_000_000
 class Names:
     """The names of everything the daemon declares."""
 
+    prefix: str
+    """What all but the exchanges of devices begin with."""
     devices: str
     by_id: str
     ingress: str
@@ -61,6 +64,7 @@ class Names:
         """The names that these settings lead to."""
         prefix = topology.prefix
         return cls(
+            prefix=prefix,
             devices=topology.devices_exchange,
             by_id=f"{topology.devices_exchange}.by-id",
             ingress=f"{prefix}.ingress",
@@ -93,6 +97,30 @@ class Topology:
         :raises TopologyClash: something exists with other properties.
         :raises BrokerRefused: the broker does not let us (403: grant configure, write and read on these names).
         """
+        try:
+            await self._declare(connection)
+        except BrokerRefused as error:
+            raise self._with_needs(error) from None
+
+    def _with_needs(self, error: BrokerRefused) -> BrokerRefused:
+        """Where there are too many queues, how many are needed, and which."""
+        if not is_queue_limit(error):
+            return error
+        names = self.names
+        own = [names.ingress, names.unrouted, names.rejected, names.dead_letters, names.replay, names.events]
+        own.append(f"{names.prefix}.parked")
+        count, shards = len(own), len(names.shards)
+        if shards:
+            count += 2 * shards
+            last = f" to {shards - 1}" if shards > 1 else ""
+            own += [f"{names.prefix}.shard.0{last}", f"{names.prefix}.seat.0{last}"]
+        return BrokerRefused(
+            error.code,
+            f"{error.text}. Needed are {count} queues ({', '.join(own)}), those of [queue], [celery] and [commands] "
+            "sections where there are any, and one for each target that is down and for each device over its rate",
+        )
+
+    async def _declare(self, connection: Connection) -> None:
         names, declarer = self.names, Declarer(connection, _REMEDY)
         durable: dict[str, Any] = {"x-queue-type": self._queue_type}
         work: dict[str, Any] = {"x-queue-type": self.ingress_type, "x-single-active-consumer": True}
@@ -128,15 +156,16 @@ class Topology:
         :raises TopologyClash: :raises BrokerRefused: as `declare`.
         """
         declarer = Declarer(connection, _REMEDY)
-        await declarer.queue(
-            self.names.events,
-            {
-                "x-queue-type": "stream",
-                "x-max-age": f"{self._events.max_age}s",
-                "x-max-length-bytes": self._events.max_bytes,
-                "x-stream-max-segment-size-bytes": min(_SEGMENT_BYTES, self._events.max_bytes),
-            },
-        )
+        arguments = {
+            "x-queue-type": "stream",
+            "x-max-age": f"{self._events.max_age}s",
+            "x-max-length-bytes": self._events.max_bytes,
+            "x-stream-max-segment-size-bytes": min(_SEGMENT_BYTES, self._events.max_bytes),
+        }
+        try:
+            await declarer.queue(self.names.events, arguments)
+        except BrokerRefused as error:
+            raise self._with_needs(error) from None
         await declarer.shut()
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.declare import NOT_FOUND, look
 from amqprouter.core.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerRefused
 
@@ -28,7 +29,6 @@ PAGE = 250
 SILENCE = 5.0
 """Seconds without a message after which a page is over, though the queue had more when it was counted: somebody else
 has them."""
-_NOT_FOUND = 404
 
 
 class QuarantineQueue:
@@ -56,13 +56,10 @@ class QuarantineQueue:
         :raises BrokerRefused: there is no such queue, or no right to read it.
         """
         self._channel = await self._connection.open_channel()
-        try:
-            declared = await self._channel.queue_declare(queue=self.name, passive=True)
-        except BrokerRefused as error:
-            if error.code == _NOT_FOUND:
-                raise BrokerRefused(error.code, f"there is no queue {self.name!r}; the daemon makes it") from None
-            raise
-        self.count = declared.message_count
+        found = await look(self._channel, self.name)
+        if found is None:
+            raise BrokerRefused(NOT_FOUND, f"there is no queue {self.name!r}; the daemon makes it")
+        self.count = found.messages
         self._channel.on_deliveries = self._received
         self._channel.on_closed = self._closed
 

@@ -7,15 +7,20 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 
 from amqprouter.amqp.declare import MANY_RETURNS
+from amqprouter.amqp.lot import STILL_FULL
+from amqprouter.amqp.lot_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.breaker import OPENS_AFTER
 from amqprouter.core.counters import Counters
+from amqprouter.core.message import Message
 from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.settlement import Settlement
+from amqprouter.core.settlement import AckLedger, Settlement
 from tests.unit.amqp.harness import BrokerTestCase
 from tests.unit.lot_contract import LotContract
 
 QUEUE = "p.parked.target.exchange:work"
+LIMIT = f"queue '{QUEUE}': queue limit in vhost '/' (5) is reached"
 
 
 class ParkingTests(BrokerTestCase, LotContract):
@@ -102,25 +107,136 @@ class ParkingTests(BrokerTestCase, LotContract):
         (published,) = self.publishing.published
         self.assertEqual((published.exchange, published.routing_key, published.mandatory), ("", QUEUE, True))
 
-    def test_a_virtual_host_that_is_full(self) -> None:
-        """It is said what the matter is, and the connection, on which all else is consumed, stays."""
-        answer = self.broker._queue_declare
+    def be_full(self) -> None:
+        """The virtual host has no room for another queue."""
+        self.full = True
+        answer = type(self.broker)._queue_declare
 
-        def full(channel: int, command: Any) -> None:
-            if command.passive:
-                answer(channel, command)
+        def declare(channel: int, command: Any) -> None:
+            if command.passive or not self.full:
+                answer(self.broker, channel, command)
             else:
-                text = f"cannot declare queue '{QUEUE}': queue limit in vhost '/' (5) is reached"
-                self.broker.close_channel(channel, 406, f"PRECONDITION_FAILED - {text}")
+                self.broker.close_channel(channel, 406, f"PRECONDITION_FAILED - cannot declare {LIMIT}")
 
-        self.broker._queue_declare = full  # type: ignore[method-assign]
+        self.broker._queue_declare = declare  # type: ignore[method-assign]
+
+    def park_in_vain(self, *bodies: bytes) -> None:
+        super().park(*bodies)
+        self.turn()
+
+    def test_a_virtual_host_that_is_full(self) -> None:
+        """It is said what the matter is, once; the messages are their user's again, and the connection, on which all
+        else is consumed, stays."""
+        self.be_full()
+        away: list[bytes] = []
+        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
         with capturedLogs() as logs:
-            self.park(b"1")
+            self.park_in_vain(b"1", b"2")
+            self.park_in_vain(b"3")
+            self.pass_time(60)
         self.assertEqual((self.publishing.published, self.broker.connection.closed), ([], False))
+        self.assertEqual((away, self.lot.backlog, self.lot.confirmed, self.changes), ([b"1", b"2", b"3"], 0, 0, 9))
         (text,) = map(formatEvent, logs)
         for words in (QUEUE, "queue limit in vhost", "set_vhost_limits"):
             self.assertIn(words, text)
+            self.assertIn(words, self.parking.problem())
         self.assertNotIn("as it is", text)
+        asked = len(self.declared())
+        self.assertLess(asked, 1 + 5 + 60 / LONGEST_PAUSE, "it is asked for ever more seldom")
+
+    def test_a_full_virtual_host_has_room_again(self) -> None:
+        self.be_full()
+        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: None)
+        self.park_in_vain(b"1")
+        self.full = False
+        with capturedLogs() as logs:
+            self.clock.advance(FIRST_PAUSE)
+            self.broker.missing_queues.clear()
+            self.clock.advance(SAFE_AFTER)
+        self.assertIn("all parking queues again", formatEvent(logs[0]))
+        self.assertEqual((self.lot.refusal, self.parking.problem(), len(logs)), ("", "", 1))
+        super().park(b"2")
+        self.confirm()
+        self.assertEqual((self.settled, self.lot.confirmed), ([b"2"], 1))
+
+    def test_a_queue_that_is_deleted_and_cannot_be_made_again(self) -> None:
+        away: list[bytes] = []
+        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.park(b"1", b"2")
+        self.be_full()
+        self.broker.missing_queues = {QUEUE}
+        for published in self.publishing.published[:2]:
+            self.publishing.send_back(published)
+            self.publishing.ack(published.sequence)
+            self.turn()
+        self.assertEqual((away, self.lot.backlog), ([b"1", b"2"], 0))
+
+    def test_no_right_to_consume(self) -> None:
+        """It ends the channel of all lots, once, and is then tried on another."""
+        self.broker.missing_queues.clear()
+        consume, refused = type(self.broker)._basic_consume, True
+
+        def refusing(channel: int, command: Any) -> None:
+            if refused:
+                self.broker.close_channel(channel, 403, f"ACCESS_REFUSED - access to queue '{QUEUE}' refused for user")
+            else:
+                consume(self.broker, channel, command)
+
+        self.broker._basic_consume = refusing  # type: ignore[method-assign]
+        other = self.parking.lot("target", "store:readings", prefetch=1)
+        self.run_now(self.parking.attach(self.connected()))
+        self.pass_time(30)
+        self.assertIn("ACCESS_REFUSED", self.parking.problem())
+        self.assertNotIn("store:readings", self.parking.problem())
+        self.assertEqual((self.broker.connection.closed, other.refusal), (False, ""))
+        channels = [channel for channel, command in self.broker.received if command.name == "Basic.Qos"]
+        refused = False
+        self.pass_time(LONGEST_PAUSE)
+        self.assertEqual((self.parking.problem(), self.parking.lots[0].declared), ("", True))
+        self.assertGreater(len(channels), 3)
+
+    def test_of_what_a_full_queue_does_not_take_the_oldest_may_wait(self) -> None:
+        away: list[bytes] = []
+        self.lot.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 2
+        )
+        ledger = AckLedger()
+        for tag in range(5):
+            message = Message("dev1", "up", str(tag).encode(), Properties(), routing_key=b"dev1.up")
+            self.lot.park(message, Settlement(message, tag, ledger, lambda s: self.settled.append(s.message.body)))
+        self.park()
+        for _ in range(OPENS_AFTER):
+            for published in self.publishing.published[self.entered :]:
+                self.publishing.ack(published.sequence, nack=True)
+            self.entered = len(self.publishing.published)
+            self.assertEqual(away, [])
+            self.clock.advance(1)
+            self.lot.flush()
+        self.assertEqual((away, self.lot.backlog, self.lot.confirmed), ([b"2", b"3", b"4"], 2, 0))
+        for _ in range(3):
+            self.confirm()
+            self.clock.advance(5)
+            self.lot.flush()
+        self.assertEqual(self.settled, [b"0", b"1"])
+
+    def test_what_may_not_wait_is_tried_once(self) -> None:
+        away: list[bytes] = []
+        self.lot.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
+        )
+        self.park(b"0", b"1", b"2")
+        self.publishing.ack(1)
+        with capturedLogs() as logs:
+            self.publishing.ack(3, multiple=True, nack=True)
+        self.assertEqual((self.settled, away, self.lot.backlog), ([b"0"], [b"1", b"2"], 1))
+        self.assertEqual(len(logs), 1)
+        self.assertIn("nacked", self.parking.problem())
+        self.clock.advance(STILL_FULL)
+        self.assertEqual(self.parking.problem(), "")
+        self.entered = 3
+        super().park(b"3")
+        self.confirm()
+        self.assertEqual((self.settled, self.lot.confirmed), ([b"0", b"3"], 2))
 
     def test_what_goes_into_a_young_queue_waits(self) -> None:
         """A node that is killed within its first second forgets the queue, and all that was confirmed."""

@@ -1,0 +1,129 @@
+"""What the broker refuses to declare or to take costs whoever needs it, and nobody else; and it heals by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import treq
+from twisted.internet.defer import Deferred
+
+from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.parking import lot_name
+from amqprouter.settings import BrokerSettings
+from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.process import reactor, until
+from tests.support.rabbitmq import missing
+from tests.support.servers import Vhost
+
+NOISY, QUIET = "dev1", "dev2"
+DEVICE_LOT = lot_name("amqprouter", "device", NOISY)
+TARGET_LOT = lot_name("amqprouter", "target", "exchange:gone")
+SLOW: dict[str, Any] = {"class slow": {"devices": NOISY, "limits": "5/s burst 5"}}
+ONLY_STORE: dict[str, Any] = {"route_all": {"targets": "store:readings"}}
+FEW_WAIT: dict[str, Any] = {"scheduler": {"max_waiting_per_device": 20}}
+
+
+class RefusalsTestCase(GatewayTestCase):
+    skip = missing or None
+    devices = (NOISY, QUIET)
+
+    async def fill(self, vhost: Vhost) -> None:
+        """Let there be no more queues than there are."""
+        queues = len(await vhost.list_queues())
+        await vhost.broker.ctl("set_vhost_limits", "-p", vhost.name, json.dumps({"max-queues": queues}))
+
+    async def problems(self, gateway: Gateway) -> dict[str, str]:
+        response = await treq.get(f"{gateway.url}/readyz", persistent=False)
+        return {part: problem for part, problem in (await response.json())["parts"].items() if problem}
+
+    async def named(self, gateway: Gateway, part: str, *words: str) -> None:
+        """/readyz says of this part what the matter is."""
+
+        async def so() -> bool:
+            problem = (await self.problems(gateway)).get(part, "")
+            return all(word in problem for word in words)
+
+        await until(so, what=f"{part} says {words}", timeout=20, child=gateway.running)
+
+    async def healed(self, gateway: Gateway) -> None:
+        await until(gateway.is_ready, what="all is well", timeout=30, child=gateway.running)
+
+    async def stored(self, gateway: Gateway, database: TestDatabase, device: str, count: int) -> None:
+        async def so() -> bool:
+            found = Counter(document["device"] for document in database.documents("readings"))
+            return found[device] >= count
+
+        await until(so, what=f"{count} messages of {device} are stored", timeout=30, child=gateway.running)
+
+    @asynccontextmanager
+    async def operator(self, vhost: Vhost) -> AsyncIterator[Any]:
+        connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "operator")
+        try:
+            yield await connection.open_channel()
+        finally:
+            await connection.shut()
+
+    async def send(self, fleet: Fleet, device: str, *numbers: int) -> None:
+        for number in numbers:
+            fleet.reading(device, number)
+        await fleet.all_confirmed()
+
+
+class DevicesTests(RefusalsTestCase):
+    """A device over its rate, whose parking queue there cannot be, or takes less than was configured."""
+
+    def test_a_full_virtual_host(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await self.fill(vhost)
+            await self.send(fleet, NOISY, *range(300))
+            await self.send(fleet, QUIET, *range(3))
+            await self.stored(gateway, database, QUIET, 3)
+            await self.named(gateway, "device-parking", DEVICE_LOT, "queue limit in vhost", "rate-limited")
+            self.assertEqual(await gateway.metric("parked_messages"), 0)
+            self.assertEqual(await gateway.metric("parked_devices"), 0)
+            await gateway.metric_reaches('rejected_total{reason="rate-limited"}', 300 - 5 - 20 - 5)
+            log = gateway.running.tail(1_000_000)
+            self.assertEqual(log.count("Cannot use parking queue"), 1)
+            self.assertNotIn("delete it", log)
+            # It has its rate meanwhile, and what is more waits in memory as far as there is room.
+            await self.stored(gateway, database, NOISY, 15)
+
+            await vhost.broker.ctl("clear_vhost_limits", "-p", vhost.name)
+            await self.healed(gateway)
+            rejected = (await vhost.list_queues())["amqprouter.rejected"]
+            await self.send(fleet, NOISY, *range(1000, 1100))
+            await gateway.metric_reaches("parked_messages", 20)
+            await self.send(fleet, QUIET, 3)
+            await self.stored(gateway, database, QUIET, 4)
+            self.assertEqual((await vhost.list_queues())["amqprouter.rejected"], rejected)
+            self.assertEqual(gateway.running.tail(1_000_000).count("all parking queues again"), 1)
+
+        return self.run_with(test, **SLOW, **ONLY_STORE, **FEW_WAIT)
+
+    def test_a_policy_that_lets_it_hold_less(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            for name, definition in (("length", {"max-length": 10}), ("bytes", {"max-length-bytes": 150})):
+                policy = json.dumps({**definition, "overflow": "reject-publish"})
+                await vhost.broker.ctl(
+                    "set_policy", "-p", vhost.name, "--apply-to", "queues", name, r"^amqprouter\.parked\.device", policy
+                )
+                before = await gateway.metric('rejected_total{reason="rate-limited"}')
+                await self.send(fleet, NOISY, *range(300))
+                await self.send(fleet, QUIET, 1, 2, 3)
+                await self.stored(gateway, database, QUIET, 3)
+                await gateway.metric_reaches('rejected_total{reason="rate-limited"}', before + 200)
+                await self.named(gateway, "device-parking", DEVICE_LOT, "nacked")
+                self.assertLessEqual(await gateway.metric("parked_messages"), 40)
+                await self.healed(gateway)
+                await vhost.broker.ctl("clear_policy", "-p", vhost.name, name)
+            self.assertEqual(gateway.running.tail(1_000_000).count("takes no more"), 1)
+            rejected, *_ = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
+            self.assertRegex(str(reason_of(rejected)), "^rate-limited: 5/s burst 5 of device dev1, retry in")
+
+        return self.run_with(test, **SLOW, **ONLY_STORE, **FEW_WAIT)
