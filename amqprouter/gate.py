@@ -225,7 +225,8 @@ class TargetGate:
 
     def opened(self, reason: str) -> None:
         """See `breaker.Owner`."""
-        what = "they wait" if self._lot is None or self._reluctant else "they are parked in the broker"
+        lot = self._lot
+        what = "they wait" if lot is None or lot.refusal or self._reluctant else "they are to be parked in the broker"
         self.log.error(
             "{target} takes no messages: {reason}; {what}, and one is tried now and then",
             target=self.name,

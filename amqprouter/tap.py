@@ -25,6 +25,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.event_history import EventHistory
 from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.optional_step import OptionalStep
 from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quarantine import BrokerQuarantine
@@ -260,16 +261,23 @@ def build(
             reactor, settings.broker, purpose, prepare, clock=clock, counters=counters, random=randomness.random
         )
 
-    answering = [replies.attach] if wired.answers else []
+    replying = OptionalStep(clock, "replies", "no answers of workers are taken from the broker", replies.attach)
+    answering = [replying] if wired.answers else []
     # What is parked is older than what the ingress brings.
     consume = link(
-        "consume", topology.declare, parking.attach, lots.attach, ingress.attach, *answering, *commands.consuming
+        "consume",
+        topology.declare,
+        parking.attach,
+        lots.attach,
+        ingress.attach,
+        *[step.attach for step in answering],
+        *commands.consuming,
     )
     publish = link("publish", topology.declare, publisher.attach, quarantine.attach, wired.attach, *commands.publishing)
     events = link("events", topology.declare_events, reader.attach)
     hub.use_history(EventHistory(topology.names.events, lambda: events.connection))
     readiness: list[IReadiness] = [consume, publish, events, ingress, parking, lots, *gates.values(), *wired.queues]
-    readiness.extend(quarantine.gates)
+    readiness.extend((*quarantine.gates, *answering, *commands.readiness))
     readiness.extend([] if store is None else [store])
     readiness.extend(checker for each in chains for checker in each.checkers if IReadiness.providedBy(checker))
 

@@ -12,6 +12,7 @@ from amqprouter.amqp.command_outbox import CommandOutbox
 from amqprouter.amqp.command_queues import CommandQueues
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declared_queues import DeclaredQueues
+from amqprouter.amqp.optional_step import OptionalStep
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.topology import Names
 from amqprouter.auth.acl_file import command_acl
@@ -21,7 +22,7 @@ from amqprouter.core.counters import Counters
 from amqprouter.core.device_rates import DeviceRates
 from amqprouter.core.limit import Limit
 from amqprouter.core.topic import TopicPattern
-from amqprouter.interfaces import IReloadable, ITarget, Quarantine
+from amqprouter.interfaces import IReadiness, IReloadable, ITarget, Quarantine
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, TokenLogin
@@ -42,6 +43,8 @@ class WiredCommands:
     """Makes the target for answers that go to devices under this topic."""
     leaf: Callable[[Authenticate], CommandLeaf] | None = None
     """Makes the way in over HTTP. There is no sending without a login, whatever ``[http] anonymous`` says."""
+    readiness: list[IReadiness] = field(default_factory=list)
+    """What ``/readyz`` is to ask."""
 
 
 def wire_commands(
@@ -63,7 +66,7 @@ def wire_commands(
         return WiredCommands()
     exchange = ours.exchange or f"{prefix}.to-devices"
     # The ttl is each command's own, so that another one does not clash with the queues that are there.
-    per_device = WorkQueueSettings(
+    queue = WorkQueueSettings(
         "commands",
         queue=ours.queue,
         exchange=exchange,
@@ -72,20 +75,21 @@ def wire_commands(
         max_queues=ours.max_queues,
         idle=ours.idle,
     )
+    per_device = DeclaredQueues(
+        clock,
+        queue,
+        settings.topology.queue_type,
+        f"{prefix}.commands-expired",
+        name="commands",
+        most_of_one=ours.max_queues_per_sender,
+    )
     outbox = CommandOutbox(
         clock,
         wall_clock,
         exchange=exchange,
         own_exchange=not ours.exchange,
         queue=ours.queue,
-        queues=DeclaredQueues(
-            clock,
-            per_device,
-            settings.topology.queue_type,
-            f"{prefix}.commands-expired",
-            name="commands",
-            most_of_one=ours.max_queues_per_sender,
-        ),
+        queues=per_device,
         publisher=Publisher(clock, counters, max_attempts=1, random=randomness.random, patient=False),
         events=publisher,
         stream=names.events,
@@ -124,4 +128,12 @@ def wire_commands(
     def replies(topic: str) -> CommandReplies:
         return CommandReplies(clock, topic, desk.submit, ours.ttl)
 
-    return WiredCommands([queues.attach], [queues.declare, outbox.attach], [acl], replies, leaf)
+    async def sending(connection: Connection) -> None:
+        await queues.declare(connection)  # which devices' queues dead-letter to
+        await outbox.attach(connection)
+
+    steps = [
+        OptionalStep(clock, "commands-in", "no commands are taken from the broker", queues.attach),
+        OptionalStep(clock, "commands-out", "no commands go to devices, whose senders are told", sending),
+    ]
+    return WiredCommands([steps[0].attach], [steps[1].attach], [acl], replies, leaf, [*steps, per_device])

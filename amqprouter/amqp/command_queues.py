@@ -72,6 +72,8 @@ class CommandQueues:
         self._outbox = outbox
         self._quarantine = quarantine
         self._random_id = random_id
+        self._connection: Connection | None = None
+        self._consumed: set[str] = set()  # over this connection
 
     async def declare(self, connection: Connection) -> None:
         """Declare the exchange that the devices' queues dead-letter to, before any of them is declared.
@@ -89,13 +91,18 @@ class CommandQueues:
         self._older.found(connection, older, self._name, self._limit)
 
     async def attach(self, connection: Connection) -> None:
-        """Consume over this connection from now on.
+        """Consume over this connection from now on; after a refusal, from what is not consumed from yet.
 
         :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
         """
         await self.declare(connection)
-        await self._consume(connection, self._name, self._command)
-        await self._consume(connection, f"{self._name}-expired", self._expired)
+        if connection is not self._connection:
+            self._connection = connection
+            self._consumed.clear()
+        for queue, take in ((self._name, self._command), (f"{self._name}-expired", self._expired)):
+            if queue not in self._consumed:
+                await self._consume(connection, queue, take)
+                self._consumed.add(queue)
 
     async def _consume(
         self, connection: Connection, queue: str, take: Callable[[Delivery, AckLedger], Deferred[None]]
@@ -114,10 +121,10 @@ class CommandQueues:
                 take(delivery, ledger)
 
         channel.on_deliveries = received
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
         await channel.basic_qos(prefetch_count=PREFETCH)
         await self._timeout.consume(channel, queue, f"amqprouter:{queue}")
+        channel.on_closed = ended
+        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
 
     # Commands of services.
 

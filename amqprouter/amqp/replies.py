@@ -60,6 +60,11 @@ class Replies:
         :raises TopologyClash: the queue exists with other properties.
         :raises BrokerRefused: the broker refuses. :raises BrokerUnavailable: the connection is lost.
         """
+        declarer = Declarer(connection, "delete it on the broker, or choose another [topology] prefix")
+        found = await declarer.queue(self._queue, {"x-queue-type": self._queue_type} | self._limit, new=self._limit)
+        await declarer.shut()
+        if found.is_older:
+            self._older.found(connection, [self._queue], self._queue, self._limit)
         channel = await connection.open_channel()
         ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
         ledger.window = PREFETCH
@@ -69,15 +74,10 @@ class Replies:
             connection.fail(error)  # a new connection takes it from there
 
         channel.on_deliveries = lambda deliveries: self._received(channel, ledger, deliveries)
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
-        declarer = Declarer(connection, "delete it on the broker, or choose another [topology] prefix")
-        found = await declarer.queue(self._queue, {"x-queue-type": self._queue_type} | self._limit, new=self._limit)
-        await declarer.shut()
-        if found.is_older:
-            self._older.found(connection, [self._queue], self._queue, self._limit)
         await channel.basic_qos(prefetch_count=PREFETCH)
         await self._timeout.consume(channel, self._queue, f"amqprouter:{self._queue}")
+        channel.on_closed = ended
+        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
 
     def _received(self, channel: Channel, ledger: AckLedger, deliveries: list[Delivery]) -> None:
         ledger.received(len(deliveries))

@@ -10,6 +10,7 @@ from typing import Any
 
 import treq
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError  # noqa: A004 - Twisted's name
 
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.parking import lot_name
@@ -26,6 +27,12 @@ DEVICE_LOT = lot_name("amqprouter", "device", NOISY)
 TARGET_LOT = lot_name("amqprouter", "target", "exchange:gone")
 SLOW: dict[str, Any] = {"class slow": {"devices": NOISY, "limits": "5/s burst 5"}}
 ONLY_STORE: dict[str, Any] = {"route_all": {"targets": "store:readings"}}
+TWO: dict[str, Any] = {
+    "route_all": {"targets": "store:readings, exchange:gone"},
+    "limits": {"target_patience": 0.3, "max_attempts": 2},
+    "ingress": {"prefetch": 64},
+    "scheduler": {"max_waiting": 50},
+}
 FEW_WAIT: dict[str, Any] = {"scheduler": {"max_waiting_per_device": 20}}
 
 
@@ -46,7 +53,10 @@ class RefusalsTestCase(GatewayTestCase):
         """/readyz says of this part what the matter is."""
 
         async def so() -> bool:
-            problem = (await self.problems(gateway)).get(part, "")
+            try:
+                problem = (await self.problems(gateway)).get(part, "")
+            except ConnectionRefusedError:  # it is starting
+                return False
             return all(word in problem for word in words)
 
         await until(so, what=f"{part} says {words}", timeout=20, child=gateway.running)
@@ -125,5 +135,121 @@ class DevicesTests(RefusalsTestCase):
             self.assertEqual(gateway.running.tail(1_000_000).count("takes no more"), 1)
             rejected, *_ = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
             self.assertRegex(str(reason_of(rejected)), "^rate-limited: 5/s burst 5 of device dev1, retry in")
+
+        return self.run_with(test, **SLOW, **ONLY_STORE, **FEW_WAIT)
+
+
+class TargetsTests(RefusalsTestCase):
+    """One of two targets is down, and there can be no parking queue for it, or none that is large enough."""
+
+    def test_a_full_virtual_host(self) -> Deferred[None]:
+        """Some wait, for an exchange that may come; the rest is dead-lettered, and all of it is stored."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await self.fill(vhost)
+            await self.send(fleet, QUIET, *range(600))
+            await self.stored(gateway, database, QUIET, 600)
+            await self.named(gateway, "parking", TARGET_LOT, "queue limit in vhost", "dead-lettered as not-parked")
+            await self.named(gateway, "exchange:gone", "no exchange", " 0 are parked")
+            self.assertEqual(await gateway.metric("target_parked"), 0)
+            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 600 - 64 // 2)
+            log = gateway.running.tail(1_000_000)
+            self.assertEqual((log.count("Cannot use parking queue"), log.count("takes no messages")), (1, 1))
+            letters = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
+            self.assertRegex(str(reason_of(letters[0])), "not-parked: exchange:gone does not take it now .404.*limit")
+
+            await vhost.broker.ctl("clear_vhost_limits", "-p", vhost.name)
+            await gateway.metric_reaches("target_parked", 1)
+            await self.send(fleet, QUIET, *range(600, 700))
+            await gateway.metric_reaches("target_parked", 100)
+            dead = await gateway.metric("dead_lettered_total")
+            async with self.operator(vhost) as channel:
+                await channel.queue_declare(queue="gone", durable=True)
+                await channel.exchange_declare(exchange="gone", exchange_type="fanout", durable=True)
+                await channel.queue_bind(queue="gone", exchange="gone")
+            await self.healed(gateway)
+            copies = await drain_queue(vhost.uri, "gone", int(700 - dead))
+            numbers = [json.loads(copy.body)["n"] for copy in copies]
+            self.assertEqual(sorted(numbers), list(dict.fromkeys(sorted(numbers))), "each once")
+            self.assertEqual(numbers[-100:], list(range(600, 700)))
+            self.assertEqual(await gateway.metric("dead_lettered_total"), dead)
+
+        return self.run_with(test, **TWO)
+
+    def test_a_policy_that_lets_it_hold_less(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            policy = json.dumps({"max-length": 10, "overflow": "reject-publish"})
+            await vhost.broker.ctl(
+                "set_policy", "-p", vhost.name, "--apply-to", "queues", "length", r"^amqprouter\.parked\.target", policy
+            )
+            await self.send(fleet, QUIET, *range(600))
+            await self.stored(gateway, database, QUIET, 600)
+            await self.named(gateway, "parking", TARGET_LOT, "nacked")
+            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 400)
+
+        return self.run_with(test, **TWO)
+
+
+class EverythingElseTests(RefusalsTestCase):
+    """What only some need: it is named, and the rest goes on."""
+
+    OURS = ("amqprouter.events", "amqprouter.parked", "amqprouter.replies", "amqprouter.commands", "jobs")
+    PARTS = ("broker-events", "device-parking", "replies", "commands-in", "commands-out", "queue jobs", "ingress")
+
+    def test_a_full_virtual_host(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("commands.acl", "ann -> #\n")
+            await gateway.start()
+            await fleet.connect()
+            await gateway.stop()
+            async with self.operator(vhost) as channel:
+                for queue in self.OURS:
+                    await channel.queue_delete(queue=queue)
+            await self.fill(vhost)
+            await gateway.start(ready=False)
+            await self.named(gateway, "device-parking", "amqprouter.parked", "queue limit in vhost")
+            await self.send(fleet, NOISY, *range(100))
+            await self.send(fleet, QUIET, *range(3))
+            await self.stored(gateway, database, QUIET, 3)
+            for part in self.PARTS:
+                await self.named(gateway, part, "queue limit in vhost", "set_vhost_limits")
+            problems = await self.problems(gateway)
+            self.assertEqual(set(problems), set(self.PARTS))
+            self.assertIn("cannot share the shards", problems["ingress"])
+            await gateway.metric_reaches('rejected_total{reason="rate-limited"}', 50)
+
+            await vhost.broker.ctl("clear_vhost_limits", "-p", vhost.name)
+            await self.healed(gateway)
+            self.assertLessEqual({*self.OURS, "amqprouter.seat.0"}, set(await vhost.list_queues()))
+            log = gateway.running.tail(1_000_000)
+            for words in ("Cannot see the other gateways", "Cannot use replies", "Devices cannot be parked"):
+                self.assertEqual(log.count(words), 1, words)
+            fleet.send(QUIET, "up.job", b"{}")
+            await fleet.all_confirmed()
+            await drain_queue(vhost.uri, "jobs", 1)
+
+        return self.run_with(
+            test,
+            start=False,
+            **SLOW,
+            **FEW_WAIT,
+            acl={"commands": "commands.acl"},
+            commands={"enabled": "yes"},
+            queue_jobs={"queue": "jobs", "reply": "store:readings"},
+            route_all={"targets": "store:readings"},
+            route_jobs={"targets": "queue:jobs", "topic": "up.job"},
+        )
+
+    def test_no_right_to_configure(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await vhost.broker.ctl("set_permissions", "-p", vhost.name, "guest", "^$", ".*", ".*")
+            await self.send(fleet, NOISY, *range(100))
+            await self.send(fleet, QUIET, *range(3))
+            await self.stored(gateway, database, QUIET, 3)
+            await self.named(gateway, "device-parking", DEVICE_LOT, "ACCESS_REFUSED", "set_permissions")
+            self.assertEqual(await gateway.metric("reconnects_total"), 0)
+            await vhost.broker.ctl("set_permissions", "-p", vhost.name, "guest", ".*", ".*", ".*")
+            await self.healed(gateway)
+            self.assertEqual(await gateway.metric("reconnects_total"), 0)
 
         return self.run_with(test, **SLOW, **ONLY_STORE, **FEW_WAIT)
