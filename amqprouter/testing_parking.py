@@ -75,9 +75,8 @@ class MemoryLot:
     def refuse(self, reason: str) -> None:
         """There is no queue, and will be none until this is called again with no reason."""
         self.refusal = reason
-        turned_away, self._unconfirmed = self._unconfirmed, deque()
-        for _, settlement in turned_away:
-            self._turned_away(settlement, reason)
+        while reason and self._unconfirmed:
+            self._turned_away(self._unconfirmed.popleft()[1], reason)
         self._changed()
 
     def owns(self, settlement: Settlement) -> bool:

@@ -78,6 +78,7 @@ class GateTestCase(SynchronousTestCase):
         window: int = WINDOW,
         patience: float = PATIENCE,
         reluctant: bool = False,
+        most: int | None = None,
     ) -> None:
         self.target = target
         self.lot = lot
@@ -91,6 +92,7 @@ class GateTestCase(SynchronousTestCase):
             wake=self.wake,
             lot=lot,
             reluctant=reluctant,
+            most=lambda: most,
         )
 
     def wake(self) -> None:
@@ -426,7 +428,7 @@ class ParkingTests(GateTestCase):
         self.assertEqual(self.take_all(), [1, 3])  # 1 was out at the target already
 
     @settings(deadline=None, max_examples=300)
-    @given(st.lists(st.sampled_from("sssstttrrlpPw"), max_size=80), st.integers(1, 5))
+    @given(st.lists(st.sampled_from("sssstttrrlpPwxX"), max_size=80), st.integers(1, 5))
     def test_whatever_happens(self, steps: list[str], prefetch: int) -> None:
         """Each message arrives exactly once; order holds within a device but for those out together at a rejection."""
         self.setUp()
@@ -442,12 +444,121 @@ class ParkingTests(GateTestCase):
                 self.target.reject(1)
             elif step == "l":
                 self.lot.let_out(1)
+            elif step in "xX":
+                if not self.lot.confirmed:
+                    self.lot.refuse("no room" if step == "x" else "")
             else:
                 self.clock.advance({"p": FIRST_PAUSE, "P": LONGEST_PAUSE, "w": PATIENCE}[step])
         self.take_all()
         self.assertEqual([int(body) for body in self.target.taken], list(range(1, self.sent + 1)))
         self.assertEqual(set(self.answers), set(range(1, self.sent + 1)))
         self.assertEqual((self.gate.outstanding, self.gate.waiting, self.gate.parked), (0, 0, 0))
+
+
+class StrandedTests(GateTestCase):
+    """There can be no lot: what would be parked waits, as far as that holds up nobody else."""
+
+    lot: MemoryLot
+    MOST = 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use_lot(self.MOST)
+
+    def use_lot(self, most: int | None, room: int = 1_000_000) -> None:
+        self.use(Target(), MemoryLot(room=room), most=most)
+
+    def be_down(self, count: int) -> None:
+        """So many are out, or wait, when the target is found to be down."""
+        self.lot.refuse("queue limit in vhost")
+        self.send(count)
+        for number in range(OPENS_AFTER):
+            self.clock.advance(number and FIRST_PAUSE * number)
+            self.out()
+            self.target.reject()
+        self.gate.flush()
+
+    def given_up(self) -> list[int]:
+        return sorted(tag for tag, answer in self.answers.items() if answer.startswith("not-parked: "))
+
+    def test_the_newest_are_given_up_once_they_have_waited(self) -> None:
+        self.be_down(6)
+        self.assertEqual((self.gate.waiting, self.gate.parked, self.answers), (6, 0, {}))
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual((self.given_up(), self.gate.waiting, self.gate.outstanding), ([5, 6], self.MOST, 1))
+        for words in ("exchange:work", "nacked by the broker", "queue limit in vhost"):
+            self.assertIn(words, self.answers[5])
+        self.send(2)
+        self.assertEqual(self.given_up(), [5, 6, 7, 8])
+        self.assertEqual(self.take_all(), [1, 2, 3, 4])
+
+    def test_nobody_else_goes_on(self) -> None:
+        """Then all wait, at their source."""
+        self.use_lot(None)
+        self.be_down(6)
+        self.clock.advance(10 * PATIENCE)
+        self.send(2)
+        self.assertEqual((self.given_up(), self.gate.waiting + self.gate.outstanding), ([], 8))
+        self.assertEqual(self.take_all(), list(range(1, 9)))
+
+    def test_the_target_is_back_first(self) -> None:
+        self.be_down(3)
+        self.assertEqual(self.take_all(), [1, 2, 3])
+        self.send(WINDOW + 1)
+        self.assertEqual(len(self.out()), WINDOW)
+        self.assertEqual(self.take_all(), list(range(1, WINDOW + 5)))
+
+    def test_the_lot_is_back_first(self) -> None:
+        self.be_down(6)
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual(self.given_up(), [5, 6])
+        self.target.reject()
+        self.lot.refuse("")
+        self.gate.flush()
+        self.assertEqual((self.gate.parked, self.gate.waiting), (4, 0))
+        self.send(1)
+        self.assertEqual(self.take_all(), [1, 2, 3, 4, 7])
+
+    def test_a_target_that_is_too_slow(self) -> None:
+        self.lot.refuse("queue limit in vhost")
+        self.send(WINDOW + 5)
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual(self.given_up(), [])
+        self.clock.advance(PATIENCE)
+        self.gate.flush()
+        self.assertEqual(self.given_up(), [WINDOW + 4, WINDOW + 5])
+        self.assertIn("it is too slow", self.answers[WINDOW + 5])
+        self.assertEqual(self.take_all(), list(range(1, WINDOW + 4)))
+        self.send(WINDOW + 5)
+        self.assertEqual(len(self.given_up()), 2, "it has its patience again")
+
+    def test_a_target_that_tries_again_itself(self) -> None:
+        self.use(KeepingTarget(), MemoryLot(), most=self.MOST)
+        self.lot.refuse("queue limit in vhost")
+        self.send(6)
+        for _ in range(OPENS_AFTER):
+            self.gate.stumbled("the store is down")
+            self.clock.advance(LONGEST_PAUSE)
+            self.gate.flush()
+        self.assertEqual((self.given_up(), len(self.target.out)), ([5, 6], 1))
+        self.assertEqual(self.take_all(), [1, 2, 3, 4])
+
+    def test_a_lot_that_takes_fewer(self) -> None:
+        self.use_lot(self.MOST, room=2)
+        self.send(8)
+        self.fail_until_open()
+        self.gate.flush()
+        self.assertEqual(self.given_up(), [6, 7, 8])
+        self.assertEqual(self.take_all(), [1, 2, 3, 4, 5])
+
+    def test_stopped_meanwhile(self) -> None:
+        self.be_down(6)
+        self.gate.stop()
+        self.clock.advance(100)
+        self.assertEqual((self.clock.getDelayedCalls(), self.given_up()), ([], []))
 
 
 class ReluctantTests(GateTestCase):
@@ -473,6 +584,22 @@ class ReluctantTests(GateTestCase):
         self.clock.advance(self.PATIENCE)
         self.gate.flush()
         self.assertEqual((self.gate.parked, self.gate.waiting), (0, 0))
+
+    def test_a_lot_that_is_refused(self) -> None:
+        """There is nobody whom it could hold up."""
+        self.lot.refuse("queue limit in vhost")
+        self.send(6)
+        self.fail_until_open()
+        for _ in range(3):
+            self.clock.advance(self.PATIENCE)
+            self.gate.flush()
+        self.assertEqual((self.answers, self.gate.waiting + self.gate.outstanding), ({}, 6))
+        self.lot.refuse("")
+        self.gate.flush()
+        self.clock.advance(self.PATIENCE)
+        self.gate.flush()
+        self.assertEqual(self.parked(), [1, 2, 3, 4, 5, 6])
+        self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6])
 
     def test_in_a_long_one_all_that_waited_for_long_is_parked(self) -> None:
         self.send(3)  # all of them out at the target

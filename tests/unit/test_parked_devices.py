@@ -107,6 +107,50 @@ class ParkedDevicesTests(PipelineTestCase):
         self.assertEqual({reason.partition(":")[0] for _, reason in self.quarantine.rejected}, {"rate-limited"})
         self.assertEqual(self.pass_time(2), list(range(12)))
 
+    def test_a_lot_that_is_refused(self) -> None:
+        """Its device has its rate, with a few that wait in memory, and all else is rejected."""
+        self.parked._park("dev1")
+        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        self.send(*range(30))
+        self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(8, 30)])
+        self.assertEqual({reason.partition(":")[0] for _, reason in self.quarantine.rejected}, {"rate-limited"})
+        self.assertEqual((self.parked.devices, self.parked.messages, self.parked.backlog("dev1")), (0, 0, 0))
+        self.assertEqual(self.pass_time(0.5), list(range(8)))
+        self.send(30, 31)
+        self.assertEqual((self.pass_time(0.5), len(self.quarantine.rejected)), ([30, 31], 22))
+        self.lots.lots["dev1"].refuse("")
+        self.send(*range(32, 60))
+        self.assertEqual(len(self.quarantine.rejected), 22)
+        self.assertEqual((self.pass_time(3), self.pipeline.under_way), (list(range(32, 60)), 0))
+
+    def test_refused_while_messages_are_on_their_way(self) -> None:
+        self.lots.of("dev1")._room = 0
+        self.lots.lots["dev1"].flush = lambda: None  # type: ignore[method-assign]
+        self.send(*range(30))
+        self.assertEqual((self.quarantine.rejected, self.parked.devices, self.parked.messages), ([], 0, 0))
+        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(8, 30)])
+        self.assertEqual((self.pass_time(1), self.pipeline.under_way), (list(range(8)), 0))
+        self.assertEqual(self.ledger.unacked, 0)
+
+    def test_a_lot_that_takes_fewer(self) -> None:
+        self.lots.of("dev1")._room = 4
+        self.send(*range(20))
+        self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(12, 20)])
+        self.assertEqual((self.parked.messages, self.pass_time(2)), (4, list(range(12))))
+
+    def test_a_refused_lot_that_nobody_needs_is_left(self) -> None:
+        self.parked._park("dev1")
+        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        for _ in range(int((IDLE + 2 * SWEEP_EVERY) / SWEEP_EVERY)):
+            self.send(*range(30))  # it is needed
+            self.turn(SWEEP_EVERY)
+        self.assertEqual(self.lots.left, [])
+        self.pass_time(1)
+        for _ in range(int((IDLE + 2 * SWEEP_EVERY) / SWEEP_EVERY)):
+            self.turn(SWEEP_EVERY)
+        self.assertEqual(self.lots.left, ["dev1"])
+
     def test_too_many_devices(self) -> None:
         self.parked._max_devices = 1
         self.send(*range(10))

@@ -6,10 +6,12 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from amqprouter.amqp.device_lots import AT_ONCE, PREFETCH, DeviceLots
+from amqprouter.amqp.lot_refusals import LONGEST_PAUSE
 from amqprouter.amqp.parking import SAFE_AFTER, lot_name
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.core.counters import Counters
@@ -110,11 +112,15 @@ class DeviceLotsTests(BrokerTestCase):
         lot = next(iter(self.lots.lots), None)
         return lot is not None and lot.declared
 
-    def park(self, body: bytes) -> None:
+    def set_out(self, body: bytes) -> None:
+        """A message is to be parked."""
         message = Message("dev1", "up", body, Properties(), routing_key=b"dev1.up")
         lot = self.user.lot("dev1")
         lot.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
         self.turn()
+
+    def park(self, body: bytes) -> None:
+        self.set_out(body)
         self.broker.missing_queues.clear()
         if self.QUEUE_TYPE == "quorum" and not self.is_ready:
             self.clock.advance(SAFE_AFTER)
@@ -180,6 +186,56 @@ class DeviceLotsTests(BrokerTestCase):
         self.read({"lot": "dev1", "used": False, "by": "x"})
         self.turn()
         self.assertEqual([record["used"] for record in self.records("lot")], [True, True])
+
+    def refuse(self, text: str, *names: str) -> None:
+        """Have the broker refuse to make these queues."""
+        declare = type(self.broker)._queue_declare
+
+        def refusing(channel: int, command: Any) -> None:
+            if command.queue in names and not command.passive:
+                code, words = text.split(" ", 1)
+                self.broker.close_channel(channel, int(code), words)
+            else:
+                declare(self.broker, channel, command)
+
+        self.broker._queue_declare = refusing  # type: ignore[method-assign]
+
+    def test_refused_is_said_to_be_used_once(self) -> None:
+        """Whoever asks for it again finds it in the registry already."""
+        self.attach()
+        self.refuse("403 ACCESS_REFUSED - access to queue refused", QUEUE)
+        self.set_out(b"1")
+        self.pass_time(60)
+        self.assertEqual([record["used"] for record in self.records("lot")], [True])
+        self.assertIn(QUEUE, self.lots.problem())
+        self.assertEqual(self.lots.of("dev1").backlog, 0)
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual((self.user.told[-1], self.lots.problem()), (("gone", "dev1"), ""))
+        asked = len(self.broker.received)
+        self.pass_time(60)
+        self.assertEqual([record["used"] for record in self.records("lot")], [True, False])
+        self.assertEqual(len(self.broker.received), asked, "nobody asks for it any more")
+
+    def test_a_registry_that_is_refused(self) -> None:
+        """No lot is made meanwhile, and all else that is consumed over the connection is."""
+        limit = f"406 PRECONDITION_FAILED - cannot declare queue '{STREAM}': queue limit in vhost '/' (5) is reached"
+        self.refuse(limit, STREAM)
+        connection = self.connected()
+        with capturedLogs() as logs:
+            self.run_now(self.lots.attach(connection))
+            self.set_out(b"1")
+            self.pass_time(3 * LONGEST_PAUSE)
+        self.assertEqual(len([log for log in logs if log["log_level"] is LogLevel.error]), 2)
+        self.assertFalse(connection.closed)
+        self.assertIn("queue limit in vhost", self.lots.problem())
+        self.assertEqual({one.queue for one in self.broker.sent("Queue.Declare") if not one.passive}, {STREAM})
+        del self.broker._queue_declare
+        self.broker.missing_queues.clear()
+        self.pass_time(LONGEST_PAUSE)
+        self.read({"mark": f"{GATEWAY}.1"})
+        self.pass_time(LONGEST_PAUSE + SAFE_AFTER)
+        self.assertEqual((self.lots.problem(), self.is_ready), ("", True))
 
     def parked_and_out(self) -> None:
         self.attach()
