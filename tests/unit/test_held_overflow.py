@@ -22,9 +22,14 @@ class OverflowTests(SynchronousTestCase):
             credential=lambda message: (message.device, message.properties.raw),
             seconds=lambda: self.now,
             readmit=lambda message, ledger: self.back.append((message, ledger)),
-            parked=lambda settlement: self.parked.append(settlement.tag),
+            parked=self.finish,
         )
+        self.refusals: list[str] = []
         self.ledger = AckLedger()
+
+    def finish(self, settlement: Settlement) -> None:
+        self.parked.append(settlement.tag)
+        self.refusals.extend(settlement.refusals)
 
     def message(self, device: str = "dev1", properties: bytes = b"\0\0") -> Message:
         return Message(device, "up.x", b"1", Properties(properties))
@@ -45,6 +50,14 @@ class OverflowTests(SynchronousTestCase):
         self.assertTrue(ledger.settle(1))
         self.assertIsNone(ledger.flush(0.0))
         self.assertEqual(self.overflow.messages, 0)
+
+    def test_a_lot_that_is_refused(self) -> None:
+        """Nobody goes behind what is not there."""
+        self.overflow.park(self.settlement(1))
+        self.lot.refuse("queue limit in vhost")
+        self.overflow.park(self.settlement(2))
+        self.assertEqual((self.parked, self.refusals), ([1, 2], ["not-parked: queue limit in vhost"] * 2))
+        self.assertFalse(self.overflow.is_behind(self.settlement(3)) or self.overflow.ours)
 
     def test_whoever_is_proven_when_parked_is_not_so_afterwards(self) -> None:
         message = self.message()

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -155,6 +156,15 @@ class ReadinessTests(LinkTestCase):
         self.reactor.advance(0)
         self.assertIn("deprecated_features.permit.quorum = true", refused.problem())
         self.assertNotIn("\n", refused.problem())
+
+    def test_the_same_refusal_is_news_once(self) -> None:
+        self.link.startService()
+        with capturedLogs() as logs:
+            for _ in range(4):
+                self.refuse()
+                self.delay()
+        told = [log["log_level"] for log in logs if "Cannot use the broker" in formatEvent(log)]
+        self.assertEqual(told, [LogLevel.error, *[LogLevel.debug] * 3])
 
     def test_a_broker_that_is_too_old(self) -> None:
         self.link.startService()

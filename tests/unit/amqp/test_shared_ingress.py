@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.ingress import LEAVING
 from amqprouter.amqp.seats import ANSWER_WITHIN, Place, Seats
@@ -152,6 +154,27 @@ class SharedIngressTests(BrokerTestCase):
         self.broker.refusals.clear()
         self.pass_time(INTERVAL)
         self.assertEqual(self.consumed(), [THEIRS])
+
+    def test_seats_that_are_refused(self) -> None:
+        """It is a state, told of once; one whose node is down is no fault of this broker's."""
+        full = "PRECONDITION_FAILED - cannot declare queue 'amqprouter.seat.0': queue limit in vhost '/' (5) is reached"
+        self.attached()
+        self.broker.refusals["Queue.Declare"] = 406, full
+        with capturedLogs() as logs:
+            self.pass_time(3 * INTERVAL)
+        self.assertEqual(len([log for log in logs if "Cannot see" in formatEvent(log)]), 1)
+        self.assertEqual(self.consumed(), [OURS, THEIRS])
+        for words in ("cannot share the shards", "queue limit in vhost"):
+            self.assertIn(words, self.ingress.problem())
+        self.broker.refusals["Queue.Declare"] = (
+            404,
+            "NOT_FOUND - home node 'n' of durable queue is down or inaccessible",
+        )
+        self.pass_time(INTERVAL)
+        self.assertEqual(self.ingress.problem(), "")
+        self.broker.refusals.clear()
+        self.pass_time(INTERVAL)
+        self.assertEqual((self.ingress.problem(), self.consumed(".seat.")), ("", [SEATS[0]]))
 
     def test_a_new_connection(self) -> None:
         self.attached()

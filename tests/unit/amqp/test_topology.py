@@ -153,6 +153,28 @@ class TopologyTests(BrokerTestCase):
         error = self.failed(topology().declare(self.connection), BrokerRefused)
         self.assertEqual(error.code, 403)
 
+    def test_no_room(self) -> None:
+        """It is said how much is needed, and nobody is told to delete anything."""
+        limit = "PRECONDITION_FAILED - cannot declare queue 'p.x': queue limit in vhost '/' (5) is reached"
+        self.broker.refusals["Queue.Declare"] = 406, limit
+        for declare in (topology("p").declare, topology("p").declare_events):
+            error = self.failed(declare(self.connection), BrokerRefused)
+            self.assertEqual(error.code, 406)
+            for words in (
+                "queue limit in vhost '/' (5)",
+                "set_vhost_limits",
+                "p.ingress",
+                "p.dead-letters",
+                "p.parked",
+            ):
+                self.assertIn(words, str(error))
+            self.assertNotIn("delete", str(error))
+        for shards, needed in ((0, "7 queues"), (1, "9 queues"), (8, "23 queues")):
+            declared = Topology(TopologySettings(prefix="p"), IngressSettings(shards=shards), EventsSettings())
+            error = self.failed(declared.declare(self.connection), BrokerRefused)
+            self.assertIn(f"Needed are {needed}", str(error))
+        self.assertIn("p.shard.0 to 7, p.seat.0 to 7", str(error))
+
     def test_no_plugin(self) -> None:
         """The error says which command mends it, whatever the broker's version."""
         for code, word in ((503, "COMMAND_INVALID"), (406, "PRECONDITION_FAILED")):
