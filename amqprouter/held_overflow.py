@@ -80,7 +80,8 @@ class HeldOverflow:
         self._known = 0  # the sum of these
         self._out: set[Answering] = set()
         self._moved_at = -EMPTIED_HERE
-        lot.use(self._receive, self._changed)
+        # Of what its queue does not take a few wait: those that are held take up half of the prefetch at the most.
+        lot.use(self._receive, self._changed, most=lambda: lot.prefetch // 2)
 
     @property
     def messages(self) -> int:

@@ -54,6 +54,8 @@ _ADVICE = (
     (r"(?:queue|exchange) limit in vhost", "raise this virtual host's limit with rabbitmqctl set_vhost_limits, or have "
      "fewer in it"),
     (r"(?:queue|exchange) limit (?:in cluster|of )", "raise the limit in rabbitmq.conf, or have fewer"),
+    (r"connection limit|maximum allowed user limit", "raise the limit, with rabbitmqctl set_vhost_limits or "
+     "set_user_limits, or have fewer clients"),
     (r"corresponding feature flag is disabled", "run: rabbitmqctl enable_feature_flag all"),
     (r"unsupported queue type|queue type \S+ is not enabled|invalid arg 'x-queue-type'", "this broker has no such "
      "queues: enable them there, or choose another queue_type"),

@@ -214,7 +214,7 @@ class DeviceLots(Parking):
 
     async def _make(self, lot: Lot) -> None:
         """Have it known that there is such a lot before there is."""
-        if lot.queue in self._making or self._current is None:
+        if lot.queue in self._making or lot.queue not in self._devices or self._current is None:
             return
         if self._unregistered:
             self._refusals.refused(lot, self._unregistered)
@@ -231,6 +231,8 @@ class DeviceLots(Parking):
     async def _announce_all(self) -> None:
         self._announced_at = self._clock.seconds()
         self._plans.later(ANNOUNCE_EVERY, self._announce_all)
+        if self._unregistered:
+            return
         waiting = iter([self._devices[lot.queue] for lot in self.lots if lot.declared])
         while devices := list(islice(waiting, AT_ONCE)):
             await at_once(self._registry.announce(device, True) for device in devices)
@@ -246,6 +248,8 @@ class DeviceLots(Parking):
         self._announced.discard(lot.queue)
         if self._user is not None:
             self._user.gone(device)
+        if self._unregistered:
+            return
         if is_used:
             self._registry.leave(device)
         else:

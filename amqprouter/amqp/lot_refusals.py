@@ -66,7 +66,7 @@ class LotRefusals:
     def granted(self, lot: Lot) -> None:
         """The broker lets us have a lot's queue."""
         if lot.refusal:
-            del self._lots[lot]
+            self._lots.pop(lot, None)
             lot.allowed()
         if self._told and not self._lots:
             self._told, self._pause = False, FIRST_PAUSE

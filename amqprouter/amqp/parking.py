@@ -289,7 +289,8 @@ class Parking:
     async def _use(self, lot: Lot) -> None:
         async with self._turn:
             connection, current = self._connection, self._current
-            if connection is not None and current is not None and not lot.declared:
+            is_wanted = self._lots.get(consumer_tag(lot.queue).encode()) is lot and not lot.declared
+            if connection is not None and current is not None and is_wanted:
                 await self._consume(connection, current, lot, make=True)
 
     async def _find(self, lot: Lot) -> None:

@@ -230,6 +230,10 @@ class DeviceLotsTests(BrokerTestCase):
         self.assertFalse(connection.closed)
         self.assertIn("queue limit in vhost", self.lots.problem())
         self.assertEqual({one.queue for one in self.broker.sent("Queue.Declare") if not one.passive}, {STREAM})
+        self.lots.leave("dev1", True)
+        self.turn()
+        self.assertEqual((self.user.told, self.records("lot")), ([("gone", "dev1")], []))
+        self.set_out(b"2")
         del self.broker._queue_declare
         self.broker.missing_queues.clear()
         self.pass_time(LONGEST_PAUSE)

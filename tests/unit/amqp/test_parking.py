@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pamqp import commands
 from twisted.logger import capturedLogs, formatEvent
 
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.lot import STILL_FULL
 from amqprouter.amqp.lot_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
-from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, Publisher
 from amqprouter.breaker import OPENS_AFTER
 from amqprouter.core.counters import Counters
 from amqprouter.core.message import Message
@@ -21,6 +22,16 @@ from tests.unit.lot_contract import LotContract
 
 QUEUE = "p.parked.target.exchange:work"
 LIMIT = f"queue '{QUEUE}': queue limit in vhost '/' (5) is reached"
+
+
+class Receipt:
+    """For publishes of which nobody need know what becomes."""
+
+    def delivered(self) -> None:
+        pass
+
+    def refused(self, reason: str) -> None:
+        pass
 
 
 class ParkingTests(BrokerTestCase, LotContract):
@@ -218,6 +229,46 @@ class ParkingTests(BrokerTestCase, LotContract):
             self.clock.advance(5)
             self.lot.flush()
         self.assertEqual(self.settled, [b"0", b"1"])
+
+    def test_an_alarm_is_waited_out(self) -> None:
+        """A broker that takes no publishes from anybody refuses nobody."""
+        away: list[bytes] = []
+        self.lot.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
+        )
+        self.park(b"0")
+        self.confirm()
+        self.publishing.send(0, commands.Connection.Blocked("low on disk"))
+        super().park(b"1", b"2")
+        for _ in range(3):
+            self.pass_time(CONFIRM_TIMEOUT)
+            self.lot.flush()
+        self.assertEqual((away, self.settled, self.lot.backlog, self.lot.confirmed), ([], [b"0"], 3, 1))
+        self.publishing.send(0, commands.Connection.Unblocked())
+        self.confirm()
+        self.assertEqual((away, self.settled), ([], [b"0", b"1", b"2"]))
+
+    def test_a_queue_that_confirms_nothing(self) -> None:
+        """After the first that is late, there is one message at a time that finds out whether it does again."""
+        away: list[bytes] = []
+        self.lot.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
+        )
+        self.park(b"0")
+        for _ in range(2 * int(CONFIRM_TIMEOUT)):
+            if away:
+                break
+            self.clock.advance(1)
+            self.publisher.publish(b"x", b"", b"\0\0", b"", Receipt())  # which is confirmed
+            self.publisher.flush()
+            self.publishing.ack(self.publishing.published[-1].sequence)
+        self.assertEqual(away, [b"0"])
+        self.assertIn("not confirmed", self.parking.problem())
+        super().park(b"1", b"2", b"3")
+        self.assertEqual(away, [b"0", b"2", b"3"])
+        self.publishing.ack(next(one.sequence for one in self.publishing.published if one.body == b"1"))
+        super().park(b"4", b"5")
+        self.assertEqual((away, self.lot.backlog), ([b"0", b"2", b"3"], 3))
 
     def test_what_may_not_wait_is_tried_once(self) -> None:
         away: list[bytes] = []
