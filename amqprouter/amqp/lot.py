@@ -111,7 +111,7 @@ class Lot:
 
     @property
     def confirmed(self) -> int:
-        return self.backlog - self.entering
+        return 0 if self.refusal else self.backlog - self.entering
 
     def use(
         self,

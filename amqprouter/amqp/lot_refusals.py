@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.plans import Plans
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two times that refused queues are asked for: an operator who lifts a limit sees it heal."""
 TRIES = 3
 """Refusals at a time: one lot of its own that can't be had does not keep all others waiting."""

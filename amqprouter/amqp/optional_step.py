@@ -19,7 +19,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds before the step is tried again: an operator who lifts a limit, or grants a right, sees it heal."""
 
 
