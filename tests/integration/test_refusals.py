@@ -134,7 +134,7 @@ class DevicesTests(RefusalsTestCase):
             await self.healed(gateway)
             self.assertEqual(gateway.running.tail(1_000_000).count("takes no more"), 1)
             rejected, *_ = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
-            self.assertRegex(str(reason_of(rejected)), "^rate-limited: 5/s burst 5 of device dev1, retry in")
+            self.assertRegex(str(reason_of(rejected)), "^rate-limited")
 
         return self.run_with(test, **SLOW, **ONLY_STORE, **FEW_WAIT)
 
@@ -147,12 +147,12 @@ class TargetsTests(RefusalsTestCase):
 
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             await self.fill(vhost)
-            await self.send(fleet, QUIET, *range(600))
-            await self.stored(gateway, database, QUIET, 600)
+            await self.send(fleet, QUIET, *range(300))
+            await self.stored(gateway, database, QUIET, 300)
             await self.named(gateway, "parking", TARGET_LOT, "queue limit in vhost", "dead-lettered as not-parked")
             await self.named(gateway, "exchange:gone", "no exchange", " 0 are parked")
             self.assertEqual(await gateway.metric("target_parked"), 0)
-            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 600 - 64 // 2)
+            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 300 - 64 // 2)
             log = gateway.running.tail(1_000_000)
             self.assertEqual((log.count("Cannot use parking queue"), log.count("takes no messages")), (1, 1))
             letters = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
@@ -160,7 +160,7 @@ class TargetsTests(RefusalsTestCase):
 
             await vhost.broker.ctl("clear_vhost_limits", "-p", vhost.name)
             await gateway.metric_reaches("target_parked", 1)
-            await self.send(fleet, QUIET, *range(600, 700))
+            await self.send(fleet, QUIET, *range(300, 400))
             await gateway.metric_reaches("target_parked", 100)
             dead = await gateway.metric("dead_lettered_total")
             async with self.operator(vhost) as channel:
@@ -168,10 +168,10 @@ class TargetsTests(RefusalsTestCase):
                 await channel.exchange_declare(exchange="gone", exchange_type="fanout", durable=True)
                 await channel.queue_bind(queue="gone", exchange="gone")
             await self.healed(gateway)
-            copies = await drain_queue(vhost.uri, "gone", int(700 - dead))
+            copies = await drain_queue(vhost.uri, "gone", int(400 - dead))
             numbers = [json.loads(copy.body)["n"] for copy in copies]
             self.assertEqual(sorted(numbers), list(dict.fromkeys(sorted(numbers))), "each once")
-            self.assertEqual(numbers[-100:], list(range(600, 700)))
+            self.assertEqual(numbers[-100:], list(range(300, 400)))
             self.assertEqual(await gateway.metric("dead_lettered_total"), dead)
 
         return self.run_with(test, **TWO)
@@ -182,10 +182,10 @@ class TargetsTests(RefusalsTestCase):
             await vhost.broker.ctl(
                 "set_policy", "-p", vhost.name, "--apply-to", "queues", "length", r"^amqprouter\.parked\.target", policy
             )
-            await self.send(fleet, QUIET, *range(600))
-            await self.stored(gateway, database, QUIET, 600)
+            await self.send(fleet, QUIET, *range(300))
+            await self.stored(gateway, database, QUIET, 300)
             await self.named(gateway, "parking", TARGET_LOT, "nacked")
-            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 400)
+            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 200)
 
         return self.run_with(test, **TWO)
 
