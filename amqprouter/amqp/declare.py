@@ -44,6 +44,7 @@ with it; it is also the one that loses nothing, should an operator's policy limi
 _INEQUIVALENT = re.compile(r"inequivalent arg '([^']*)'")
 _LACKS = "but current is none"
 _DENIED_FEATURE = re.compile(r"Feature `(\w+)` is deprecated")
+_NOT_READY = r"is down or inaccessible|process is stopped|timed out|noproc"
 _PLUGINS = {
     "x-consistent-hash": "rabbitmq_consistent_hash_exchange",
     "x-delayed-message": "rabbitmq_delayed_message_exchange",
@@ -65,7 +66,7 @@ _ADVICE = (
     (r"access to .* refused", "let the account configure, write and read what it declares, with rabbitmqctl "
      "set_permissions"),
     (r"cannot obtain exclusive access", "another connection has it to itself: end that client, or choose another name"),
-    (r"is down or inaccessible|process is stopped|timed out|noproc", "a node that has the queue is down or not ready: "
+    (_NOT_READY, "a node that has the queue is down or not ready: "
      "look after the cluster; this is tried again"),
     (r"no exchange '", "declare it on the broker, or take its name out of the configuration"),
     (r"^INTERNAL_ERROR", "the broker failed at it, and its log says at what: a queue whose nodes are down, say, or a "
@@ -97,6 +98,11 @@ def advice(text: str) -> str:
 def is_queue_limit(error: BrokerRefused) -> bool:
     """Whether there are too many queues already."""
     return re.search(r"queue limit (?:in|of) ", error.text) is not None
+
+
+def is_passing(error: BrokerRefused) -> bool:
+    """Whether it may be over in a moment: a queue is being deleted or moved, or a node has just come back."""
+    return error.code == NOT_FOUND or re.search(_NOT_READY, error.text) is not None
 
 
 def explained(error: BrokerRefused) -> BrokerRefused:

@@ -164,7 +164,7 @@ class DeviceLots(Parking):
             for lot in gone:
                 if lot.entering:
                     self.open(lot)
-            await at_once(self._forget(lot) for lot in gone if not (lot.entering or lot.refusal))
+            await at_once(self._forget(lot) for lot in gone if self._is_absent(lot))
 
     async def _open_some(self, connection: Connection, current: Incarnation, lots: list[Lot]) -> None:
         """As `_consume` for each of these that is not open yet."""
@@ -181,7 +181,7 @@ class DeviceLots(Parking):
             if young_for > 0:
                 self._plans.later(young_for, self._use, lot)
             elif messages is None:
-                if (lot.declared or lot.is_in_doubt) and not lot.refusal:
+                if (lot.declared or lot.is_in_doubt) and not (lot.refusal or lot in self._passing):
                     lot.gone()
             else:
                 lot.opened(messages)  # before anything comes out
@@ -194,6 +194,7 @@ class DeviceLots(Parking):
         else:
             for lot in there:
                 self._refusals.granted(lot)
+                self._passing.pop(lot, None)
 
     async def _looked(self, connection: Connection, current: Incarnation, lot: Lot) -> int | None:
         try:
@@ -204,12 +205,12 @@ class DeviceLots(Parking):
 
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
-        if not (lot.declared or lot.entering or lot.refusal) and self._current is not None:
+        if self._is_absent(lot) and self._current is not None:
             self._plans.later(MADE_WITHIN, self._find_again, lot)
 
     async def _find_again(self, lot: Lot) -> None:
         await super()._find(lot)
-        if not (lot.declared or lot.entering or lot.refusal) and self._current is not None:
+        if self._is_absent(lot) and self._current is not None:
             await self._forget(lot)
 
     async def _make(self, lot: Lot) -> None:
@@ -245,6 +246,7 @@ class DeviceLots(Parking):
         del self._lots[consumer_tag(lot.queue).encode()]
         self._restless.discard(lot)
         self._refusals.forget(lot)
+        self._passing.pop(lot, None)
         self._announced.discard(lot.queue)
         if self._user is not None:
             self._user.gone(device)

@@ -45,7 +45,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
-from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing
 from amqprouter.amqp.incarnation import Incarnation, consumer_tag
 from amqprouter.amqp.lot import Lot
 from amqprouter.amqp.lot_refusals import LotRefusals
@@ -67,6 +67,8 @@ SAFE_AFTER = 1.5
 """Seconds after which a quorum queue that was declared survives its node. One that is killed within the first second
 forgets the queue: RabbitMQ 4.3 has it empty then, earlier ones without a leader, and what was confirmed is gone
 [measured: up to 0.99 s all is lost, from 1.02 s on nothing, whatever else is declared or asked meanwhile]."""
+PASSING_FOR = 5.0
+"""Seconds that a refusal is waited out which is likely to pass, as while a node comes back."""
 _NAMED_BY = 100
 """Characters of a queue's name that the broker's refusal has in any case: its text is cut off, not its beginning."""
 _LONGEST_NAME = 255
@@ -131,6 +133,7 @@ class Parking:
         self._current: Incarnation | None = None
         self._turn = DeferredLock()
         self._plans = Plans(clock, lambda: self._connection, self._failed)
+        self._passing: dict[Lot, float] = {}  # since when they are refused for a reason that may be over soon
         self._refusals = LotRefusals(self.POLICY, self._plans, clock.seconds, self._make)
         self._stopping = False
 
@@ -212,6 +215,8 @@ class Parking:
             await self._consume_from(connection, current, lot, make=make)
         except BrokerRefused as error:
             self._not_consumed(connection, current, lot, error)
+        else:
+            self._passing.pop(lot, None)
 
     def _not_consumed(self, connection: Connection, current: Incarnation, lot: Lot, error: BrokerRefused) -> None:
         """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
@@ -220,11 +225,21 @@ class Parking:
         """
         if connection.closed:
             raise error
-        if current.channel.closed:
-            if lot.queue[:_NAMED_BY] not in error.text or ARGUMENT in error.text:
-                return  # not for this lot; or the next consumer goes without the argument
-            lot.is_unreadable = True
+        is_ours = lot.queue[:_NAMED_BY] in error.text and ARGUMENT not in error.text
+        if current.channel.closed and not is_ours:
+            return  # it was not for this lot; or the next consumer goes without the argument
+        if is_passing(error):
+            since = self._passing.setdefault(lot, self._clock.seconds())
+            if self._clock.seconds() < since + PASSING_FOR:
+                self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+                return
+        self._passing.pop(lot, None)
+        lot.is_unreadable = lot.is_unreadable or current.channel.closed
         self._refusals.refused(lot, str(explained(error)))
+
+    def _is_absent(self, lot: Lot) -> bool:
+        """Whether there is no queue for it, and no need of one."""
+        return not (lot.declared or lot.entering or lot.refusal or lot in self._passing)
 
     async def _try_to_read(self, connection: Connection, queue: str) -> None:
         """See whether we may consume at all, at no cost to the channel that has the consumers of all others."""

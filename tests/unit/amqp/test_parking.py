@@ -10,7 +10,7 @@ from twisted.logger import capturedLogs, formatEvent
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.lot import STILL_FULL
 from amqprouter.amqp.lot_refusals import FIRST_PAUSE, LONGEST_PAUSE
-from amqprouter.amqp.parking import LOOK_EVERY, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
+from amqprouter.amqp.parking import LOOK_EVERY, PASSING_FOR, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, Publisher
 from amqprouter.breaker import OPENS_AFTER
 from amqprouter.core.counters import Counters
@@ -118,8 +118,9 @@ class ParkingTests(BrokerTestCase, LotContract):
         (published,) = self.publishing.published
         self.assertEqual((published.exchange, published.routing_key, published.mandatory), ("", QUEUE, True))
 
-    def be_full(self) -> None:
+    def be_full(self, refusal: str = f"406 PRECONDITION_FAILED - cannot declare {LIMIT}") -> None:
         """The virtual host has no room for another queue."""
+        code, text = refusal.split(" ", 1)
         self.full = True
         answer = type(self.broker)._queue_declare
 
@@ -127,7 +128,7 @@ class ParkingTests(BrokerTestCase, LotContract):
             if command.passive or not self.full:
                 answer(self.broker, channel, command)
             else:
-                self.broker.close_channel(channel, 406, f"PRECONDITION_FAILED - cannot declare {LIMIT}")
+                self.broker.close_channel(channel, int(code), text)
 
         self.broker._queue_declare = declare  # type: ignore[method-assign]
 
@@ -181,6 +182,51 @@ class ParkingTests(BrokerTestCase, LotContract):
             self.publishing.ack(published.sequence)
             self.turn()
         self.assertEqual((away, self.lot.backlog), ([b"1", b"2"], 0))
+
+    def test_what_is_likely_to_pass_is_waited_out(self) -> None:
+        """A node has just come back, say: nothing is turned away for a few seconds."""
+        away: list[bytes] = []
+        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.be_full("404 NOT_FOUND - home node 'n' of durable queue is down or inaccessible")
+        with capturedLogs() as logs:
+            self.park_in_vain(b"1")
+            self.pass_time(PASSING_FOR - 1)
+            self.assertEqual((away, self.lot.refusal, len(logs)), ([], "", 0))
+            self.full = False
+            self.pass_time(2)
+            self.broker.missing_queues.clear()
+            self.clock.advance(SAFE_AFTER)
+            self.lot.flush()
+            self.confirm()
+        self.assertEqual((away, self.settled, len(logs)), ([], [b"1"], 0))
+
+    def test_what_was_likely_to_pass_and_does_not(self) -> None:
+        away: list[bytes] = []
+        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.be_full("404 NOT_FOUND - home node 'n' of durable queue is down or inaccessible")
+        self.park_in_vain(b"1")
+        self.pass_time(PASSING_FOR + 1)
+        self.assertEqual(away, [b"1"])
+        self.assertIn("is down or inaccessible", self.parking.problem())
+
+    def test_gone_between_the_look_and_the_consumer(self) -> None:
+        """It closes the channel of all lots, and is nobody's refusal."""
+        self.broker.missing_queues.clear()
+        consume, gone = type(self.broker)._basic_consume, True
+
+        def vanishing(channel: int, command: Any) -> None:
+            nonlocal gone
+            if gone:
+                gone = False
+                self.broker.close_channel(channel, 404, f"NOT_FOUND - no queue '{QUEUE}' in vhost '/'")
+            else:
+                consume(self.broker, channel, command)
+
+        self.broker._basic_consume = vanishing  # type: ignore[method-assign]
+        self.run_now(self.parking.attach(self.connected()))
+        self.pass_time(2 * REOPEN_DELAY)
+        self.assertEqual((self.parking.problem(), self.lot.refusal), ("", ""))
+        self.assertEqual([queue for _, queue in self.broker.consumers.values()], [QUEUE])
 
     def test_no_right_to_consume(self) -> None:
         """It ends the channel of all lots, once, and is then tried on another."""
