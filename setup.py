@@ -16,22 +16,22 @@ from typing import Any
 from setuptools import setup
 
 COMPILED = [
-    "amqprouter/core/admission.py",
-    "amqprouter/core/aged_cache.py",
-    "amqprouter/core/device_pattern.py",
-    "amqprouter/core/message.py",
-    "amqprouter/core/properties.py",
-    "amqprouter/core/rules.py",
-    "amqprouter/core/sender.py",
-    "amqprouter/core/settlement.py",
-    "amqprouter/core/target.py",
-    "amqprouter/core/topic.py",
-    "amqprouter/core/wire.py",
-    "amqprouter/amqp/outgoing.py",
+    "amqprouter/pipeline/admission.py",
+    "amqprouter/auth/aged_cache.py",
+    "amqprouter/patterns.py",
+    "amqprouter/pipeline/message.py",
+    "amqprouter/amqp/properties.py",
+    "amqprouter/pipeline/routes.py",
+    "amqprouter/pipeline/sender.py",
+    "amqprouter/pipeline/settlement.py",
+    "amqprouter/pipeline/target.py",
+    "amqprouter/pipeline/topic.py",
+    "amqprouter/amqp/wire.py",
+    "amqprouter/broker/outgoing.py",
     "amqprouter/amqp/publisher.py",
-    "amqprouter/held_overflow.py",
-    "amqprouter/parked_devices.py",
-    "amqprouter/pipeline.py",
+    "amqprouter/pipeline/pending_overflow.py",
+    "amqprouter/pipeline/device_parking.py",
+    "amqprouter/pipeline/pipeline.py",
 ]
 """Where a class of these has a subclass, that is compiled too: interpreted ones cannot inherit. Not
 `core.field_table`: it answers for values of any type, and compiled functions hold callers to the annotations."""

@@ -17,9 +17,9 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from amqprouter.core.limit import Limit
-    from amqprouter.core.message import Message
-    from amqprouter.core.settlement import Settlement
+    from amqprouter.pipeline.message import Message
+    from amqprouter.pipeline.settlement import Settlement
+    from amqprouter.scheduling.limit import Limit
 
 T = TypeVar("T")
 
@@ -169,7 +169,7 @@ NOT_PARKED = "not-parked"
 
 
 class ILot(Interface):
-    """A queue in the broker where messages are parked until they can go on: see `amqprouter.amqp.parking`."""
+    """A queue in the broker where messages are parked until they can go on: see `amqprouter.broker.parking`."""
 
     backlog: int = Attribute("messages in the lot, on their way into it, or out of it and not yet settled")
     confirmed: int = Attribute("those of them that the broker has, or had until they came out")
@@ -228,7 +228,7 @@ class IDeviceLotsUser(Interface):
 
 
 class IDeviceLots(Interface):
-    """The parking queues of devices: see `amqprouter.amqp.device_lots`."""
+    """The parking queues of devices: see `amqprouter.broker.device_parking`."""
 
     def use(user: IDeviceLotsUser) -> None:
         """Tell this one what becomes of the lots."""
@@ -318,7 +318,7 @@ class IRecords(Interface):
 
 
 class IKeepsLimits(Interface):
-    """Where limits that somebody set by hand are kept: see `amqprouter.kept_limits`."""
+    """Where limits that somebody set by hand are kept: see `amqprouter.control.kept_limits`."""
 
     where: str = Attribute("what to call it for the operator")
     is_shared: bool = Attribute("whether all gateways keep theirs there")

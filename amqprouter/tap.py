@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from amqprouter import hangup
+from amqprouter.daemon import hangup
 
 hangup.catch()  # before what takes long to import
 
@@ -20,62 +20,62 @@ from twisted.application.service import MultiService, Service
 from twisted.logger import Logger
 
 from amqprouter.amqp.address import account_of
-from amqprouter.amqp.announcer import Announcer
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.event_history import EventHistory
-from amqprouter.amqp.event_reader import EventReader
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.optional_step import OptionalStep
-from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.quarantine import BrokerQuarantine
-from amqprouter.amqp.replies import Replies
-from amqprouter.amqp.shared_ingress import make_ingress
-from amqprouter.amqp.topology import Topology
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
-from amqprouter.auth.chains import make_chain, reads_documents
-from amqprouter.auth.checkers import Provisions
+from amqprouter.auth.checkers.configured import make_chain, reads_documents
+from amqprouter.auth.checkers.installed import Provisions
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import Proof
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.broker.event_history import EventHistory
+from amqprouter.broker.event_publisher import Announcer
+from amqprouter.broker.event_stream import EventReader
+from amqprouter.broker.outgoing import Outgoing
+from amqprouter.broker.quarantine import BrokerQuarantine
+from amqprouter.broker.replies import Replies
+from amqprouter.broker.shards import make_ingress
+from amqprouter.broker.topology import Topology
 from amqprouter.clock import SteadyClock
-from amqprouter.control import Control
-from amqprouter.core.counters import Counters
-from amqprouter.core.replay import Replays
-from amqprouter.core.rules import RuleSet
-from amqprouter.core.scheduler import Scheduler
-from amqprouter.core.settlement import Settlement
-from amqprouter.core.target import Target
-from amqprouter.gates import device_lots, park_and_gate, park_held
+from amqprouter.control.commands import Control
+from amqprouter.control.kept_limits import keeps_limits
+from amqprouter.control.limits import LimitCommands
+from amqprouter.control.overrides import Overrides
+from amqprouter.control.reloader import Reloader
+from amqprouter.control.site import Command, ControlSite
+from amqprouter.control.socket import ControlSocket
+from amqprouter.control.top_devices import TopDevices
+from amqprouter.counters import Counters
+from amqprouter.daemon.commands import wire_commands
+from amqprouter.daemon.lifecycle import Daemon
+from amqprouter.daemon.logs import make_observer
+from amqprouter.daemon.mercure import make_mercure, update_publisher
+from amqprouter.daemon.options import Options
+from amqprouter.daemon.parking import device_lots, park_and_gate, park_held
+from amqprouter.daemon.preflight import hmac_proof, load_settings
+from amqprouter.daemon.service_manager import Notifier, ServiceManager
+from amqprouter.daemon.targets import wire_targets
+from amqprouter.daemon.web import web_service
+from amqprouter.events.hub import Hub
+from amqprouter.events.limit_events import Throttling
 from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
-from amqprouter.kept_limits import keeps_limits
-from amqprouter.lifecycle import Daemon
-from amqprouter.limits import LimitCommands
-from amqprouter.logs import make_observer
-from amqprouter.mercure import make_mercure, update_publisher
-from amqprouter.overdue import Overdue
-from amqprouter.overrides import Overrides
-from amqprouter.pipeline import Pipeline
-from amqprouter.preflight import hmac_proof, load_settings
-from amqprouter.reloader import Reloader
-from amqprouter.service_manager import Notifier, ServiceManager
+from amqprouter.pipeline.overdue import Overdue
+from amqprouter.pipeline.pipeline import Pipeline
+from amqprouter.pipeline.replay import Replays
+from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.target import Target
+from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import Settings
-from amqprouter.throttling import Throttling
-from amqprouter.top_devices import TopDevices
-from amqprouter.twistd_options import Options
 from amqprouter.web.broker_auth_service import broker_auth_service
-from amqprouter.web.control import Command, ControlSite
-from amqprouter.web.control_socket import ControlSocket
-from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import hub_gauges
 from amqprouter.web.status import StatusReport
-from amqprouter.web_service import web_service
-from amqprouter.wired_commands import wire_commands
-from amqprouter.wired_targets import wire_targets
 
 log = Logger()
 

@@ -11,7 +11,7 @@ class WorkQueueSettings:
 
     name: str
     queue: str = ""
-    """The queue's name, with placeholders (`amqprouter.core.placeholders`); the section's when empty."""
+    """The queue's name, with placeholders (`amqprouter.pipeline.placeholders`); the section's when empty."""
     exchange: str = ""
     """What is published to; the default exchange when empty."""
     exchange_type: str = "direct"

@@ -17,8 +17,8 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from amqprouter.amqp.topology import Names
 from amqprouter.auth.password_hash import Cost, hash_secret
+from amqprouter.broker.topology import Names
 from amqprouter.settings import IngressSettings, TopologySettings
 from benchmarks.figures import table
 from benchmarks.forward import program, say

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from benchmarks.layout import DEVICES, QUEUES, TARGET_EXCHANGE
 from benchmarks.workbench import Workbench

@@ -18,8 +18,8 @@ from twisted.web.server import Site
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Gateway
 from tests.support.process import Child, answers, free_ports, reactor, until

@@ -26,7 +26,7 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.settings import BrokerSettings
 from benchmarks.fairness_core import jain, plot
 from benchmarks.fairness_field import CAPACITY, FIELD, LIMIT, Entrant

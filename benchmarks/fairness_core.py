@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amqprouter.core.decision import Decision
-from amqprouter.core.limit import Limit
-from amqprouter.core.scheduler import Scheduler
+from amqprouter.scheduling.decision import Decision
+from amqprouter.scheduling.limit import Limit
+from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, SchedulerSettings
 from benchmarks.figures import picture, table
 

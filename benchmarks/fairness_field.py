@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
 from benchmarks.layout import TARGET_EXCHANGE
 from tests.support.gateway import Gateway
 from tests.support.process import Child

@@ -32,8 +32,8 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from benchmarks.figures import table
 from benchmarks.forward import program, say

@@ -21,8 +21,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from benchmarks.forward import program
 from tests.support.process import reactor

@@ -25,8 +25,8 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import encode_properties
 from amqprouter.auth.hmac_proof import sign
-from amqprouter.core.properties import encode_properties
 from amqprouter.settings import BrokerSettings
 from benchmarks.soak_ledger import Duty, Sent, digest
 from benchmarks.soak_links import Publish, Sender

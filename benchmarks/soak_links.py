@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Confirm, Delivery, encode_ack, encode_publish
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Confirm, Delivery, encode_ack, encode_publish
 from amqprouter.settings import BrokerSettings
 from benchmarks.soak_ledger import Arrival, Duty, Sent, digest
 from tests.support.process import reactor

@@ -12,9 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from amqprouter.core.properties import Properties
-from amqprouter.core.story import PARKED
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Delivery
+from amqprouter.pipeline.headers import PARKED
 from benchmarks.soak_bed import TARGET, Bed
 from benchmarks.soak_faults import Faults
 from benchmarks.soak_fleet import STUFFED

@@ -24,25 +24,25 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
+from amqprouter.acl.acl import Acl
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection, Handshake
-from amqprouter.amqp.outgoing import Outgoing
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.quarantine import BrokerQuarantine
-from amqprouter.amqp.targets import ExchangeTarget
-from amqprouter.amqp.topology import Topology
+from amqprouter.amqp.wire import Confirm, Delivery, FrameReader, encode_ack, encode_publish
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import DeviceSecret
-from amqprouter.core.acl import Acl
-from amqprouter.core.counters import Counters
-from amqprouter.core.message import Message
-from amqprouter.core.rules import RuleSet
-from amqprouter.core.scheduler import Scheduler
-from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.core.wire import Confirm, Delivery, FrameReader, encode_ack, encode_publish
-from amqprouter.gate import TargetGate
+from amqprouter.broker.outgoing import Outgoing
+from amqprouter.broker.quarantine import BrokerQuarantine
+from amqprouter.broker.targets import ExchangeTarget
+from amqprouter.broker.topology import Topology
+from amqprouter.counters import Counters
 from amqprouter.interfaces import IDeviceSecret
-from amqprouter.pipeline import Pipeline
+from amqprouter.pipeline.gate import TargetGate
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.pipeline import Pipeline
+from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import (
     EventsSettings,
     IngressSettings,

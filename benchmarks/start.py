@@ -29,14 +29,14 @@ from twisted.internet.task import deferLater
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.parking import lot_name
-from amqprouter.amqp.plans import at_once
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.wire import Confirm, encode_publish
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.message import Message
-from amqprouter.core.parked_message import parked_properties
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import Confirm, encode_publish
+from amqprouter.broker.parked_message import parked_properties
+from amqprouter.broker.parking import lot_name
+from amqprouter.pipeline.message import Message
 from amqprouter.settings import BrokerSettings, TopologySettings
 from benchmarks.figures import table
 from benchmarks.forward import program, say

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import encode_publish
 from benchmarks.layout import DEVICES
 from benchmarks.sink import message_id
 

@@ -6,8 +6,8 @@ import json
 import secrets as randomness
 import struct
 
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import FRAME_END, encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import FRAME_END, encode_publish
 from benchmarks.layout import BODY_BYTES, DEVICES, SOURCE_EXCHANGE
 
 _HEAD = struct.Struct(">BHI")

@@ -23,8 +23,8 @@ from twisted.internet.task import deferLater
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import Confirm, Delivery, encode_ack, encode_publish
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import Confirm, Delivery, encode_ack, encode_publish
 from amqprouter.settings import BrokerSettings
 from benchmarks.layout import DEVICES, QUEUES, SOURCE_EXCHANGE, TARGET_EXCHANGE, TARGET_QUEUE, queue_of
 from benchmarks.traffic import publishes

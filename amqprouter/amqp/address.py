@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 
 from amqprouter.amqp.connection import Connection, Handshake
 from amqprouter.amqp.tls import BrokerTls, TlsFiles, told
-from amqprouter.core.uri import parse_amqp_uri, parse_host
+from amqprouter.amqp.uri import parse_amqp_uri, parse_host
 from amqprouter.errors import BrokerUnavailable, ProtocolError
 from amqprouter.settings import BrokerSettings
 

@@ -13,7 +13,7 @@ from txamqp.protocol import AMQChannel
 from txamqp.queue import Closed as QueueClosed
 
 from amqprouter.amqp.spec import encode_method
-from amqprouter.core.wire import Confirm, Delivery, Returned
+from amqprouter.amqp.wire import Confirm, Delivery, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from amqprouter.amqp.channel import Channel, error_of
 from amqprouter.amqp.sending import send
 from amqprouter.amqp.server import ServerProperties
 from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
-from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
+from amqprouter.amqp.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 PREFERRED_FRAME_MAX = 131_072

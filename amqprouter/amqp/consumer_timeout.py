@@ -8,7 +8,7 @@ consumer timeout any more there, and refuse the argument.
 
 A consumer that RabbitMQ 4.3 has ended so is still one: it gets nothing, its tag stays taken, and it comes back to life
 once all that came too late is acknowledged. So its end is to be answered with a basic.cancel, and then it may be
-started again under the same tag (`amqprouter.amqp.incarnation`). Under another tag it may not: a delivery of a consumer
+started again under the same tag (`amqprouter.amqp.consumer`). Under another tag it may not: a delivery of a consumer
 that is cancelled and that times out closes the channel.
 """
 

@@ -31,7 +31,7 @@ from zope.interface import implementer
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
 from amqprouter.amqp.declare import explained
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import BrokerSettings

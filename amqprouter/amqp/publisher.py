@@ -40,8 +40,8 @@ from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.receipt import Lane, Receipt
 from amqprouter.amqp.returns import IN_DOUBT, Returns
-from amqprouter.core.counters import Counters
-from amqprouter.core.wire import Confirm, encode_publish
+from amqprouter.amqp.wire import Confirm, encode_publish
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
 
 CONFIRM_TIMEOUT = 15.0

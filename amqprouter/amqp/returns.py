@@ -10,9 +10,9 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.return_match import Publish, ReturnMatch
-from amqprouter.core.wire import Returned
+from amqprouter.amqp.return_match import Publish, ReturnMatch
+from amqprouter.amqp.wire import Returned
+from amqprouter.counters import Counters
 
 REPORT_EVERY = 60.0
 """Seconds between two lines in the log about returns that cannot be told: an exchange that lost its bindings makes

@@ -2,7 +2,7 @@
 
 txAMQP reads its methods from an XML specification, which its distribution does not contain; pamqp has the same
 catalogue as classes, RabbitMQ's extensions included (confirm.select, exchange.bind, connection.blocked). Methods that
-carry content, and acks, are left out: `amqprouter.core.wire` is their path, and nothing else may take them.
+carry content, and acks, are left out: `amqprouter.amqp.wire` is their path, and nothing else may take them.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.acl.acl import Acl, OwnLines
 from amqprouter.auth.auth_file import read_auth_file
-from amqprouter.core.acl import Acl, OwnLines
 from amqprouter.interfaces import Identity, IReloadable
 
 

@@ -20,9 +20,9 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
+from amqprouter.acl.registry import check_own_lines
+from amqprouter.auth.aged_cache import AgedCache
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Verdict
-from amqprouter.core.acl_registry import check_own_lines
-from amqprouter.core.aged_cache import AgedCache
 from amqprouter.errors import CheckerUnavailable, NotKnown
 from amqprouter.interfaces import Identity
 
@@ -33,7 +33,7 @@ fails with `CheckerUnavailable`, and so comes back later."""
 
 Question = tuple[str, str, bytes]
 """What an answer is remembered for: kind of proof, claimed name, digest of the credential. A bare tuple, for one is
-made for every message whose sender is not known by its headers (`amqprouter.core.sender`)."""
+made for every message whose sender is not known by its headers (`amqprouter.pipeline.sender`)."""
 
 
 class _Asked:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
-from amqprouter.core.shares import Shares
+from amqprouter.scheduling.shares import Shares
 
 T = TypeVar("T")
 

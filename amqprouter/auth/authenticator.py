@@ -15,8 +15,8 @@ from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
 from amqprouter.auth.verdict import LOCKED_OUT, Verdict
-from amqprouter.core.message import Message
 from amqprouter.interfaces import IAuthenticator, IReloadable
+from amqprouter.pipeline.message import Message
 
 
 @implementer(IAuthenticator, IReloadable)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from math import inf
 
+from amqprouter.auth.aged_cache import AgedCache
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.aged_cache import AgedCache
 from amqprouter.interfaces import Identity
 
 

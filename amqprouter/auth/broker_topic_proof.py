@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from amqprouter.auth.proofs import ABSENT, Doubt
 from amqprouter.auth.verdict import IDENTITY_MISMATCH, Verdict
-from amqprouter.core.message import Message
+from amqprouter.pipeline.message import Message
 
 _BY_THE_BROKER = b"x-death", b"x-first-death-exchange"
 """Headers that the broker puts in a message which it dead-letters. It asks nobody about the routing key then."""

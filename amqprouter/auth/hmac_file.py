@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import secrets
 
+from amqprouter.auth.hmac_keys import parse_hmac_keys
 from amqprouter.auth.line_file import remove_line, set_line
-from amqprouter.core.hmac_keys import parse_hmac_keys
 
 RANDOM_KEY_BYTES = 32
 """The length of the digest, as RFC 2104 advises (section 3)."""

@@ -39,12 +39,12 @@ from collections.abc import Callable
 from zope.interface import implementer
 
 from amqprouter.auth.auth_file import read_auth_file
+from amqprouter.auth.hmac_keys import parse_hmac_keys
 from amqprouter.auth.proofs import ABSENT, Doubt
+from amqprouter.auth.replay_memory import ReplayMemory
 from amqprouter.auth.verdict import BAD_SIGNATURE, NO_MESSAGE_ID, NO_TIMESTAMP, REPLAYED, STALE_TIMESTAMP, Verdict
-from amqprouter.core.hmac_keys import parse_hmac_keys
-from amqprouter.core.message import Message
-from amqprouter.core.replay_memory import ReplayMemory
 from amqprouter.interfaces import IReloadable
+from amqprouter.pipeline.message import Message
 
 _VERSION = b"v1="
 _WITH_OWN = re.compile(rb"([0-9A-Fa-f]{64}),t=(0|[1-9][0-9]{0,18}),id=(.{1,255})", re.DOTALL).fullmatch

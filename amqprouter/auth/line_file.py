@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from amqprouter.auth.auth_file import read_auth_file
-from amqprouter.core.passwords import name_problem, split_line
+from amqprouter.auth.passwords import name_problem, split_line
 from amqprouter.errors import AuthFileError
 
 Parse = Callable[[str, str], Mapping[str, object]]

@@ -32,10 +32,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from amqprouter.auth.aged_cache import AgedCache
 from amqprouter.auth.answers import Question
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.aged_cache import AgedCache
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 
 MEMORY = 10
 """How many times as long as a lock-out its key is remembered after the last failure."""

@@ -8,7 +8,7 @@ from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.credentials import MAX_SECRET_BYTES
 from amqprouter.auth.line_file import remove_line, set_line
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.core.passwords import parse_passwords
+from amqprouter.auth.passwords import parse_passwords
 
 RANDOM_SECRET_BYTES = 24
 """192 random bits, well over the 112 that `Cost.RANDOM` asks for; 32 characters in URL-safe Base64."""

@@ -18,11 +18,11 @@ from typing import Protocol
 
 from twisted.cred.checkers import ICredentialsChecker
 
+from amqprouter.amqp.properties import flag_mask
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, DeviceSecret
 from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, NO_CREDENTIAL, Verdict
-from amqprouter.core.message import Message
-from amqprouter.core.properties import flag_mask
 from amqprouter.errors import ConfigError
+from amqprouter.pipeline.message import Message
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
 from amqprouter.auth.versions import IVersions
-from amqprouter.core.command import reserved_sender
-from amqprouter.core.source import source_of
+from amqprouter.commands.command import reserved_sender
 from amqprouter.errors import TooManyGuesses
+from amqprouter.events.source import source_of
 from amqprouter.interfaces import Identity, IReloadable
 
 

@@ -27,7 +27,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     :raises ConfigError: the configuration or the URI is bad.
     """
     from amqprouter import config  # noqa: PLC0415
-    from amqprouter.core.uri import parse_amqp_uri  # noqa: PLC0415
+    from amqprouter.amqp.uri import parse_amqp_uri  # noqa: PLC0415
     from amqprouter.settings import BrokerSettings, Settings  # noqa: PLC0415
 
     if options.config:
@@ -56,7 +56,7 @@ async def connect(reactor: Any, settings: BrokerSettings, purpose: str) -> Conne
     :raises BrokerUnavailable: it cannot be had. :raises BrokerRefused: the broker does not let us in.
     """
     from amqprouter.amqp.link import connect_once  # noqa: PLC0415
-    from amqprouter.core.uri import masked  # noqa: PLC0415
+    from amqprouter.amqp.uri import masked  # noqa: PLC0415
     from amqprouter.errors import BrokerUnavailable  # noqa: PLC0415
 
     hosts = f" ({', '.join(settings.hosts)})" if settings.hosts else ""

@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from amqprouter.preflight import load_settings  # noqa: PLC0415
+    from amqprouter.daemon.preflight import load_settings  # noqa: PLC0415
 
     try:
         settings = load_settings(options.config)
@@ -78,9 +78,9 @@ async def check_servers(reactor: Any, settings: Settings, say: Say = print) -> i
 
 
 async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
-    from amqprouter.amqp.topology import Names  # noqa: PLC0415
+    from amqprouter.amqp.uri import masked  # noqa: PLC0415
+    from amqprouter.broker.topology import Names  # noqa: PLC0415
     from amqprouter.cli.broker import connect  # noqa: PLC0415
-    from amqprouter.core.uri import masked  # noqa: PLC0415
 
     broker = settings.broker
     where = broker.endpoint or ", ".join(broker.hosts) or masked(broker.uri)
@@ -112,8 +112,8 @@ async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
 
 
 async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
-    from amqprouter.auth.chains import reads_documents  # noqa: PLC0415
-    from amqprouter.core.rules import RuleSet  # noqa: PLC0415
+    from amqprouter.auth.checkers.configured import reads_documents  # noqa: PLC0415
+    from amqprouter.pipeline.routes import RuleSet  # noqa: PLC0415
     from amqprouter.storage.mongo import MongoStore  # noqa: PLC0415
     from amqprouter.storage.mongo_address import read_address  # noqa: PLC0415
 

@@ -77,8 +77,8 @@ def make_publishing(options: argparse.Namespace, settings: Settings, body: bytes
     import uuid  # noqa: PLC0415
 
     from amqprouter.amqp.address import account_of  # noqa: PLC0415
+    from amqprouter.amqp.properties import encode_properties  # noqa: PLC0415
     from amqprouter.cli.send import Publishing  # noqa: PLC0415
-    from amqprouter.core.properties import encode_properties  # noqa: PLC0415
 
     account = account_of(settings.broker)
     if not account:
@@ -222,7 +222,7 @@ class _Sender:
         except Exception as error:
             complain(f"{self._url} does not answer: {error or type(error).__name__}")
             return ""
-        from amqprouter.core.printable import printable  # noqa: PLC0415
+        from amqprouter.printable import printable  # noqa: PLC0415
 
         if response.code != 202:
             text = printable(answer[:200].decode("utf-8", "replace"))

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.properties import encode_properties
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import encode_properties
 
 WRONG_SECRET = "not-the-secret"
 MOST_OVERDUE = 1.0

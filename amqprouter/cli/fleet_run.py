@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.cli.broker import connect
 from amqprouter.cli.fleet import Device, Plan, Reading, Readings
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 
+from amqprouter.amqp.properties import NAMES, Properties
 from amqprouter.cli.quarantined import Quarantined, moment
-from amqprouter.core.printable import printable
-from amqprouter.core.properties import NAMES, Properties
+from amqprouter.printable import printable
 
 MOST_SHOWN = 4096
 """Bytes of a body that are shown; ``--raw`` gives all."""

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import NOT_FOUND, look
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerRefused
 
 PAGE = 250

@@ -15,14 +15,14 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 
 from amqprouter.amqp.address import account_of
-from amqprouter.amqp.topology import Names
+from amqprouter.broker.topology import Names
 from amqprouter.cli.broker import connect
 from amqprouter.cli.message_text import message_lines
 from amqprouter.cli.outcome import DONE, FAILED, complain
 from amqprouter.cli.quarantine_queue import PAGE, QuarantineQueue
 from amqprouter.cli.quarantined import Quarantined, Wanted, moment
 from amqprouter.cli.replay import Replayer
-from amqprouter.core.printable import printable
+from amqprouter.printable import printable
 from amqprouter.settings import Settings
 
 _LONGEST_PAGE = 60.0

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from amqprouter.core import story
-from amqprouter.core.device_pattern import DevicePattern
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Delivery
+from amqprouter.patterns import DevicePattern
+from amqprouter.pipeline import headers as story
 
 OPERATOR = "operator"
 """The name of the proof that is the operator's word."""

@@ -11,9 +11,9 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.cli.quarantine_queue import QuarantineQueue
 from amqprouter.cli.quarantined import Quarantined
-from amqprouter.core.counters import Counters
-from amqprouter.core.replay import enveloped
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable, Unencodable
+from amqprouter.pipeline.replay import enveloped
 
 
 class Replayer:

@@ -84,7 +84,7 @@ def make_publishing(options: argparse.Namespace, exchange: str, secret_header: s
     import time  # noqa: PLC0415
     import uuid  # noqa: PLC0415
 
-    from amqprouter.core.properties import encode_properties  # noqa: PLC0415
+    from amqprouter.amqp.properties import encode_properties  # noqa: PLC0415
 
     headers: dict[str, Any] = {}
     for text in options.header:
@@ -120,7 +120,7 @@ async def send(reactor: Any, broker: BrokerSettings, publishing: Publishing) -> 
     from twisted.internet.defer import Deferred, DeferredList  # noqa: PLC0415
 
     from amqprouter.amqp.publisher import Publisher  # noqa: PLC0415
-    from amqprouter.core.counters import Counters  # noqa: PLC0415
+    from amqprouter.counters import Counters  # noqa: PLC0415
 
     connection = await connect(reactor, broker, "send")
     publisher = Publisher(reactor, Counters(), max_attempts=1, random=random.random, patient=False)

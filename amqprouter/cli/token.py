@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def _claims(options: argparse.Namespace, now: float) -> dict[str, Any]:
     """:raises ValueError: a selector or the duration is bad."""
     from amqprouter.config.values import Duration, Surroundings  # noqa: PLC0415
-    from amqprouter.core.mercure_claims import CLAIM, read_mercure_claims  # noqa: PLC0415
+    from amqprouter.web.mercure.claims import CLAIM, read_mercure_claims  # noqa: PLC0415
 
     kind = Duration(1)
     try:
@@ -88,8 +88,8 @@ def _claims(options: argparse.Namespace, now: float) -> dict[str, Any]:
 
 def _explain(token: bytes, path: str, issuer: str, audience: str) -> int:
     from amqprouter.auth.token_verifier import TokenVerifier, unverified  # noqa: PLC0415
-    from amqprouter.core.mercure_claims import read_mercure_claims  # noqa: PLC0415
     from amqprouter.errors import BadToken  # noqa: PLC0415
+    from amqprouter.web.mercure.claims import read_mercure_claims  # noqa: PLC0415
 
     now = time.time()
     verifier = TokenVerifier(path, issuer=issuer, audience=audience, require_expiry=False)

@@ -80,8 +80,8 @@ async def _work(reactor: Any, options: argparse.Namespace, settings: Any) -> int
     from twisted.internet.defer import CancelledError, Deferred  # noqa: PLC0415
     from twisted.logger import globalLogBeginner  # noqa: PLC0415
 
-    from amqprouter.amqp.topology import Names  # noqa: PLC0415
-    from amqprouter.logs import text_observer  # noqa: PLC0415
+    from amqprouter.broker.topology import Names  # noqa: PLC0415
+    from amqprouter.daemon.logs import text_observer  # noqa: PLC0415
     from amqprouter.worker.consumer import Worker, WorkerOptions  # noqa: PLC0415
     from amqprouter.worker.pool import JobPool  # noqa: PLC0415
     from amqprouter.worker.queues import WorkQueues  # noqa: PLC0415

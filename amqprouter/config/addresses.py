@@ -14,9 +14,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.filepath import UnlistableError
 
+from amqprouter.amqp.uri import masked, parse_amqp_uri, parse_host
 from amqprouter.config.values import Kind, Surroundings
-from amqprouter.core.proxies import UNIX, read_network
-from amqprouter.core.uri import masked, parse_amqp_uri, parse_host
+from amqprouter.net import UNIX, read_network
 
 _OURS = {"w", "j", "journal", "wtimeout", "wtimeoutms"}
 """Options of a MongoDB URI that ``[store]`` has options for: only there is w=0 refused."""

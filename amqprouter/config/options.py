@@ -40,13 +40,14 @@ from amqprouter.config.values import (
     Value,
     matching,
 )
-from amqprouter.core import limit, target
-from amqprouter.core.device_pattern import DevicePattern
-from amqprouter.core.placeholders import Template
-from amqprouter.core.terms import OVER
-from amqprouter.core.topic import TopicPattern
-from amqprouter.core.turns import MOST_WEIGHT, PRIORITIES
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
+from amqprouter.patterns import DevicePattern
+from amqprouter.pipeline import target
+from amqprouter.pipeline.placeholders import Template
+from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.scheduling import limit
+from amqprouter.scheduling.policy import OVER
+from amqprouter.scheduling.turns import MOST_WEIGHT, PRIORITIES
 
 MIN_HEARTBEAT = 5
 """Seconds: below, false alarms are likely, says https://www.rabbitmq.com/docs/heartbeats ("Values Too Low")."""

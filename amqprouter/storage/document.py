@@ -24,13 +24,13 @@ from bson.decimal128 import Decimal128
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.json_text import MAX_VALUES
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
-from amqprouter.core.story import in_our_name
-from amqprouter.core.travel import TRAVEL_HEADERS
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.travel import TRAVEL_HEADERS
 from amqprouter.errors import Unstorable
+from amqprouter.pipeline.headers import in_our_name
+from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.pipeline.message import Message
 from amqprouter.storage import json_body
 from amqprouter.storage.keys import escaped
 

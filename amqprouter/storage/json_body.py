@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
-from amqprouter.core.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.errors import Unstorable
+from amqprouter.pipeline.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.storage.keys import escaped_all
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from amqprouter.core.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement
 
 Document = TypeVar("Document")
 Entry = tuple[Document, Settlement, int]

@@ -28,12 +28,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.json_text import MAX_VALUES
-from amqprouter.core.message import Message
-from amqprouter.core.settlement import Settlement
+from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IGate, IGatedTarget, IGivesBack, IReadiness, IStore, WriteOutcome, WriteResult
+from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker
 from amqprouter.storage.lineup import Lineup

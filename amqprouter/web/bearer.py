@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from amqprouter.core.command import reserved_sender
-from amqprouter.core.passwords import name_problem
+from amqprouter.auth.passwords import name_problem
+from amqprouter.commands.command import reserved_sender
 from amqprouter.interfaces import Identity
 from amqprouter.settings import MercureSettings
 from amqprouter.web.request import RouterRequest

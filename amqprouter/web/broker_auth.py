@@ -32,8 +32,8 @@ from twisted.web import http
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from amqprouter.core.broker_access import BrokerAccess, Fields
-from amqprouter.core.counters import Counters
+from amqprouter.auth.broker_access import BrokerAccess, Fields
+from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import IVerdict
 from amqprouter.web.leaf import Leaf

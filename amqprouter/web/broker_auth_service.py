@@ -13,9 +13,9 @@ from twisted.internet import ssl
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from amqprouter.core.broker_access import BrokerAccess
-from amqprouter.core.counters import Counters
-from amqprouter.core.uri import parse_amqp_uri
+from amqprouter.amqp.uri import parse_amqp_uri
+from amqprouter.auth.broker_access import BrokerAccess
+from amqprouter.counters import Counters
 from amqprouter.errors import ConfigError
 from amqprouter.settings import BrokerAuthSettings, Settings
 from amqprouter.web.broker_auth import AskSecret, BrokerAuthLeaf, BrokerAuthSite

@@ -10,7 +10,7 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.web import http
 
-from amqprouter.core.command import Command, Fate, Outcome, reserved_sender
+from amqprouter.commands.command import Command, Fate, Outcome, reserved_sender
 from amqprouter.interfaces import Identity
 from amqprouter.web.cors import Cors
 from amqprouter.web.leaf import MemberLeaf

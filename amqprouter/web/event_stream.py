@@ -23,10 +23,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from amqprouter.core import sse
-from amqprouter.web.batch import Batch
+from amqprouter.events import sse
+from amqprouter.events.batch import Batch
+from amqprouter.events.subscriber import Subscriber
 from amqprouter.web.request import RouterRequest, log_access
-from amqprouter.web.subscriber import Subscriber
 
 RETRY_SECONDS = 2.0
 """Least wait before a client connects again; each is told its own, up to twice this, so that a restart of the daemon

@@ -22,11 +22,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.errors import BadToken
+from amqprouter.events.subscriber import Subscriber
 from amqprouter.interfaces import IReloadable
 from amqprouter.web.bearer import Verify
 from amqprouter.web.login import Version
 from amqprouter.web.request import Grant
-from amqprouter.web.subscriber import Subscriber
 
 SPREAD, MAX_LEAD = 0.2, 30.0
 """The part of a token's rest of life in which its stream may end (as the reference hub has it), and the most of that in

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 
-from amqprouter.core.passwords import name_problem
+from amqprouter.auth.passwords import name_problem
 from amqprouter.interfaces import Identity
 from amqprouter.web.request import RouterRequest
 

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollecto
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.interfaces import IGateFigures
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.request import RouterRequest, reply

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.server import NOT_DONE_YET, Request
 
-from amqprouter.core.proxies import TrustedProxies
+from amqprouter.net import TrustedProxies
 
 JSON = b"application/json"
 TOO_MANY_REQUESTS = 429

@@ -11,20 +11,20 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import IResource
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.proxies import TrustedProxies
+from amqprouter.counters import Counters
+from amqprouter.events.heartbeats import SPOKES
+from amqprouter.events.hub import Hub
 from amqprouter.interfaces import IGateFigures, IReadiness
+from amqprouter.net import TrustedProxies
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.bearer import Bearers
 from amqprouter.web.events_login import EventsLogin
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
-from amqprouter.web.heartbeats import SPOKES
-from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import Authenticate, Login, Version, no_version
-from amqprouter.web.mercure_bearers import DISCOVERY
-from amqprouter.web.mercure_bearers import PATH as MERCURE
+from amqprouter.web.mercure.bearers import DISCOVERY
+from amqprouter.web.mercure.bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
 from amqprouter.web.publish_channel import PublishChannel

@@ -6,19 +6,19 @@ from collections.abc import Callable, Collection
 
 from twisted.web import http
 
-from amqprouter.core.interest import Interest
-from amqprouter.core.topic import TopicPattern
+from amqprouter.events.hub import Hub
+from amqprouter.events.interest import Interest
+from amqprouter.events.subscriber import MaySee
 from amqprouter.interfaces import Identity
+from amqprouter.pipeline.topic import TopicPattern
 from amqprouter.settings import EventsSettings
 from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.cors import Cors
 from amqprouter.web.granted_streams import GrantedStreams
-from amqprouter.web.hub import Hub
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses
-from amqprouter.web.subscriber import MaySee
 
 Permission = Callable[[Identity, str], bool]
 """(user, topic) → whether that user may see private events of that topic: what the users' ACL says."""

@@ -8,7 +8,7 @@ from dataclasses import fields
 from twisted.internet.interfaces import IReactorTime
 
 from amqprouter import __version__
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.web.health import report
 from amqprouter.web.leaf import MemberLeaf

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from twisted.web import http
 
-from amqprouter.core.interest import Interest
+from amqprouter.events.hub import Hub
+from amqprouter.events.interest import Interest
+from amqprouter.events.subscriber import MaySee, Scrutiny, Subscriber
 from amqprouter.interfaces import Identity
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.granted_streams import GrantedStreams
-from amqprouter.web.hub import Hub
 from amqprouter.web.request import Grant, RouterRequest, reply_error
-from amqprouter.web.subscriber import MaySee, Scrutiny, Subscriber
 
 EVENT_STREAM = b"text/event-stream"
 EXPRESSIONS_PER_TOPIC = 4

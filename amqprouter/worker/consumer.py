@@ -34,13 +34,13 @@ from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import NACKED, Publisher
-from amqprouter.core.counters import Counters
-from amqprouter.core.event import KEY_HEADER
-from amqprouter.core.properties import Properties
-from amqprouter.core.story import DEVICE
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.wire import Delivery
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable, Unencodable
+from amqprouter.events.event import KEY_HEADER
+from amqprouter.pipeline.headers import DEVICE
 from amqprouter.settings import BrokerSettings
 from amqprouter.worker import copies
 from amqprouter.worker.intake import Intake

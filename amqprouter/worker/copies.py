@@ -8,14 +8,14 @@ is left out, unless it is our own.
 
 from __future__ import annotations
 
-from amqprouter.core import field_table
-from amqprouter.core.event import KEY_HEADER, encode_event_body
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties, flag_mask
-from amqprouter.core.property_edit import with_values
-from amqprouter.core.story import DEVICE, REASON
-from amqprouter.core.travel import ENCODED_TRAVEL_HEADERS
+from amqprouter.amqp import field_table
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties, flag_mask
+from amqprouter.amqp.property_edit import with_values
+from amqprouter.amqp.travel import ENCODED_TRAVEL_HEADERS
+from amqprouter.events.event import KEY_HEADER, encode_event_body
+from amqprouter.pipeline.headers import DEVICE, REASON
+from amqprouter.pipeline.message import Message
 from amqprouter.worker.job import Job
 
 ATTEMPT = "x-amqprouter-attempt"

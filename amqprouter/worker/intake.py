@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amqprouter.amqp.channel import Channel
-from amqprouter.core.wire import encode_ack, encode_reject
+from amqprouter.amqp.wire import encode_ack, encode_reject
 
 
 class Intake:

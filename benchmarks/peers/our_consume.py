@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.settlement import AckLedger
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import BrokerSettings
 from benchmarks.layout import QUEUES
 from benchmarks.peers.finish import Finish

@@ -7,7 +7,7 @@ from typing import Any
 
 import amqp
 
-from amqprouter.core.uri import parse_amqp_uri
+from amqprouter.amqp.uri import parse_amqp_uri
 from benchmarks.layout import QUEUES
 from benchmarks.peers.finish import Finish
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import amqp
 
-from amqprouter.core.uri import parse_amqp_uri
+from amqprouter.amqp.uri import parse_amqp_uri
 from benchmarks.layout import QUEUES, TARGET_EXCHANGE
 
 

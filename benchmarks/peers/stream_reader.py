@@ -11,9 +11,9 @@ import time
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from amqprouter.amqp.event_reader import LOOK_BACK, EventReader
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.event import Event
+from amqprouter.broker.event_stream import LOOK_BACK, EventReader
+from amqprouter.events.event import Event
 from amqprouter.settings import BrokerSettings
 
 _MARK = b"~T"

@@ -18,7 +18,7 @@ from txamqp.protocol import AMQClient
 from txamqp.spec import Constant, Field, Spec
 
 from amqprouter.amqp import spec as catalogue
-from amqprouter.core.uri import AmqpUri, parse_amqp_uri
+from amqprouter.amqp.uri import AmqpUri, parse_amqp_uri
 from benchmarks.layout import QUEUES, TARGET_EXCHANGE
 
 reactor: Any = _reactor

@@ -19,17 +19,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
-from amqprouter.amqp.outgoing import Outgoing
-from amqprouter.core.admission import Admission
-from amqprouter.core.celery_task import CeleryTask
-from amqprouter.core.event import encode_event_body
-from amqprouter.core.json_text import weight
-from amqprouter.core.message import Message
-from amqprouter.core.placeholders import FieldMissing, Template
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.rules import RuleSet
-from amqprouter.core.topic_selector import TopicSelector
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.broker.celery import CeleryTask
+from amqprouter.broker.outgoing import Outgoing
 from amqprouter.errors import Unstorable
+from amqprouter.events.event import encode_event_body
+from amqprouter.events.topic_selector import TopicSelector
+from amqprouter.pipeline.admission import Admission
+from amqprouter.pipeline.json_text import weight
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.placeholders import FieldMissing, Template
+from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import RouteSettings
 from amqprouter.storage.document import DocumentMaker
 from tests.fuzz.fuzz_wire import check_properties, fuzz

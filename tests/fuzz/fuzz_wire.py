@@ -8,7 +8,7 @@ Run it for a minute, with findings and a growing corpus under ``.run/fuzz`` (htt
 
 `one_input` is the whole of it, and raises AssertionError, or whatever the core should not have raised, on a finding.
 ``python -m tests.fuzz.fuzz_wire FILE`` runs it once on a file that libFuzzer left. The unit tests run it as well, with
-hypothesis as the source of inputs (tests/unit/core/test_wire.py), so that nobody needs atheris for a green build. What
+hypothesis as the source of inputs (tests/unit/amqp/test_wire.py), so that nobody needs atheris for a green build. What
 is made of a message is in `tests.fuzz.fuzz_messages`.
 """
 
@@ -19,8 +19,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from amqprouter.core.properties import NAMES, Properties, flag_mask
-from amqprouter.core.wire import Confirm, Delivery, FrameReader, MethodFrame, Returned
+from amqprouter.amqp.properties import NAMES, Properties, flag_mask
+from amqprouter.amqp.wire import Confirm, Delivery, FrameReader, MethodFrame, Returned
 from amqprouter.errors import ProtocolError
 
 FRAME_MAX = 4096

@@ -14,23 +14,23 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, Connection
-from amqprouter.amqp.event_reader import EventReader
-from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink, connect_once
-from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.targets import EventsTarget, ExchangeTarget
-from amqprouter.amqp.topology import Topology
-from amqprouter.core.counters import Counters
-from amqprouter.core.event import Event
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.core.wire import Delivery, encode_ack, encode_nack, encode_reject
+from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack, encode_reject
+from amqprouter.broker.event_stream import EventReader
+from amqprouter.broker.ingress import Ingress
+from amqprouter.broker.outgoing import Outgoing
+from amqprouter.broker.targets import EventsTarget, ExchangeTarget
+from amqprouter.broker.topology import Topology
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, TopologyClash
+from amqprouter.events.event import Event
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
-from amqprouter.testing_amqp import rewritten
-from amqprouter.testing_gate import OpenGate
+from amqprouter.testing.amqp import rewritten
+from amqprouter.testing.gate import OpenGate
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import VERSION, PrivateRabbitMQ, missing
 from tests.support.servers import Vhost, with_vhost

@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.message import Message
-from amqprouter.core.parked_message import parked_properties
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.replay import Vouched
-from amqprouter.core.wire import Delivery, encode_ack, encode_publish
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.wire import Delivery, encode_ack, encode_publish
+from amqprouter.broker.parked_message import parked_properties
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.replay import Vouched
 from amqprouter.settings import BrokerSettings
 from tests.support.auth_service import AuthService
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of

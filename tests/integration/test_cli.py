@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from amqprouter.settings import BrokerSettings
 from tests.support.fleet_ledger import read_ledger
 from tests.support.gateway import Gateway, drain_queue

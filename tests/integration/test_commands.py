@@ -12,8 +12,8 @@ import treq
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from amqprouter.amqp.properties import Properties
 from amqprouter.cli.sse_reader import SseReader
-from amqprouter.core.properties import Properties
 from tests.integration.test_documented_permissions import _documented as documented
 from tests.support.asking_broker import AskingBroker, amqp, gateway_of, publish, shared_broker
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of

@@ -17,7 +17,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Fleet, Gateway, drain_queue
 from tests.support.mongo import TestDatabase, mongo_for_tests

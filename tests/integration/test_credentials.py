@@ -9,9 +9,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import Properties
 from amqprouter.auth.hmac_file import set_random_key
 from amqprouter.auth.hmac_proof import sign
-from amqprouter.core.properties import Properties
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase

@@ -13,11 +13,11 @@ from twisted.logger import capturedLogs
 
 from amqprouter.amqp.declare import DELIVERY_LIMIT
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.queue_look import look_at
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.wire import Delivery
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings
 from amqprouter.worker.queues import WorkQueues
 from tests.support.gateway import Fleet, Gateway

@@ -12,10 +12,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
-from amqprouter.amqp.parking import lot_name
+from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.queue_look import look_at
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.parking import lot_name
 from tests.support.fault_bed import COPIES, DEVICES, NAMES, ROUTE, FaultBed, fault_bed
 from tests.support.gateway import Gateway, drain_queue
 from tests.support.process import reactor, until

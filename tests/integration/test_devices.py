@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from amqprouter.settings import BrokerSettings
 from tests.support.asking_broker import gateway_of, shared_broker
 from tests.support.gateway import ROOT, SECRET, Fleet, Gateway, drain_queue

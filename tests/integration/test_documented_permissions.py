@@ -11,13 +11,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.parking import Parking
+from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.topology import Names, Topology
-from amqprouter.core.counters import Counters
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
-from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.broker.parking import Parking
+from amqprouter.broker.topology import Names, Topology
+from amqprouter.counters import Counters
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.process import reactor
 from tests.support.rabbitmq import missing

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from tests.integration.test_cli import amqprouter
 from tests.support.fault_bed import DEVICES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import drain_queue

@@ -12,10 +12,10 @@ from unittest import SkipTest
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from amqprouter.amqp.parking import lot_name
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.broker.parking import lot_name
+from amqprouter.counters import Counters
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import SECRET, drain_queue, reason_of
 from tests.support.process import reactor, until

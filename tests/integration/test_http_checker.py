@@ -11,9 +11,9 @@ from twisted.internet import protocol
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.trial.unittest import TestCase
 
+from amqprouter.auth.checkers.http import MAX_ANSWER, HttpChecker
+from amqprouter.auth.checkers.http_options import HttpOptions
 from amqprouter.auth.credentials import DeviceSecret
-from amqprouter.auth.http_checker import MAX_ANSWER, HttpChecker
-from amqprouter.auth.http_options import HttpOptions
 from amqprouter.errors import CheckerUnavailable
 from tests.support.auth_service import AuthService
 from tests.support.certificates import Authority

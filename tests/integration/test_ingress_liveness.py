@@ -15,20 +15,20 @@ from twisted.trial.unittest import TestCase
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import DELIVERY_LIMIT
-from amqprouter.amqp.event_reader import EventReader
-from amqprouter.amqp.ingress import Ingress
 from amqprouter.amqp.link import BrokerLink, connect_once
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.targets import EventsTarget
-from amqprouter.amqp.topology import Topology
-from amqprouter.core.counters import Counters
-from amqprouter.core.event import Event
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.settlement import AckLedger, Settlement
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.event_stream import EventReader
+from amqprouter.broker.ingress import Ingress
+from amqprouter.broker.targets import EventsTarget
+from amqprouter.broker.topology import Topology
+from amqprouter.counters import Counters
+from amqprouter.events.event import Event
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
-from amqprouter.testing_gate import OpenGate
+from amqprouter.testing.gate import OpenGate
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import mongo_for_tests
 from tests.support.process import reactor, until

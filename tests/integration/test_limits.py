@@ -19,7 +19,7 @@ from typing import Any
 from pymongo import MongoClient
 from twisted.internet.defer import Deferred
 
-from amqprouter.kept_limits import LimitsCollection
+from amqprouter.control.kept_limits import LimitsCollection
 from tests.integration.test_cli import amqprouter
 from tests.integration.test_control import ControlTestCase
 from tests.integration.test_mongo import MongoTestCase
@@ -27,7 +27,7 @@ from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import TestDatabase
 from tests.support.process import reactor, until
 from tests.support.servers import Vhost
-from tests.unit import kept_limits_contract
+from tests.unit.control import kept_limits_contract
 
 
 class LimitsTests(ControlTestCase):

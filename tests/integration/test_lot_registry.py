@@ -11,21 +11,21 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from amqprouter.amqp.channel import Channel
-from amqprouter.amqp.device_lots import AT_ONCE, DeviceLots
+from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.lot_reading import LOOK_BACK, SNAPSHOT_AFTER
-from amqprouter.amqp.lot_registry import LotRegistry
-from amqprouter.amqp.parking import lot_name
-from amqprouter.amqp.plans import at_once
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.counters import Counters
-from amqprouter.core.message import Message
-from amqprouter.core.parked_message import parked_properties
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.settlement import Settlement
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.broker.device_parking import AT_ONCE, DeviceLots
+from amqprouter.broker.parked_message import parked_properties
+from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking_reading import LOOK_BACK, SNAPSHOT_AFTER
+from amqprouter.broker.parking_registry import LotRegistry
+from amqprouter.counters import Counters
 from amqprouter.interfaces import IDeviceLotsUser
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing

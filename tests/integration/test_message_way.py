@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import encode_publish
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.wire import encode_publish
 from amqprouter.settings import BrokerSettings
 from tests.support.fault_bed import declare_copies
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of

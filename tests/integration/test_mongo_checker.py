@@ -8,8 +8,8 @@ from typing import Any
 from pymongo import MongoClient
 from twisted.internet.defer import Deferred
 
+from amqprouter.amqp.properties import Properties
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.core.properties import Properties
 from tests.integration.test_cli import amqprouter
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase

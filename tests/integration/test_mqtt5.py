@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.properties import Properties
 from amqprouter.auth.hmac_file import set_random_key
 from amqprouter.auth.hmac_proof import sign
-from amqprouter.core.properties import Properties
 from tests.support.asking_broker import AskingBroker, amqp, gateway_of, shared_broker
 from tests.support.gateway import SECRET, Gateway, drain_queue, reason_of
 from tests.support.mongo import TestDatabase

@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.property_edit import with_values
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.property_edit import with_values
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue
 from tests.support.gateway_case import GatewayTestCase

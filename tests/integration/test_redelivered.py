@@ -7,8 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Delivery
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Fleet, Gateway, drain_queue
 from tests.support.gateway_case import GatewayTestCase

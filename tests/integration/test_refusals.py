@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError  # noqa: A004 - Twisted's name
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.parking import lot_name
+from amqprouter.broker.parking import lot_name
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import encode_properties
-from amqprouter.core.wire import Delivery, encode_nack
+from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.wire import Delivery, encode_nack
 from amqprouter.settings import BrokerSettings
 from tests.integration.test_cli import COMMAND, ROOT, amqprouter
 from tests.support.gateway import SECRET, Fleet, Gateway

@@ -17,11 +17,11 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.topology import Topology
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.broker.topology import Topology
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import mongo_for_tests

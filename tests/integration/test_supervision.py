@@ -107,8 +107,8 @@ class SupervisionTests(TestCase):
     async def stopped(self, hanging: str) -> tuple[int, str]:
         """Stop a daemon of which something hangs, as these lines of Python have it; its status, and the log."""
         lines = (
-            "import sys, time, amqprouter.lifecycle as lifecycle",
-            "from amqprouter.web.hub import Hub",
+            "import sys, time, amqprouter.daemon.lifecycle as lifecycle",
+            "from amqprouter.events.hub import Hub",
             "from twisted.internet import reactor",
             "from twisted.internet.defer import Deferred",
             "from twisted.scripts.twistd import run",

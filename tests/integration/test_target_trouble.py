@@ -10,9 +10,9 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, TestCase
 
-from amqprouter.amqp.parking import lot_name
-from amqprouter.core.properties import Properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.parking import lot_name
 from tests.support.fault_bed import COPIES, DEVICES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import drain_queue
 from tests.support.process import until

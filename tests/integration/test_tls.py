@@ -15,7 +15,7 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import BrokerLink
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings
 from tests.support.certificates import Authority
 from tests.support.process import free_ports, reactor, until

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import BrokerLink, Prepare
-from amqprouter.amqp.topology import Topology
-from amqprouter.core.counters import Counters
+from amqprouter.broker.topology import Topology
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.gateway import Fleet, Gateway
 from tests.support.mongo import mongo_for_tests

@@ -15,13 +15,13 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX
-from amqprouter.amqp.parking import lot_name
+from amqprouter.amqp.field_table import encode_entry
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.core.counters import Counters
-from amqprouter.core.field_table import encode_entry
-from amqprouter.core.parked_message import parked_message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import Delivery
+from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.parked_message import parked_message
+from amqprouter.broker.parking import lot_name
+from amqprouter.counters import Counters
 from tests.integration.test_amqp_engine import TABLE, Answer, connected
 from tests.integration.test_cli import amqprouter
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed

@@ -15,7 +15,7 @@ import treq
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import ROOT, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase

@@ -12,12 +12,12 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.property_edit import with_values
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.core.counters import Counters
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.property_edit import with_values
+from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import ROOT, drain_queue
 from tests.support.process import Child, reactor, until

@@ -17,15 +17,15 @@ from tests.packaging.test_install import source_copy
 TESTED = (
     "tests.unit.core",
     "tests.unit.amqp",
-    "tests.unit.test_held_overflow",
-    "tests.unit.test_parked_devices",
-    "tests.unit.test_pipeline",
+    "tests.unit.pipeline.test_pending_overflow",
+    "tests.unit.pipeline.test_device_parking",
+    "tests.unit.pipeline.test_pipeline",
 )
 _QUICK_CC = """#!/bin/sh
 exec {compiler} "$@" -O0
 """
 """Optimising takes a minute and changes nothing that tests can tell."""
-ARE_COMPILED = "import amqprouter.core.wire as w, amqprouter.pipeline as p; print(w.__file__, p.__file__)"
+ARE_COMPILED = "import amqprouter.amqp.wire as w, amqprouter.pipeline.pipeline as p; print(w.__file__, p.__file__)"
 
 
 def run(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:

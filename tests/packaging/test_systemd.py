@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.lifecycle import CLOSING, GRACE
+from amqprouter.daemon.lifecycle import CLOSING, GRACE
 from amqprouter.settings import ControlSettings, LimitsSettings
 
 UNIT = Path(__file__).parents[2] / "etc/systemd/amqprouter.service"

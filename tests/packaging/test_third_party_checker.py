@@ -19,7 +19,7 @@ _TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd impor
 _ASK = """
 import sys
 from twisted.internet.defer import maybeDeferred
-from amqprouter.auth.checkers import Provisions, make_checkers
+from amqprouter.auth.checkers.installed import Provisions, make_checkers
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.interfaces import IDeviceSecret
 

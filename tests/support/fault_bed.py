@@ -24,8 +24,8 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.topology import Names
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
+from amqprouter.broker.topology import Names
 from amqprouter.settings import BrokerSettings, IngressSettings, TopologySettings
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gateway import Fleet, Gateway, drain_queue

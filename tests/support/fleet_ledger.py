@@ -14,7 +14,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
 from tests.support.gateway import drain_queue, reason_of
 from tests.support.rabbitmq import PrivateRabbitMQ
 

@@ -17,11 +17,11 @@ import treq
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.auth.passwd_file import set_password
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import Delivery, encode_ack
+from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError
 from amqprouter.settings import BrokerSettings
 from tests.support.process import Child, free_ports, reactor, until

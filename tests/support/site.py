@@ -9,13 +9,13 @@ from functools import partial
 
 from twisted.internet.ssl import CertificateOptions
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.event import Event, encode_event_body
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
+from amqprouter.amqp.properties import Properties
+from amqprouter.counters import Counters
+from amqprouter.events.event import Event, encode_event_body
+from amqprouter.events.hub import Hub
 from amqprouter.interfaces import Identity, IReadiness
+from amqprouter.pipeline.message import Message
 from amqprouter.settings import EventsSettings, HttpSettings
-from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
 from tests.support.process import reactor

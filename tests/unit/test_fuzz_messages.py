@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core import field_table
-from amqprouter.core.field_table import FieldValue
+from amqprouter.amqp import field_table
+from amqprouter.amqp.field_table import FieldValue
 from amqprouter.errors import Unencodable
 from tests.fuzz.fuzz_messages import MAX_VALUES, check_body, check_headers, check_selector, one_input
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from textwrap import dedent
 
+from amqprouter.acl.acl import Acl
 from amqprouter.auth.passwd_file import set_password
-from amqprouter.core.acl import Acl
-from amqprouter.preflight import load_settings
+from amqprouter.daemon.preflight import load_settings
 from tests.support.config import ConfigTestCase
 
 README = (Path(__file__).parents[2] / "README.rst").read_text()

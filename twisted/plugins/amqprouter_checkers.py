@@ -1,10 +1,10 @@
 """The credentials checkers of amqprouter, for strcred."""
 
-from amqprouter.auth.anonymous_factory import AnonymousCheckerFactory
-from amqprouter.auth.file_factory import FileCheckerFactory
-from amqprouter.auth.http_factory import HttpCheckerFactory
-from amqprouter.auth.jwt_factory import JwtCheckerFactory
-from amqprouter.auth.mongo_factory import MongoCheckerFactory
+from amqprouter.auth.checkers.anonymous import AnonymousCheckerFactory
+from amqprouter.auth.checkers.file_factory import FileCheckerFactory
+from amqprouter.auth.checkers.http_factory import HttpCheckerFactory
+from amqprouter.auth.checkers.jwt_factory import JwtCheckerFactory
+from amqprouter.auth.checkers.mongo_factory import MongoCheckerFactory
 
 anonymous_checker = AnonymousCheckerFactory()
 file_checker = FileCheckerFactory()

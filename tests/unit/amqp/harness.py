@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.testing_amqp import HANDSHAKE, MemoryBroker
+from amqprouter.testing.amqp import HANDSHAKE, MemoryBroker
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.tls import TlsFiles
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.settings import BrokerSettings
-from amqprouter.testing_amqp import HANDSHAKE
+from amqprouter.testing.amqp import HANDSHAKE
 from tests.support.certificates import Authority
 
 

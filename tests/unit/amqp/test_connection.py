@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pamqp import commands, frame
 
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, REST, Connection, Handshake
-from amqprouter.core.wire import HEARTBEAT_FRAME, Confirm, Delivery, Returned
+from amqprouter.amqp.wire import HEARTBEAT_FRAME, Confirm, Delivery, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
-from amqprouter.testing_amqp import HANDSHAKE
+from amqprouter.testing.amqp import HANDSHAKE
 from tests.unit.amqp.harness import BrokerTestCase
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from amqprouter.amqp.command_queues import CommandQueues
 from amqprouter.amqp.declare import Declarer, OlderQueues, advice, dead_lettering, explained, policy_command
-from amqprouter.amqp.declared_queues import DeclaredQueues
-from amqprouter.amqp.replies import Replies
+from amqprouter.broker.replies import Replies
+from amqprouter.broker.work_queues import DeclaredQueues
+from amqprouter.commands.queues import CommandQueues
 from amqprouter.errors import BrokerRefused, TopologyClash
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 from amqprouter.worker.queues import WorkQueues

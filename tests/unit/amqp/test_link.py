@@ -18,10 +18,10 @@ from amqprouter.amqp import link
 from amqprouter.amqp.address import Address
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import FIRST_DELAY, STABLE, BrokerLink, Prepare, connect_once
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
 from amqprouter.settings import BrokerSettings
-from amqprouter.testing_amqp import MemoryBroker
+from amqprouter.testing.amqp import MemoryBroker
 
 SETTINGS = BrokerSettings(endpoint="tcp:broker:5672", heartbeat=0, reconnect_max=10.0, connect_timeout=15.0)
 

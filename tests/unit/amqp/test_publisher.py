@@ -5,6 +5,7 @@ from __future__ import annotations
 from pamqp import commands
 
 from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import (
     CONFIRM_TIMEOUT,
     HOLD_BACK,
@@ -15,8 +16,7 @@ from amqprouter.amqp.publisher import (
     RETRY_MAX,
     Publisher,
 )
-from amqprouter.core.counters import Counters
-from amqprouter.core.properties import encode_properties
+from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable
 from tests.unit.amqp.harness import BrokerTestCase
 

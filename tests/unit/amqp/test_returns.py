@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from twisted.logger import LogEvent, Logger, LogLevel
 
+from amqprouter.amqp.field_table import encode_entry
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, RETRY_MAX
 from amqprouter.amqp.returns import REPORT_EVERY, Returns
-from amqprouter.core.field_table import encode_entry
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import HEARTBEAT_FRAME
-from amqprouter.testing_amqp import Published
+from amqprouter.amqp.wire import HEARTBEAT_FRAME
+from amqprouter.testing.amqp import Published
 from tests.unit.amqp.test_publisher import PLAIN, Answer, PublisherTestCase
 
 UNORDERED = encode_properties(message_id="1", headers={"unit": "C", "site": "x"})

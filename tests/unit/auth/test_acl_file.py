@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
 from amqprouter.errors import AuthFileError
 from amqprouter.interfaces import Identity, IReloadable
-from tests.unit.auth.test_file_checker import write
+from tests.unit.auth.checkers.test_file import write
 
 
 class AclFileTests(SynchronousTestCase):

@@ -10,19 +10,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import MAX_SECRET_BYTES
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.counters import Counters
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.sender import Senders
+from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable, ConfigError, TooManyGuesses
 from amqprouter.interfaces import IAuthenticator, Identity, IReloadable, IVerdict
-from amqprouter.testing_auth import MemoryChecker
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.sender import Senders
+from amqprouter.testing.auth import MemoryChecker
 
 HEADER = "x-device-secret"
 BY_USER_ID = Verdict(True, checker="user-id")

@@ -7,13 +7,13 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.auth import file_checker
+from amqprouter.auth.checkers import file as file_checker
+from amqprouter.auth.checkers.file import FileChecker
 from amqprouter.auth.credentials import DeviceSecret
-from amqprouter.auth.file_checker import FileChecker
 from amqprouter.auth.password_hash import matches, unmatched
-from amqprouter.core.passwords import hash_problem
+from amqprouter.auth.passwords import hash_problem
 from amqprouter.errors import AuthFileError, CheckerUnavailable
-from tests.unit.auth.test_file_checker import run_at_once, write
+from tests.unit.auth.checkers.test_file import run_at_once, write
 
 
 def hashed(secret: bytes) -> str:

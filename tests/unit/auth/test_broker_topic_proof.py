@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
 from amqprouter.errors import ConfigError
+from amqprouter.pipeline.message import Message
 
 BY_TOPIC = Verdict(True, checker="broker-topic")
 

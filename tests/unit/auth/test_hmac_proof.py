@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.hmac_proof import HmacProof, sign, signed_bytes
 from amqprouter.auth.proofs import ABSENT
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.sender import Senders
 from amqprouter.errors import AuthFileError, ConfigError
 from amqprouter.interfaces import IReloadable
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.sender import Senders
 
 HEADER = "x-device-signature"
 KEY, OTHER_KEY = bytes(range(32)), b"another key, of the other device"

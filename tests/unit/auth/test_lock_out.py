@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.verdict import Verdict
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 
 
 class LockOutTests(SynchronousTestCase):

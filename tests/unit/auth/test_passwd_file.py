@@ -10,12 +10,12 @@ from pathlib import Path
 from twisted.cred.error import UnauthorizedLogin
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from amqprouter.auth.checkers.file import FileChecker
 from amqprouter.auth.credentials import DeviceSecret
-from amqprouter.auth.file_checker import FileChecker
 from amqprouter.auth.passwd_file import names, remove, set_password, set_random_secret
 from amqprouter.auth.password_hash import Cost, hash_secret
 from amqprouter.errors import AuthFileError
-from tests.unit.auth.test_file_checker import run_at_once, write
+from tests.unit.auth.checkers.test_file import run_at_once, write
 
 
 class PasswdFileTests(SynchronousTestCase):

@@ -14,7 +14,7 @@ from typing import Any, cast
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.wire import Confirm
+from amqprouter.amqp.wire import Confirm
 from benchmarks import soak_links
 from benchmarks.soak import arguments, details, rows
 from benchmarks.soak_faults import Faults

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp.properties import Properties
 from amqprouter.auth.acl_file import device_acl, user_acl
 from amqprouter.auth.password_hash import matches
+from amqprouter.auth.passwords import parse_passwords
 from amqprouter.cli.fleet import Device, Kind, Plan, Readings, device_ids, make_fleet
 from amqprouter.cli.fleet_files import FILES, USER, prepare, read_secrets
-from amqprouter.core.passwords import parse_passwords
-from amqprouter.core.properties import Properties
 from tests.unit.cli.harness import CommandTestCase
 
 COUNTS = dict.fromkeys(Kind, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from amqprouter.core.hmac_keys import parse_hmac_keys
+from amqprouter.auth.hmac_keys import parse_hmac_keys
 from tests.unit.cli.harness import CommandTestCase
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from amqprouter.auth.password_hash import matches
-from amqprouter.core.passwords import parse_passwords
+from amqprouter.auth.passwords import parse_passwords
 from tests.unit.cli.harness import CommandTestCase
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.outgoing import Outgoing
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.wire import Delivery
 from amqprouter.auth.verdict import Verdict
+from amqprouter.broker.outgoing import Outgoing
 from amqprouter.cli.message_text import body_lines, message_lines
 from amqprouter.cli.quarantined import Quarantined, Wanted
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.wire import Delivery
 from amqprouter.interfaces import Identity
+from amqprouter.pipeline.message import Message
 
 DEATH: dict[str, Any] = {
     "x-death": [{"reason": "delivery_limit", "time": datetime(2026, 1, 2, tzinfo=timezone.utc), "exchange": "lie"}]

@@ -7,10 +7,10 @@ import io
 import sys
 from types import SimpleNamespace
 
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.uri import parse_amqp_uri
 from amqprouter.cli.broker import as_user
 from amqprouter.cli.send import Publishing, configure, make_publishing
-from amqprouter.core.properties import Properties
-from amqprouter.core.uri import parse_amqp_uri
 from amqprouter.settings import BrokerSettings
 from tests.unit.cli.harness import CommandTestCase
 

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.cli import sse_reader
 from amqprouter.cli.sse_reader import ServerSentEvent, SseReader
-from amqprouter.core import sse
+from amqprouter.events import sse
 
 STREAM = (
     b": welcome\r\nretry: 2500\r\n\r\n"

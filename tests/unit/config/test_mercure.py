@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from amqprouter.daemon.preflight import load_settings
 from amqprouter.errors import ConfigError
-from amqprouter.preflight import load_settings
 from tests.support.config import ConfigTestCase
 from tests.support.tokens import jwk, key_set
 

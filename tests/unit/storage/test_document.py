@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.errors import Unstorable
+from amqprouter.pipeline.message import Message
 from amqprouter.storage.document import DocumentMaker, promises_json
 
 AWARE: Any = CodecOptions(tz_aware=True)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.json_text import MAX_DEPTH
 from amqprouter.errors import Unstorable
+from amqprouter.pipeline.json_text import MAX_DEPTH
 from amqprouter.storage.json_body import decode
 from amqprouter.storage.keys import unescaped
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties
-from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.amqp.properties import Properties
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
 from amqprouter.storage.lineup import Lineup
 
 

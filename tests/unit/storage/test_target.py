@@ -14,15 +14,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.message import Message
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.settlement import AckLedger, Settlement
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable
 from amqprouter.interfaces import IReadiness, ITarget, WriteOutcome, WriteResult
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
 from amqprouter.settings import StoreSettings
-from amqprouter.storage.memory import MemoryStore, Trouble
 from amqprouter.storage.target import BATCH_BYTES, LONGEST_PAUSE, StoreTarget
+from amqprouter.testing.store import MemoryStore, Trouble
 
 SETTINGS = StoreSettings(batch_size=3, linger=0.005, max_batches=2)
 

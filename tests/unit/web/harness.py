@@ -12,17 +12,17 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from amqprouter.core.counters import Counters
-from amqprouter.core.event import Event
+from amqprouter.counters import Counters
+from amqprouter.events.batch import Batch
+from amqprouter.events.event import Event
+from amqprouter.events.hub import Hub
+from amqprouter.events.subscriber import Subscriber
 from amqprouter.interfaces import Identity, IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
-from amqprouter.web.batch import Batch
 from amqprouter.web.channel import GuardedChannel
-from amqprouter.web.hub import Hub
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
 from amqprouter.web.sse_resource import Permission
-from amqprouter.web.subscriber import Subscriber
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(b"alice:wonder").decode()}
 

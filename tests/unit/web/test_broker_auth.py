@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core.broker_access import BrokerAccess
-from amqprouter.core.counters import Counters
+from amqprouter.auth.broker_access import BrokerAccess
+from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable
 from amqprouter.interfaces import IVerdict
 from amqprouter.web import broker_auth

@@ -8,10 +8,10 @@ from uuid import UUID
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.commands.command import Command, Fate, Outcome, reserved_sender
 from amqprouter.config.work import work_sections
-from amqprouter.core.command import Command, Fate, Outcome, reserved_sender
-from amqprouter.core.proxies import TrustedProxies
 from amqprouter.interfaces import Identity
+from amqprouter.net import TrustedProxies
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import PREFIX, CommandLeaf
 from amqprouter.web.login import TokenLogin

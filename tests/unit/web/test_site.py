@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from amqprouter import __version__
-from amqprouter.core.counters import Counters
+from amqprouter.counters import Counters
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import HELP

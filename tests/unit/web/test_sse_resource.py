@@ -11,11 +11,11 @@ from typing import Any, cast
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.core import sse
 from amqprouter.errors import CheckerUnavailable, TooManyGuesses
+from amqprouter.events import sse
+from amqprouter.events.heartbeats import SPOKES
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.event_stream import MAX_CHATTER
-from amqprouter.web.heartbeats import SPOKES
 from tests.unit.web.harness import ALICE, Connection, World, event, unchunk
 
 

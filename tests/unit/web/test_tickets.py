@@ -10,7 +10,7 @@ from amqprouter.interfaces import Identity
 from amqprouter.web.tickets import GOOD_FOR, MAX_TICKETS, Tickets
 from tests.support.tokens import jwk
 from tests.unit.web.harness import ALICE, World
-from tests.unit.web.mercure_harness import NOW, ORIGIN, MercureWorld, bearer, data_in, minted
+from tests.unit.web.mercure.harness import NOW, ORIGIN, MercureWorld, bearer, data_in, minted
 
 
 class TicketTests(SynchronousTestCase):

@@ -9,12 +9,12 @@ from typing import Any
 from pamqp import commands
 from twisted.internet.defer import Deferred, fail, succeed
 
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.property_edit import with_values
 from amqprouter.amqp.publisher import NACKED
-from amqprouter.core.field_table import FieldValue
-from amqprouter.core.properties import Properties, encode_properties
-from amqprouter.core.property_edit import with_values
 from amqprouter.settings import BrokerSettings
-from amqprouter.testing_amqp import Published
+from amqprouter.testing.amqp import Published
 from amqprouter.worker.consumer import Worker, WorkerOptions
 from amqprouter.worker.job import Job
 from amqprouter.worker.pool import JobFailed

@@ -1,0 +1,106 @@
+"""Password files: lines ``name:hash``, the hash an argon2id one in PHC form, or a bcrypt one from elsewhere.
+
+Blank lines, and lines whose first character is ``#``, are comments. The last colon of a line ends the name, so a name
+may hold colons (MAC addresses do); no hash has one.
+
+House rule: what an error says never quotes a line, for people put passwords where hashes belong. A name is shown only
+once its line is known to be whole.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from amqprouter.text_files import FileProblems, counting_lines
+
+MAX_NAME_BYTES = 255
+"""As long as a device id may be (`amqprouter.pipeline.device_id`)."""
+MAX_MEMORY_KIB, MAX_TIME, MAX_LANES = 1_048_576, 64, 16
+"""The costs that a hash may ask for: 1 GiB, passes over it, threads. Beyond them lies a slip of the pen, and each
+verification would take the gateway down for a while."""
+
+HASH_FORM = "$argon2id$v=19$m=…,t=…,p=…$salt$digest, as `amqprouter passwd` writes it, or bcrypt's $2b$…"
+MAX_BCRYPT_COST = 16
+"""Some four seconds of a core; each step doubles it."""
+
+# Digests of 16, 32 or 64 bytes only: one that lost a character or more on its way here has another length.
+_HASH = re.compile(
+    r"\$argon2id\$v=19\$m=([1-9][0-9]{0,6}),t=([1-9][0-9]?),p=([1-9][0-9]?)"
+    r"\$[A-Za-z0-9+/]{11,86}\$(?:[A-Za-z0-9+/]{43}|[A-Za-z0-9+/]{86}|[A-Za-z0-9+/]{22})"
+)
+_BCRYPT = re.compile(r"\$2[aby]\$([0-3][0-9])\$[./A-Za-z0-9]{53}")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
+
+def name_problem(name: str) -> str:
+    """What keeps this from being a name in a password file; empty when nothing does."""
+    if not name:
+        return "the name is empty"
+    if len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+        return f"the name is over {MAX_NAME_BYTES} bytes"
+    if _UNPRINTABLE.search(name):
+        return "the name has control characters"
+    if name != name.strip():
+        return "the name begins or ends with white space"
+    if name.startswith("#"):
+        return "the name begins with '#', which begins a comment"
+    return ""
+
+
+@lru_cache(maxsize=64)  # a file has one or two kinds of cost
+def _cost_problem(memory: str, time: str, lanes: str) -> str:
+    if int(memory) > MAX_MEMORY_KIB or int(time) > MAX_TIME or int(lanes) > MAX_LANES:
+        return f"m={memory},t={time},p={lanes} asks for too much; at most m={MAX_MEMORY_KIB},t={MAX_TIME},p={MAX_LANES}"
+    if int(memory) < 8 * int(lanes):
+        return f"m={memory} is too little for p={lanes}; argon2 needs 8 for each (RFC 9106, section 3.1)"
+    return ""
+
+
+def hash_problem(text: str) -> str:
+    """What keeps this from being a hash that can be verified against; empty when nothing does. Never quotes it."""
+    bcrypt = _BCRYPT.fullmatch(text)
+    if bcrypt is not None:
+        cost = int(bcrypt[1])
+        return "" if 4 <= cost <= MAX_BCRYPT_COST else f"bcrypt's cost is {cost}; legal: 4 to {MAX_BCRYPT_COST}"
+    match = _HASH.fullmatch(text)
+    if match is None:
+        return f"not an argon2id hash, nor a bcrypt one; legal: {HASH_FORM}"
+    return _cost_problem(*match.groups())
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """The name and the hash of one line, whatever they look like.
+
+    :raises ValueError: the line has no colon.
+    """
+    name, colon, hashed = line.rpartition(":")
+    if not colon:
+        raise ValueError("no ':'; a line is name:hash")
+    return name, hashed
+
+
+def parse_passwords(text: str, filename: str) -> dict[str, str]:
+    """The hashes in the text of a password file, by name. `filename` is for the errors.
+
+    :raises AuthFileError: naming every bad line; then none of the file may be used.
+    """
+    hashes: dict[str, str] = {}
+    first_seen: dict[str, int] = {}
+    problems = FileProblems(filename)
+    for number, line in counting_lines(text):
+        try:
+            name, hashed = split_line(line)
+        except ValueError as error:
+            problems.add(number, str(error))
+            continue
+        problem = name_problem(name) or hash_problem(hashed)
+        if not problem and name in hashes:
+            problem = f"{name!r} is in line {first_seen[name]} already; a name has one line"
+        if problem:
+            problems.add(number, problem)
+        else:
+            hashes[name] = hashed
+            first_seen[name] = number
+    problems.check()
+    return hashes

@@ -1,0 +1,187 @@
+"""Reading the event stream: every gateway reads all of it, and the offset of an event is its id everywhere.
+
+RabbitMQ streams over AMQP 0-9-1 (https://www.rabbitmq.com/docs/streams#consuming): a consumer names where it starts
+(``x-stream-offset``), must set a prefetch and acknowledge, and finds each event's offset in a header of that name. A
+nack or reject closes the connection up to RabbitMQ 3 (540) and counts as an ack since, so nothing is ever refused here:
+an event that cannot be read is logged and skipped.
+
+Theory of operation. A stream that is deleted and declared again counts from 0, and a consumer that asks for an offset
+behind its end is given nothing until it has grown past it. AMQP tells neither a stream's identity nor its length (a
+passive declare says 0 messages, in RabbitMQ 3.10), so a new connection asks once more for the last event that was read:
+the stream is the same when that event comes again at its offset, equal. Another event there, or none for a while, means
+that the stream was made anew: `restart` is called, and reading begins again. What is older than the last event read is
+then not live, so that a broker which was merely slow to answer makes no flood of old events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+from twisted.logger import Logger
+
+from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.properties import Properties
+from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.errors import BrokerUnavailable
+from amqprouter.events.event import KEY_HEADER, Event, read_event
+
+PREFETCH = 1000
+"""Events under way. They are acknowledged soon after they come: this only keeps the pipe full over a slow link."""
+ACK_EVERY, ACK_WITHIN = PREFETCH // 4, 0.1
+"""Events, and seconds, after which they are acknowledged. For a stream an ack is nothing but leave to send more, and
+costs the broker as much for one event as for many: a tenth of its time when thousands of them come one by one."""
+LOOK_BACK = 300.0
+"""Seconds of history that a gateway reads at its start, so that subscribers can resume across its restart."""
+
+VERIFY_WITHIN = 5.0
+"""Seconds in which the last event must have come again on a new connection; it does in milliseconds."""
+
+_OFFSET = b"x-stream-offset"
+
+
+log = Logger()
+
+
+def _nothing() -> None:
+    """For those who need not know."""
+
+
+class EventReader:
+    """Hands every event of the stream to `publish`, in order; `wall_clock` is seconds since 1970.
+
+    `publish` is told, as its second argument, whether the event is live: not so while the reader catches up at its
+    first start, with events that were published before it. `restart` is called before the first event of a stream that
+    was made anew, whose offsets begin from 0 again.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        publish: Callable[[Event, bool], None],
+        wall_clock: Callable[[], float],
+        restart: Callable[[], None] = _nothing,
+    ) -> None:
+        self._stream = stream
+        self._publish = publish
+        self._wall_clock = wall_clock
+        self._restart = restart
+        self._last: Event | None = None
+        self._last_timestamp = 0
+        self._history_until: int | None = None
+        self._verifying: Any = None  # the timer, while the last event is awaited once more
+        self._connection: Connection | None = None
+        self._unacked = 0  # deliveries on the channel
+        self._latest_tag = 0
+        self._acknowledging: Any = None  # the timer of their ack
+
+    async def attach(self, connection: Connection) -> None:
+        """Read over this connection from now on, going on where the last one ended.
+
+        :raises BrokerRefused: the broker refuses the consumer. :raises BrokerUnavailable: the connection is lost.
+        """
+        self._verified()
+        self._forget_acks()  # tags live and die with their channel
+        self._connection = connection
+        channel = await connection.open_channel()
+        await channel.basic_qos(prefetch_count=PREFETCH)
+        channel.on_deliveries = lambda deliveries: self._received(connection, channel, deliveries)
+        # Whatever ends this consumer, a new connection reads on from the next offset.
+        channel.on_closed = lambda error: self._ended(connection, error)
+        channel.on_cancelled = lambda tag: self._ended(connection, BrokerUnavailable(f"the broker cancelled {tag}"))
+        start: int | datetime
+        if self._last is not None:
+            start = self._last.offset
+            self._verifying = connection.clock.callLater(VERIFY_WITHIN, self._start_over, connection)
+        else:
+            if self._history_until is None:
+                self._history_until = int(self._wall_clock())
+            start = datetime.fromtimestamp(self._history_until - LOOK_BACK, timezone.utc)
+        await channel.basic_consume(
+            queue=self._stream, consumer_tag=f"amqprouter:{self._stream}", arguments={"x-stream-offset": start}
+        )
+
+    def throttle(self, wait: bool) -> None:
+        """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
+        if self._connection is not None:
+            self._connection.pause_reading(wait)
+
+    def _received(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
+        if connection.end is not None:
+            return  # what else came with the chunk that ended it
+        for delivery in deliveries:
+            properties = Properties(delivery.properties)
+            event = stream_event(delivery, properties, self._stream)
+            if event is None:
+                continue
+            last = self._last
+            if last is not None and event.offset <= last.offset:
+                # A stream starts at the chunk that holds the offset asked for: earlier ones may come as well.
+                if event.offset == last.offset and self._verifying is not None:
+                    if event != last:
+                        self._start_over(connection)
+                        return
+                    self._verified()
+                continue
+            self._verified()  # one behind it: the stream is as long as it was, and retention took the last one away
+            self._last, self._last_timestamp = event, properties.timestamp or 0
+            self._publish(event, self._last_timestamp >= (self._history_until or 0))
+        self._acknowledge_soon(connection, channel, deliveries)
+
+    def _acknowledge_soon(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
+        self._unacked += len(deliveries)
+        self._latest_tag = deliveries[-1].delivery_tag
+        if self._unacked >= ACK_EVERY:
+            self._acknowledge(channel)
+        elif self._acknowledging is None:
+            self._acknowledging = connection.clock.callLater(ACK_WITHIN, self._acknowledge, channel)
+
+    def _acknowledge(self, channel: Channel) -> None:
+        self._forget_acks()
+        channel.write(encode_ack(channel.id, self._latest_tag, True))
+
+    def _forget_acks(self) -> None:
+        self._unacked = 0
+        timer, self._acknowledging = self._acknowledging, None
+        _cancel(timer)
+
+    def _start_over(self, connection: Connection) -> None:
+        """The stream is another one than before."""
+        self._verified()
+        self._last, self._history_until = None, self._last_timestamp
+        self._restart()
+        connection.fail(BrokerUnavailable("the event stream was made anew: reading it from its start"))
+
+    def _verified(self) -> None:
+        timer, self._verifying = self._verifying, None
+        _cancel(timer)
+
+    def _ended(self, connection: Connection, error: Exception) -> None:
+        self._verified()
+        self._forget_acks()
+        connection.fail(error)
+
+
+def _cancel(timer: Any) -> None:
+    """Stop a timer, unless there is none or it is over."""
+    if timer is not None and timer.active():
+        timer.cancel()
+
+
+def stream_event(delivery: Delivery, properties: Properties, stream: str) -> Event | None:
+    """The event that a delivery of the stream is; None for what is none, which is logged."""
+    try:
+        offset = properties.header(_OFFSET)
+        event = read_event(offset, properties, delivery.body) if isinstance(offset, int) else None
+    except ValueError as error:
+        log.warn("Skipping a malformed event: {error}", error=str(error))
+        return None
+    if event is None:
+        log.warn(
+            "Skipping a stream message without {header}: something else publishes to {stream}",
+            header=KEY_HEADER.decode(),
+            stream=stream,
+        )
+    return event

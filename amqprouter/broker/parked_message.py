@@ -1,0 +1,87 @@
+"""A message as it lies in a parking queue: how it gets there and how it is made of it again.
+
+What the device sent, its properties and body, must come out byte for byte as it went in. But its properties cannot be
+the parked message's own: the broker acts on some (``expiration`` drops a message, ``CC`` copies it, ``user_id`` must be
+the publisher's). So they travel as bytes in one header, `PARKED`, next to what else the daemon knew of the message. The
+header is believed when the broker vouches for the daemon's own account as its writer; where that account's name is not
+known, because of where it lies: in a queue that only the daemon writes to. What a device sends under this name is
+stripped when its message is passed on, and is no more than part of those bytes here.
+"""
+
+from __future__ import annotations
+
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.pipeline.headers import PARKED, identity_text, recalled
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.replay import Vouched
+
+_HEADER = PARKED.encode()
+
+
+def parked_properties(message: Message, account: str = "") -> bytes:
+    """The properties of the parked message; its body is the message's.
+
+    :param account: the daemon's account on the broker; empty when it is not known.
+    :raises Unencodable: the message holds something that cannot be written.
+    """
+    story: dict[str, FieldValue] = {
+        "device": message.device,
+        "topic": message.topic,
+        "exchange": message.exchange,
+        "routing-key": message.routing_key,
+        "properties": message.properties.raw,
+        "received-at": message.received_at,
+        "redelivered": message.redelivered,
+    }
+    if message.verdict is not None:
+        story["checker"] = message.verdict.checker
+        story["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
+    return encode_properties(headers={PARKED: story}, user_id=account)
+
+
+def parked_by(properties: bytes, account: str) -> bool:
+    """Whether the daemon itself parked this, as far as can be told.
+
+    :raises ValueError: the properties are malformed.
+    """
+    return not account or Properties(properties).raw_text("user_id") == account.encode()
+
+
+def parked_message(properties: bytes, body: bytes) -> Message:
+    """The message that was parked as this.
+
+    :raises ValueError: nothing was.
+    """
+    story = Properties(properties).header(_HEADER)
+    if not isinstance(story, dict):
+        raise ValueError(f"no header {PARKED}: this was not parked by amqprouter")
+    try:
+        message = Message(
+            _text(story["device"]),
+            _text(story["topic"]),
+            body,
+            Properties(_bytes(story["properties"])),
+            exchange=_bytes(story["exchange"]),
+            routing_key=_bytes(story["routing-key"]),
+            redelivered=bool(story["redelivered"]),
+            received_at=float(str(story["received-at"])),
+        )
+    except KeyError as missing:
+        raise ValueError(f"header {PARKED} lacks {missing}") from None
+    if "checker" in story:
+        told = _text(story.get("identity", ""))
+        message.verdict = Vouched(_text(story["checker"]), identity=recalled(told) if told else None)
+    return message
+
+
+def _text(value: FieldValue) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} in header {PARKED} is no text")
+    return value
+
+
+def _bytes(value: FieldValue) -> bytes:
+    if not isinstance(value, bytes):
+        raise ValueError(f"{value!r} in header {PARKED} is no bytes")
+    return value

@@ -1,0 +1,392 @@
+"""Parking: queues in the broker for messages that cannot go on now, and need not be held unacknowledged for it.
+
+::
+
+    park ──publish, confirmed──► <prefix>.parked.<kind>.<name> ──consume──► back, in order, each acked when settled
+
+House rules. A parked message is settled at its source after the broker's confirm, so it is always in one queue or the
+other. Only the daemon writes to these queues, over the default exchange, and what comes out of them with its account
+for a sender is believed without being authenticated again: the device was proven before (see
+`amqprouter.broker.parked_message`). Anything else that is in them goes to the dead letters, unproven.
+
+Theory of operation. A `Lot` is one such queue. It is declared when the first message is parked, or found when the
+daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an earlier
+run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is there, by
+a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are on one
+channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a channel
+that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was not
+acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot (`Lot.seen`).
+
+Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
+what is to go into one that was just declared waits for `SAFE_AFTER` seconds, unacknowledged at its source.
+
+Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``). What becomes of those
+is the user's to say (`ILot.use`): it is not to be lost, nor to wait in such numbers that it holds up others. A queue
+that exists with other properties, say because the bound was changed, is used as it is.
+
+Refused. A queue may be refused for many reasons: a limit of the virtual host, a right, a policy's veto, a node that is
+down, somebody who has it to himself. It costs that lot alone: its messages are its user's again, `problem` names it,
+and it is asked for again (`amqprouter.broker.parking_refusals`).
+
+Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
+are `amqprouter.broker.device_parking`. `expires` makes the broker delete the queues of a kind that nobody consumes from for
+that long; it deletes what is in them too, so it must exceed the longest time that all gateways may be down together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from twisted.internet.defer import DeferredLock
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Incarnation, consumer_tag
+from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing
+from amqprouter.amqp.delayed_calls import Plans
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.quorum_check import ReturnWatch
+from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.parking_queue import Lot
+from amqprouter.broker.parking_refusals import LotRefusals
+from amqprouter.counters import Counters
+from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
+from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.settlement import AckLedger, Settlement
+
+LOOK_EVERY = 5.0
+"""Seconds between two questions how much is in the lots: for so long another gateway's messages may go unnoticed."""
+REOPEN_DELAY = 0.5
+"""Seconds before a channel that the broker closed is opened again."""
+SAFE_AFTER = 1.5
+"""Seconds after which a quorum queue that was declared survives its node. One that is killed within the first second
+forgets the queue: RabbitMQ 4.3 has it empty then, earlier ones without a leader, and what was confirmed is gone
+[measured: up to 0.99 s all is lost, from 1.02 s on nothing, whatever else is declared or asked meanwhile]."""
+PASSING_FOR = 5.0
+"""Seconds that a refusal is waited out which is likely to pass, as while a node comes back."""
+_NAMED_BY = 100
+"""Characters of a queue's name that the broker's refusal has in any case: its text is cut off, not its beginning."""
+_LONGEST_NAME = 255
+"""Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
+
+
+def lot_name(prefix: str, kind: str, name: str) -> str:
+    """The queue for a lot; a name that would make it too long is known by its hash."""
+    queue = f"{prefix}.parked.{kind}.{name}"
+    if len(queue.encode()) <= _LONGEST_NAME:
+        return queue
+    return f"{prefix}.parked.{kind}.sha256-{sha256(name.encode()).hexdigest()}"
+
+
+@implementer(IReadiness)
+class Parking:
+    """All lots of one daemon.
+
+    :param max_parked: messages in one lot.
+    :param timeout: the consumer timeout that the broker is told, in seconds; 0 for never.
+    :param account: the daemon's on the broker; empty when it is not known.
+    :param wake: asks for a flush in the reactor's next turn.
+    :param finish: is called with each settlement of a parked message once it is answered for; see
+        `Pipeline.finish`.
+    """
+
+    log = Logger()
+    name = "parking"
+    POLICY = (
+        "some of what should be parked waits, and while other targets go on the rest is dead-lettered as not-parked"
+    )
+    """What becomes of what a lot does not take, for the operator."""
+
+    def __init__(
+        self,
+        clock: Any,
+        publisher: Publisher,
+        counters: Counters,
+        *,
+        prefix: str,
+        queue_type: str,
+        max_parked: int,
+        timeout: float = 0.0,
+        account: str,
+        random: Callable[[], float],
+        wake: Callable[[], None],
+        finish: Callable[[Settlement], None],
+    ) -> None:
+        self.counters = counters
+        self.account = account
+        self._clock = clock
+        self._publisher = publisher
+        self._prefix = prefix
+        self._queue_type = queue_type
+        self._max_parked = max_parked
+        self._timeout = ConsumerTimeout(timeout, queue_type)
+        self._random = random
+        self._wake = wake
+        self._finish = finish
+        self._lots: dict[bytes, Lot] = {}  # by consumer tag
+        self._connection: Connection | None = None
+        self._current: Incarnation | None = None
+        self._turn = DeferredLock()
+        self._plans = Plans(clock, lambda: self._connection, self._failed)
+        self._passing: dict[Lot, float] = {}  # since when they are refused for a reason that may be over soon
+        self._refusals = LotRefusals(self.POLICY, self._plans, clock.seconds, self._make)
+        self._stopping = False
+
+    def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
+        """The lot of this kind and name, always the same one; `prefetch` and `expires` count when it is new."""
+        queue = lot_name(self._prefix, kind, name)
+        tag = consumer_tag(queue).encode()
+        lot = self._lots.get(tag)
+        if lot is None:
+            lot = self._lots[tag] = Lot(
+                self,
+                self._publisher,
+                queue,
+                prefetch=prefetch,
+                expires=expires,
+                clock=self._clock,
+                random=self._random,
+                wake=lambda: self._wants_flush(tag),
+                finish=self._finish,
+            )
+            if self._current is not None:
+                self._plans.later(0, self._find, lot)
+        return lot
+
+    def _wants_flush(self, tag: bytes) -> None:
+        """A lot has something to write; its user flushes it."""
+        self._wake()
+
+    @property
+    def lots(self) -> list[Lot]:
+        """All there are."""
+        return list(self._lots.values())
+
+    def problem(self) -> str:
+        """See `IReadiness`: the lots that take no messages."""
+        problem = self._refusals.problem(self.lots)
+        return problem and f"{problem} ({self.POLICY})"
+
+    def full(self, lot: Lot, reason: str) -> None:
+        """A lot's queue did not take a message."""
+        self._refusals.full(lot, reason)
+
+    # Coming and going.
+
+    async def attach(self, connection: Connection) -> None:
+        """Consume over this connection from now on; returns when every lot was looked for.
+
+        :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+        """
+        if self._stopping:
+            return
+        self._connection = connection
+        async with self._turn:
+            await self._consume_all(connection)
+
+    async def _consume_all(self, connection: Connection) -> None:
+        self._plans.forget()
+        channel = await connection.open_channel()
+        current = Incarnation(channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
+        channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
+        channel.on_cancelled = lambda tag: self._cancelled(current, tag)
+        channel.on_closed = lambda error: self._closed(connection, current, error)
+        self._current = current
+        await self._open_lots(connection, current)
+        self._refusals.ask_later()
+
+    async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
+        """Consume from all lots, on a channel that is new."""
+        for lot in self.lots:
+            if current is self._current and not lot.refusal:
+                await self._consume(connection, current, lot, make=bool(lot.entering))
+        self._plans.later(LOOK_EVERY, self._look_around)
+
+    async def _consume(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
+        """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
+        try:
+            if lot.is_unreadable:
+                await self._try_to_read(connection, lot.queue)
+            await self._consume_from(connection, current, lot, make=make)
+        except BrokerRefused as error:
+            self._not_consumed(connection, current, lot, error)
+        else:
+            self._passing.pop(lot, None)
+
+    def _not_consumed(self, connection: Connection, current: Incarnation, lot: Lot, error: BrokerRefused) -> None:
+        """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
+
+        :raises BrokerRefused: it ended the connection.
+        """
+        if connection.closed:
+            raise error
+        is_ours = lot.queue[:_NAMED_BY] in error.text and ARGUMENT not in error.text
+        if current.channel.closed and not is_ours:
+            return  # it was not for this lot; or the next consumer goes without the argument
+        if is_passing(error):
+            since = self._passing.setdefault(lot, self._clock.seconds())
+            if self._clock.seconds() < since + PASSING_FOR:
+                self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+                return
+        self._passing.pop(lot, None)
+        lot.is_unreadable = lot.is_unreadable or current.channel.closed
+        self._refusals.refused(lot, str(explained(error)))
+
+    def _is_absent(self, lot: Lot) -> bool:
+        """Whether there is no queue for it, and no need of one."""
+        return not (lot.declared or lot.entering or lot.refusal or lot in self._passing)
+
+    async def _try_to_read(self, connection: Connection, queue: str) -> None:
+        """See whether we may consume at all, at no cost to the channel that has the consumers of all others."""
+        channel = await connection.open_channel()
+        await channel.basic_qos(prefetch_count=1)
+        await channel.basic_consume(queue=queue, consumer_tag="")
+        await channel.shut()
+
+    async def _consume_from(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
+        messages = await self._look(connection, lot.queue)
+        if messages is None and make:
+            messages = await self._declare(connection, lot)
+        if lot.safe_at > self._clock.seconds():
+            self._refusals.granted(lot)
+            self._plans.later(lot.safe_at - self._clock.seconds(), self._use, lot)
+            return
+        if messages is None:
+            if lot.declared or lot.is_in_doubt:
+                lot.gone()
+            return
+        await current.channel.basic_qos(prefetch_count=lot.prefetch)
+        current.prefetch = min(current.prefetch or lot.prefetch, lot.prefetch)
+        lot.opened(messages)  # before anything comes out
+        await current.consume(lot.queue)
+        self._refusals.granted(lot)
+
+    async def _look(self, connection: Connection, queue: str) -> int | None:
+        """The messages that are ready in a queue; None when it does not exist."""
+        found = await look_at(connection, queue)
+        return None if found is None else found[0]
+
+    async def _declare(self, connection: Connection, lot: Lot) -> int | None:
+        arguments: dict[str, Any] = {
+            "x-queue-type": self._queue_type,
+            "x-single-active-consumer": True,
+            "x-max-length": self._max_parked,
+            "x-overflow": "reject-publish",
+        }
+        if self._queue_type == "quorum":
+            arguments["x-delivery-limit"] = MANY_RETURNS  # a target may be down over many restarts of the gateway
+        if lot.expires:
+            arguments["x-expires"] = int(lot.expires * 1000)
+        declarer = Declarer(connection, "it is used as it is")
+        try:
+            found = await declarer.queue(lot.queue, arguments)
+        except TopologyClash as clash:
+            self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=str(clash))
+            return await self._look(connection, lot.queue)
+        if self._queue_type == "quorum":
+            lot.safe_at = self._clock.seconds() + SAFE_AFTER
+        await declarer.shut()
+        return found.messages
+
+    def open(self, lot: Lot) -> None:
+        """Have this lot's queue declared; `Lot.opened` tells when it is, and can be used."""
+        if lot.safe_at <= self._clock.seconds():
+            self._plans.later(0, self._make, lot)
+
+    async def _make(self, lot: Lot) -> None:
+        await self._use(lot)
+
+    async def _use(self, lot: Lot) -> None:
+        async with self._turn:
+            connection, current = self._connection, self._current
+            is_wanted = self._lots.get(consumer_tag(lot.queue).encode()) is lot and not lot.declared
+            if connection is not None and current is not None and is_wanted:
+                await self._consume(connection, current, lot, make=True)
+
+    async def _find(self, lot: Lot) -> None:
+        async with self._turn:
+            connection, current = self._connection, self._current
+            if connection is not None and current is not None and not lot.declared:
+                await self._consume(connection, current, lot, make=False)
+
+    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
+        incarnation.ledger.close()
+        if incarnation is not self._current:
+            return
+        self._current = None
+        for lot in self._lots.values():
+            lot.lost()
+        if connection.closed or self._stopping:
+            self._plans.forget()
+            return
+        self.log.warn("The broker closed the parking queues' channel ({reason}): opening another", reason=str(error))
+        self._plans.later(REOPEN_DELAY, self._reopen, connection)
+
+    async def _reopen(self, connection: Connection) -> None:
+        async with self._turn:
+            if self._current is None and not connection.closed:
+                await self._consume_all(connection)
+
+    def give_back(self, tag: int) -> None:
+        """Have the broker put a delivery of the present channel back into its queue."""
+        if self._current is not None:
+            self._current.give_back(tag)
+
+    @property
+    def ledgers(self) -> list[AckLedger]:
+        """Of the deliveries that are out."""
+        return [] if self._current is None else [self._current.ledger]
+
+    def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
+        """The broker ended a consumer: the queue is gone, or moves to another node, or the consumer timeout is over."""
+        lot = self._lots.get(tag.encode())
+        if incarnation.ended(tag) is None or lot is None or self._stopping:
+            return
+        self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
+        lot.in_doubt()
+        self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+
+    def _delivered(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
+        new, again = incarnation.received(deliveries)
+        for delivery in again:
+            lot = self._lots.get(delivery.consumer_tag)
+            if lot is not None:
+                lot.again()
+        for delivery in new:
+            lot = self._lots.get(delivery.consumer_tag)
+            if lot is not None:
+                lot.take(delivery, incarnation.ledger)
+
+    async def _look_around(self) -> None:
+        """See how much is in the lots that there are."""
+        self._plans.later(LOOK_EVERY, self._look_around)
+        async with self._turn:
+            connection = self._connection
+            if connection is None or self._current is None:
+                return
+            for lot in self.lots:
+                if lot.declared:
+                    messages = await self._look(connection, lot.queue)
+                    if messages is not None:
+                        lot.seen(messages)
+
+    # The rest.
+
+    def _failed(self, error: AmqprouterError) -> None:
+        self.log.error("Cannot use the parking queues: {reason}; connecting anew", reason=str(error))
+
+    def stop(self) -> None:
+        """Take nothing more out; what is out and not settled stays with the broker."""
+        self._stopping = True
+        self._plans.stop()
+        if self._current is not None:
+            self._current.channel.on_deliveries = None
+
+
+def _ignore(_: Incarnation) -> None:
+    """Nobody needs to know that acks were written."""

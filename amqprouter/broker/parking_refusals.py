@@ -1,0 +1,115 @@
+"""The lots whose queues the broker refuses: told of once, and asked for again.
+
+House rules. One line in the log when the broker begins to refuse, and one when it refuses none any more, however many
+lots and messages there are; `problem` names them for as long as it lasts. The cause is mostly the same for all, a limit
+of the virtual host or a right that the account lacks. So they are asked for in turn, no more than `TRIES` that are
+refused at a time, with pauses that double up to `LONGEST_PAUSE`; once one is granted, all others are asked for at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.logger import Logger
+
+from amqprouter.amqp.delayed_calls import Plans
+from amqprouter.broker.parking_queue import Lot
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
+"""Seconds between two times that refused queues are asked for: an operator who lifts a limit sees it heal."""
+TRIES = 3
+"""Refusals at a time: one lot of its own that can't be had does not keep all others waiting."""
+FULL_AGAIN = 60.0
+"""Seconds without a message turned away by a queue after which the next one is news."""
+_NAMED = 3
+"""Lots that `problem` names; of others, how many."""
+
+
+class LotRefusals:
+    """Of one kind of lots.
+
+    :param policy: what becomes of messages meanwhile, for the operator.
+    :param seconds: the time now, from a clock that never goes back.
+    :param make: asks for a lot's queue once more; it is in here again, or not, when that returns.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, policy: str, plans: Plans, seconds: Callable[[], float], make: Callable[[Lot], Awaitable[None]]
+    ) -> None:
+        self._policy = policy
+        self._plans = plans
+        self._seconds = seconds
+        self._make = make
+        self._lots: dict[Lot, None] = {}  # in the order in which they are to be asked for
+        self._pause = FIRST_PAUSE
+        self._told = False
+        self._full_at = -FULL_AGAIN
+
+    def refused(self, lot: Lot, reason: str) -> None:
+        """The broker refuses a lot's queue."""
+        if not self._told:
+            self._told = True
+            self.log.error(
+                "Cannot use parking queue {queue}: {reason}. This and others like it are asked for again; meanwhile "
+                "{policy}",
+                queue=lot.queue,
+                reason=reason,
+                policy=self._policy,
+            )
+        self._lots.pop(lot, None)
+        self._lots[lot] = None
+        lot.refuse(reason)
+        self.ask_later()
+
+    def granted(self, lot: Lot) -> None:
+        """The broker lets us have a lot's queue."""
+        if lot.refusal:
+            self._lots.pop(lot, None)
+            lot.allowed()
+        if self._told and not self._lots:
+            self._told, self._pause = False, FIRST_PAUSE
+            self.log.info("The broker lets us have all parking queues again")
+
+    def forget(self, lot: Lot) -> None:
+        """Nobody needs it any more."""
+        self._lots.pop(lot, None)
+
+    def ask_later(self) -> None:
+        """Ask for them again after a while; also when what was planned is forgotten."""
+        if self._lots:
+            self._plans.later(self._pause, self._ask_again)
+
+    async def _ask_again(self) -> None:
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        left = TRIES
+        for lot in list(self._lots):
+            if lot in self._lots:
+                await self._make(lot)
+                if not lot.refusal:
+                    self._pause = FIRST_PAUSE
+                    continue
+                left -= 1
+                if not left:
+                    break
+        self.ask_later()
+
+    def full(self, lot: Lot, reason: str) -> None:
+        """A lot's queue is there and took a message not."""
+        now = self._seconds()
+        if now >= self._full_at + FULL_AGAIN:
+            self.log.warn(
+                "Parking queue {queue} takes no more: {reason}. By a policy of the broker's it may hold less than was "
+                "configured. What it, or another one, does not take is not kept: {policy}",
+                queue=lot.queue,
+                reason=reason,
+                policy=self._policy,
+            )
+        self._full_at = now
+
+    @staticmethod
+    def problem(lots: list[Lot]) -> str:
+        """Those of these lots that take no messages."""
+        problems = [f"{lot.queue}: {problem}" for lot, problem in ((lot, lot.problem) for lot in lots) if problem]
+        return "; ".join(problems[:_NAMED]) + (f"; and {len(problems) - _NAMED} more" if problems[_NAMED:] else "")

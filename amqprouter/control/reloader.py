@@ -1,0 +1,122 @@
+"""Taking a changed configuration into force without a restart.
+
+What can change while messages flow is taken over: routes (to targets that are wired already), rates, ACLs, password
+files. Anything else needs a restart, and the log says so. A bad file changes nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from twisted.logger import Logger
+
+from amqprouter.counters import Counters
+from amqprouter.errors import ConfigError
+from amqprouter.interfaces import IReloadable
+from amqprouter.pipeline.pipeline import Pipeline
+from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.settlement import Settlement
+from amqprouter.scheduling.scheduler import Scheduler
+from amqprouter.settings import Settings
+
+_LIVE = {"routes", "scheduler", "classes", "tenants"}
+_RESTART = ("overrides", "limit_events")
+"""Options of ``[scheduler]`` that need a restart nevertheless."""
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What became of a reload."""
+
+    problems: tuple[str, ...] = ()
+    """Why the new configuration is not in force, or not all of it; empty when it is."""
+    restart: tuple[str, ...] = ()
+    """Sections that have changed and need a restart to take effect."""
+
+
+class Manager(Protocol):
+    """Is told of reloads."""
+
+    def reloading(self) -> None:
+        """One begins."""
+
+    def reloaded(self, problems: Sequence[str]) -> None:
+        """It is over, and this was wrong."""
+
+
+class Reloader:
+    """Reads the configuration again, with `load`, and the files of `parts`. `now` is the scheduler's clock."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        settings: Settings,
+        pipeline: Pipeline,
+        scheduler: Scheduler[Settlement],
+        parts: Sequence[IReloadable],
+        counters: Counters,
+        now: Callable[[], float],
+        manager: Manager,
+    ) -> None:
+        self._load = load
+        self._settings = settings
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._parts = parts
+        self._counters = counters
+        self._now = now
+        self._manager = manager
+
+    def reload(self) -> Reloaded:
+        """Read everything again, and say what became of it, here and in the log. Never raises."""
+        reloaded = Reloaded(("an error, see the log",))
+        self._manager.reloading()
+        try:
+            reloaded = self._reload()
+        finally:
+            self._manager.reloaded(reloaded.problems)
+        return reloaded
+
+    def _reload(self) -> Reloaded:
+        try:
+            settings = self._load()
+            rules = RuleSet(settings.routes)
+            self._pipeline.use_rules(rules)
+        except ConfigError as error:
+            return self._kept(error.problems)
+        except ValueError as error:
+            return self._kept([f"{error}; a target that is new needs a restart"])
+        over = self._scheduler.configure(settings.scheduler, settings.classes, settings.tenants, self._now())
+        self._pipeline.park(over)
+        problems: list[str] = []
+        for part in self._parts:
+            try:
+                part.reload()
+            except ConfigError as error:
+                problems.extend(error.problems)
+        restart = tuple(
+            section.name
+            for section in fields(settings)
+            if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name)
+        )
+        here, there = self._settings.scheduler, settings.scheduler
+        restart += tuple(f"scheduler: {name}" for name in _RESTART if getattr(here, name) != getattr(there, name))
+        for name in restart:
+            self.log.warn("[{section}] has changed; that needs a restart", section=name)
+        if problems:
+            return self._kept(problems, restart)
+        self._counters.reloads += 1
+        self.log.info("The configuration was read again and is in force")
+        self._pipeline.wake()
+        return Reloaded(restart=restart)
+
+    def _kept(self, problems: Sequence[str], restart: tuple[str, ...] = ()) -> Reloaded:
+        self._counters.failed_reloads += 1
+        for problem in problems:
+            self.log.error("Not reloaded: {problem}", problem=problem)
+        self.log.error("The old configuration stays in force: problems in the new one: {count}", count=len(problems))
+        return Reloaded(tuple(problems), restart)

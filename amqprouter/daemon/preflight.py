@@ -1,0 +1,54 @@
+"""Everything about a configuration that can be found wrong without connecting to anything."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from amqprouter import config
+from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
+from amqprouter.auth.checkers.installed import find_checker_factory, make_checkers
+from amqprouter.auth.hmac_proof import HmacProof
+from amqprouter.daemon.mercure import make_verifiers
+from amqprouter.errors import ConfigError, StoreMisconfigured
+from amqprouter.interfaces import IDeviceSecret, IUserPassword
+from amqprouter.settings import AuthSettings, Settings
+from amqprouter.storage.mongo_address import read_address
+
+
+def load_settings(path: str) -> Settings:
+    """The configuration, validated as far as it goes without connecting to anything: checkers and files included.
+
+    :raises ConfigError: every problem at once.
+    """
+    settings = config.load(path, check_checker=find_checker_factory)
+    problems: list[str] = []
+    for make in (
+        lambda: device_acl(settings.acl.devices),
+        lambda: user_acl(settings.acl.users),
+        lambda: command_acl(settings.acl.commands),
+        lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
+        lambda: make_checkers(settings.auth.user_checker, IUserPassword),
+        lambda: hmac_proof(settings.auth, time.time),
+        lambda: make_verifiers(settings.mercure) if settings.mercure.enabled else None,
+        lambda: read_address(settings.store),
+    ):
+        try:
+            make()
+        except ConfigError as error:
+            problems.extend(error.problems)
+        except StoreMisconfigured as error:
+            problems.append(f"{path}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def hmac_proof(auth: AuthSettings, wall_clock: Callable[[], float]) -> HmacProof | None:
+    """The proof by signature, None without ``hmac_keys``.
+
+    :raises ConfigError: the file of the keys is bad.
+    """
+    if not auth.hmac_keys:
+        return None
+    return HmacProof(auth.hmac_keys, auth.signature_header, auth.hmac_window, wall_clock)

@@ -1,0 +1,158 @@
+"""An event: what subscribers are told about one device message, or about anything else that somebody published.
+
+Events travel through a RabbitMQ stream. The body of each message there is the event's data; for a device message, the
+JSON object that `encode_event_body` makes. Its headers say the rest: ``x-amqprouter-key`` the first topic, which alone
+makes a message an event, and the others what is not as usual. Its offset in the stream is the event's place in the
+order of all, and its id at every gateway unless the publisher gave another.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import NoReturn
+
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties
+from amqprouter.pipeline.json_text import MAX_VALUES, is_heavy
+from amqprouter.pipeline.message import Message
+
+KEY_HEADER = b"x-amqprouter-key"
+"""Header of a stream message that holds the event's first topic: of a device's, ``<device>.<topic>``."""
+_ALTERNATES = b"x-amqprouter-alternates"
+_PUBLIC = b"x-amqprouter-public"
+_TYPE = b"x-amqprouter-type"
+_RETRY = b"x-amqprouter-retry"
+_ID = b"x-amqprouter-id"
+
+LARGEST_OFFSET = 2**63 - 1
+"""The largest that the broker can be asked for; a million events a second take 292,000 years to get there."""
+
+_LINE_ENDS = re.compile("[\r\n\0]")
+
+
+@dataclass(slots=True)
+class Event:
+    """One entry of the event stream: its offset, its topics (the canonical one first) and its data.
+
+    A `private` event is only for those who may see one of its topics; all events of devices are. `type` is what
+    listeners ask for, ``message`` when empty; `retry` is in milliseconds; `id` is the publisher's own, if it gave one.
+    """
+
+    offset: int
+    topics: tuple[str, ...]
+    data: bytes
+    private: bool = True
+    type: str = ""
+    retry: int | None = None
+    id: str = ""
+
+    def headers(self) -> dict[str, FieldValue]:
+        """The headers of the stream message that `read_event` makes this event of."""
+        headers: dict[str, FieldValue] = {KEY_HEADER.decode(): self.topics[0]}
+        if len(self.topics) > 1:
+            headers[_ALTERNATES.decode()] = list(self.topics[1:])
+        if not self.private:
+            headers[_PUBLIC.decode()] = True
+        if self.type:
+            headers[_TYPE.decode()] = self.type
+        if self.retry is not None:
+            headers[_RETRY.decode()] = self.retry
+        if self.id:
+            headers[_ID.decode()] = self.id
+        return headers
+
+
+def read_event(offset: int, properties: Properties, body: bytes) -> Event | None:
+    """The event that a stream message is; None for a message without the header that makes it one.
+
+    :raises ValueError: its properties are malformed, or a header says what no event can have.
+    """
+    key = properties.header(KEY_HEADER)
+    if key is None:
+        return None
+    if properties.header_count() <= 2:  # the key and the offset: a device's, as nearly all are
+        return Event(offset, (_text(key, KEY_HEADER),), body)
+    alternates = properties.header(_ALTERNATES) or []
+    if not isinstance(alternates, list):
+        raise ValueError(f"the header {_ALTERNATES.decode()} is no array")
+    retry = properties.header(_RETRY)
+    if retry is not None and (isinstance(retry, bool) or not isinstance(retry, int) or retry < 0):
+        raise ValueError(f"the header {_RETRY.decode()} is no number of milliseconds")
+    kind, own_id = (_text(properties.header(name) or "", name) for name in (_TYPE, _ID))
+    for text in (kind, own_id):
+        if _LINE_ENDS.search(text):
+            raise ValueError(f"a type or an id with CR, LF or NUL: {text[:40]!r}")
+    topics = (_text(key, KEY_HEADER), *(_text(topic, _ALTERNATES) for topic in alternates))
+    return Event(offset, topics, body, properties.header(_PUBLIC) is not True, kind, retry, own_id)
+
+
+def _text(value: FieldValue, name: bytes) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the header {name.decode()} is no text")
+    return value
+
+
+def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
+    """The event that tells of `message`: one JSON object, without raw line ends.
+
+    A body that is JSON goes in as it was written, so numbers keep their digits; one labelled ``text/…``, or that
+    merely is UTF-8, goes in as a string, and so does JSON that weighs over `max_values` (see
+    `amqprouter.pipeline.json_text`); any other as ``{"base64": …}``. What a body holds never raises.
+
+    :raises ValueError: the message's properties are malformed.
+    """
+    properties = message.properties
+    content_type = properties.content_type
+    envelope: dict[str, str | None] = {
+        "device": message.device,
+        "topic": message.topic,
+        "received_at": _iso(message.received_at),
+    }
+    sent_at = properties.timestamp
+    if sent_at is not None and (text := _iso(sent_at)) is not None:
+        envelope["sent_at"] = text
+    envelope["message_id"] = properties.message_id
+    envelope["content_type"] = content_type
+    if properties.raw_text("correlation_id") is not None:
+        envelope["correlation_id"] = properties.text("correlation_id")
+    return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message, content_type, max_values) + b"}"
+
+
+def _iso(seconds: float) -> str | None:
+    """ISO 8601 in UTC with milliseconds; None beyond the year 9999, which a device's clock may well claim."""
+    try:
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")  # Python's parser takes NaN and Infinity; browsers' do not
+
+
+# Made once: `json.dumps` and `json.loads` make theirs anew for every call that has options.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def _json_body(message: Message, content_type: str | None, max_values: int) -> bytes:
+    body = message.body
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return b'{"base64":"' + base64.b64encode(body) + b'"}'
+    if (content_type is None or not content_type.startswith("text/")) and not is_heavy(body, max_values):
+        try:
+            if not message.is_json:
+                _decode(text)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            # JSON has raw line ends only between its tokens, where a space means the same.
+            return body.replace(b"\r", b" ").replace(b"\n", b" ")
+    return _encode(text).encode()

@@ -1,0 +1,238 @@
+"""One subscriber of the hub: what waits for it, and where it is. `amqprouter.events.hub` says how they work together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from amqprouter.events import sse
+from amqprouter.events.batch import Batch
+from amqprouter.events.interest import Interest, Steps
+from amqprouter.events.slices import Work
+from amqprouter.events.source import source_of
+from amqprouter.web.login import ANONYMOUS
+
+if TYPE_CHECKING:
+    from amqprouter.events.catch_up import CatchUp
+    from amqprouter.events.hub import Hub
+
+MaySee = Callable[[tuple[str, ...], bool], bool]
+"""(an event's topics, whether it is private) → whether the subscriber may see it: one of the topics is enough.
+
+It must answer at once and never raise, for it is called in the middle of publishing. Its answers are remembered until
+`Hub.reload` is called, which must happen whenever they may have changed.
+"""
+
+_FLUSH_EVERY = 256
+"""Events that are looked at before what was found so far is written, however little."""
+
+
+class Scrutiny(NamedTuple):
+    """How `MaySee` is asked about a private event where it tries topic selectors: they may be many, topics long."""
+
+    selectors: int
+    """To be tried for each topic."""
+    steps: Callable[[tuple[str, ...]], Steps]
+
+
+_HEARTBEAT = Batch(None, sse.HEARTBEAT)
+
+
+class Sink(Protocol):
+    """A subscriber's connection, as the hub sees it."""
+
+    def write(self, batch: Batch) -> None:
+        """Send; may call `Subscriber.pause` before it returns."""
+
+    def cut(self) -> None:
+        """Break the connection off, unsent data and all."""
+
+    def finish(self, retry_seconds: float = 0.0) -> None:
+        """End the connection once what was written is sent; where told, ask for patience first."""
+
+
+class Subscriber:
+    """One subscription. The sink's owner calls `start` once, `pause` and `resume` as the connection blocks, and `close`
+    when it is gone; all else is the hub's.
+
+    `cursor` is its place in the hub's window while it replays, `CATCHING_UP` before it is there, and None once it is
+    live; `pending` is what waits for
+    it: for the end of the reactor's turn, or for its connection.
+
+    What it may take long to find out is found out in a `walk`, in slices of the reactor's time: whether it wants events
+    that were not asked about before, and whatever else is behind its cursor.
+    """
+
+    __slots__ = (
+        "account",
+        "address",
+        "catch_up",
+        "cursor",
+        "gone",
+        "hub",
+        "interest",
+        "may_see",
+        "number",
+        "on_gone",
+        "paused",
+        "pending",
+        "resumed_after",
+        "scrutiny",
+        "sink",
+        "started",
+        "user",
+        "walking",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        number: int,
+        user: str,
+        address: str,
+        interest: Interest,
+        may_see: MaySee,
+        sink: Sink,
+        scrutiny: Scrutiny | None = None,
+    ) -> None:
+        self.hub = hub
+        self.number = number
+        self.user = user
+        self.address = address
+        self.interest = interest
+        self.may_see = may_see
+        self.scrutiny = scrutiny
+        self.account = f"{ANONYMOUS} at {source_of(address)}" if user == ANONYMOUS else user
+        """Who it is one of, when work and turns are shared out: anonymous users are many people."""
+        self.walking = False
+        self.sink = sink
+        self.cursor: int | None = None
+        self.catch_up: CatchUp | None = None
+        self.pending: Batch | None = None
+        self.resumed_after = ""
+        """The id before the first event that it gets; empty when it did not resume."""
+        self.paused = False
+        self.started = False
+        self.gone = False
+        self.on_gone: tuple[Callable[[], None], ...] = ()
+        """Called once, when it has left the hub."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait for the connection."""
+        return self.pending.size if self.paused and self.pending is not None else 0
+
+    def start(self) -> None:
+        """The connection is ready, unless it said `pause` already."""
+        self.started = True
+        self.resume_pump()
+
+    def pause(self) -> None:
+        """The connection takes no more for now."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """The connection takes data again."""
+        self.paused = False
+        self.resume_pump()
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self.hub.leave(self)
+
+    def wants(self, topics: tuple[str, ...], private: bool) -> bool:
+        """Whether it asked for such events and may see them."""
+        interest = self.interest
+        if interest.exact and interest.names(topics):
+            return self.may_see(topics, private)
+        # What may be seen is mostly remembered by others, and less than what could be matched.
+        return bool(interest.patterns) and self.may_see(topics, private) and interest.matches(topics)
+
+    def effort(self, topics: tuple[str, ...], private: bool) -> int:
+        """About what `wants` takes, in the measure of `Interest.effort`."""
+        effort = self.interest.effort(topics)
+        if private and self.scrutiny is not None:
+            effort += self.scrutiny.selectors * sum(map(len, topics))
+        return effort
+
+    def asks(self, topics: tuple[str, ...], private: bool) -> Steps:
+        """`wants`, in steps."""
+        named = self.interest.names(topics)
+        if not named and not self.interest.patterns:
+            return False
+        seen = yield from self.sees(topics, private)
+        return seen and (named or (yield from self.interest.tries(topics)))
+
+    def sees(self, topics: tuple[str, ...], private: bool) -> Steps:
+        """`may_see`, in steps."""
+        if not private or self.scrutiny is None:
+            for topic in topics:
+                if self.may_see((topic,), private):
+                    return True
+                yield
+            return False
+        return (yield from self.scrutiny.steps(topics))
+
+    def beat(self) -> None:
+        """Send a heartbeat, unless data that waits does the same."""
+        if self.started and not self.paused:
+            self.sink.write(_HEARTBEAT)
+
+    def pump(self) -> None:
+        """Write what waits until the connection blocks: what is pending, then what is behind the cursor."""
+        self.flush()
+        if self.cursor is not None and not self.paused:
+            self.hub.walk(self)
+
+    def flush(self) -> None:
+        """Write what is pending, if the connection takes it."""
+        if self.pending is not None and self.started and not self.paused:
+            batch, self.pending = self.pending, None
+            self.send(batch)
+
+    def resume_pump(self) -> None:
+        """Write what waits, if the connection takes it."""
+        if self.started and not self.paused:
+            self.pump()
+
+    def send(self, batch: Batch) -> None:
+        """Write events now."""
+        self.hub.counters.events_delivered += batch.count
+        self.sink.write(batch)
+
+    def walk(self) -> Work:
+        """Go on from the cursor until it is live, its connection blocks, or it waits for what is being read for it."""
+        while self.cursor is not None and self.started and not self.paused and not self.gone:
+            if self.catch_up is None:
+                yield from self._replay()
+            elif not (yield from self.catch_up.steps()):
+                break
+        if not self.gone:
+            self.flush()
+
+    def _replay(self) -> Work:
+        """Walk along the window. It is live once it has come to the end, cut when overtaken by the beginning."""
+        hub, window = self.hub, self.hub.window
+        looked_at = 0
+        while self.cursor is not None and self.catch_up is None and not self.paused and not self.gone:
+            cursor = self.cursor
+            if cursor < window.first:
+                hub.cut(self)
+                return
+            entry = window.entry(cursor)
+            if entry is None:
+                self.cursor = None
+                return
+            wanted = hub.known(self, entry.topics, entry.private)
+            if wanted is None:
+                self.flush()
+                wanted = yield from hub.asks(self, entry.topics, entry.private)
+                if self.cursor != cursor:
+                    return  # the stream was made anew meanwhile, or the subscriber is gone
+            self.cursor = cursor + 1
+            looked_at += 1
+            if wanted:
+                self.pending = Batch(self.pending, entry.frame)
+            if self.pending is not None and (self.pending.size >= hub.replay_bytes or looked_at % _FLUSH_EVERY == 0):
+                self.flush()
+            yield

@@ -1,0 +1,78 @@
+"""The headers that the daemon adds to messages, and what they tell of a message in quarantine.
+
+They are believed only where the daemon's own account wrote them: it strips all of this prefix from what devices send,
+also names that mean nothing yet, or something to other programs of this package only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any
+
+PREFIX = "x-amqprouter-"
+ENCODED_PREFIX = PREFIX.encode()
+
+DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
+    "x-amqprouter-device",
+    "x-amqprouter-reason",
+    "x-amqprouter-at",
+    "x-amqprouter-exchange",
+    "x-amqprouter-routing-key",
+    "x-amqprouter-checker",
+    "x-amqprouter-proven",
+    "x-amqprouter-identity",
+)
+"""The device, proven on what is passed on; and on quarantined messages: what happened, when, where the message had been
+published, which proof of identity decided, whether it had said yes, and what a checker had said of the device."""
+
+PARKED = "x-amqprouter-parked"
+"""On parked messages: what `amqprouter.broker.parked_message` needs to make the message again."""
+
+NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PARKED)
+_MOST_IDENTITY = 4096
+"""Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a checker had said of a device when it was proven, as far as access lists and limits ask."""
+
+    limits: str = ""
+    device_class: str = ""
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+    acl: tuple[str, ...] | None = None
+
+
+def in_our_name(header: str) -> bool:
+    """Whether only the daemon may write a header of this name; some programs take upper and lower case for the same."""
+    return header[: len(PREFIX)].lower() == PREFIX
+
+
+def identity_text(identity: Any) -> str:
+    """What a checker said, for the header; empty when that is nothing, or too much.
+
+    Where too much was said of one who has an access list of its own, that one may do nothing: the list must not be
+    forgotten.
+    """
+    said = {field.name: getattr(identity, field.name) for field in fields(Recalled)}
+    acl = said.pop("acl")
+    said = {name: value for name, value in said.items() if value} | ({} if acl is None else {"acl": acl})
+    text = json.dumps(said, separators=(",", ":"))
+    if len(text) <= _MOST_IDENTITY:
+        return text if said else ""
+    return "" if acl is None else '{"acl":[]}'
+
+
+def recalled(text: str) -> Recalled | None:
+    """The header's content; None when there is nothing in it, or what is in it is not ours."""
+    try:
+        said = json.loads(text)
+        groups, acl = tuple(said.pop("groups", ())), said.pop("acl", None)
+        acl = None if acl is None else tuple(acl)
+        if all(isinstance(word, str) for word in (*said.values(), *groups, *(acl or ()))):
+            return Recalled(groups=groups, acl=acl, **said)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    return None

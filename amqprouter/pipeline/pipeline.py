@@ -1,0 +1,408 @@
+"""A message's way through the daemon: authenticate → authorise → schedule → route → settle.
+
+House rules. The pipeline knows interfaces only, never what stands behind them. Whatever happens to a message it ends in
+exactly one of three ways: settled (every target has it), rejected (its device may not send it, or not so fast) or
+dead-lettered (it cannot be delivered). Only then is its source delivery acknowledged; until then it is the broker's,
+and comes again after a crash. One bad message never stops the others.
+
+Theory of operation. `receive` takes a batch of deliveries and walks each as far as it goes without waiting, which for a
+known device under its rate is all the way to its targets. Three things can hold a message up: its credential must be
+checked (it and whatever its device sends meanwhile wait in `HeldMessages`), it must wait for its turn (the scheduler
+keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline again. At the end of each
+batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
+writes the acks that have become due. To read a large message takes a while, in which the reactor does nothing else. So
+no more than `TURN_WORK` is handed to targets in one of its turns; what is over that takes turns, at the scheduler.
+
+Bounds: whatever is held anywhere is an unacknowledged delivery, of which prefetch bounds the number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from amqprouter.amqp.wire import Delivery
+from amqprouter.counters import Counters
+from amqprouter.interfaces import Allows, IAuthenticator, IDeviceLots, ITarget, IVerdict, Quarantine
+from amqprouter.pipeline.admission import Admission
+from amqprouter.pipeline.device_parking import ParkedDevices
+from amqprouter.pipeline.message import TURN_WORK
+from amqprouter.pipeline.pending import HeldMessages
+from amqprouter.pipeline.replay import Replays
+from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.sender import Senders
+from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.target import Target
+from amqprouter.scheduling.decision import RUN, Decision
+from amqprouter.scheduling.scheduler import Scheduler
+from amqprouter.settings import LimitsSettings
+
+_MAX_BOUND = 4096
+"""Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
+
+
+class _Quarantined(Settlement):
+    """Of a message on its way into quarantine; `withdrawn` is called when it is not to be answered for."""
+
+    __slots__ = ("_withdrawn",)
+
+    def __init__(self, outer: Settlement, finish: Callable[[Settlement], None], withdrawn: Callable[[], None]) -> None:
+        super().__init__(outer.message, outer.tag, outer.ledger, finish)
+        self._withdrawn = withdrawn
+
+    def withdraw(self) -> None:
+        self._withdrawn()
+
+
+class Pipeline:
+    """The stages, wired.
+
+    :param clock: provides ``seconds`` and ``callLater``.
+    :param wall_clock: seconds since 1970.
+    :param random: gives numbers from 0 to 1.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        wall_clock: Any,
+        *,
+        authenticator: IAuthenticator,
+        acl: Allows,
+        scheduler: Scheduler[Settlement],
+        rules: RuleSet,
+        targets: Mapping[Target, ITarget],
+        quarantine: Quarantine,
+        by_id_exchange: str,
+        limits: LimitsSettings,
+        counters: Counters,
+        replays: Replays | None = None,
+        random: Callable[[], float] = lambda: 1.0,
+        throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
+    ) -> None:
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._authenticator = authenticator
+        self._acl = acl
+        self._scheduler = scheduler
+        self._targets = dict(targets)
+        self._quarantine = quarantine
+        self._by_id_exchange = by_id_exchange.encode()
+        self._senders = Senders(self._by_id_exchange, os.urandom(32))
+        self._limits = limits
+        self._admission = Admission(
+            limits.max_body_bytes, limits.max_headers, limits.clock_tolerance, limits.max_header_bytes
+        )
+        self._counters = counters
+        self._throttled = throttled
+        self._replays = replays or Replays("", "")
+        self.held = HeldMessages(
+            clock,
+            authenticator,
+            judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
+            refused=self._dead_letter,
+            emptied=self.wake,
+            random=random,
+        )
+        self._dirty: set[AckLedger] = set()
+        self._quarantining = 0
+        self._soon_call: Any = None
+        self._due_call: Any = None
+        self._due_at = 0.0
+        self._stopping = False
+        self._idle: list[Deferred[None]] = []
+        self._parked: ParkedDevices | None = None
+        self.use_rules(rules)
+
+    def use_parking(self, lots: IDeviceLots) -> ParkedDevices:
+        """Park in these lots what is over its device's rate, instead of rejecting it."""
+        self._parked = ParkedDevices(
+            self._clock,
+            self._scheduler,
+            lots,
+            max_messages=self._limits.max_parked_per_device,
+            max_devices=self._limits.max_parked_devices,
+            route=self._route,
+            finish=lambda settlement: self.finish(settlement, in_flight=False),
+            wake=self.wake,
+            put_off=lambda settlement: self.park((settlement,)),
+            reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
+        )
+        return self._parked
+
+    def use_rules(self, rules: RuleSet) -> None:
+        """Route by these rules from now on. Every target that they name must be among the pipeline's."""
+        unknown = [target for target in rules.targets if target not in self._targets]
+        if unknown:
+            raise ValueError(f"no adapter for target {unknown[0]}")
+        self._rules = rules
+        # By identity: the rules give equal answers as the same tuple, and hashing one costs more than sending to it.
+        # The tuple is kept along, so that its id cannot become another's.
+        self._bound: dict[int, tuple[tuple[Target, ...], tuple[ITarget, ...]]] = {}
+
+    # In.
+
+    def receive(self, deliveries: list[Delivery], ledger: AckLedger) -> None:
+        """Take a batch from a consuming channel; `ledger` is that channel's."""
+        if self._stopping:
+            return  # unacknowledged, they go back to their queue with the channel
+        if self._scheduler.budget > 0:  # else it waits for the next turn
+            self._scheduler.budget = TURN_WORK
+        now, received_at = self._clock.seconds(), self._wall_clock()
+        counters = self._counters
+        counters.received += len(deliveries)
+        replays, sender_of, guarded, finish = self._replays, self._senders.of, self._guarded, self.finish
+        for delivery in deliveries:
+            if delivery.redelivered:
+                counters.redelivered += 1
+            if delivery.exchange == replays.exchange:
+                message = replays.message(delivery, received_at)
+            else:
+                message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
+            settlement = Settlement(message, delivery.delivery_tag, ledger, finish)
+            guarded(settlement, now)
+        self._scheduler.tidy(now)
+        self.flush()
+
+    def _guarded(self, settlement: Settlement, now: float) -> None:
+        """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""
+        try:
+            self._admit(settlement, now)
+        except ValueError as error:
+            self.log.info("A message with malformed properties: {error}", error=str(error))
+            self._reject(settlement, "malformed-properties")
+        except Exception:
+            self.log.failure("Cannot handle a message of {device}: this is a bug", device=settlement.message.device)
+            self._dead_letter(settlement, "internal-error")
+
+    def readmit(self, settlement: Settlement) -> None:
+        """Take a message that comes back without anybody having judged it."""
+        if not self._stopping:
+            self._guarded(settlement, self._clock.seconds())
+        self.wake()
+
+    def _admit(self, settlement: Settlement, now: float) -> None:
+        message = settlement.message
+        if message.exchange == self._by_id_exchange and not message.topic:
+            message.use_topic(message.properties.text("type") or "")
+        refusal = self._admission.refusal(message)
+        if refusal:
+            self._reject(settlement, refusal)
+            return
+        verdict = message.verdict or self._authenticator.check(message, now)
+        held = self.held
+        if verdict is None or ((held.queues or held.parked) and verdict.allowed and not held.may_pass(settlement, now)):
+            held.hold(settlement, known=verdict is not None)
+        else:
+            self._judge(settlement, verdict, now)
+
+    # Authentication and authorisation.
+
+    def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
+        message = settlement.message
+        message.verdict = verdict
+        if not verdict.allowed:
+            self._reject(settlement, verdict.reason)
+            return
+        self._counters.authenticated += 1
+        identity = verdict.identity
+        if identity is None:
+            allowed = self._acl.allows(message.device, message.key)
+        else:
+            allowed = self._acl.allows(message.device, message.key, identity.groups, identity.tenant, identity.acl)
+        if not allowed:
+            self._reject(settlement, "not-authorised")
+            return
+        decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
+        if decision is RUN:
+            self._route(settlement)
+            return
+        if decision is not Decision.WAIT:
+            self._throttled(message.device, decision, len(message.body), now)
+        if decision is Decision.THROTTLED:
+            self._counters.throttled += 1
+        elif decision is Decision.DROP:
+            self._counters.dropped += 1
+            self._settle(settlement)
+        elif decision is Decision.REFUSED:
+            self._reject_as_over(settlement, now)
+        elif decision is Decision.PARK:
+            self._park(settlement, now)
+
+    def park(self, settlements: Iterable[Settlement]) -> None:
+        """Let go of messages that would wait too long under new limits."""
+        for settlement in settlements:
+            self._park(settlement, self._clock.seconds())
+
+    def _park(self, settlement: Settlement, now: float) -> None:
+        """Too much of the device waits already."""
+        if self._parked is None or not self._parked.park(settlement):
+            self._reject_as_over(settlement, now)
+
+    def _reject_as_over(self, settlement: Settlement, now: float) -> None:
+        """Reject a message, and say over which limit its device is and when it may try again."""
+        message = settlement.message
+        why = self._scheduler.explain(message.device, now, len(message.body)).reason
+        self._reject(settlement, f"rate-limited: {why}" if why else "rate-limited")
+
+    # Out.
+
+    def _route(self, settlement: Settlement) -> None:
+        """Hand a message, which counts as in flight, to its targets. Never raises."""
+        message, scheduler = settlement.message, self._scheduler
+        scheduler.budget -= message.work
+        if scheduler.budget <= 0:
+            self.wake()
+        try:
+            answer = self._rules.match(message)
+        except ValueError:
+            settlement.refused("malformed-properties")
+            return
+        if not answer:
+            settlement.refused("no-route")
+            return
+        bound = self._bound.get(id(answer))
+        targets = self._bind(answer) if bound is None else bound[1]
+        self._counters.routed += 1
+        if len(targets) > 1:
+            settlement.expect(len(targets))
+        for target in targets:
+            try:
+                target.deliver(message, settlement)
+            except Exception:
+                self.log.failure("A target failed on a message of {device}: this is a bug", device=message.device)
+                settlement.refused("internal-error")
+
+    def _bind(self, answer: tuple[Target, ...]) -> tuple[ITarget, ...]:
+        targets = tuple(self._targets[target] for target in answer)
+        if len(self._bound) >= _MAX_BOUND:
+            self._bound.clear()
+        self._bound[id(answer)] = (answer, targets)
+        return targets
+
+    def finish(self, settlement: Settlement, in_flight: bool = True) -> None:
+        """Every target has answered; a parked message was not in flight."""
+        if in_flight:
+            self._scheduler.finished(settlement.message.device)
+        if settlement.refusals:
+            self._dead_letter(settlement, "; ".join(settlement.refusals))
+        else:
+            self._settle(settlement)
+
+    def _reject(self, settlement: Settlement, reason: str) -> None:
+        self._quarantine.reject(settlement.message, reason, self._counted(settlement, reason, self._counters.rejected))
+        self.wake()
+
+    def _dead_letter(self, settlement: Settlement, reason: str) -> None:
+        counted = self._counted(settlement, reason, self._counters.dead_lettered)
+        self._quarantine.dead_letter(settlement.message, reason, counted)
+        self.wake()  # for what a target answers long after the message's batch
+
+    def _counted(self, settlement: Settlement, reason: str, counter: Counter[str]) -> Settlement:
+        """For a message that goes into quarantine: to be settled once it is there, or was let go of."""
+        self._quarantining += 1
+        label = reason.partition(":")[0]  # what follows a colon differs from message to message
+
+        def finish(answered: Settlement) -> None:
+            self._quarantining -= 1
+            if not answered.refusals:  # else quarantine has counted it
+                counter[label] += 1
+            self._settle(answered)
+
+        return _Quarantined(settlement, finish, self._withdrawn)
+
+    def _withdrawn(self) -> None:
+        """A message on its way into quarantine stays where it came from."""
+        self._quarantining -= 1
+        self.wake()
+
+    def _settle(self, settlement: Settlement) -> None:
+        ledger = settlement.ledger
+        if ledger.settle(settlement.tag):
+            self._counters.settled += 1
+            self._dirty.add(ledger)
+        if self._soon_call is None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Flush in the reactor's next turn: something was answered."""
+        if self._soon_call is None:
+            self._soon_call = self._clock.callLater(0, self._woken)
+
+    def _woken(self) -> None:
+        self._soon_call = None
+        self._scheduler.budget = TURN_WORK
+        self.flush()
+
+    def _flush_at(self, due: float) -> None:
+        """Flush when the scheduler has something by the passing of time."""
+        call = self._due_call
+        if call is not None and call.active():
+            if self._due_at <= due:
+                return
+            call.cancel()
+        self._due_at = due
+        self._due_call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.flush)
+
+    def flush(self) -> None:
+        """Let the next messages go, have what was put together written, and write the acks that are due."""
+        scheduler = self._scheduler
+        if scheduler.waiting and not self._stopping:
+            for settlement in scheduler.each(self._clock.seconds()):
+                if settlement.ledger.closed:  # it comes again, and would be there twice
+                    scheduler.finished(settlement.message.device)
+                else:
+                    self._route(settlement)
+            due = scheduler.due()
+            if due is not None:
+                self._flush_at(due)
+        for target in self._targets.values():
+            target.flush()
+        if self._parked is not None:
+            self._parked.flush()
+        self.held.flush()
+        self._quarantine.flush()
+        if self._dirty:
+            self._acknowledge()
+        if self._idle and not self.under_way:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+
+    def _acknowledge(self) -> None:
+        now = None if self._stopping else self._clock.seconds()
+        dirty, self._dirty = self._dirty, set()
+        for ledger in dirty:
+            due = ledger.flush(now)
+            if due is not None:
+                self._dirty.add(ledger)
+                self._flush_at(due)
+
+    # The end.
+
+    @property
+    def under_way(self) -> int:
+        """Messages handed to targets, to quarantine or to parking and not yet answered for."""
+        parking = 0 if self._parked is None else self._parked.entering
+        return self._scheduler.in_flight + self._quarantining + parking
+
+    def drain(self) -> Deferred[None]:
+        """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
+        self._stopping = True
+        self._scheduler.withdraw()
+        self.held.stop()
+        if self._parked is not None:
+            self._parked.stop()
+        if self._due_call is not None and self._due_call.active():
+            self._due_call.cancel()
+        done: Deferred[None] = Deferred()
+        self._idle.append(done)
+        self.wake()
+        return done

@@ -1,0 +1,29 @@
+"""A gate that is always open: answers go straight to the settlements, and a target's trouble is noted."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from amqprouter.interfaces import IGate
+from amqprouter.pipeline.settlement import Settlement
+
+
+@implementer(IGate)
+class OpenGate:
+    """Passes answers on. What a target gives back is in `given_back`, and is delivered nowhere."""
+
+    def __init__(self) -> None:
+        self.given_back: list[tuple[Settlement, str]] = []
+        self.stumbles: list[str] = []
+
+    def delivered(self, settlement: Settlement) -> None:
+        settlement.delivered()
+
+    def refused(self, settlement: Settlement, reason: str) -> None:
+        settlement.refused(reason)
+
+    def troubled(self, settlement: Settlement, reason: str) -> None:
+        self.given_back.append((settlement, reason))
+
+    def stumbled(self, reason: str) -> None:
+        self.stumbles.append(reason)

@@ -1,0 +1,152 @@
+"""Parking lots in memory: they pass the same contract tests as the real ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zope.interface import implementer
+
+from amqprouter.interfaces import NOT_PARKED, IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import AckLedger, Settlement
+
+
+@implementer(ILot)
+class MemoryLot:
+    """Keeps messages until the test lets them out; nothing comes out by itself.
+
+    :param room: messages that it takes; more wait until there is room again.
+    """
+
+    def __init__(self, prefetch: int = 10, room: int = 1_000_000) -> None:
+        self.prefetch = prefetch
+        self.messages: deque[Message] = deque()
+        """What is in the lot."""
+        self.ledger = AckLedger()
+        self.refusal = ""
+        self._room = room
+        self._unconfirmed: deque[tuple[Message, Settlement]] = deque()
+        self._unsettled = 0
+        self._given_back = 0  # of the messages in front: since the last came out
+        self._tag = 0
+        self._receive: Callable[[Message, Settlement], None] | None = None
+        self._changed: Callable[[], None] = _nothing
+        self._turned_away: Callable[[Settlement, str], None] = _give_up
+        self._most: Callable[[], int | None] = lambda: None
+
+    @property
+    def confirmed(self) -> int:
+        return len(self.messages) + self._unsettled
+
+    @property
+    def backlog(self) -> int:
+        return len(self.messages) + len(self._unconfirmed) + self._unsettled
+
+    def use(
+        self,
+        receive: Callable[[Message, Settlement], None],
+        changed: Callable[[], None],
+        turned_away: Callable[[Settlement, str], None] | None = None,
+        most: Callable[[], int | None] | None = None,
+    ) -> None:
+        self._receive, self._changed = receive, changed
+        self._turned_away = turned_away or _give_up
+        self._most = most or self._most
+
+    def park(self, message: Message, settlement: Settlement) -> None:
+        if self.refusal:
+            self._turned_away(settlement, self.refusal)
+        else:
+            self._unconfirmed.append((message, settlement))
+
+    def flush(self) -> None:
+        while self._unconfirmed and len(self.messages) < self._room:
+            message, settlement = self._unconfirmed.popleft()
+            self.messages.append(message)
+            settlement.delivered()
+        most = self._most()
+        if most is not None:
+            waiting = list(self._unconfirmed)
+            self._unconfirmed = deque(waiting[:most])
+            for _, settlement in waiting[most:]:
+                self._turned_away(settlement, "full")
+
+    def refuse(self, reason: str) -> None:
+        """There is no queue, and will be none until this is called again with no reason."""
+        self.refusal = reason
+        while reason and self._unconfirmed:
+            self._turned_away(self._unconfirmed.popleft()[1], reason)
+        self._changed()
+
+    def owns(self, settlement: Settlement) -> bool:
+        return settlement.ledger is self.ledger
+
+    def give_back(self, settlement: Settlement) -> None:
+        if self.owns(settlement):
+            self._unsettled -= 1
+            self.ledger.given_back(settlement.tag)
+            self.messages.insert(self._given_back, settlement.message)
+            self._given_back += 1
+
+    def withdraw(self) -> int:
+        return 0
+
+    def let_out(self, count: int = 1) -> None:
+        """Hand over the next messages, as far as the prefetch allows."""
+        assert self._receive is not None
+        for _ in range(min(count, len(self.messages), self.prefetch - self._unsettled)):
+            self._tag += 1
+            self._unsettled += 1
+            self._given_back = 0
+            message = self.messages.popleft()
+            self.ledger.received()
+            self._receive(message, Settlement(message, self._tag, self.ledger, self._settled))
+
+    def find(self, *messages: Message) -> None:
+        """There were messages in it all along."""
+        self.messages.extend(messages)
+        self._changed()
+
+    def _settled(self, settlement: Settlement) -> None:
+        self.ledger.settle(settlement.tag)
+        self.ledger.acks()
+        self._unsettled -= 1
+
+
+def _give_up(settlement: Settlement, reason: str) -> None:
+    settlement.refused(f"{NOT_PARKED}: {reason}")
+
+
+def _nothing() -> None:
+    """For lots that nobody watches."""
+
+
+@implementer(IDeviceLots)
+class MemoryDeviceLots:
+    """Devices' lots in memory; what is in them comes out when the test says so."""
+
+    def __init__(self, prefetch: int = 2) -> None:
+        self.lots: dict[str, MemoryLot] = {}
+        self.left: list[str] = []
+        self._prefetch = prefetch
+        self.user: IDeviceLotsUser
+
+    def use(self, user: IDeviceLotsUser) -> None:
+        self.user = user
+
+    def of(self, device: str) -> MemoryLot:
+        if device not in self.lots:
+            self.lots[device] = MemoryLot(self._prefetch)
+        return self.lots[device]
+
+    def check(self, device: str) -> None:
+        self.user.checked(device, len(self.lots[device].messages) if device in self.lots else 0)
+
+    def leave(self, device: str, ours: bool) -> None:
+        self.left.append(device)
+        del self.lots[device]
+        self.user.gone(device)
+
+    def flush(self) -> None:
+        pass

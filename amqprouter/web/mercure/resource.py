@@ -1,0 +1,230 @@
+"""``/.well-known/mercure``: the Mercure protocol, 0.x ("protocol version 8"), over the hub.
+
+House rules. One 401 for everything that can be wrong with a token. A subscriber gets public updates of the topics that
+it names, and private ones of these for which its token's selectors have a match, or which the users' ACL lets the
+token's subject see: either is enough. Where specification and reference hub differ:
+
+- a publisher's token that does not allow the topics is 403, as specified (the reference: 401);
+- an id that is not known is answered with ``earliest``, but what follows is told by an event of the type ``gap`` and
+  begins with the next update (the reference sends all that it has);
+- a stream begins while the broker is away, from what is in memory: an EventSource would take a 503 for a final no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.logger import Logger
+from twisted.web import http
+
+from amqprouter.errors import BadToken, BrokerUnavailable
+from amqprouter.events.event import Event
+from amqprouter.events.hub import EARLIEST, Hub
+from amqprouter.events.interest import Interest
+from amqprouter.events.subscriber import Subscriber
+from amqprouter.events.topic_selector import TopicSelector
+from amqprouter.interfaces import Identity
+from amqprouter.settings import MercureSettings
+from amqprouter.web.accept import refuse_unacceptable
+from amqprouter.web.bearer import Verified, Verify, token_of
+from amqprouter.web.granted_streams import GrantedStreams
+from amqprouter.web.mercure.bearers import Bearer, MercureBearers, mercure_claims, unauthorized
+from amqprouter.web.mercure.leaf import HubLeaf
+from amqprouter.web.mercure.subscriptions import Subscriptions
+from amqprouter.web.mercure.update_form import ReservedTopic, read_update
+from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply, reply_error
+from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
+
+CONFIRM_WITHIN = 5.0
+"""Seconds in which the broker must confirm an update; it does in milliseconds. The publisher is told 503 then."""
+MAX_UNCONFIRMED = 1000
+"""Updates on their way to the broker; one more is told 503. Each is kept until the broker has it, however long."""
+MOST_WAITING = 100
+"""Updates of one publisher that wait until its token's selectors have been tried on their topics; one more is told 429.
+Nearly all are looked at within a millisecond."""
+
+_FORM = b"application/x-www-form-urlencoded"
+
+PublishUpdate = Callable[[Event], Awaitable[None]]
+"""Publishes an update to the event stream and waits for the confirm.
+
+:raises BrokerUnavailable: it cannot be published now.
+"""
+
+
+class MercureLeaf(HubLeaf):
+    """The hub's resource. `verify_publisher` is None where no keys are configured, `subscriptions` where nobody is to
+    know of them."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: MercureSettings,
+        hub: Hub,
+        bearers: MercureBearers,
+        verify_publisher: Verify | None,
+        publish: PublishUpdate,
+        streams: GrantedStreams,
+        allowed_origins: Collection[str],
+        *,
+        reactor: Any,
+        random: Callable[[], float],
+        random_bits: Callable[[int], int],
+        subscriptions: Subscriptions | None = None,
+    ) -> None:
+        super().__init__((b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link")
+        self._settings = settings
+        self._cookie = settings.cookie_name.encode()
+        self._slices = hub.slices
+        self._responses = StreamResponses(hub, settings.max_topics, random, streams)
+        self._bearers = bearers
+        self._verify_publisher = verify_publisher
+        self._publish = publish
+        self._reactor = reactor
+        self._random_bits = random_bits
+        self._subscriptions = subscriptions
+        self._unconfirmed = 0
+
+    async def answer(self, request: RouterRequest) -> None:
+        """Answer by the method."""
+        await (self._publishing(request) if request.method == b"POST" else self._subscribing(request))
+
+    # Subscribing.
+
+    async def _subscribing(self, request: RouterRequest) -> None:
+        if refuse_unacceptable(request, EVENT_STREAM):
+            return
+        try:
+            bearer = await self._bearers.of(request)
+        except BadToken as error:
+            unauthorized(request, error.reason)
+            return
+        if request.gone:
+            return
+        try:
+            interest = self._interest(request.args.get(b"topic", []))
+        except ValueError as error:
+            reply_error(request, http.BAD_REQUEST, str(error))
+            return
+        request.member = "" if bearer.user is None else bearer.name
+        user = bearer.user or Identity(bearer.name)
+        self._responses.begin(
+            request,
+            user,
+            interest,
+            bearer.may_see,
+            bearer.grant,
+            lambda subscriber: self._joined(request, subscriber, bearer),
+            bearer.scrutiny,
+        )
+
+    def _interest(self, raw: list[bytes]) -> Interest:
+        if not raw:
+            raise ValueError("the parameter topic is missing")
+        if len(raw) > self._settings.max_topics:
+            raise ValueError(f"{len(raw)} topics; {self._settings.max_topics} are the most")
+        try:
+            return Interest(TopicSelector(text.decode()) for text in raw)
+        except UnicodeDecodeError:
+            raise ValueError("a topic is not UTF-8") from None
+
+    def _joined(self, request: RouterRequest, subscriber: Subscriber, bearer: Bearer) -> None:
+        last = last_event_id(request)
+        if last:
+            # Any other id than the client's own tells it no more than that something is missing, and may be of an
+            # update that it must not know of.
+            known = subscriber.resumed_after == last
+            request.setHeader(b"Last-Event-ID", (last if known else EARLIEST).encode())
+        if self._subscriptions is not None:
+            topics = [topic.decode() for topic in request.args[b"topic"]]
+            self._subscriptions.begin(subscriber, topics, bearer.claims.payload)
+
+    # Publishing.
+
+    async def _publishing(self, request: RouterRequest) -> None:
+        sent = token_of(request, self._cookie)
+        try:
+            if sent is None:
+                raise BadToken("none")
+            verified = await _verified(self._verify_publisher, sent.token)
+            claims = mercure_claims(verified.claims)
+        except BadToken as error:
+            unauthorized(request, error.reason)
+            return
+        if request.gone:
+            return
+        if sent.by_cookie and not self.cors.trusts(request):
+            reply_error(request, http.FORBIDDEN, "with a cookie, Origin or Referer must be of an allowed site")
+            return
+        if (request.getHeader(b"Content-Type") or b"").partition(b";")[0].strip().lower() != _FORM:
+            reply_error(request, http.UNSUPPORTED_MEDIA_TYPE, f"the body must be {_FORM.decode()}")
+            return
+        try:
+            content: Any = request.content
+            new_id = UUID(int=self._random_bits(128), version=4).urn
+            update = read_update(content.read(), new_id, self._settings.max_topics)
+        except ReservedTopic as error:
+            reply_error(request, http.FORBIDDEN, str(error))
+            return
+        except ValueError as error:
+            reply_error(request, http.BAD_REQUEST, str(error))
+            return
+        account = f"publisher {verified.claims.get('sub', '')}"
+        if self._slices.waiting(account) >= MOST_WAITING:
+            request.setHeader(b"Retry-After", b"5")
+            reply_error(request, TOO_MANY_REQUESTS, "too many updates of this publisher wait to be looked at")
+            return
+        allowed = await self._slices.submit(account, claims.publishes(update.topics))
+        if request.gone:
+            return
+        if not allowed:
+            reply_error(request, http.FORBIDDEN, "the token does not allow to publish updates of these topics")
+            return
+        problem = await self._published(update)
+        if request.gone:
+            return
+        if problem:
+            request.setHeader(b"Retry-After", b"5")
+            reply_error(request, http.SERVICE_UNAVAILABLE, problem)
+        else:
+            request.setHeader(b"Cache-Control", b"no-store")
+            reply(request, update.id.encode(), b"text/plain; charset=utf-8")
+
+    async def _published(self, update: Event) -> str:
+        """Publish, and say what went wrong, if anything."""
+        if self._unconfirmed >= MAX_UNCONFIRMED:
+            return "too many updates are on their way to the broker"
+        self._unconfirmed += 1
+        answered: Deferred[str] = Deferred()
+
+        async def publish() -> None:
+            try:
+                await self._publish(update)
+                problem = ""
+            except BrokerUnavailable as error:
+                self._log.warn("an update could not be published: {error}", error=str(error))
+                problem = "the broker is away"
+            finally:
+                self._unconfirmed -= 1
+            if not answered.called:
+                answered.callback(problem)
+
+        # A publish that has begun is not taken back: the broker may have it.
+        Deferred.fromCoroutine(publish()).addErrback(
+            lambda failure: self._log.failure("an update could not be published", failure=failure)
+        )
+        try:
+            return await answered.addTimeout(CONFIRM_WITHIN, self._reactor)
+        except DeferredTimeout:
+            return "the broker did not confirm the update in time; it may still be published"
+
+
+async def _verified(verify: Verify | None, token: bytes) -> Verified:
+    if verify is None:
+        raise BadToken("no-keys")
+    return await verify(token)

@@ -1,0 +1,178 @@
+"""What devices may do on the broker; the questions are as RabbitMQ 3.10, 4.0 and 4.3 ask them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.auth.broker_access import BrokerAccess, Fields
+
+
+def access(*, subscribe: bool = False) -> BrokerAccess:
+    return BrokerAccess(
+        vhost="plant",
+        devices_exchange="devices",
+        by_id_exchange="devices.by-id",
+        mqtt_exchanges=frozenset(("devices", "amq.topic")),
+        services=frozenset(("gateway", "backend")),
+        subscribe=subscribe,
+        may_use=lambda device, key: not key.endswith(".secret"),
+    )
+
+
+def fields(username: str = "dev1", **more: str) -> Fields:
+    return {"username": username, "vhost": "plant", "tags": "", **more}
+
+
+def resource(permission: str, kind: str, name: str, client: str | None = None, username: str = "dev1") -> Fields:
+    by_mqtt = {} if client is None else {"client_id": client}
+    return fields(username, resource=kind, name=name, permission=permission, **by_mqtt)
+
+
+def topic(permission: str, key: str, name: str, client: str | None = None, username: str = "dev1") -> Fields:
+    by_mqtt = {} if client is None else {"variable_map.client_id": client}
+    more = {"variable_map.username": username, "variable_map.vhost": "plant"} | by_mqtt
+    return {**fields(username), "resource": "topic", "name": name, "permission": permission, "routing_key": key} | more
+
+
+class WhoTests(SynchronousTestCase):
+    def test_devices(self) -> None:
+        for name in ("dev1", "gerät-7", "a:b", "x" * 255):
+            self.assertEqual(access().who(fields(name)), "", name)
+
+    def test_services_and_names_that_no_device_can_have(self) -> None:
+        for name in ("gateway", "backend", "", "a.b", "#", "*", "a/b", "a b", "x" * 256, "é" * 128, "dev1\n"):
+            self.assertNotEqual(access().who(fields(name)), "", name)
+        self.assertNotEqual(access().who({}), "")
+
+    def test_an_mqtt_client_id_is_the_devices_own(self) -> None:
+        for client in ("dev1", "dev1/", "dev1/2", "dev1/x/y"):
+            self.assertEqual(access().who(fields(client_id=client)), "", client)
+        for client in ("dev2", "dev12", "dev1:2", "dev1.x", "", "Dev1", "8W6us6g0dtnf4ifBAbBDcQ"):
+            self.assertIn("client id", access().who(fields(client_id=client)), client)
+            self.assertIn("client id", access().who(fields(**{"variable_map.client_id": client})), client)
+
+    def test_one_virtual_host(self) -> None:
+        self.assertEqual(access().may_enter(fields()), "")
+        for vhost in ("/", "", "Plant", "plant2"):
+            self.assertNotEqual(access().may_enter({"username": "dev1", "vhost": vhost}), "")
+        self.assertNotEqual(access().may_enter({"username": "dev1"}), "")
+        self.assertNotEqual(access().may_enter(fields("gateway")), "")
+        self.assertNotEqual(access().may_enter(fields(client_id="dev2")), "", "MQTT with a certificate asks this only")
+
+
+class ResourceTests(SynchronousTestCase):
+    def allowed(self, question: Fields, **options: bool) -> bool:
+        return not access(**options).may_touch(question)
+
+    def test_amqp_writes_to_the_devices_exchanges(self) -> None:
+        for name in ("devices", "devices.by-id"):
+            self.assertTrue(self.allowed(resource("write", "exchange", name)))
+        for name in ("amq.topic", "amq.default", "", "amqprouter.rejected", "amq.direct", "devices2"):
+            self.assertFalse(self.allowed(resource("write", "exchange", name)), name)
+
+    def test_amqp_does_nothing_else(self) -> None:
+        for subscribe in (False, True):
+            for permission in ("configure", "read"):
+                for name in ("devices", "devices.by-id", "amq.topic"):
+                    self.assertFalse(self.allowed(resource(permission, "exchange", name), subscribe=subscribe))
+            for permission in ("configure", "read", "write"):
+                for name in ("dev1", "amqprouter.ingress", "mqtt-subscription-dev1qos1"):
+                    self.assertFalse(self.allowed(resource(permission, "queue", name), subscribe=subscribe))
+
+    def test_amqp_reads_its_own_commands(self) -> None:
+        rules = replace(access(), command_queue="commands.{device}.in")
+        self.assertEqual(rules.may_touch(resource("read", "queue", "commands.dev1.in")), "")
+        for question in (
+            resource("read", "queue", "commands.dev2.in"),
+            resource("read", "queue", "commands.{device}.in"),
+            resource("write", "queue", "commands.dev1.in"),
+            resource("configure", "queue", "commands.dev1.in"),
+            resource("read", "exchange", "commands.dev1.in"),
+            resource("read", "queue", "commands.dev1.in", client="dev1"),
+        ):
+            self.assertNotEqual(rules.may_touch(question), "", question)
+        self.assertNotEqual(access().may_touch(resource("read", "queue", "")), "")
+
+    def test_mqtt_writes_to_its_exchanges(self) -> None:
+        for name in ("amq.topic", "devices"):
+            self.assertTrue(self.allowed(resource("write", "exchange", name, "dev1")))
+        for name in ("devices.by-id", "amq.default", "amq.direct"):
+            self.assertFalse(self.allowed(resource("write", "exchange", name, "dev1")), name)
+
+    def test_mqtt_reads_only_with_leave_to_subscribe(self) -> None:
+        questions = [resource("read", "exchange", "amq.topic", "dev1")]
+        for client in ("dev1", "dev1/2"):
+            for permission in ("configure", "write", "read"):
+                for qos in "01":
+                    name = f"mqtt-subscription-{client}qos{qos}"
+                    questions.append(resource(permission, "queue", name, client))
+        for question in questions:
+            self.assertTrue(self.allowed(question, subscribe=True), question)
+            self.assertFalse(self.allowed(question), question)
+
+    def test_mqtt_touches_no_other_queue(self) -> None:
+        for name in (
+            "mqtt-subscription-dev2qos1",
+            "mqtt-subscription-dev12qos1",
+            "mqtt-subscription-dev1qos2",
+            "mqtt-subscription-dev1",
+            "mqtt-subscription-qos1",
+            "mqtt-subscription-dev1:2qos1",
+            "dev1",
+            "",
+            "amqprouter.ingress",
+        ):
+            self.assertFalse(self.allowed(resource("read", "queue", name, "dev1"), subscribe=True), name)
+        self.assertFalse(self.allowed(resource("configure", "exchange", "amq.topic", "dev1"), subscribe=True))
+
+    def test_odd_questions(self) -> None:
+        for question in (fields(), resource("", "exchange", "devices"), resource("write", "topic", "devices")):
+            self.assertFalse(self.allowed(question, subscribe=True))
+        self.assertFalse(self.allowed({**resource("write", "exchange", "devices"), "vhost": "/"}))
+        self.assertFalse(self.allowed(resource("write", "exchange", "devices", username="gateway")))
+
+
+class TopicTests(SynchronousTestCase):
+    def allowed(self, question: Fields, **options: bool) -> bool:
+        return not access(**options).may_use_key(question)
+
+    def test_writing_under_the_own_id(self) -> None:
+        self.assertTrue(self.allowed(topic("write", "dev1.up.temp", "devices")))
+        self.assertTrue(self.allowed(topic("write", "dev1.up.temp", "amq.topic", "dev1")))
+        for key in ("dev2.up.temp", "dev1", "dev1.", "", ".dev1.up", "#", "*.up", "dev12.up", "Dev1.up"):
+            self.assertFalse(self.allowed(topic("write", key, "devices")), key)
+            self.assertFalse(self.allowed(topic("write", key, "amq.topic", "dev1")), key)
+
+    def test_the_acl_is_asked(self) -> None:
+        self.assertFalse(self.allowed(topic("write", "dev1.secret", "devices")))
+
+    def test_keys_that_admission_would_refuse(self) -> None:
+        """The broker takes more by MQTT than it can deliver by AMQP; those must not get that far."""
+        for letter in ("x", "é"):
+            longest = "dev1." + letter * ((255 - len("dev1.")) // len(letter.encode()))
+            for exchange, client in (("devices", None), ("amq.topic", "dev1")):
+                self.assertTrue(self.allowed(topic("write", longest, exchange, client)))
+                refused = access(subscribe=True).may_use_key(topic("write", longest + letter, exchange, client))
+                self.assertEqual(refused, "the key is longer than the 255 bytes that AMQP can carry")
+            self.assertFalse(self.allowed(topic("read", longest + letter, "amq.topic", "dev1"), subscribe=True))
+
+    def test_only_exchanges_of_devices(self) -> None:
+        self.assertFalse(self.allowed(topic("write", "dev1.up", "amq.topic")))
+        self.assertFalse(self.allowed(topic("write", "dev1.up", "devices.by-id")))
+        self.assertFalse(self.allowed(topic("write", "dev1.up", "other", "dev1")))
+        self.assertFalse(self.allowed(topic("read", "dev1.up", "other", "dev1"), subscribe=True))
+
+    def test_reading_is_for_mqtt_under_the_own_id(self) -> None:
+        for key in ("dev1.down.#", "dev1.#", "dev1.*", "dev1.down"):
+            self.assertTrue(self.allowed(topic("read", key, "amq.topic", "dev1"), subscribe=True), key)
+            self.assertFalse(self.allowed(topic("read", key, "amq.topic", "dev1")), key)
+            self.assertFalse(self.allowed(topic("read", key, "devices"), subscribe=True), key)
+        for key in ("#", "*.down", "dev2.down", "#.dev1.down", "dev1", "+.down"):
+            self.assertFalse(self.allowed(topic("read", key, "amq.topic", "dev1"), subscribe=True), key)
+
+    def test_odd_questions(self) -> None:
+        self.assertFalse(self.allowed(fields(), subscribe=True))
+        self.assertFalse(self.allowed(topic("configure", "dev1.up", "amq.topic", "dev1"), subscribe=True))
+        self.assertFalse(self.allowed(topic("write", "dev1.up", "amq.topic", "dev2")))

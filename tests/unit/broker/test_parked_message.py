@@ -1,0 +1,66 @@
+"""Parked messages come out as they went in."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.broker.parked_message import parked_message, parked_properties
+from amqprouter.pipeline.headers import PARKED, Recalled
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.replay import Vouched
+
+SHORT = st.binary(max_size=255)
+FIELDS = ("device", "topic", "body", "exchange", "routing_key", "redelivered", "received_at", "verdict")
+VERDICTS = st.sampled_from([None, Vouched("secret"), Vouched("user-id", identity=Recalled(tenant="t", groups=("g",)))])
+
+
+class ParkedMessageTests(SynchronousTestCase):
+    @given(st.text("abcé-", max_size=60), SHORT, SHORT, st.binary(max_size=300), st.booleans(), st.floats(0), VERDICTS)
+    def test_there_and_back(
+        self, text: str, exchange: bytes, key: bytes, raw: bytes, redelivered: bool, at: float, verdict: Vouched | None
+    ) -> None:
+        """Byte for byte, whatever the device's properties are, malformed ones too."""
+        message = Message(
+            text,
+            f"up.{text}",
+            raw[::-1],
+            Properties(raw),
+            exchange=exchange,
+            routing_key=key,
+            redelivered=redelivered,
+            received_at=at,
+        )
+        message.verdict = verdict
+        restored = parked_message(parked_properties(message), message.body)
+        for field in FIELDS:
+            self.assertEqual(getattr(restored, field), getattr(message, field), field)
+        self.assertEqual(restored.properties.raw, raw)
+
+    def test_what_a_device_sent_steers_nothing(self) -> None:
+        """Neither an expiry, nor copies, nor a user, nor a header that claims to be ours."""
+        forged = parked_properties(Message("other", "up", b"", Properties()))
+        story = Properties(forged).headers[PARKED]
+        raw = encode_properties(headers={PARKED: story, "CC": ["x"]}, user_id="meter", delivery_mode=1)
+        outer = Properties(parked_properties(Message("mine", "up", b"", Properties(raw))))
+        self.assertEqual(set(outer.headers), {PARKED})
+        self.assertIsNone(outer.text("user_id"))
+        self.assertEqual(parked_message(outer.raw, b"").device, "mine")
+
+    def test_what_was_not_parked(self) -> None:
+        good = Properties(parked_properties(Message("d", "t", b"", Properties()))).headers[PARKED]
+        assert isinstance(good, dict)
+        headers: tuple[dict[str, FieldValue], ...] = (
+            {},
+            {PARKED: "text"},
+            {PARKED: {**good, "device": 5}},
+            {PARKED: {**good, "properties": "text"}},
+            {PARKED: {name: value for name, value in good.items() if name != "exchange"}},
+            {PARKED: {**good, "received-at": "soon"}},
+        )
+        for bad in headers:
+            with self.assertRaises(ValueError):
+                parked_message(encode_properties(headers=bad), b"")

@@ -1,0 +1,158 @@
+"""Events as JSON, from whatever a device sent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.events.event import Event, encode_event_body, read_event
+from amqprouter.pipeline.message import Message
+
+
+def message(body: bytes, **properties: Any) -> Message:
+    return Message("dev1", "up.temp", body, Properties(encode_properties(**properties)), received_at=1_700_000_000.5)
+
+
+def body_of(raw: bytes, **properties: Any) -> Any:
+    return json.loads(encode_event_body(message(raw, **properties)))["body"]
+
+
+class EnvelopeTests(SynchronousTestCase):
+    def test_every_field(self) -> None:
+        encoded = encode_event_body(
+            message(b'{"t": 1}', message_id="m-1", timestamp=1_699_999_999, content_type="application/json")
+        )
+        self.assertEqual(
+            encoded,
+            b'{"device":"dev1","topic":"up.temp","received_at":"2023-11-14T22:13:20.500Z",'
+            b'"sent_at":"2023-11-14T22:13:19.000Z","message_id":"m-1","content_type":"application/json",'
+            b'"body":{"t": 1}}',
+        )
+
+    def test_what_it_answers_is_told(self) -> None:
+        event = json.loads(encode_event_body(message(b"1", correlation_id="c-1")))
+        self.assertEqual(event["correlation_id"], "c-1")
+
+    def test_absent_properties(self) -> None:
+        event = json.loads(encode_event_body(message(b"1")))
+        self.assertNotIn("sent_at", event)
+        self.assertNotIn("correlation_id", event)
+        self.assertIsNone(event["message_id"])
+        self.assertIsNone(event["content_type"])
+
+    def test_a_clock_beyond_the_calendar_is_left_out(self) -> None:
+        self.assertNotIn("sent_at", json.loads(encode_event_body(message(b"1", timestamp=2**64 - 1))))
+
+    def test_names_that_need_escapes(self) -> None:
+        odd = Message('d"\n\u2028', "t\r", b"1", Properties())
+        encoded = encode_event_body(odd)
+        self.assertNotIn(b"\n", encoded)
+        self.assertEqual(json.loads(encoded)["device"], 'd"\n\u2028')
+
+
+class BodyTests(SynchronousTestCase):
+    def test_json_keeps_its_digits(self) -> None:
+        for raw in (b"1.10", b"123456789012345678901234567890", b'"\\ud800"', b"[1e400]"):
+            self.assertIn(b'"body":' + raw + b"}", encode_event_body(message(raw)))
+
+    def test_line_ends_between_tokens_become_spaces(self) -> None:
+        encoded = encode_event_body(message(b'{\r\n "a":\n"b\\n"\r}'))
+        self.assertNotRegex(encoded, rb"[\r\n]")
+        self.assertEqual(json.loads(encoded)["body"], {"a": "b\n"})
+
+    def test_bad_json_is_text(self) -> None:
+        for raw in (
+            b"{",
+            b"NaN",
+            b"[Infinity]",
+            b"-Infinity",
+            b'{"a":1}}',
+            b"\xef\xbb\xbf1",
+            b'"\n"',
+            b"",
+            b"9" * 5000,
+        ):
+            self.assertEqual(body_of(raw), raw.decode(), raw)
+
+    def test_json_nested_too_deeply_is_text(self) -> None:
+        raw = b"[" * 200_000 + b"]" * 200_000
+        self.assertEqual(body_of(raw), raw.decode())
+
+    def test_json_that_would_take_too_long_to_read_is_text(self) -> None:
+        raw = b"[" + b"{}," * 500 + b"1]"
+        self.assertEqual(json.loads(encode_event_body(message(raw), max_values=2000))["body"], raw.decode())
+        self.assertEqual(len(json.loads(encode_event_body(message(raw), max_values=2600))["body"]), 501)
+
+    def test_what_is_known_to_be_json_is_not_read_again(self) -> None:
+        given = message(b'{"a": 1.10}')
+        given.is_json = True
+        self.patch(sys.modules[encode_event_body.__module__], "_decode", None)
+        self.assertIn(b'"body":{"a": 1.10}}', encode_event_body(given))
+
+    def test_other_encodings_of_json_are_not_guessed(self) -> None:
+        raw = '{"a":1}'.encode("utf-16")
+        self.assertEqual(body_of(raw), {"base64": base64.b64encode(raw).decode()})
+
+    def test_text_stays_text(self) -> None:
+        self.assertEqual(body_of(b"123", content_type="text/plain; charset=utf-8"), "123")
+
+    def test_binary(self) -> None:
+        self.assertEqual(body_of(b"\xff\x00"), {"base64": "/wA="})
+
+    @given(st.binary() | st.text().map(str.encode))
+    def test_any_body_gives_one_line_of_json(self, raw: bytes) -> None:
+        encoded = encode_event_body(message(raw))
+        self.assertNotRegex(encoded, rb"[\r\n]")
+        json.loads(encoded)
+
+
+class StreamMessageTests(SynchronousTestCase):
+    """Events in the headers of stream messages."""
+
+    def read(self, **headers: Any) -> Event | None:
+        named = {f"x-amqprouter-{name}": value for name, value in headers.items()}
+        return read_event(7, Properties(encode_properties(headers={"x-stream-offset": 7, **named})), b"{}")
+
+    def test_a_device_s(self) -> None:
+        self.assertEqual(self.read(key="d.t"), Event(7, ("d.t",), b"{}", private=True))
+
+    def test_everything_comes_back(self) -> None:
+        for event in (
+            Event(7, ("d.t",), b"{}"),
+            Event(7, ("d.t",), b"{}", private=False),
+            Event(7, ("https://example.com/1", "alternate", "é"), b"{}", False, "kind", 1500, "urn:x"),
+            Event(7, ("a",), b"{}", True, "", 0, ""),
+        ):
+            raw = encode_properties(headers={**event.headers(), "x-stream-offset": 7})
+            self.assertEqual(read_event(7, Properties(raw), b"{}"), event)
+
+    def test_what_is_no_event(self) -> None:
+        self.assertIsNone(self.read())
+
+    def test_bad_headers(self) -> None:
+        for headers in (
+            {"key": 4},
+            {"key": "k", "alternates": "x"},
+            {"key": "k", "alternates": [4]},
+            {"key": "k", "retry": -1},
+            {"key": "k", "retry": "1"},
+            {"key": "k", "retry": True},
+            {"key": "k", "id": "a\nb"},
+            {"key": "k", "id": "a\0"},
+            {"key": "k", "type": "a\rb"},
+            {"key": "k", "type": 4},
+        ):
+            self.assertRaises(ValueError, self.read, **headers)
+
+    def test_private_unless_it_says_public(self) -> None:
+        for value in (None, 1, "true", False, 0):
+            event = self.read(key="k", public=value)
+            assert event is not None
+            self.assertTrue(event.private, value)

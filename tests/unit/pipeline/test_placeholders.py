@@ -1,0 +1,136 @@
+"""Placeholders: what they stand for, what a message may lack, and what is wrong in a configuration."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.field_table import FieldValue
+from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.pipeline import placeholders
+from amqprouter.pipeline.json_text import MAX_DEPTH
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.placeholders import FieldMissing, Template
+
+
+def message(body: object = None, headers: dict[str, FieldValue] | None = None, **properties: str | int) -> Message:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    encoded = encode_properties(headers=headers, **properties)  # type: ignore[arg-type]
+    return Message("dev1", "up.engine.temperature", raw, Properties(encoded), received_at=12.5)
+
+
+class RenderTests(SynchronousTestCase):
+    def check(self, text: str, expected: str, given: Message | None = None) -> None:
+        self.assertEqual(Template(text).render(given or message()), expected, text)
+
+    def test_names(self) -> None:
+        self.check("tasks", "tasks")
+        self.check("{device}", "dev1")
+        self.check("{topic}/{key}", "up.engine.temperature/dev1.up.engine.temperature")
+        self.check("tasks.{topic[1]}", "tasks.engine")
+        self.check("{topic[-1]}{topic[0]}", "temperatureup")
+        self.check("{received_at}", "12.5")
+        self.check("{{{device}}}", "{dev1}")
+
+    def test_properties_and_headers(self) -> None:
+        given = message(headers={"unit": "C", "n": 3, "on": True}, message_id="m1", type="t", timestamp=7)
+        self.check("{message_id} {type} {timestamp}", "m1 t 7", given)
+        self.check("{header[unit]} {header[n]} {header[on]}", "C 3 true", given)
+
+    def test_bodies(self) -> None:
+        given = message({"a": [1, {"b": "x"}], "c": 2.5, "d": True})
+        self.check("{body[a][0]} {body[a][-1][b]} {body[c]} {body[d]}", "1 x 2.5 true", given)
+
+    def test_values_keep_their_type(self) -> None:
+        given = message({"a": [1, None]})
+        self.assertEqual(Template("{body}").value(given), {"a": [1, None]})
+        self.assertEqual(Template("{body[a]}").value(given), [1, None])
+        self.assertEqual(Template("{body[a][0]}").value(given), 1)
+        self.assertEqual(Template("n={body[a][0]}").value(given), "n=1")
+        self.assertEqual(Template("").value(given), "")
+
+    def test_what_a_message_lacks(self) -> None:
+        given = message({"a": [1]}, headers={"x": [1], "x-amqprouter-from": "ann", "X-Amqprouter-New": 1})
+        for text in (
+            "{header[x-amqprouter-from]}",
+            "{header[X-Amqprouter-New]}",
+            "{topic[3]}",
+            "{topic[-4]}",
+            "{header[y]}",
+            "{message_id}",
+            "{timestamp}",
+            "{body[b]}",
+            "{body[a][1]}",
+            "{body[a][b]}",
+            "{body[a][0][0]}",
+        ):
+            with self.assertRaises(FieldMissing) as raised:
+                Template(text).value(given)
+            self.assertIn(text, str(raised.exception))
+        for text in ("{body}", "{header[x]}"):
+            with self.assertRaises(FieldMissing):
+                Template(text).render(given)
+
+    def test_bodies_that_are_no_strict_json(self) -> None:
+        deep = b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)
+        for body in (b"", b"\xff", b"{", b'{"a":1,"a":2}', b"NaN", deep, b"[" * 100_000):
+            with self.assertRaises(FieldMissing):
+                Template("{body}").value(message(body))
+        self.assertIsInstance(Template("{body}").value(message(deep[1:-1])), list)
+
+    def test_bodies_that_would_take_too_long_to_read(self) -> None:
+        given = message([{}] * 500)
+        with self.assertRaises(FieldMissing) as raised:
+            Template("{body[0]}", max_values=2000).value(given)
+        self.assertIn("max_body_values", str(raised.exception))
+        self.assertEqual(Template("{body[0]}", max_values=2600).value(given), {})
+
+    def test_a_body_is_read_once_for_all_placeholders(self) -> None:
+        reads: list[str] = []
+        decode = placeholders._decode
+
+        def counted(text: str) -> object:
+            reads.append(text)
+            return decode(text)
+
+        self.patch(placeholders, "_decode", counted)
+        given = message({"a": 1, "b": [2]})
+        self.assertEqual([Template(text).value(given) for text in ("{body[a]}", "{body[b]}", "{body}")][:2], [1, [2]])
+        self.assertEqual(len(reads), 1)
+
+    def test_malformed_properties(self) -> None:
+        given = Message("d", "t", b"", Properties(b"\xff"))
+        for text in ("{message_id}", "{header[x]}", "{timestamp}"):
+            with self.assertRaises(FieldMissing):
+                Template(text).value(given)
+
+
+class ConfigurationTests(SynchronousTestCase):
+    def test_what_is_no_placeholder(self) -> None:
+        for text in (
+            "{",
+            "}",
+            "{}",
+            "{0}",
+            "{devise}",
+            "{device.x}",
+            "{device!r}",
+            "{device:10}",
+            "{device[0]}",
+            "{topic[x]}",
+            "{topic[0][1]}",
+            "{header}",
+            "{header[a][b]}",
+            "{body[]}",
+            "{body[a}",
+            "{__class__}",
+            "{body.__class__}",
+        ):
+            with self.assertRaises(ValueError) as raised:
+                Template(text)
+            self.assertNotIsInstance(raised.exception, FieldMissing)
+
+    def test_constant(self) -> None:
+        self.assertTrue(Template("a{{b}}").constant)
+        self.assertFalse(Template("a{device}").constant)

@@ -1,0 +1,347 @@
+"""What may be acknowledged, and how."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.amqp.properties import Properties
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import HOLD, HOLD_SINGLES, SHARE, AckLedger, Settlement
+
+
+class AckLedgerTests(SynchronousTestCase):
+    def test_a_run_is_acknowledged_with_one_multiple(self) -> None:
+        ledger = AckLedger()
+        ledger.received(5)
+        for tag in (2, 1, 3):
+            ledger.settle(tag)
+        self.assertEqual(ledger.acks(), [(3, True)])
+        self.assertEqual((ledger.acks(), ledger.unacked), ([], 2))
+
+    def test_what_is_beyond_a_gap_is_acknowledged_singly(self) -> None:
+        ledger = AckLedger()
+        ledger.received(4)
+        ledger.settle(2)
+        ledger.settle(4)
+        self.assertEqual(ledger.acks(), [(2, False), (4, False)])
+        ledger.settle(1)
+        # Not (2, True): the broker no longer knows tag 2, and would close the channel.
+        self.assertEqual(ledger.acks(), [(1, True)])
+        ledger.settle(3)
+        self.assertEqual((ledger.acks(), ledger.unacked), ([(3, True)], 0))
+
+    def test_what_is_acknowledged(self) -> None:
+        ledger = AckLedger()
+        ledger.received(4)
+        for tag in (1, 3):
+            ledger.settle(tag)
+        self.assertEqual((ledger.floor, ledger.acknowledged(1)), (0, False))
+        ledger.acks()
+        self.assertEqual(ledger.floor, 1)
+        self.assertEqual([ledger.acknowledged(tag) for tag in (1, 2, 3, 4)], [True, False, True, False])
+        ledger.settle(2)
+        ledger.acks()
+        self.assertEqual((ledger.floor, ledger.acknowledged(3)), (3, True))
+
+    def test_a_closed_ledger_acknowledges_nothing(self) -> None:
+        written: list[list[tuple[int, bool]]] = []
+        ledger = AckLedger(written.append)
+        ledger.received(2)
+        ledger.settle(1)
+        ledger.close()
+        self.assertFalse(ledger.settle(2))
+        ledger.flush()
+        self.assertEqual((written, ledger.acks(), ledger.unacked), ([], [], 0))
+
+    def test_settled_twice(self) -> None:
+        """It is acknowledged once, or the broker would close the channel."""
+        ledger = AckLedger()
+        ledger.received(3)
+        for tag in (1, 1, 3, 3):
+            ledger.settle(tag)
+        self.assertEqual(ledger.acks(), [(1, True), (3, False)])
+        ledger.settle(1)
+        self.assertEqual((ledger.acks(), ledger.unacked), ([], 1))
+
+    @given(
+        strategies.permutations(range(1, 30)),
+        strategies.lists(strategies.integers(1, 8)),
+        strategies.sets(strategies.integers(1, 29), max_size=8),
+    )
+    def test_every_tag_once_and_only_when_settled(self, order: list[int], batches: list[int], back: set[int]) -> None:
+        """A model of the broker: an ack names an outstanding tag, and covers only settled ones. Some are given back."""
+        ledger = AckLedger()
+        ledger.received(len(order))
+        outstanding, settled = set(order), set()
+        remaining = list(order)
+        for size in [*batches, len(order)]:
+            for tag in remaining[:size]:
+                if tag in back:
+                    ledger.given_back(tag)
+                    outstanding.discard(tag)
+                else:
+                    ledger.settle(tag)
+                    settled.add(tag)
+            remaining = remaining[size:]
+            for tag, multiple in ledger.acks():
+                self.assertIn(tag, outstanding)
+                covered = {t for t in outstanding if t <= tag} if multiple else {tag}
+                self.assertLessEqual(covered, settled)
+                outstanding -= covered
+            self.assertEqual(outstanding, set(remaining))
+            self.assertEqual(ledger.unacked, len(outstanding))
+            last = min(outstanding, default=len(order) + 1) - 1
+            self.assertEqual((ledger.floor, [tag for tag in order if not ledger.acknowledged(tag)]), (last, remaining))
+
+
+class OrphanTests(SynchronousTestCase):
+    """What went back into its queue while it was being worked on."""
+
+    def setUp(self) -> None:
+        self.ledger = AckLedger()
+        self.ledger.received(3)
+
+    def acks_of(self, *tags: int) -> list[tuple[int, bool]]:
+        for tag in tags:
+            self.assertTrue(self.ledger.settle(tag))
+        return self.ledger.acks()
+
+    def test_the_heir_is_acknowledged_instead(self) -> None:
+        self.assertTrue(self.ledger.orphan(2))
+        self.assertEqual((self.ledger.unacked, self.ledger.is_orphan(2), self.ledger.is_orphan(1)), (2, True, False))
+        self.ledger.received()
+        self.ledger.adopt(2, 4)
+        self.assertEqual((self.ledger.unacked, self.acks_of(1, 3)), (3, [(3, True)]))
+        self.assertEqual((self.acks_of(2), self.ledger.unacked), ([(4, True)], 0))
+
+    def test_settled_before_it_comes_again(self) -> None:
+        self.ledger.orphan(1)
+        self.assertEqual(self.acks_of(1), [])
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual(self.ledger.acks(), [(4, False)])
+
+    def test_settled_and_not_yet_acknowledged(self) -> None:
+        """Its ack would come too late."""
+        for tag in (1, 2):
+            self.ledger.settle(tag)
+        self.assertTrue(self.ledger.orphan(1))
+        self.assertEqual(self.ledger.acks(), [(2, True)])
+        self.assertFalse(self.ledger.orphan(2))
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual(self.ledger.acks(), [(4, False)])
+
+    def test_over_and_over(self) -> None:
+        self.ledger.orphan(1)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.ledger.orphan(4)
+        self.assertEqual(self.acks_of(1), [])
+        self.ledger.received()
+        self.ledger.adopt(4, 5)
+        self.assertEqual(self.ledger.acks(), [(5, False)])
+
+    def test_not_waited_for(self) -> None:
+        """Whatever becomes of the work on it, no tag is acknowledged that the broker does not know."""
+        for tag in (1, 3):
+            self.ledger.orphan(tag)
+        self.ledger.settle(3)
+        for tag in (1, 3):
+            self.ledger.abandon(tag)
+        self.assertEqual((self.ledger.is_orphan(1), self.ledger.is_orphan(3)), (False, False))
+        self.assertEqual((self.acks_of(1, 2), self.ledger.unacked, self.ledger.floor), ([(2, True)], 0, 3))
+
+    def test_given_back_meanwhile(self) -> None:
+        """The heir is what can be given back; an orphan is there already."""
+        for tag in (1, 2):
+            self.ledger.orphan(tag)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.assertEqual([self.ledger.given_back(tag) for tag in (1, 2, 3)], [4, 0, 3])
+        self.assertEqual((self.ledger.unacked, self.ledger.floor), (0, 4))
+        self.assertFalse(self.ledger.is_orphan(2))
+
+    def test_the_age_is_the_heirs(self) -> None:
+        self.ledger.age(0.0, 10.0)
+        self.ledger.orphan(1)
+        self.ledger.age(9.0, 10.0)
+        self.ledger.received()
+        self.ledger.adopt(1, 4)
+        self.ledger.age(10.0, 10.0)
+        self.assertEqual((self.ledger.is_overdue(1), self.ledger.is_overdue(2)), (False, True))
+
+    @given(strategies.lists(strategies.tuples(strategies.integers(0, 3), strategies.integers(0, 40)), max_size=60))
+    def test_every_message_is_answered_for_once(self, steps: list[tuple[int, int]]) -> None:
+        """A model of broker and work, whatever happens in which order: a message is with the broker under one tag at
+        most, an ack never names another, and none is acknowledged that is not settled."""
+        ledger, tags, out = AckLedger(), 0, {}  # out: message by the tag under which the broker has it out
+        first: dict[int, int] = {}  # by message: the tag that the work on it knows
+        done: set[int] = set()
+        waiting: list[tuple[int, int]] = []  # messages back in the queue, and the orphan's tag
+        for kind, which in steps:
+            if kind == 0:
+                tags += 1
+                ledger.received()
+                out[tags] = first[tags] = tags
+            elif kind == 1 and set(first) - done:
+                message = sorted(set(first) - done)[which % len(set(first) - done)]
+                done.add(message)
+                ledger.settle(first[message])
+            elif kind == 2 and out:
+                tag = sorted(out)[which % len(out)]
+                if ledger.orphan(tag):
+                    waiting.append((out.pop(tag), tag))
+            elif kind == 3 and waiting:
+                message, orphan = waiting.pop(which % len(waiting))
+                tags += 1
+                ledger.received()
+                out[tags] = message
+                ledger.adopt(orphan, tags)
+            for tag, multiple in ledger.acks(singles=which % 2 == 0):
+                self.assertIn(tag, out)
+                for one in [one for one in out if one == tag or (multiple and one <= tag)]:
+                    self.assertIn(out.pop(one), done)
+            self.assertEqual(ledger.unacked, len(out))
+        for message in set(first) - done:
+            ledger.settle(first[message])
+        while waiting:
+            message, orphan = waiting.pop()
+            tags += 1
+            ledger.received()
+            out[tags] = message
+            ledger.adopt(orphan, tags)
+        for tag, multiple in ledger.acks():
+            self.assertIn(tag, out)
+            for one in [one for one in out if one == tag or (multiple and one <= tag)]:
+                del out[one]
+        self.assertEqual((out, ledger.unacked), ({}, 0))
+
+
+class AgeTests(SynchronousTestCase):
+    """A delivery is overdue after 10 seconds."""
+
+    def setUp(self) -> None:
+        self.ledger = AckLedger()
+
+    def age(self, now: float) -> bool:
+        return self.ledger.age(now, 10.0)
+
+    def settle(self, *tags: int) -> None:
+        for tag in tags:
+            self.ledger.settle(tag)
+        self.ledger.acks()
+
+    def test_what_has_been_out_for_too_long(self) -> None:
+        self.ledger.received(3)
+        self.assertFalse(self.age(0.0))
+        self.ledger.received(2)
+        self.assertFalse(self.age(5.0))
+        self.settle(1, 3)
+        self.assertEqual(self.ledger.oldest, 0.0)
+        self.assertFalse(self.age(9.9))
+        self.assertTrue(self.age(10.0))
+        self.assertEqual([tag for tag in range(1, 6) if self.ledger.is_overdue(tag)], [1, 2, 3])
+        self.settle(2)
+        self.assertEqual(self.ledger.oldest, 5.0)
+        self.assertFalse(self.age(14.0))
+        self.assertTrue(self.age(15.0))
+        self.settle(4, 5)
+        self.assertFalse(self.age(16.0))
+        self.assertIsNone(self.ledger.oldest)
+
+    def test_what_is_given_back_is_not_out(self) -> None:
+        self.ledger.received(3)
+        self.age(0.0)
+        self.ledger.given_back(2)
+        self.ledger.given_back(1)
+        self.assertEqual((self.ledger.unacked, self.ledger.floor), (1, 2))
+        self.assertTrue(self.age(10.0))
+        self.ledger.given_back(3)
+        self.assertFalse(self.age(11.0))
+        self.ledger.received(1)
+        self.ledger.settle(4)
+        self.assertEqual(self.ledger.acks(), [(4, True)])
+
+    def test_a_closed_one_has_nothing_out(self) -> None:
+        self.ledger.received(3)
+        self.age(0.0)
+        self.ledger.close()
+        self.assertFalse(self.age(20.0))
+
+
+class HoldingTests(SynchronousTestCase):
+    """Acks wait a moment for more, while that holds nothing up."""
+
+    def setUp(self) -> None:
+        self.written: list[tuple[int, bool]] = []
+        self.ledger = AckLedger(self.written.extend)
+        self.ledger.received(1000)
+
+    def flush(self, now: float) -> float | None:
+        self.written.clear()
+        return self.ledger.flush(now)
+
+    def settle(self, *tags: int) -> None:
+        for tag in tags:
+            self.ledger.settle(tag)
+
+    def test_few_of_many_wait(self) -> None:
+        self.settle(1)
+        self.assertEqual((self.flush(10.0), self.written), (10.0 + HOLD, []))
+        self.settle(2)
+        self.assertEqual((self.flush(10.0 + HOLD / 2), self.written), (10.0 + HOLD, []))
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (None, [(2, True)]))
+        self.settle(3)
+        self.assertEqual((self.flush(11.0), self.written), (11.0 + HOLD, []))
+
+    def test_many_do_not(self) -> None:
+        self.settle(*range(1, 1000 // SHARE + 1))
+        self.assertEqual((self.flush(10.0), self.written), (None, [(1000 // SHARE, True)]))
+
+    def test_where_few_are_out_none_waits(self) -> None:
+        """A consumer with a small prefetch is given its next delivery for the ack of this one."""
+        ledger = AckLedger(self.written.extend)
+        ledger.received(SHARE)
+        ledger.settle(2)
+        self.assertIsNone(ledger.flush(10.0))
+        self.assertEqual(self.written, [(2, False)])
+
+    def test_those_behind_a_gap_wait_for_it_to_close(self) -> None:
+        self.settle(1, 3, 4)
+        self.flush(10.0)
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (10.0 + HOLD_SINGLES, [(1, True)]))
+        self.settle(2)
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (None, [(4, True)]))
+        self.assertEqual(self.ledger.unacked, 996)
+
+    def test_not_for_long(self) -> None:
+        self.settle(1, 3, 4)
+        self.flush(10.0)
+        self.flush(10.0 + HOLD)
+        self.assertEqual((self.flush(10.0 + HOLD_SINGLES), self.written), (None, [(3, False), (4, False)]))
+        self.assertEqual(self.ledger.unacked, 997)
+
+    def test_without_a_time_nothing_waits(self) -> None:
+        self.settle(1, 3)
+        self.assertEqual((self.ledger.flush(), self.written), (None, [(1, True), (3, False)]))
+
+    def test_nothing_settled(self) -> None:
+        self.assertEqual((self.flush(10.0), self.written), (None, []))
+
+
+class SettlementTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.finished: list[Settlement] = []
+        message = Message("d", "t", b"", Properties())
+        self.settlement = Settlement(message, 1, AckLedger(), self.finished.append)
+
+    def test_it_finishes_with_the_last_answer(self) -> None:
+        self.settlement.expect(3)
+        self.settlement.delivered()
+        self.settlement.refused("full")
+        self.assertEqual(self.finished, [])
+        self.settlement.delivered()
+        self.assertEqual(self.finished, [self.settlement])
+        self.assertEqual(self.settlement.refusals, ("full",))

@@ -1,0 +1,21 @@
+"""The lot in memory keeps the contract."""
+
+from __future__ import annotations
+
+from amqprouter.testing.parking import MemoryLot
+from tests.unit.broker.parking_queue_contract import LotContract
+
+
+class MemoryLotTests(LotContract):
+    def setUp(self) -> None:
+        self.memory = MemoryLot(prefetch=self.PREFETCH)
+        self.use(self.memory)
+
+    def confirm(self) -> None:
+        self.memory.flush()
+
+    def come_out(self, count: int) -> None:
+        self.memory.let_out(count)
+
+
+del LotContract  # not to be run by itself

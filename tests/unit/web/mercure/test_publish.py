@@ -1,0 +1,193 @@
+"""Publishing by the Mercure protocol: forms good and bad, who may, and what the broker says to it."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+
+from amqprouter.errors import BrokerUnavailable
+from amqprouter.web.mercure.resource import CONFIRM_WITHIN, MAX_UNCONFIRMED
+from amqprouter.web.publish_channel import MAX_UNDER_WAY
+from tests.support.tokens import jwk
+from tests.unit.web.harness import Response, World
+from tests.unit.web.mercure.harness import ORIGIN, PATH, minted
+from tests.unit.web.mercure.test_subscribe import MercureTestCase
+
+EVERYTHING = minted(publish=["*"])
+
+
+class PublishTests(MercureTestCase):
+    def test_an_update_reaches_its_subscriber(self) -> None:
+        world = self.world()
+        stream = world.follow(["a"], minted(["a"]))
+        answer = world.post({"topic": "a", "data": "hällo", "private": "on"}, EVERYTHING)
+        self.assertEqual((answer.status, answer.headers["content-type"]), (200, "text/plain; charset=utf-8"))
+        self.assertRegex(answer.body, b"^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+        written = stream.take()
+        self.assertIn(b"id: " + answer.body + b"\n", written)
+        self.assertIn("data: hällo\n".encode(), written)
+
+    def test_its_own_id_comes_back_and_resumes(self) -> None:
+        world = self.world(anonymous=True)
+        for number in range(3):
+            fields = {"topic": "a", "data": number, "id": f"orders/{number}", "type": "order", "retry": "2000"}
+            self.assertEqual(world.post(fields, EVERYTHING).body, b"orders/%d" % number)
+        answer = world.ask({"topic": "a", "lastEventID": "orders/1"})
+        self.assertEqual(answer.headers["last-event-id"], "orders/1")
+        self.assertIn(b"id: orders/2\nevent: order\nretry: 2000\ndata: 2\n\n", answer.body)
+        self.assertNotIn(b"data: 1\n", answer.body)
+
+    def test_alternates_and_what_is_left_out(self) -> None:
+        world = self.world()
+        world.post({"topic": ["a", "b", "a"], "target": "old clients"}, EVERYTHING)
+        [update] = world.published
+        self.assertEqual((update.topics, update.data, update.private), (("a", "b"), b"", False))
+        self.assertEqual((update.type, update.retry), ("", None))
+
+    def test_bad_forms(self) -> None:
+        world = self.world(max_topics=3)
+        for fields in (
+            b"",
+            {"data": "no topic"},
+            {"topic": ""},
+            {"topic": "a\nb"},
+            {"topic": "x" * 1025},
+            {"topic": ["a", "b", "c", "d"]},
+            b"topic=%FF",
+            b"topic=\xff",
+            b"topic=a&" * 40,
+            {"topic": "a", "id": "#1"},
+            {"topic": "a", "id": "1\r\ndata: forged"},
+            {"topic": "a", "id": "1\0"},
+            {"topic": "a", "id": "x" * 256},
+            {"topic": "a", "type": "x\ny"},
+            {"topic": "a", "retry": "soon"},
+            {"topic": "a", "retry": "-1"},
+            {"topic": "a", "retry": "1.5"},
+            {"topic": "a", "retry": "86400001"},
+            {"topic": "a", "data": ["once", "twice"]},
+        ):
+            self.assertEqual(world.post(fields, EVERYTHING).status, 400, fields)
+        self.assertEqual(world.published, [])
+
+    def test_reserved_topics(self) -> None:
+        world = self.world()
+        for topic in ("/.well-known/mercure", "https://gateway.example/.well-known/mercure/subscriptions/a/b"):
+            self.assertEqual(world.post({"topic": topic}, EVERYTHING).status, 403)
+            self.assertEqual(world.post({"topic": ["a", topic]}, EVERYTHING).status, 403)
+
+    def test_bodies(self) -> None:
+        world = self.world(max_update_bytes=1024)
+        answer = world.post({"topic": "a", "data": "x" * 1024}, EVERYTHING)
+        self.assertEqual(answer.status, 413)
+        answer = world.post({"topic": "a"}, EVERYTHING, {"Content-Type": "application/json"})
+        self.assertEqual(answer.status, 415)
+        answer = world.post({"topic": "a"}, EVERYTHING, {"Content-Length": "", "Transfer-Encoding": "chunked"})
+        self.assertEqual(answer.status, 411)
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING, path="/events").status, 405)
+        typed = {"Content-Type": "Application/X-WWW-Form-Urlencoded; charset=utf-8"}
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING, typed).status, 200)
+
+    def test_large_bodies_stay_in_memory_and_are_bounded_together(self) -> None:
+        world = self.world(max_update_bytes=1_048_576)
+        self.assertEqual(world.post({"topic": "a", "data": "x" * 500_000}, EVERYTHING).status, 200)
+        self.assertEqual(world.site.bodies_under_way, 0)
+        begun = []
+        for _ in range(MAX_UNDER_WAY // 1_000_000):
+            begun.append(world.connect())
+            begun[-1].send(world.form({}, headers={"Content-Length": "1000000"}))
+        self.assertEqual(world.post({"topic": "a", "data": "x" * 1_000_000}, EVERYTHING).status, 503)
+        begun[0].lose()
+        self.assertEqual(world.post({"topic": "a", "data": "x" * 500_000}, EVERYTHING).status, 200)
+
+    def test_without_mercure_there_is_nothing(self) -> None:
+        world = World()
+        self.assertEqual(world.get(PATH + "?topic=a").status, 404)
+        self.assertEqual(world.get(PATH, method="POST").status, 404)
+
+
+class PublisherTests(MercureTestCase):
+    def test_every_topic_must_be_allowed(self) -> None:
+        world = self.world()
+        some = minted(["*"], publish=["a", "users/{id}"])
+        for topics, status in ((["a"], 200), (["a", "users/7"], 200), (["b"], 403), (["a", "b"], 403)):
+            for private in ({}, {"private": "on"}):
+                self.assertEqual(world.post({"topic": topics, **private}, some).status, status, topics)
+
+    def test_a_token_that_says_nothing_of_publishing(self) -> None:
+        world = self.world()
+        for bad in ("", "x", minted(["*"])[:-1]):
+            self.assertEqual(world.post({"topic": "a"}, bad).status, 401)
+        for powerless in (minted(["*"]), minted(publish=[]), minted(mercure=None)):
+            self.assertEqual(world.post({"topic": "a"}, powerless).status, 403)
+
+    def test_publishers_have_keys_of_their_own(self) -> None:
+        world = self.world(subscriber_keys="", anonymous=True)
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 200)
+        self.assertEqual(self.world(publisher_keys="").post({"topic": "a"}, EVERYTHING).status, 401)
+        world.write_keys(jwk("HS256", 1))
+        world.reload()
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 401)
+
+    def test_a_cookie_needs_a_page_that_may(self) -> None:
+        world = self.world()
+        for headers, status in (
+            ({}, 403),
+            ({"Origin": ORIGIN}, 200),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": "https://evil.example", "Referer": f"{ORIGIN}/page"}, 403),
+            ({"Referer": f"{ORIGIN}/page?x"}, 200),
+            ({"Referer": f"{ORIGIN}.evil.example/"}, 403),
+            ({"Referer": ORIGIN.replace("//", "//x@")}, 403),
+            ({"Origin": "https://gateway.example"}, 200),
+            ({"Referer": "http://gateway.example/login"}, 200),
+        ):
+            sent = {"Cookie": f"mercureAuthorization={EVERYTHING}", **headers}
+            self.assertEqual(world.post({"topic": "a"}, headers=sent).status, status, headers)
+
+
+class BrokerTests(MercureTestCase):
+    def test_the_broker_is_away(self) -> None:
+        world = self.world()
+        world.failure = BrokerUnavailable("there is no connection to the broker")
+        answer = world.post({"topic": "a"}, EVERYTHING)
+        self.assertEqual((answer.status, answer.json()), (503, {"error": "the broker is away"}))
+        self.assertIn("retry-after", answer.headers)
+
+    def test_the_answer_waits_for_the_confirm(self) -> None:
+        world = self.world()
+        confirmed = world.confirmed = Deferred()
+        connection = world.connect()
+        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        self.assertEqual(connection.take(), b"")
+        confirmed.callback(None)
+        self.assertEqual(Response(connection.take()).body, b"1")
+
+    def test_no_confirm(self) -> None:
+        world = self.world()
+        confirmed = world.confirmed = Deferred()
+        connection = world.connect()
+        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        world.clock.advance(CONFIRM_WITHIN)
+        answer = Response(connection.take())
+        self.assertEqual(answer.status, 503)
+        self.assertIn("may still be published", answer.json()["error"])
+        confirmed.callback(None)  # late, and nothing breaks
+
+    def test_a_publisher_that_has_gone(self) -> None:
+        world = self.world()
+        confirmed = world.confirmed = Deferred()
+        connection = world.connect()
+        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        connection.lose()
+        confirmed.callback(None)
+        self.assertEqual(len(world.published), 1)
+
+    def test_too_many_at_once(self) -> None:
+        world = self.world()
+        confirmed = world.confirmed = Deferred()
+        for _ in range(MAX_UNCONFIRMED):
+            world.connect().send(world.form({"topic": "a"}, EVERYTHING))
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 503)
+        confirmed.callback(None)
+        self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 200)
