@@ -9,11 +9,141 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amqprouter.command_settings import CommandsSettings as CommandsSettings  # noqa: PLC0414  # passed on
-from amqprouter.web_settings import HttpSettings as HttpSettings  # noqa: PLC0414  # passed on
-from amqprouter.web_settings import MercureSettings as MercureSettings  # noqa: PLC0414
-from amqprouter.work_settings import CeleryTaskSettings as CeleryTaskSettings  # noqa: PLC0414
-from amqprouter.work_settings import WorkQueueSettings as WorkQueueSettings  # noqa: PLC0414
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """Section ``[http]``: the web endpoint (events, live page, health, metrics)."""
+
+    endpoint: str = "tcp:8080:interface=127.0.0.1"
+    """A Twisted server endpoint string; empty turns the web endpoint off."""
+    anonymous: bool = False
+    """Whether the page and the events need no login; the users' ACL then sees the user ``anonymous``."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of other sites whose scripts may subscribe."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` says where a client is."""
+    header_timeout: float = 15.0
+    """Seconds within which a whole request must have arrived."""
+
+
+@dataclass(frozen=True)
+class MercureSettings:
+    """Section ``[mercure]``: the Mercure protocol, for subscribers and publishers with signed tokens."""
+
+    enabled: bool = False
+    """Whether the web endpoint has ``/.well-known/mercure``."""
+    subscriber_keys: str = ""
+    """File of a JSON Web Key Set: what subscribers' tokens are verified with; without one no token is good."""
+    publisher_keys: str = ""
+    """The same for publishers' tokens, and it may be the same file."""
+    issuer: str = ""
+    """What ``iss`` of a token must be; any when empty."""
+    audience: str = ""
+    """What must be in ``aud`` of a token; when empty, a token must not have one."""
+    require_expiry: bool = True
+    """Whether a token must say when it expires."""
+    anonymous: bool = False
+    """Whether subscribers need no token; they then see public updates only."""
+    cookie_name: str = "mercureAuthorization"
+    """The cookie that may hold a token."""
+    user_claim: str = "sub"
+    """The claim with the user name that the users' ACL is asked about; the ACL is not asked when empty."""
+    groups_claim: str = ""
+    """The claim with the user's groups, for the ACL."""
+    tenant_claim: str = ""
+    """The claim with the user's tenant, for the ACL."""
+    subscriptions: bool = False
+    """Whether updates tell of every subscription that begins or ends, and all can be listed."""
+    max_topics: int = 100
+    """Topics of one subscription, and of one update."""
+    max_update_bytes: int = 262_144
+    """Bytes of the form that publishes an update."""
+
+
+@dataclass(frozen=True)
+class WorkQueueSettings:
+    """A section ``[queue NAME]``: a work queue that routes send to as ``queue:NAME``."""
+
+    name: str
+    queue: str = ""
+    """The queue's name, with placeholders (`amqprouter.pipeline.placeholders`); the section's when empty."""
+    exchange: str = ""
+    """What is published to; the default exchange when empty."""
+    exchange_type: str = "direct"
+    routing_key: str = ""
+    """With placeholders; the queue's name when empty."""
+    declare: bool = True
+    """Whether the daemon declares queue, exchange and binding."""
+    queue_type: str = ""
+    """``quorum`` or ``classic``; that of ``[topology]`` when empty."""
+    max_length: int = 0
+    """Messages that the queue holds; a full one rejects, and the daemon tries again. 0 for any number."""
+    max_bytes: int = 0
+    """Bytes of the bodies that it holds, likewise."""
+    ttl: float = 0.0
+    """Seconds that a message may wait in the queue; 0 for ever."""
+    max_priority: int = 0
+    """Priorities of a classic queue; 0 for none."""
+    dead_letter: bool = True
+    """Whether what expires there or is rejected by a consumer goes to the daemon's dead letters."""
+    delivery_limit: int = 0
+    """Times that a quorum queue takes a message back from consumers before that counts as rejected; 0 for no limit."""
+    priority: str = ""
+    """Of each message, 0 to 255, with placeholders."""
+    max_queues: int = 100
+    """Queues that placeholders in `queue` may make, and bindings that those in `routing_key` may."""
+    max_queues_per_device: int = 0
+    """Of these, those that one device's messages may have made; 0 for all but a tenth, which is for others."""
+    idle: float = 604_800.0
+    """Seconds after which a queue that placeholders made and nobody uses goes away; 0 for never."""
+    reply: tuple[str, ...] = ()
+    """Targets for what a worker answers."""
+
+
+@dataclass(frozen=True)
+class CeleryTaskSettings(WorkQueueSettings):
+    """A section ``[celery NAME]``: a Celery task that routes call as ``celery:NAME``. Defaults are a worker's own."""
+
+    queue: str = "celery"
+    queue_type: str = "classic"
+    dead_letter: bool = False
+    task: str = ""
+    """The task's registered name, such as ``shop.tasks.resize``."""
+    args: tuple[str, ...] = ("{body}",)
+    """Positional arguments, with placeholders; a lone one keeps its JSON type."""
+    kwargs: tuple[tuple[str, str], ...] = ()
+    """Keyword arguments, likewise."""
+    countdown: float = 0.0
+    """Seconds before a worker begins."""
+    expires: float = 0.0
+    """Seconds after which none begins any more; 0 for never."""
+
+
+@dataclass(frozen=True)
+class CommandsSettings:
+    """Section ``[commands]``: what users and services may send to devices."""
+
+    enabled: bool = False
+    exchange: str = ""
+    """Topic exchange that commands go to, with keys ``<device id>.<topic>``; one of the daemon's own when empty."""
+    queue: str = "commands.{device}"
+    """A device's queue, declared and bound when it is needed; when empty, whatever is bound to the exchange."""
+    topics: str = "#"
+    """Topic pattern, without the device id, that commands must match."""
+    limits: str = "10/s burst 20"
+    """Of each device."""
+    max_bytes: int = 65_536
+    """Bytes of a command's body."""
+    ttl: float = 60.0
+    """Seconds after which a command that its device has not fetched is worthless."""
+    max_length: int = 100
+    """Commands that a device's queue holds; one more is refused."""
+    idle: float = 604_800.0
+    """Seconds after which a device's queue that nobody uses goes away; 0 for never."""
+    max_queues: int = 10_000
+    """Devices' queues that there may be."""
+    max_queues_per_sender: int = 0
+    """Of these, those that one sender's commands may have made; 0 for all but a tenth, which is for others."""
 
 
 @dataclass(frozen=True)

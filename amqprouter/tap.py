@@ -33,9 +33,8 @@ from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import Proof
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
-from amqprouter.broker.event_history import EventHistory
 from amqprouter.broker.event_publisher import Announcer
-from amqprouter.broker.event_stream import EventReader
+from amqprouter.broker.event_stream import EventHistory, EventReader
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.quarantine import BrokerQuarantine
 from amqprouter.broker.replies import Replies
@@ -63,13 +62,13 @@ from amqprouter.daemon.targets import wire_targets
 from amqprouter.daemon.web import web_service
 from amqprouter.events.hub import Hub
 from amqprouter.events.limit_events import Throttling
-from amqprouter.interfaces import Identity, IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, ITarget, IUserPassword
 from amqprouter.pipeline.overdue import Overdue
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.replay import Replays
-from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.pipeline.target import Target
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import Settings
 from amqprouter.web.broker_auth_service import broker_auth_service

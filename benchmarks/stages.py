@@ -25,6 +25,7 @@ from twisted.internet.testing import StringTransport
 from zope.interface import implementer
 
 from amqprouter.acl.acl import Acl
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection, Handshake
 from amqprouter.amqp.publisher import Publisher
@@ -41,7 +42,7 @@ from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.routes import RuleSet
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import (
     EventsSettings,

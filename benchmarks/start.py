@@ -33,9 +33,9 @@ from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Confirm, encode_publish
-from amqprouter.auth.verdict import Verdict
 from amqprouter.broker.parked_message import parked_properties
 from amqprouter.broker.parking import lot_name
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import BrokerSettings, TopologySettings
 from benchmarks.figures import table

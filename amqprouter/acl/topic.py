@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from amqprouter.acl.groups import Group
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.patterns import TopicPattern
 
 MARKERS = {"%d": "device", "%u": "user"}
 """The marker of each file for the own id, and whom it stands for."""

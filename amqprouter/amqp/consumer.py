@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from hashlib import sha256
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout, keeps_channels
 from amqprouter.amqp.delayed_calls import Plans, at_once
 from amqprouter.amqp.orphans import WITHIN, Orphans
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack
-from amqprouter.pipeline.settlement import AckLedger
 
 BATCH = 8
 """Deliveries in one read that are a flow: below, none waits for others."""

@@ -18,8 +18,7 @@ from typing import Any
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import PRECONDITION_FAILED
-from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.declare import PRECONDITION_FAILED, look_at
 from amqprouter.errors import BrokerRefused
 
 ARGUMENT = "x-consumer-timeout"

@@ -312,3 +312,18 @@ class OlderQueues:
             version=connection.server.text,
             command=policy_command(connection.handshake.vhost, policy, pattern, arguments),
         )
+
+
+async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
+    """The messages that wait in a queue, and its consumers; None when it does not exist.
+
+    A channel of its own is opened for the question, since asking for a queue that is missing ends the channel.
+
+    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+    """
+    channel = await connection.open_channel()
+    found = await look(channel, queue)
+    if found is None:
+        return None
+    await channel.shut()
+    return found.messages, found.consumers

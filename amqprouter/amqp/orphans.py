@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.pipeline.settlement import AckLedger
 
 WITHIN = 10.0
 """Seconds for an orphan to be delivered again. It is what the queue delivers first, once the consumer is back, half

@@ -31,18 +31,41 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.receipt import Lane, Receipt
 from amqprouter.amqp.returns import IN_DOUBT, Returns
 from amqprouter.amqp.wire import Confirm, encode_publish
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
+
+
+class Receipt(Protocol):
+    """Who wants to know what became of a publish."""
+
+    def delivered(self) -> None:
+        """The broker has it."""
+
+    def refused(self, reason: str) -> None:
+        """The broker never will."""
+
+
+class Lane(Protocol):
+    """Answers for all publishes of one target, each known by its receipt."""
+
+    def delivered(self, receipt: Any) -> None:
+        """The broker has it."""
+
+    def refused(self, receipt: Any, reason: str) -> None:
+        """The broker never will."""
+
+    def troubled(self, receipt: Any, reason: str) -> None:
+        """Not now, and the message is not to blame: it is the lane's again."""
+
 
 CONFIRM_TIMEOUT = 15.0
 """Seconds. A quorum queue confirms in milliseconds, under a disk stall in seconds; later than this it hardly will."""

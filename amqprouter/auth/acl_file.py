@@ -9,7 +9,8 @@ from zope.interface import implementer
 
 from amqprouter.acl.acl import Acl, OwnLines
 from amqprouter.auth.auth_file import read_auth_file
-from amqprouter.interfaces import Identity, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReloadable
 
 
 @implementer(IReloadable)

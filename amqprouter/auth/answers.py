@@ -22,9 +22,8 @@ from twisted.python.failure import Failure
 
 from amqprouter.acl.registry import check_own_lines
 from amqprouter.auth.aged_cache import AgedCache
-from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Verdict
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity
+from amqprouter.identity import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Identity, Verdict
 
 MAX_WAITING = 4096
 """Askers that may wait for answers: as many as messages may be under way (``[scheduler] max_in_flight``). One more

@@ -14,9 +14,10 @@ from amqprouter.auth.asking import asking_for
 from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
-from amqprouter.auth.verdict import LOCKED_OUT, Verdict
-from amqprouter.interfaces import IAuthenticator, IReloadable
+from amqprouter.identity import LOCKED_OUT, Verdict
+from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IAuthenticator
 
 
 @implementer(IAuthenticator, IReloadable)

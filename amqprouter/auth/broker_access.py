@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from amqprouter.commands.command import QUEUE_PLACEHOLDER
+from amqprouter.identity import valid_device_id
 from amqprouter.pipeline.admission import MAX_ROUTING_KEY
-from amqprouter.pipeline.device_id import valid_device_id
 
 Fields = Mapping[str, str]
 """The fields of a question, as the broker sent them."""

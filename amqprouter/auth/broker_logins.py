@@ -12,8 +12,7 @@ from __future__ import annotations
 from math import inf
 
 from amqprouter.auth.aged_cache import AgedCache
-from amqprouter.auth.verdict import Verdict
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, Verdict
 
 
 class _Told:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from amqprouter.auth.proofs import ABSENT, Doubt
-from amqprouter.auth.verdict import IDENTITY_MISMATCH, Verdict
+from amqprouter.identity import IDENTITY_MISMATCH, Verdict
 from amqprouter.pipeline.message import Message
 
 _BY_THE_BROKER = b"x-death", b"x-first-death-exchange"

@@ -42,7 +42,7 @@ from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.hmac_keys import parse_hmac_keys
 from amqprouter.auth.proofs import ABSENT, Doubt
 from amqprouter.auth.replay_memory import ReplayMemory
-from amqprouter.auth.verdict import BAD_SIGNATURE, NO_MESSAGE_ID, NO_TIMESTAMP, REPLAYED, STALE_TIMESTAMP, Verdict
+from amqprouter.identity import BAD_SIGNATURE, NO_MESSAGE_ID, NO_TIMESTAMP, REPLAYED, STALE_TIMESTAMP, Verdict
 from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline.message import Message
 

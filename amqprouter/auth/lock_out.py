@@ -34,8 +34,8 @@ from twisted.python.failure import Failure
 
 from amqprouter.auth.aged_cache import AgedCache
 from amqprouter.auth.answers import Question
-from amqprouter.auth.verdict import Verdict
 from amqprouter.counters import Counters
+from amqprouter.identity import Verdict
 
 MEMORY = 10
 """How many times as long as a lock-out its key is remembered after the last failure."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from amqprouter.text_files import FileProblems, counting_lines
 
 MAX_NAME_BYTES = 255
-"""As long as a device id may be (`amqprouter.pipeline.device_id`)."""
+"""As long as a device id may be (`amqprouter.identity`)."""
 MAX_MEMORY_KIB, MAX_TIME, MAX_LANES = 1_048_576, 64, 16
 """The costs that a hash may ask for: 1 GiB, passes over it, threads. Beyond them lies a slip of the pen, and each
 verification would take the gateway down for a while."""

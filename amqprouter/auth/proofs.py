@@ -20,8 +20,8 @@ from twisted.cred.checkers import ICredentialsChecker
 
 from amqprouter.amqp.properties import flag_mask
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, DeviceSecret
-from amqprouter.auth.verdict import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, NO_CREDENTIAL, Verdict
 from amqprouter.errors import ConfigError
+from amqprouter.identity import BAD_SECRET, IDENTITY_MISMATCH, NO_CHECKER, NO_CREDENTIAL, Verdict
 from amqprouter.pipeline.message import Message
 
 

@@ -11,12 +11,19 @@ from amqprouter.auth.answers import Answers
 from amqprouter.auth.asking import asking_for
 from amqprouter.auth.credentials import MAX_SECRET_BYTES, UserPassword
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.verdict import BAD_SECRET, LOCKED_OUT, NO_CHECKER, NO_CREDENTIAL, RESERVED_NAME, Verdict
-from amqprouter.auth.versions import IVersions
-from amqprouter.commands.command import reserved_sender
 from amqprouter.errors import TooManyGuesses
-from amqprouter.events.source import source_of
-from amqprouter.interfaces import Identity, IReloadable
+from amqprouter.identity import (
+    BAD_SECRET,
+    LOCKED_OUT,
+    NO_CHECKER,
+    NO_CREDENTIAL,
+    RESERVED_NAME,
+    Identity,
+    Verdict,
+    reserved_sender,
+)
+from amqprouter.interfaces import IReloadable, IVersions
+from amqprouter.net import source_of
 
 
 @implementer(IReloadable)

@@ -31,15 +31,14 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import Incarnation, consumer_tag
-from amqprouter.amqp.declare import PRECONDITION_FAILED, explained
+from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, look_at
 from amqprouter.amqp.delayed_calls import at_once
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.broker.parking import Parking, lot_name
 from amqprouter.broker.parking_queue import Lot
 from amqprouter.broker.parking_refusals import LONGEST_PAUSE
 from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LotRegistry
 from amqprouter.errors import BrokerRefused
-from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
 
 PREFETCH = 8
 """Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""

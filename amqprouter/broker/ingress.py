@@ -36,6 +36,7 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import Incarnation
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
@@ -49,7 +50,6 @@ from amqprouter.broker.watchdog import Watchdog
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable
 from amqprouter.interfaces import IReadiness
-from amqprouter.pipeline.settlement import AckLedger
 
 RECONSUME_DELAY = 0.5
 """Seconds before a cancelled consumer is started again: time enough for a queue that is being recreated."""

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.headers import PARKED, identity_text, recalled
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Vouched
 
 _HEADER = PARKED.encode()
 
@@ -71,7 +71,7 @@ def parked_message(properties: bytes, body: bytes) -> Message:
         raise ValueError(f"header {PARKED} lacks {missing}") from None
     if "checker" in story:
         told = _text(story.get("identity", ""))
-        message.verdict = Vouched(_text(story["checker"]), identity=recalled(told) if told else None)
+        message.verdict = Verdict(True, checker=_text(story["checker"]), identity=recalled(told) if told else None)
     return message
 
 

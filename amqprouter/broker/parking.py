@@ -43,13 +43,13 @@ from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import Incarnation, consumer_tag
 from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
-from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing, look_at
 from amqprouter.amqp.delayed_calls import Plans
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parking_queue import Lot
@@ -57,7 +57,7 @@ from amqprouter.broker.parking_refusals import LotRefusals
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 
 LOOK_EVERY = 5.0
 """Seconds between two questions how much is in the lots: for so long another gateway's messages may go unnoticed."""

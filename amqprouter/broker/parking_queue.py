@@ -24,15 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_by, parked_message, parked_properties
 from amqprouter.errors import Unencodable
-from amqprouter.interfaces import NOT_PARKED, IGate, IGatedTarget, ILot
+from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IGate, IGatedTarget, ILot
+from amqprouter.pipeline.settlement import Settlement
 
 if TYPE_CHECKING:
     from amqprouter.broker.parking import Parking

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
@@ -20,9 +21,10 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.broker.reply import ReplyAddress
 from amqprouter.errors import BrokerUnavailable
-from amqprouter.interfaces import ITarget, Quarantine
+from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import Quarantine
+from amqprouter.pipeline.settlement import Settlement
 
 PREFETCH = 200
 """Answers under way to their targets: some batches of the store."""

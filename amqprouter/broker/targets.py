@@ -12,9 +12,9 @@ from amqprouter.broker.outgoing import Outgoing
 from amqprouter.counters import Counters
 from amqprouter.errors import Unencodable
 from amqprouter.events.event import KEY_HEADER, encode_event_body
-from amqprouter.interfaces import IGate, IGatedTarget
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IGate, IGatedTarget
 from amqprouter.pipeline.settlement import Settlement
 
 _KEY = KEY_HEADER.decode()

@@ -29,8 +29,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering
-from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, look_at
 from amqprouter.broker.chosen_names import ChosenNames
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness

@@ -14,19 +14,18 @@ from uuid import UUID
 
 from zope.interface import implementer
 
-from amqprouter.amqp.property_edit import text_value, with_values
-from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.receipt import Lane
+from amqprouter.amqp.properties import text_value, with_values
+from amqprouter.amqp.publisher import Lane, Publisher
 from amqprouter.broker.celery import CeleryTask
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.reply import ReplyAddress
 from amqprouter.broker.work_queues import DeclaredQueues
-from amqprouter.interfaces import IGate, IGatedTarget
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
+from amqprouter.pipeline.ports import IGate, IGatedTarget
+from amqprouter.pipeline.routes import CONTROL
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.pipeline.target import CONTROL
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 
 _BROKERS_OWN = "amq."

@@ -106,7 +106,7 @@ async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
 
 async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
     """The queues that do not exist."""
-    from amqprouter.amqp.queue_look import look_at  # noqa: PLC0415
+    from amqprouter.amqp.declare import look_at  # noqa: PLC0415
 
     return [queue for queue in queues if await look_at(connection, queue) is None]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, complain, run_in_reactor
-from amqprouter.scheduling.span import span
+from amqprouter.printable import span
 
 DESCRIPTION = """\
 Look at, and change, how much single devices may send, while the daemon runs.

@@ -9,7 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, FAILED, run_in_reactor
-from amqprouter.scheduling.span import span
+from amqprouter.printable import span
 
 DESCRIPTION = """\
 Show how the running daemon is: its parts, its counters since the start, and the busiest devices.

@@ -7,39 +7,21 @@ told of it later, by the daemon or by the device, carries that as its correlatio
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from enum import Enum
 
-from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.amqp.property_edit import text_value, with_values
+from amqprouter.amqp.properties import Properties, encode_properties, text_value, with_values
 from amqprouter.events.event import KEY_HEADER, encode_event_body
-from amqprouter.pipeline.device_id import valid_device_id
+from amqprouter.identity import valid_device_id
+from amqprouter.patterns import bad_topic
 from amqprouter.pipeline.message import Message
 
 SENDER = "x-amqprouter-from"
 """Header of a command that says who sent it."""
-AMQP_SENDER = "amqp:"
-"""What stands in front of a broker account's name: no user is called so (`reserved_sender`)."""
-WORK_SENDERS = ("queue:", "celery:")
-"""What stands in front of a section's name, where what its workers answer is sent as a command."""
 QUEUE_PLACEHOLDER = "{device}"
 
 _LONGEST_KEY = 255
 """Bytes of a routing key (AMQP 0-9-1, section 4.2.5.3)."""
-_BAD_IN_TOPIC = re.compile(r"[\x00-\x20\x7f/+*#\\\ud800-\udfff]")
-"""A word with one of these would be another in MQTT, a pattern, or not to be seen in a log."""
-
-
-def reserved_sender(name: str) -> bool:
-    """Whether this names a sender that is no user: a broker's account, or a section of work. Whoever says what a user
-    is called, a token or a checker, must not be able to say this, or it would have that one's rights."""
-    return name.startswith((AMQP_SENDER, *WORK_SENDERS))
-
-
-def bad_topic(topic: str) -> bool:
-    """Whether no command can have this topic."""
-    return "" in topic.split(".") or _BAD_IN_TOPIC.search(topic) is not None
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,20 @@ from uuid import UUID
 
 from twisted.internet.defer import Deferred
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery, encode_ack
-from amqprouter.commands.command import AMQP_SENDER, SENDER, Command, Fate, Outcome
+from amqprouter.commands.command import SENDER, Command, Fate, Outcome
 from amqprouter.commands.outbox import CommandOutbox
 from amqprouter.errors import BrokerUnavailable
-from amqprouter.interfaces import Identity, Quarantine
+from amqprouter.identity import AMQP_SENDER, Identity
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import Quarantine
+from amqprouter.pipeline.settlement import Settlement
 
 PREFETCH = 100
 """Commands under way at once, of the 1000 that all ways in share."""

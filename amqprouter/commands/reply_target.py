@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from amqprouter.broker.reply import ReplyAddress
 from amqprouter.commands.command import Command, Fate, Outcome
-from amqprouter.interfaces import Identity, ITarget
+from amqprouter.identity import Identity
+from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
 

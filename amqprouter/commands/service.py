@@ -14,9 +14,9 @@ from twisted.internet.defer import Deferred, succeed
 
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.topic import TopicPattern
-from amqprouter.scheduling.device_rates import DeviceRates
+from amqprouter.identity import Identity
+from amqprouter.patterns import TopicPattern
+from amqprouter.scheduling.limit import DeviceRates
 
 MOST_UNDER_WAY = 1000
 """Commands, and events about them, that the broker has not confirmed. With bodies of 64 kB that is 64 MB."""

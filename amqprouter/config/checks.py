@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from amqprouter.amqp.ack_ledger import OVERDUE
 from amqprouter.amqp.uri import masked, parse_amqp_uri
 from amqprouter.config.broker_auth import check_broker_auth
 from amqprouter.config.commands import check_commands
@@ -14,8 +15,7 @@ from amqprouter.config.file import Problems, Sections
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
 from amqprouter.config.work import check_work
-from amqprouter.pipeline.settlement import OVERDUE
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.routes import Target
 from amqprouter.settings import RouteSettings, Settings
 
 

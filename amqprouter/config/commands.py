@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amqprouter.config.file import Problems
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.patterns import TopicPattern
 from amqprouter.settings import Settings
 
 

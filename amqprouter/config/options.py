@@ -41,10 +41,9 @@ from amqprouter.config.values import (
     matching,
 )
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.patterns import DevicePattern
-from amqprouter.pipeline import target
+from amqprouter.patterns import DevicePattern, TopicPattern
+from amqprouter.pipeline import routes as target
 from amqprouter.pipeline.placeholders import Template
-from amqprouter.pipeline.topic import TopicPattern
 from amqprouter.scheduling import limit
 from amqprouter.scheduling.policy import OVER
 from amqprouter.scheduling.turns import MOST_WEIGHT, PRIORITIES
@@ -216,7 +215,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "tenant_claim": OrEmpty(NAME, "none"),
         "subscriptions": Boolean(),
         "max_topics": Integer(1, 1000),  # as many as the reference hub takes
-        "max_update_bytes": Size(1024, 1_048_576),  # `amqprouter.web.publish_channel` keeps a few dozen in memory
+        "max_update_bytes": Size(1024, 1_048_576),  # `amqprouter.web.channel` keeps a few dozen in memory
     },
     "control": {
         "socket": OrEmpty(SocketPath(), "no control socket"),

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from amqprouter.config.values import Kind, Surroundings, located
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.routes import Target
 
 _URL_SECRET = re.compile(rb"[A-Za-z0-9_-]{16,128}").fullmatch
 _LARGEST = 1 << 20

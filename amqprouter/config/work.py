@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from amqprouter.config.file import Problems
+from amqprouter.patterns import TopicPattern
 from amqprouter.pipeline.placeholders import Template
-from amqprouter.pipeline.target import CONTROL, Target
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.pipeline.routes import CONTROL, Target
 from amqprouter.settings import CeleryTaskSettings, Settings, WorkQueueSettings
 
 

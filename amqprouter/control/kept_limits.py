@@ -10,21 +10,57 @@ refused as a whole, but what many write must not keep everybody else's limits fr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from amqprouter.scheduling.limit import Limit
+
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.errors import ConfigError, LimitsNotKept, StoreMisconfigured, StoreUnavailable
-from amqprouter.interfaces import IKeepsLimits, IRecords, KeptLimits
-from amqprouter.pipeline.device_id import valid_device_id
+from amqprouter.identity import valid_device_id
+from amqprouter.interfaces import IRecords
 from amqprouter.scheduling.limit import Limit
 from amqprouter.scheduling.scheduler import MAX_OVERRIDES
+
+
+class KeptLimits(NamedTuple):
+    """Limits by device, and what is wrong with the entries of other devices."""
+
+    limits: Mapping[str, Limit]
+    problems: Mapping[str, str]
+
+
+class IKeepsLimits(Interface):
+    """Where limits that somebody set by hand are kept: see `amqprouter.control.kept_limits`."""
+
+    where: str = Attribute("what to call it for the operator")
+    is_shared: bool = Attribute("whether all gateways keep theirs there")
+
+    def read() -> Deferred[KeptLimits]:
+        """All that is kept.
+
+        :raises ConfigError: what is there makes no sense.
+        :raises LimitsNotKept: it cannot be read now.
+        """
+
+    def keep(device: str, limit: Limit | None) -> Deferred[None]:
+        """Keep a device's limit, or with None no longer; fires once it is kept.
+
+        :raises LimitsNotKept: it may be kept, or not.
+        """
+
 
 MAX_BYTES = MAX_OVERRIDES * 1024
 """Bytes of the file: ids of 255 bytes with limits of several windows, for as many devices as may have one."""

@@ -12,7 +12,7 @@ from twisted.web import http
 from amqprouter.control.overrides import LOOK_EVERY, Overrides
 from amqprouter.control.site import Command
 from amqprouter.errors import ControlRefused, LimitsNotKept
-from amqprouter.pipeline.device_id import valid_device_id
+from amqprouter.identity import valid_device_id
 from amqprouter.scheduling.limit import LEGAL, Limit
 from amqprouter.scheduling.scheduler import Scheduler
 

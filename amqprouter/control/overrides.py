@@ -17,8 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from amqprouter.control.kept_limits import IKeepsLimits, KeptLimits
 from amqprouter.errors import ConfigError, LimitsNotKept
-from amqprouter.interfaces import IKeepsLimits, IReloadable, KeptLimits
+from amqprouter.interfaces import IReloadable
 from amqprouter.scheduling.limit import Limit
 from amqprouter.scheduling.scheduler import MAX_OVERRIDES, Scheduler
 
@@ -74,12 +75,12 @@ class Overrides(Service):
     # What is kept.
 
     def startService(self) -> None:
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()
         if self.is_shared:
             self._looking.start(LOOK_EVERY)
 
     def stopService(self) -> None:
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         if self._looking.running:
             self._looking.stop()
 

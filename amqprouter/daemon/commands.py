@@ -19,10 +19,10 @@ from amqprouter.commands.queues import CommandQueues
 from amqprouter.commands.reply_target import CommandReplies
 from amqprouter.commands.service import CommandDesk
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IReadiness, IReloadable, ITarget, Quarantine
-from amqprouter.pipeline.topic import TopicPattern
-from amqprouter.scheduling.device_rates import DeviceRates
-from amqprouter.scheduling.limit import Limit
+from amqprouter.interfaces import IReadiness, IReloadable, ITarget
+from amqprouter.patterns import TopicPattern
+from amqprouter.pipeline.ports import Quarantine
+from amqprouter.scheduling.limit import DeviceRates, Limit
 from amqprouter.settings import Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import CommandLeaf
 from amqprouter.web.login import Authenticate, TokenLogin

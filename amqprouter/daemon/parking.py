@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from amqprouter.amqp.ack_ledger import OVERDUE
 from amqprouter.amqp.address import account_of
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.device_parking import DeviceLots
 from amqprouter.broker.parking import Parking
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IAuthenticator, IGatedTarget
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.pending_overflow import HeldOverflow
 from amqprouter.pipeline.pipeline import Pipeline
-from amqprouter.pipeline.settlement import OVERDUE, Settlement
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.ports import IAuthenticator, IGatedTarget
+from amqprouter.pipeline.routes import Target
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import Settings
 
 

@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.interfaces import IReadiness
-from amqprouter.pipeline.target import CONTROL
+from amqprouter.pipeline.routes import CONTROL
 
 LOOK = 2.0
 """Seconds between two looks at what there is to say in STATUS, which is sent when it has changed."""

@@ -21,8 +21,8 @@ from amqprouter.broker.work_queues import DeclaredQueues
 from amqprouter.broker.work_target import Encoder, WorkTarget, calling, passing_on
 from amqprouter.config.work import work_sections
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IGatedTarget
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.ports import IGatedTarget
+from amqprouter.pipeline.routes import Target
 from amqprouter.settings import CeleryTaskSettings, Settings, WorkQueueSettings
 from amqprouter.storage.mongo import MongoStore
 from amqprouter.storage.target import StoreTarget

@@ -16,7 +16,8 @@ from amqprouter.counters import Counters
 from amqprouter.daemon.commands import WiredCommands
 from amqprouter.daemon.mercure import Mercure
 from amqprouter.events.hub import Hub
-from amqprouter.interfaces import Identity, IReadiness
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReadiness
 from amqprouter.settings import Settings
 from amqprouter.web.command_leaf import PREFIX as COMMANDS
 from amqprouter.web.metrics import Gauge

@@ -51,12 +51,12 @@ from amqprouter.events.heartbeats import Heartbeats
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.published_ids import Published, PublishedIds
 from amqprouter.events.slices import BURST, SLICE, Slices
-from amqprouter.events.source import source_of
 from amqprouter.events.subscriber import MaySee, Scrutiny, Sink, Subscriber
 from amqprouter.events.window import WINDOW_BYTES, Window
-from amqprouter.interfaces import Identity, IReloadable
+from amqprouter.identity import ANONYMOUS, Identity
+from amqprouter.interfaces import IReloadable
+from amqprouter.net import source_of
 from amqprouter.settings import EventsSettings
-from amqprouter.web.login import ANONYMOUS
 
 _AT_ONCE = 32
 """Subscribers written to between two looks at the clock."""

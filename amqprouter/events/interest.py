@@ -19,7 +19,7 @@ def answer_of(steps: Steps) -> bool:
 
 
 class Selector(Protocol):
-    """Selects topics: a `amqprouter.pipeline.topic.TopicPattern` or a `amqprouter.events.topic_selector.TopicSelector`."""
+    """Selects topics: a `amqprouter.patterns.TopicPattern` or a `amqprouter.events.topic_selector.TopicSelector`."""
 
     @property
     def text(self) -> str:

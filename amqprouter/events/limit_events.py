@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 
 from amqprouter.counters import Counters
 from amqprouter.events.event import Event
-from amqprouter.events.notices import Notices
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler
@@ -77,3 +76,34 @@ class Throttling:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Notices:
+    """At most one notice for a name in `seconds`, and at most `most` names; 0 seconds means none at all."""
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._told: dict[str, tuple[float, int]] = {}  # when, and how many came since; in the order of time
+
+    def due(self, name: str, now: float) -> int:
+        """Note that something came. Returns 0, or when it is time to tell: how much came since the last notice, this
+        one included. `now` is seconds on a clock that never goes back.
+        """
+        told = self._told
+        entry = told.get(name)
+        if entry is not None:
+            at, since = entry
+            if now < at + self._seconds:
+                told[name] = at, since + 1
+                return 0
+            del told[name]
+        elif len(told) >= self._most:
+            oldest = next(iter(told), None)
+            if oldest is None or now < told[oldest][0] + self._seconds:
+                return 0
+            del told[oldest]
+        if not self._seconds:
+            return 0
+        told[name] = now, 0
+        return 1 if entry is None else entry[1] + 1

@@ -9,8 +9,8 @@ from amqprouter.events import sse
 from amqprouter.events.batch import Batch
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.slices import Work
-from amqprouter.events.source import source_of
-from amqprouter.web.login import ANONYMOUS
+from amqprouter.identity import ANONYMOUS
+from amqprouter.net import source_of
 
 if TYPE_CHECKING:
     from amqprouter.events.catch_up import CatchUp

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from amqprouter.amqp.travel import own_header_count
-from amqprouter.pipeline.device_id import valid_device_id
+from amqprouter.identity import valid_device_id
 from amqprouter.pipeline.message import Message
 
 MAX_ROUTING_KEY = 255

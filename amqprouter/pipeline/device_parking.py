@@ -28,8 +28,9 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.interfaces import NOT_PARKED, IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
+from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler

@@ -46,20 +46,12 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.interfaces import (
-    NOT_PARKED,
-    IGate,
-    IGatedTarget,
-    IGateFigures,
-    IGivesBack,
-    IHoldsDeliveries,
-    ILot,
-    IReadiness,
-    ITarget,
-)
+from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.interfaces import NOT_PARKED, IReadiness, ITarget
 from amqprouter.pipeline.breaker import Breaker
 from amqprouter.pipeline.message import TURN_WORK, Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack, IHoldsDeliveries, ILot
+from amqprouter.pipeline.settlement import Settlement
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
 """Words for metrics, by how a reason begins; any other is ``unavailable``."""

@@ -7,8 +7,9 @@ also names that mean nothing yet, or something to other programs of this package
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
 from typing import Any
+
+from amqprouter.identity import Identity
 
 PREFIX = "x-amqprouter-"
 ENCODED_PREFIX = PREFIX.encode()
@@ -34,15 +35,8 @@ _MOST_IDENTITY = 4096
 """Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
 
 
-@dataclass(frozen=True)
-class Recalled:
-    """What a checker had said of a device when it was proven, as far as access lists and limits ask."""
-
-    limits: str = ""
-    device_class: str = ""
-    tenant: str = ""
-    groups: tuple[str, ...] = ()
-    acl: tuple[str, ...] | None = None
+_TOLD = ("limits", "device_class", "tenant", "groups", "acl")
+"""Fields of an `Identity` that access lists and limits ask for: what a checker had said of a device when it was proven."""
 
 
 def in_our_name(header: str) -> bool:
@@ -56,7 +50,7 @@ def identity_text(identity: Any) -> str:
     Where too much was said of one who has an access list of its own, that one may do nothing: the list must not be
     forgotten.
     """
-    said = {field.name: getattr(identity, field.name) for field in fields(Recalled)}
+    said = {name: getattr(identity, name) for name in _TOLD}
     acl = said.pop("acl")
     said = {name: value for name, value in said.items() if value} | ({} if acl is None else {"acl": acl})
     text = json.dumps(said, separators=(",", ":"))
@@ -65,14 +59,14 @@ def identity_text(identity: Any) -> str:
     return "" if acl is None else '{"acl":[]}'
 
 
-def recalled(text: str) -> Recalled | None:
-    """The header's content; None when there is nothing in it, or what is in it is not ours."""
+def recalled(text: str) -> Identity | None:
+    """The header's content, without a name; None when there is nothing in it, or what is in it is not ours."""
     try:
         said = json.loads(text)
         groups, acl = tuple(said.pop("groups", ())), said.pop("acl", None)
         acl = None if acl is None else tuple(acl)
         if all(isinstance(word, str) for word in (*said.values(), *groups, *(acl or ()))):
-            return Recalled(groups=groups, acl=acl, **said)
+            return Identity("", groups=groups, acl=acl, **said) if said.keys() <= set(_TOLD) else None
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     return None

@@ -58,7 +58,7 @@ class Message:
         self.received_at = received_at
         self.is_json = False
         """Whether a target has read the body as JSON, strictly, and found that it is: the others need not."""
-        self.verdict: Any = None  # an IVerdict, which the core does not know
+        self.verdict: Any = None  # an Verdict, which the core does not know
         self.is_replayed = False
 
     @property

@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.application.service import Service
 
-from amqprouter.interfaces import IHoldsDeliveries
-from amqprouter.pipeline.settlement import OVERDUE, AckLedger
+from amqprouter.amqp.ack_ledger import OVERDUE, AckLedger
+from amqprouter.pipeline.ports import IHoldsDeliveries
 
 LOOKS = 10
 """In so much time: an age is known to a tenth of it."""

@@ -24,8 +24,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
-from amqprouter.interfaces import IAuthenticator, IHoldsDeliveries, IVerdict
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.pending_overflow import Answering, HeldOverflow
+from amqprouter.pipeline.ports import IAuthenticator, IHoldsDeliveries
 from amqprouter.pipeline.settlement import Settlement
 
 RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX = 0.5, 10.0
@@ -55,7 +56,7 @@ class HeldMessages:
         clock: Any,
         authenticator: IAuthenticator,
         *,
-        judged: Callable[[Settlement, IVerdict], None],
+        judged: Callable[[Settlement, Verdict], None],
         refused: Callable[[Settlement, str], None],
         emptied: Callable[[], None],
         random: Callable[[], float] = lambda: 1.0,
@@ -147,7 +148,7 @@ class HeldMessages:
                 self.count -= 1
                 self._judged(settlement, verdict)
 
-    def _known(self, settlement: Settlement, now: float) -> IVerdict | None:
+    def _known(self, settlement: Settlement, now: float) -> Verdict | None:
         try:
             return settlement.message.verdict or self._authenticator.check(settlement.message, now)
         except ValueError:  # which it was not when it came

@@ -18,9 +18,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 
-from amqprouter.interfaces import ILot
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import ILot
+from amqprouter.pipeline.settlement import Settlement
 
 EMPTIED_HERE = 5.0
 """Seconds after the last message that came out of the lot, or was settled, for which more are expected: the broker

@@ -26,18 +26,20 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.wire import Delivery
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Allows, IAuthenticator, IDeviceLots, ITarget, IVerdict, Quarantine
+from amqprouter.identity import Verdict
+from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.message import TURN_WORK
 from amqprouter.pipeline.pending import HeldMessages
+from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceLots, Quarantine
 from amqprouter.pipeline.replay import Replays
-from amqprouter.pipeline.routes import RuleSet
+from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.sender import Senders
-from amqprouter.pipeline.settlement import AckLedger, Settlement
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.decision import RUN, Decision
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import LimitsSettings
@@ -205,7 +207,7 @@ class Pipeline:
 
     # Authentication and authorisation.
 
-    def _judge(self, settlement: Settlement, verdict: IVerdict, now: float) -> None:
+    def _judge(self, settlement: Settlement, verdict: Verdict, now: float) -> None:
         message = settlement.message
         message.verdict = verdict
         if not verdict.allowed:

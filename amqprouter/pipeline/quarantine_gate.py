@@ -35,10 +35,12 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.interfaces import IGateFigures, IHoldsDeliveries, IReadiness
+from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.breaker import OPENS_AFTER, Breaker
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IGateFigures, IHoldsDeliveries
+from amqprouter.pipeline.settlement import Settlement
 
 SHARE = 4
 """A quarter of a prefetch waits out a queue's move to another node, and leaves the flow the rest."""

@@ -9,12 +9,12 @@ own account. Any other message there is one like all others, and has to prove wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from amqprouter.amqp.field_table import FieldValue, encode_entry
 from amqprouter.amqp.properties import Properties, flag_mask, with_user_id
 from amqprouter.amqp.wire import Delivery
-from amqprouter.pipeline.headers import CHECKER, DEVICE, EXCHANGE, IDENTITY, NAMES, PROVEN, Recalled, recalled
+from amqprouter.identity import Verdict
+from amqprouter.pipeline.headers import CHECKER, DEVICE, EXCHANGE, IDENTITY, NAMES, PROVEN, recalled
 from amqprouter.pipeline.message import Message
 
 _DEVICE, _EXCHANGE, _CHECKER, _PROVEN, _IDENTITY = (
@@ -23,16 +23,6 @@ _DEVICE, _EXCHANGE, _CHECKER, _PROVEN, _IDENTITY = (
 _ENVELOPE = frozenset(name.encode() for name in NAMES)
 _USER_ID = flag_mask("user_id")
 _DROPPED = flag_mask("user_id", "expiration")
-
-
-@dataclass(frozen=True)
-class Vouched:
-    """The verdict about a replayed message whose device had been proven, by the proof that `checker` names."""
-
-    checker: str
-    allowed: bool = True
-    reason: str = ""
-    identity: Recalled | None = None
 
 
 def enveloped(raw: bytes, user: str, story: Mapping[str, FieldValue]) -> bytes:
@@ -69,7 +59,7 @@ class Replays:
                 checker = (properties.raw_header(_CHECKER) or b"").decode("utf-8", "backslashreplace")
                 if properties.header(_PROVEN) is True:
                     told = (properties.raw_header(_IDENTITY) or b"").decode("utf-8", "backslashreplace")
-                    verdict = Vouched(checker, identity=recalled(told) if told else None)
+                    verdict = Verdict(True, checker=checker, identity=recalled(told) if told else None)
                 properties = Properties(properties.spliced(_USER_ID, _ENVELOPE, b""))
         except ValueError:
             device, verdict = "", None  # malformed, which will be found again and told

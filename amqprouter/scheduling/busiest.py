@@ -74,3 +74,27 @@ class Busiest:
 def _grown(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     """What came to each count; one that went down made room for others, and nothing is known to have come."""
     return {name: more for name, count in now.items() if (more := count - before.get(name, 0)) > 0}
+
+
+class Talkers:
+    """Counts of the busiest names."""
+
+    __slots__ = ("_capacity", "counts", "missed")
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.counts: dict[str, int] = {}
+        self.missed = 0
+        """What a count may be too low by."""
+
+    def count(self, name: str) -> None:
+        """One more of this name."""
+        counts = self.counts
+        known = counts.get(name)
+        if known is not None:
+            counts[name] = known + 1
+        elif len(counts) < self._capacity:
+            counts[name] = 1
+        else:
+            self.missed += 1
+            self.counts = {name: count - 1 for name, count in counts.items() if count > 1}

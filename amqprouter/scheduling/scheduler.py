@@ -39,11 +39,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from amqprouter.scheduling.busiest import Busiest, Busy
+from amqprouter.scheduling.busiest import Busiest, Busy, Talkers
 from amqprouter.scheduling.decision import RUN, Decision
 from amqprouter.scheduling.explanation import Explanation, explain
 from amqprouter.scheduling.known_devices import KnownDevices
-from amqprouter.scheduling.lanes import Device, Lane, Place, Waiting
+from amqprouter.scheduling.lanes import Device, Lane, Place, Waiting, WaitingRoom
 from amqprouter.scheduling.limit import Limit
 from amqprouter.scheduling.policy import (
     NOTHING,
@@ -56,8 +56,6 @@ from amqprouter.scheduling.policy import (
     Terms,
     TermsBook,
 )
-from amqprouter.scheduling.talkers import Talkers
-from amqprouter.scheduling.waiting_room import WaitingRoom
 
 Item = TypeVar("Item")
 

@@ -30,9 +30,10 @@ from zope.interface import implementer
 
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
-from amqprouter.interfaces import IGate, IGatedTarget, IGivesBack, IReadiness, IStore, WriteOutcome, WriteResult
+from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IGivesBack
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker

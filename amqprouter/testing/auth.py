@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret, IReloadable, IUserPassword
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword
 
 
 @implementer(ICredentialsChecker, IReloadable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zope.interface import implementer
 
-from amqprouter.interfaces import IGate
+from amqprouter.pipeline.ports import IGate
 from amqprouter.pipeline.settlement import Settlement
 
 

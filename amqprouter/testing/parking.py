@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 from zope.interface import implementer
 
-from amqprouter.interfaces import NOT_PARKED, IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.settlement import Settlement
 
 
 @implementer(ILot)

@@ -6,8 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from amqprouter.auth.passwords import name_problem
-from amqprouter.commands.command import reserved_sender
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, reserved_sender
 from amqprouter.settings import MercureSettings
 from amqprouter.web.request import RouterRequest
 

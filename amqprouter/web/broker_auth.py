@@ -35,9 +35,9 @@ from twisted.web.server import NOT_DONE_YET, Site
 from amqprouter.auth.broker_access import BrokerAccess, Fields
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable
-from amqprouter.interfaces import IVerdict
+from amqprouter.identity import Verdict
+from amqprouter.web.channel import PostChannel
 from amqprouter.web.leaf import Leaf
-from amqprouter.web.post_channel import PostChannel
 from amqprouter.web.request import RouterRequest, reply, reply_error
 
 ANSWER_LIMIT = 5.0
@@ -58,7 +58,7 @@ MAX_REASON = 160
 _NO_PASSWORD = "none"
 """What RabbitMQ 3.12 to 4.0 send for the password of an MQTT client that has nothing but a certificate."""
 
-AskSecret = Callable[[str, bytes], Awaitable[IVerdict]]
+AskSecret = Callable[[str, bytes], Awaitable[Verdict]]
 """(device id, secret) → whether they belong together.
 
 :raises CheckerUnavailable: nobody can tell at the moment.

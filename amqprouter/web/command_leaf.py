@@ -10,8 +10,8 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 from twisted.web import http
 
-from amqprouter.commands.command import Command, Fate, Outcome, reserved_sender
-from amqprouter.interfaces import Identity
+from amqprouter.commands.command import Command, Fate, Outcome
+from amqprouter.identity import Identity, reserved_sender
 from amqprouter.web.cors import Cors
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login

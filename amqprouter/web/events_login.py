@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amqprouter.errors import BadToken
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.bearer import Bearers
 from amqprouter.web.login import Login, Version, no_version
 from amqprouter.web.request import Grant

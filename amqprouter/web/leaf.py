@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.errors import CheckerUnavailable, TooManyGuesses
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.cors import Cors
 from amqprouter.web.login import Login
 from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply_error

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from amqprouter.auth.passwords import name_problem
-from amqprouter.interfaces import Identity
+from amqprouter.identity import ANONYMOUS, Identity
 from amqprouter.web.request import RouterRequest
 
 Authenticate = Callable[[str, bytes, str], Awaitable[Identity | None]]
@@ -24,10 +24,6 @@ can tell."""
 
 def no_version(username: str) -> None:
     """Nobody can tell."""
-
-
-ANONYMOUS = "anonymous"
-"""The user whom requests without a login come from, where these are allowed."""
 
 
 class Login:

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IGateFigures
+from amqprouter.pipeline.ports import IGateFigures
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.request import RouterRequest, reply
 

@@ -8,7 +8,7 @@ from importlib import resources
 from twisted.web.http import CACHED
 from twisted.web.server import NOT_DONE_YET
 
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.leaf import Leaf, MemberLeaf
 from amqprouter.web.login import Login
 from amqprouter.web.request import RouterRequest, reply

@@ -39,7 +39,7 @@ class Grant(NamedTuple):
 
     `token` is empty for a password; `good_until` is until when it is good, in seconds since 1970. `ends` is by the
     clock of the site, where a checker said for how long. `version` is that of the user's password, where that can be
-    told (`amqprouter.auth.versions`)."""
+    told (`amqprouter.interfaces`)."""
 
     token: bytes
     good_until: float | None = None
@@ -157,3 +157,25 @@ def log_access(
         bytes_sent=bytes_sent,
         seconds=seconds,
     )
+
+
+def accepts(request: RouterRequest, content_type: bytes) -> bool:
+    """Whether the header ``Accept`` allows this type; it does when it is not there. The closest range in it counts."""
+    raw = b",".join(request.requestHeaders.getRawHeaders(b"Accept", []))
+    if not raw.strip():
+        return True
+    quality: dict[bytes, bool] = {}
+    for part in raw.lower().split(b","):
+        name, *parameters = (piece.strip() for piece in part.split(b";"))
+        zero = any(each.startswith(b"q=") and not each[2:].strip(b"0.") for each in parameters)
+        quality[name] = not zero
+    kind = content_type.partition(b"/")[0] + b"/*"
+    return next((quality[each] for each in (content_type, kind, b"*/*") if each in quality), False)
+
+
+def refuse_unacceptable(request: RouterRequest, *content_types: bytes) -> bool:
+    """Answer 406 unless one of these types is accepted; whether it did."""
+    if any(accepts(request, each) for each in content_types):
+        return False
+    reply_error(request, http.NOT_ACCEPTABLE, f"there is only {content_types[0].decode()} here")
+    return True

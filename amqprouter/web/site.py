@@ -14,10 +14,12 @@ from twisted.web.resource import IResource
 from amqprouter.counters import Counters
 from amqprouter.events.heartbeats import SPOKES
 from amqprouter.events.hub import Hub
-from amqprouter.interfaces import IGateFigures, IReadiness
+from amqprouter.interfaces import IReadiness
 from amqprouter.net import TrustedProxies
+from amqprouter.pipeline.ports import IGateFigures
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.bearer import Bearers
+from amqprouter.web.channel import PublishChannel
 from amqprouter.web.events_login import EventsLogin
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.health import HealthLeaf, ReadyLeaf
@@ -27,7 +29,6 @@ from amqprouter.web.mercure.bearers import DISCOVERY
 from amqprouter.web.mercure.bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
-from amqprouter.web.publish_channel import PublishChannel
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices

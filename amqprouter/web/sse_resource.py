@@ -9,15 +9,14 @@ from twisted.web import http
 from amqprouter.events.hub import Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.subscriber import MaySee
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.identity import Identity
+from amqprouter.patterns import TopicPattern
 from amqprouter.settings import EventsSettings
-from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.cors import Cors
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
-from amqprouter.web.request import RouterRequest, reply_error
+from amqprouter.web.request import RouterRequest, refuse_unacceptable, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses
 
 Permission = Callable[[Identity, str], bool]

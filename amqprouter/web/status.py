@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from amqprouter import __version__
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Identity, IReadiness
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReadiness
 from amqprouter.web.health import report
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login

@@ -9,7 +9,7 @@ from twisted.web import http
 from amqprouter.events.hub import Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.subscriber import MaySee, Scrutiny, Subscriber
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.event_stream import EventStream
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.request import Grant, RouterRequest, reply_error

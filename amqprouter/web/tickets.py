@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from zope.interface import implementer
 
-from amqprouter.interfaces import Identity, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReloadable
 from amqprouter.web.cors import Cors
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from amqprouter.amqp import field_table
 from amqprouter.amqp.field_table import FieldValue
-from amqprouter.amqp.properties import Properties, encode_properties, flag_mask
-from amqprouter.amqp.property_edit import with_values
+from amqprouter.amqp.properties import Properties, encode_properties, flag_mask, with_values
 from amqprouter.amqp.travel import ENCODED_TRAVEL_HEADERS
 from amqprouter.events.event import KEY_HEADER, encode_event_body
 from amqprouter.pipeline.headers import DEVICE, REASON

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering
-from amqprouter.amqp.queue_look import look_at
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, look_at
 from amqprouter.errors import BrokerRefused, TopologyClash
 
 DELAYS = (1, 5, 30, 120, 600)

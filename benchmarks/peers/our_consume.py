@@ -10,9 +10,9 @@ import sys
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.wire import Delivery, encode_ack
-from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import BrokerSettings
 from benchmarks.layout import QUEUES
 from benchmarks.peers.finish import Finish

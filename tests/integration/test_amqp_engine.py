@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, Connection
 from amqprouter.amqp.link import BrokerLink, connect_once
@@ -27,7 +28,7 @@ from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, TopologyClash
 from amqprouter.events.event import Event
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from amqprouter.testing.amqp import rewritten
 from amqprouter.testing.gate import OpenGate

@@ -17,8 +17,8 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_publish
 from amqprouter.broker.parked_message import parked_properties
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Vouched
 from amqprouter.settings import BrokerSettings
 from tests.support.auth_service import AuthService
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
@@ -155,7 +155,7 @@ class LongOutageTests(ServiceTestCase):
                 channel.write(encode_publish(channel.id, b"devices", b"guest.up.x", properties, b"%d" % n, 4096))
             # Somebody writes to the daemon's own queue what it would park, for a device that is proven.
             forged = Message("dev1", "up.x", b"666", Properties(encode_properties(message_id="forged")))
-            forged.verdict = Vouched("secret")
+            forged.verdict = Verdict(True, checker="secret")
             properties = parked_properties(forged)
             channel.write(encode_publish(channel.id, b"", b"amqprouter.parked.auth.held", properties, b"666", 4096))
             await gateway.metric_reaches("stored_total", 20 + 100)

@@ -11,11 +11,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from amqprouter.amqp.declare import DELIVERY_LIMIT
+from amqprouter.amqp.declare import DELIVERY_LIMIT, look_at
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.wire import Delivery
 from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings

@@ -12,8 +12,8 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.declare import look_at
 from amqprouter.amqp.properties import Properties
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parking import lot_name
 from tests.support.fault_bed import COPIES, DEVICES, NAMES, ROUTE, FaultBed, fault_bed

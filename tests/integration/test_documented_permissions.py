@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
@@ -17,7 +18,7 @@ from amqprouter.broker.parking import Parking
 from amqprouter.broker.topology import Names, Topology
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.process import reactor
 from tests.support.rabbitmq import missing

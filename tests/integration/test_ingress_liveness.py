@@ -12,6 +12,7 @@ import treq
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import DELIVERY_LIMIT
@@ -26,7 +27,7 @@ from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
 from amqprouter.events.event import Event
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from amqprouter.testing.gate import OpenGate
 from tests.support.gateway import Fleet, Gateway

@@ -16,15 +16,15 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery, encode_ack
-from amqprouter.auth.verdict import Verdict
 from amqprouter.broker.device_parking import AT_ONCE, DeviceLots
 from amqprouter.broker.parked_message import parked_properties
 from amqprouter.broker.parking import lot_name
 from amqprouter.broker.parking_reading import LOOK_BACK, SNAPSHOT_AFTER
 from amqprouter.broker.parking_registry import LotRegistry
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IDeviceLotsUser
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IDeviceLotsUser
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings
 from tests.support.process import reactor, until

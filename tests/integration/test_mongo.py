@@ -24,12 +24,13 @@ from twisted.protocols.portforward import ProxyClient, ProxyClientFactory, Proxy
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreUnavailable
 from amqprouter.interfaces import WriteOutcome
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage import mongo as mongo_store
 from amqprouter.storage.mongo import MongoStore

@@ -16,12 +16,13 @@ from twisted.trial.unittest import TestCase
 from txmongo.connection import ConnectionPool
 from zope.interface import implementer
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable
 from amqprouter.interfaces import WriteOutcome
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage import mongo as mongo_store
 from amqprouter.storage.mongo import MongoStore

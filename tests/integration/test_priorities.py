@@ -5,8 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.properties import encode_properties
-from amqprouter.amqp.property_edit import with_values
+from amqprouter.amqp.properties import encode_properties, with_values
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings

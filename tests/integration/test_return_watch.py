@@ -7,16 +7,16 @@ from typing import Any
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.amqp.declare import look_at
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.amqp.queue_look import look_at
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery, encode_nack
 from amqprouter.broker.ingress import Ingress
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
-from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import BrokerSettings, EventsSettings, IngressSettings, TopologySettings
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import missing

@@ -14,8 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.link import connect_once
-from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.amqp.property_edit import with_values
+from amqprouter.amqp.properties import Properties, encode_properties, with_values
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings

@@ -13,7 +13,8 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.counters import Counters
 from amqprouter.events.event import Event, encode_event_body
 from amqprouter.events.hub import Hub
-from amqprouter.interfaces import Identity, IReadiness
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import Gauge

@@ -17,9 +17,9 @@ from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
-from amqprouter.auth.versions import IVersions
 from amqprouter.errors import ConfigError, NotKnown
-from amqprouter.interfaces import IConnects, Identity, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IConnects, IReloadable, IVersions
 
 
 @implementer(ICredentialsChecker, IReloadable, IVersions)

@@ -20,9 +20,8 @@ from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.password_hash import UNMATCHED, bcrypt_is_installed, is_bcrypt, matches, unmatched
 from amqprouter.auth.passwords import parse_passwords
 from amqprouter.auth.threads import in_reactor_threads
-from amqprouter.auth.versions import IVersions
 from amqprouter.errors import AuthFileError, NotKnown
-from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
+from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, IVersions, RunInThread
 
 
 @implementer(ICredentialsChecker, IReloadable, IUsesThreads, IVersions)

@@ -48,7 +48,8 @@ from amqprouter.auth.checkers.http_answer import read_answer
 from amqprouter.auth.checkers.http_options import HttpOptions
 from amqprouter.auth.circuit_breaker import CircuitBreaker
 from amqprouter.errors import AuthFileError, CheckerNotAsked, CheckerUnavailable
-from amqprouter.interfaces import IConnects, Identity, IDeviceSecret, IReloadable, IUserPassword, IUsesReactor
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IConnects, IDeviceSecret, IReloadable, IUserPassword, IUsesReactor
 
 MAX_ANSWER = 65_536
 """Bytes of an answer; one word or a small object is expected."""

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.cred.error import UnauthorizedLogin
 
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 
 _FIELDS = {"limits": "limits", "class": "device_class", "tenant": "tenant"}
 

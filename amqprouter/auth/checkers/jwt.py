@@ -24,7 +24,8 @@ from amqprouter.auth.passwords import name_problem
 from amqprouter.auth.threads import in_reactor_threads
 from amqprouter.auth.token_verifier import BAD_CLAIMS, NO_TOKEN, UNKNOWN_KEY, Claims, TokenVerifier
 from amqprouter.errors import BadToken, NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword, IUsesThreads, RunInThread
 
 _NOT_OURS = NO_TOKEN, UNKNOWN_KEY
 """What another checker may know: no token at all, or one that none of our keys has signed."""

@@ -19,15 +19,8 @@ from amqprouter.auth.password_hash import UNMATCHED, matches, unmatched
 from amqprouter.auth.passwords import hash_problem, name_problem
 from amqprouter.auth.threads import in_reactor_threads
 from amqprouter.errors import CheckerUnavailable, NotKnown, StoreMisconfigured, StoreUnavailable
-from amqprouter.interfaces import (
-    Identity,
-    IDeviceSecret,
-    IDocuments,
-    IUserPassword,
-    IUsesDocuments,
-    IUsesThreads,
-    RunInThread,
-)
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IDocuments, IUserPassword, IUsesDocuments, IUsesThreads, RunInThread
 
 
 @implementer(ICredentialsChecker, IUsesThreads, IUsesDocuments)

@@ -19,10 +19,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from amqprouter.auth.blame import Blame
-from amqprouter.auth.versions import IVersions
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerNotAsked, CheckerUnavailable, NotKnown
-from amqprouter.interfaces import IConnects, IDeviceSecret, IReadiness, IReloadable, IUserPassword
+from amqprouter.interfaces import IConnects, IDeviceSecret, IReadiness, IReloadable, IUserPassword, IVersions
 
 T = TypeVar("T")
 

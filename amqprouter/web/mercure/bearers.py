@@ -12,10 +12,9 @@ from twisted.web import http
 from amqprouter.errors import BadToken
 from amqprouter.events.interest import Steps
 from amqprouter.events.subscriber import Scrutiny
-from amqprouter.interfaces import Identity
+from amqprouter.identity import ANONYMOUS, Identity
 from amqprouter.settings import MercureSettings
 from amqprouter.web.bearer import Bearers, token_of
-from amqprouter.web.login import ANONYMOUS
 from amqprouter.web.mercure.claims import MercureClaims, read_mercure_claims
 from amqprouter.web.request import Grant, RouterRequest, reply_error
 from amqprouter.web.sse_resource import Permission

@@ -27,16 +27,15 @@ from amqprouter.events.hub import EARLIEST, Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.subscriber import Subscriber
 from amqprouter.events.topic_selector import TopicSelector
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.settings import MercureSettings
-from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.bearer import Verified, Verify, token_of
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.mercure.bearers import Bearer, MercureBearers, mercure_claims, unauthorized
 from amqprouter.web.mercure.leaf import HubLeaf
 from amqprouter.web.mercure.subscriptions import Subscriptions
 from amqprouter.web.mercure.update_form import ReservedTopic, read_update
-from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, reply, reply_error
+from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, refuse_unacceptable, reply, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
 
 CONFIRM_WITHIN = 5.0

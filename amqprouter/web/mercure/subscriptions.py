@@ -29,11 +29,10 @@ from amqprouter.errors import BadToken
 from amqprouter.events.event import Event
 from amqprouter.events.hub import EARLIEST, Hub
 from amqprouter.events.subscriber import Subscriber
-from amqprouter.web.accept import refuse_unacceptable
 from amqprouter.web.mercure.bearers import PATH as HUB
 from amqprouter.web.mercure.bearers import MercureBearers, unauthorized
 from amqprouter.web.mercure.leaf import HubLeaf
-from amqprouter.web.request import JSON, RouterRequest, reply, reply_error
+from amqprouter.web.request import JSON, RouterRequest, refuse_unacceptable, reply, reply_error
 
 PATH = HUB + b"/subscriptions"
 MOST_LISTED, MOST_LISTED_BYTES = 10_000, 16_777_216

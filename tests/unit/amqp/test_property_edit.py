@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.amqp.property_edit import text_value, with_values
+from amqprouter.amqp.properties import Properties, encode_properties, text_value, with_values
 
 
 class WithValuesTests(SynchronousTestCase):

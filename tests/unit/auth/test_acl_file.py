@@ -8,7 +8,8 @@ from zope.interface.verify import verifyObject
 
 from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
 from amqprouter.errors import AuthFileError
-from amqprouter.interfaces import Identity, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReloadable
 from tests.unit.auth.checkers.test_file import write
 
 

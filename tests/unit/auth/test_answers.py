@@ -9,9 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.answers import Answers
-from amqprouter.auth.verdict import Verdict
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, Verdict
 
 YES = Verdict(True, checker="secret")
 NO = Verdict(False, "bad-secret", "secret")

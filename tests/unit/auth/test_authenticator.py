@@ -16,11 +16,12 @@ from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import MAX_SECRET_BYTES
 from amqprouter.auth.lock_out import LockOut
 from amqprouter.auth.user_authenticator import UserAuthenticator
-from amqprouter.auth.verdict import Verdict
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable, ConfigError, TooManyGuesses
-from amqprouter.interfaces import IAuthenticator, Identity, IReloadable, IVerdict
+from amqprouter.identity import Identity, Verdict
+from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import IAuthenticator
 from amqprouter.pipeline.sender import Senders
 from amqprouter.testing.auth import MemoryChecker
 
@@ -112,7 +113,6 @@ class AuthenticatorTests(DeviceTestCase):
     def test_the_interfaces(self) -> None:
         verifyObject(IAuthenticator, self.authenticator)
         verifyObject(IReloadable, self.authenticator)
-        verifyObject(IVerdict, BY_SECRET)
 
     def test_the_brokers_word_is_enough(self) -> None:
         self.assertEqual(self.authenticator.check(message(user_id="dev1"), 0.0), BY_USER_ID)

@@ -8,8 +8,8 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
-from amqprouter.auth.verdict import Verdict
 from amqprouter.errors import ConfigError
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
 
 BY_TOPIC = Verdict(True, checker="broker-topic")

@@ -20,8 +20,8 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.hmac_proof import HmacProof, sign, signed_bytes
 from amqprouter.auth.proofs import ABSENT
-from amqprouter.auth.verdict import Verdict
 from amqprouter.errors import AuthFileError, ConfigError
+from amqprouter.identity import Verdict
 from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Senders

@@ -7,8 +7,8 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.verdict import Verdict
 from amqprouter.counters import Counters
+from amqprouter.identity import Verdict
 
 
 class LockOutTests(SynchronousTestCase):

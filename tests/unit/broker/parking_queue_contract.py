@@ -5,10 +5,11 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
-from amqprouter.interfaces import ILot
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import ILot
+from amqprouter.pipeline.settlement import Settlement
 
 
 class LotContract(SynchronousTestCase):

@@ -10,15 +10,16 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.device_parking import AT_ONCE, PREFETCH, DeviceLots
 from amqprouter.broker.parking import SAFE_AFTER, lot_name
 from amqprouter.broker.parking_refusals import LONGEST_PAUSE
 from amqprouter.counters import Counters
-from amqprouter.interfaces import IDeviceLots, IDeviceLotsUser, ILot
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
 from tests.unit.broker.streams import MemoryStream, StreamBroker
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from unittest.mock import patch
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.broker.event_history import PREFETCH, EventHistory, StreamReading
+from amqprouter.broker.event_stream import PREFETCH, EventHistory, StreamReading
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
@@ -72,7 +72,7 @@ class EventHistoryTests(BrokerTestCase):
         self.read(7)
         self.broker.cancel("events")
         self.turn()
-        with patch("amqprouter.broker.event_history.StreamReading._consume", side_effect=ValueError("not legal")):
+        with patch("amqprouter.broker.event_stream.StreamReading._consume", side_effect=ValueError("not legal")):
             self.read(8)
         self.assertEqual([type(failure) for failure in self.failures], [BrokerUnavailable, ValueError])
         opened, closed = self.broker.sent("Channel.Open"), self.broker.sent("Channel.Close")

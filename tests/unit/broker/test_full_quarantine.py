@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pamqp import commands
 from twisted.logger import LogLevel, capturedLogs
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, RETRY_MAX, Publisher
 from amqprouter.broker.outgoing import Outgoing
@@ -16,7 +17,7 @@ from amqprouter.counters import Counters
 from amqprouter.pipeline.breaker import LONGEST_PAUSE
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.quarantine_gate import FORGET, LOOKS, MOST_BYTES, SHARE, WINDOW, QuarantineGate
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import REST, Connection
 from amqprouter.amqp.consumer import BATCH
 from amqprouter.amqp.consumer_timeout import ARGUMENT, NEVER
@@ -11,7 +12,6 @@ from amqprouter.broker.ingress import MISSING_QUEUE_DELAY, RECONSUME_DELAY, SURV
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
-from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 

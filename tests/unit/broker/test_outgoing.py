@@ -12,9 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp import field_table
 from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.auth.verdict import Verdict
 from amqprouter.broker.outgoing import Outgoing
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, Verdict
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Sender, Senders
 

@@ -9,19 +9,25 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.parked_message import parked_message, parked_properties
-from amqprouter.pipeline.headers import PARKED, Recalled
+from amqprouter.identity import Identity, Verdict
+from amqprouter.pipeline.headers import PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Vouched
 
 SHORT = st.binary(max_size=255)
 FIELDS = ("device", "topic", "body", "exchange", "routing_key", "redelivered", "received_at", "verdict")
-VERDICTS = st.sampled_from([None, Vouched("secret"), Vouched("user-id", identity=Recalled(tenant="t", groups=("g",)))])
+VERDICTS = st.sampled_from(
+    [
+        None,
+        Verdict(True, checker="secret"),
+        Verdict(True, checker="user-id", identity=Identity("", tenant="t", groups=("g",))),
+    ]
+)
 
 
 class ParkedMessageTests(SynchronousTestCase):
     @given(st.text("abcé-", max_size=60), SHORT, SHORT, st.binary(max_size=300), st.booleans(), st.floats(0), VERDICTS)
     def test_there_and_back(
-        self, text: str, exchange: bytes, key: bytes, raw: bytes, redelivered: bool, at: float, verdict: Vouched | None
+        self, text: str, exchange: bytes, key: bytes, raw: bytes, redelivered: bool, at: float, verdict: Verdict | None
     ) -> None:
         """Byte for byte, whatever the device's properties are, malformed ones too."""
         message = Message(

@@ -7,6 +7,7 @@ from typing import Any
 from pamqp import commands
 from twisted.logger import capturedLogs, formatEvent
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, Publisher
@@ -16,7 +17,7 @@ from amqprouter.broker.parking_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.counters import Counters
 from amqprouter.pipeline.breaker import OPENS_AFTER
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
 from tests.unit.broker.parking_queue_contract import LotContract
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pamqp import commands, header
 from twisted.logger import capturedLogs, formatEvent
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.ingress import Ingress
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
-from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 

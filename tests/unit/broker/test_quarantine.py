@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import RETRY_MAX
 from amqprouter.broker.outgoing import Outgoing
@@ -11,7 +12,7 @@ from amqprouter.broker.quarantine import BrokerQuarantine
 from amqprouter.broker.topology import Names
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
 

@@ -6,15 +6,14 @@ from typing import Any
 
 from twisted.logger import capturedLogs, formatEvent
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.ingress import LEAVING
-from amqprouter.broker.seats import ANSWER_WITHIN, Place, Seats
-from amqprouter.broker.shards import INTERVAL, make_ingress
+from amqprouter.broker.shards import ANSWER_WITHIN, INTERVAL, Place, Seats, make_ingress
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused
-from amqprouter.pipeline.settlement import AckLedger
 from amqprouter.settings import EventsSettings, IngressSettings, TopologySettings
 from amqprouter.testing.amqp import MemoryBroker
 from tests.unit.amqp.harness import BrokerTestCase

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.targets import EventsTarget, ExchangeTarget
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.testing.gate import OpenGate
 from tests.unit.amqp.harness import BrokerTestCase
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pamqp import commands
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.outgoing import Outgoing
@@ -23,7 +24,7 @@ from amqprouter.broker.work_queues import (
 from amqprouter.broker.work_target import WorkTarget, calling, passing_on
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 from amqprouter.testing.gate import OpenGate
 from tests.unit.amqp.harness import BrokerTestCase

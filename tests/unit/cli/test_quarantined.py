@@ -9,11 +9,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.auth.verdict import Verdict
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.cli.message_text import body_lines, message_lines
 from amqprouter.cli.quarantined import Quarantined, Wanted
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, Verdict
 from amqprouter.pipeline.message import Message
 
 DEATH: dict[str, Any] = {

@@ -16,7 +16,7 @@ from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.commands.outbox import PATIENCE, CommandOutbox
 from amqprouter.commands.queues import RETRY, CommandQueues
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import WorkQueueSettings

@@ -8,13 +8,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.reply import ReplyAddress
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.commands.reply_target import CommandReplies
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 
 UNIQUE = UUID(int=5)
 ABOUT = ReplyAddress("queue images", "dev1.up.picture").correlation_id(UNIQUE)

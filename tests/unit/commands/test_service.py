@@ -11,10 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.commands.service import MOST_UNDER_WAY, CommandDesk
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.topic import TopicPattern
-from amqprouter.scheduling.device_rates import DeviceRates
-from amqprouter.scheduling.limit import Limit
+from amqprouter.identity import Identity
+from amqprouter.patterns import TopicPattern
+from amqprouter.scheduling.limit import DeviceRates, Limit
 
 ANN = Identity("ann", groups=("staff",))
 REBOOT = Command("dev1", "down.reboot", "id-1", "ann", b"{}", "", 0.0)

@@ -8,8 +8,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.control import kept_limits
+from amqprouter.control.kept_limits import IKeepsLimits
 from amqprouter.errors import ConfigError, LimitsNotKept
-from amqprouter.interfaces import IKeepsLimits
 from amqprouter.scheduling.limit import Limit
 
 

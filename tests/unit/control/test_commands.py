@@ -14,7 +14,7 @@ from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.control.commands import Control
 from amqprouter.control.reloader import Reloaded
 from amqprouter.counters import Counters
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.status import StatusReport
 
 

@@ -9,9 +9,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.control.kept_limits import MAX_BYTES, LimitsCollection, LimitsFile, keeps_limits
+from amqprouter.control.kept_limits import MAX_BYTES, KeptLimits, LimitsCollection, LimitsFile, keeps_limits
 from amqprouter.errors import ConfigError, LimitsNotKept
-from amqprouter.interfaces import KeptLimits
 from amqprouter.scheduling.scheduler import MAX_OVERRIDES
 from amqprouter.testing.store import MemoryStore, Trouble
 from tests.unit.control import kept_limits_contract

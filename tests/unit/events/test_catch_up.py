@@ -15,8 +15,8 @@ from amqprouter.events.catch_up import HOLD, MOST_AHEAD, MOST_FOR_USER, MOST_REA
 from amqprouter.events.event import Event
 from amqprouter.events.hub import Hub
 from amqprouter.events.interest import Interest
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.identity import Identity
+from amqprouter.patterns import TopicPattern
 from amqprouter.settings import EventsSettings
 from tests.unit.web.harness import MemorySink, event
 

@@ -20,8 +20,9 @@ from amqprouter.events.hub import CLOSE_WITHIN, Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.published_ids import PublishedIds
 from amqprouter.events.window import ENTRY_BYTES, WINDOW_BYTES
-from amqprouter.interfaces import Identity, IReloadable
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReloadable
+from amqprouter.patterns import TopicPattern
 from amqprouter.settings import EventsSettings
 from amqprouter.web.sse_resource import by_acl
 from tests.unit.web.harness import MemorySink, event

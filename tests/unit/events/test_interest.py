@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.events.interest import Interest
 from amqprouter.events.topic_selector import TopicSelector
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.patterns import TopicPattern
 
 
 class InterestTests(SynchronousTestCase):

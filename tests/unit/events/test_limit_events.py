@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.counters import Counters
 from amqprouter.events.event import Event
 from amqprouter.events.limit_events import MOST_DEVICES, Throttling
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, SchedulerSettings, TenantSettings

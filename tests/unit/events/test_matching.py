@@ -14,8 +14,8 @@ from amqprouter.events.interest import Interest
 from amqprouter.events.slices import BURST
 from amqprouter.events.subscriber import Scrutiny
 from amqprouter.events.topic_selector import TopicSelector
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.topic import TopicPattern
+from amqprouter.identity import Identity
+from amqprouter.patterns import TopicPattern
 from amqprouter.settings import EventsSettings
 from tests.unit.web.harness import BusyClock, MemorySink, event
 

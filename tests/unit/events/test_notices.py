@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.events.notices import Notices
+from amqprouter.events.limit_events import Notices
 
 
 class NoticesTests(SynchronousTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.events.source import source_of
+from amqprouter.net import source_of
 
 
 class SourceTests(SynchronousTestCase):

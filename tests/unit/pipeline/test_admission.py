@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp import field_table
 from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Vouched
 
 NOW = 1_800_000_000.25
 
@@ -69,5 +69,5 @@ class AdmissionTests(SynchronousTestCase):
 
     def test_a_replay_may_be_late(self) -> None:
         message = Message("dev1", "up.x", b"", Properties(encode_properties(timestamp=5)), received_at=NOW)
-        message.verdict = Vouched("secret")
+        message.verdict = Verdict(True, checker="secret")
         self.assertEqual(Admission(100, 64, 60.0).refusal(message), "")

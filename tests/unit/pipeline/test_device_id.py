@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.pipeline.device_id import valid_device_id
+from amqprouter.identity import valid_device_id
 
 
 class ValidDeviceIdTests(SynchronousTestCase):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from amqprouter.amqp.properties import Properties
+from amqprouter.identity import Verdict
 from amqprouter.pipeline.device_parking import IDLE, SWEEP_EVERY
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Vouched
 from amqprouter.settings import SchedulerSettings
 from amqprouter.testing.parking import MemoryDeviceLots
 from tests.unit.pipeline.test_pipeline import PipelineTestCase
@@ -78,7 +78,7 @@ class ParkedDevicesTests(PipelineTestCase):
         """What comes goes behind it, until it is known to be empty."""
         messages = [Message("dev1", "up.x", str(n).encode(), Properties(), routing_key=b"dev1.up.x") for n in range(3)]
         for message in messages:
-            message.verdict = Vouched("scripted")
+            message.verdict = Verdict(True, checker="scripted")
         self.lots.of("dev1").messages.extend(messages)
         self.parked.found("dev1")
         self.send(3, 4)

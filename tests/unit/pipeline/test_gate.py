@@ -11,12 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
-from amqprouter.interfaces import IGate, IGatedTarget, IGateFigures, IGivesBack, IReadiness, ITarget
+from amqprouter.interfaces import IReadiness, ITarget
 from amqprouter.pipeline.breaker import FIRST_PAUSE, LONGEST_PAUSE, OPENS_AFTER
 from amqprouter.pipeline.gate import HANDOVER_REST, TargetGate
 from amqprouter.pipeline.message import TURN_WORK, Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.testing.parking import MemoryLot
 
 WINDOW, PATIENCE = 4, 1.0

@@ -6,9 +6,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from amqprouter.interfaces import IHoldsDeliveries
+from amqprouter.amqp.ack_ledger import OVERDUE, AckLedger
 from amqprouter.pipeline.overdue import LOOKS, Overdue
-from amqprouter.pipeline.settlement import OVERDUE, AckLedger
+from amqprouter.pipeline.ports import IHoldsDeliveries
 
 TIMEOUT = 100.0
 

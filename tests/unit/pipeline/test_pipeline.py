@@ -11,19 +11,21 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from amqprouter.amqp.ack_ledger import HOLD, AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
-from amqprouter.interfaces import IAuthenticator, Identity, ITarget, IVerdict
+from amqprouter.identity import Identity, Verdict
+from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import CROWDED
 from amqprouter.pipeline.pending_overflow import HeldOverflow
 from amqprouter.pipeline.pipeline import Pipeline
+from amqprouter.pipeline.ports import IAuthenticator
 from amqprouter.pipeline.replay import Replays, enveloped
-from amqprouter.pipeline.routes import RuleSet
-from amqprouter.pipeline.settlement import HOLD, AckLedger, Settlement
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.routes import RuleSet, Target
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
 from amqprouter.testing.parking import MemoryLot
@@ -31,13 +33,8 @@ from amqprouter.testing.parking import MemoryLot
 STRANGER = encode_properties(app_id="a credential that is never known at once")
 
 
-@implementer(IVerdict)
-@dataclass
-class Answer:
-    allowed: bool = True
-    reason: str = ""
-    checker: str = "scripted"
-    identity: Identity | None = None
+def answer_of(allowed: bool = True, reason: str = "", identity: Identity | None = None) -> Verdict:
+    return Verdict(allowed, reason, "scripted", identity)
 
 
 @implementer(IAuthenticator)
@@ -45,17 +42,17 @@ class ScriptedAuthenticator:
     """Knows some devices at once; others it is asked about, and answers when the test says so."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Answer] = {}
-        self.asked: list[Deferred[Answer]] = []
+        self.known: dict[str, Verdict] = {}
+        self.asked: list[Deferred[Verdict]] = []
 
-    def check(self, message: Message, now: float) -> Answer | None:
+    def check(self, message: Message, now: float) -> Verdict | None:
         message.properties.spans()  # raises ValueError for malformed ones, as the real one does
         if message.properties.raw == STRANGER:
             return None
         return self.known.get(message.device)
 
-    def ask(self, message: Message, now: float) -> Deferred[Answer]:
-        answer: Deferred[Answer] = Deferred()
+    def ask(self, message: Message, now: float) -> Deferred[Verdict]:
+        answer: Deferred[Verdict] = Deferred()
         self.asked.append(answer)
         return answer
 
@@ -149,7 +146,7 @@ class PipelineTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.authenticator = ScriptedAuthenticator()
-        self.authenticator.known = {name: Answer() for name in ("dev1", "dev2")}
+        self.authenticator.known = {name: answer_of() for name in ("dev1", "dev2")}
         self.store, self.events = ManualTarget(), ManualTarget()
         self.quarantine = ManualQuarantine()
         self.counters = Counters()
@@ -253,16 +250,16 @@ class WayTests(PipelineTestCase):
         self.assertEqual((self.quarantine.dead, self.acks), ([("x", "no-route")], [(1, True)]))
 
     def test_what_a_checker_told_of_the_device_counts(self) -> None:
-        self.authenticator.known["dev1"] = Answer(identity=Identity("dev1", groups=("lab", "x"), tenant="acme"))
+        self.authenticator.known["dev1"] = answer_of(identity=Identity("dev1", groups=("lab", "x"), tenant="acme"))
         for last in ("group-lab", "group-acme", "tenant-acme", "tenant-lab", "forbidden"):
             self.receive(self.delivery(f"dev1.up.{last}", last))
         self.receive(
             self.delivery("new.up.group-acme", "asked for"), self.delivery("dev2.up.group-acme", "told nothing")
         )
-        self.authenticator.asked[0].callback(Answer(identity=Identity("new", groups=("acme",))))
+        self.authenticator.asked[0].callback(answer_of(identity=Identity("new", groups=("acme",))))
         self.assertEqual(self.store.bodies, [b"group-lab", b"tenant-acme", b"asked for"])
         self.assertEqual(self.counters.rejected, {"not-authorised": 4})
-        self.authenticator.known["dev3"] = Answer(identity=Identity("dev3", acl=("forbidden",)))
+        self.authenticator.known["dev3"] = answer_of(identity=Identity("dev3", acl=("forbidden",)))
         self.receive(self.delivery("dev3.up.forbidden", "its own"), self.delivery("dev3.up.x", "not its own"))
         self.assertEqual(self.store.bodies[3:], [b"its own"])
         self.assertEqual(self.counters.rejected, {"not-authorised": 5})
@@ -278,7 +275,7 @@ class WayTests(PipelineTestCase):
         self.assertEqual((self.acks, self.counters.rejected), ([(1, True)], {"not-authorised": 1}))
 
     def test_quarantine_learns_whether_the_device_was_proven(self) -> None:
-        self.authenticator.known["evil"] = Answer(False, "bad-secret")
+        self.authenticator.known["evil"] = answer_of(False, "bad-secret")
         for key in ("dev1.up.forbidden", "evil.up.x", "dev1"):
             self.receive(self.delivery(key))
         self.assertEqual(self.quarantine.proven, [True, False, None])
@@ -362,8 +359,8 @@ class SliceTests(PipelineTestCase):
 
     def test_what_was_held_for_a_checker_is_no_exception(self) -> None:
         self.receive(*self.large(7, "new"))
-        self.authenticator.known["new"] = Answer()
-        self.authenticator.asked[0].callback(Answer())
+        self.authenticator.known["new"] = answer_of()
+        self.authenticator.asked[0].callback(answer_of())
         for handed_over in (2, 4, 6, 7):
             self.assertEqual(self.taken(), [f"new {n}" for n in range(handed_over)])
             self.one_turn()
@@ -407,7 +404,7 @@ class ReplayTests(PipelineTestCase):
     def test_behind_a_message_that_is_being_asked_about(self) -> None:
         self.receive(self.delivery("stranger.up.x", "first"), self.replayed("stranger.up.x", "second"))
         self.assertEqual(self.store.bodies, [b"second"])  # it is proven, and the other may be anybody's
-        self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+        self.authenticator.asked.pop().callback(answer_of(False, "bad-secret"))
         self.turn()
         self.assertEqual((self.quarantine.rejected, self.store.bodies), ([("first", "bad-secret")], [b"second"]))
 
@@ -454,7 +451,7 @@ class BadMessageTests(PipelineTestCase):
 
 class AuthenticationTests(PipelineTestCase):
     def test_a_denied_device_is_rejected_with_the_checkers_reason(self) -> None:
-        self.authenticator.known["dev1"] = Answer(False, "bad-secret")
+        self.authenticator.known["dev1"] = answer_of(False, "bad-secret")
         self.receive(self.delivery("dev1.up.x", "x"))
         self.assertEqual(self.quarantine.rejected, [("x", "bad-secret")])
 
@@ -463,8 +460,8 @@ class AuthenticationTests(PipelineTestCase):
             self.delivery("new.up.x", "1"), self.delivery("dev1.up.x", "other"), self.delivery("new.up.x", "2")
         )
         self.assertEqual((self.store.bodies, len(self.authenticator.asked)), ([b"other"], 1))
-        self.authenticator.known["new"] = Answer()
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.known["new"] = answer_of()
+        self.authenticator.asked.pop().callback(answer_of())
         self.turn()
         self.assertEqual(self.store.bodies, [b"other", b"1", b"2"])
         self.receive(self.delivery("new.up.x", "3"))
@@ -479,7 +476,7 @@ class AuthenticationTests(PipelineTestCase):
             self.turn(0.02)
             self.assertEqual(len(self.authenticator.asked), 1)
         self.assertEqual((self.quarantine.rejected, self.acks), ([], []))
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         self.assertEqual(self.store.bodies, [b"1"])
 
     def test_the_pauses_are_left_to_chance(self) -> None:
@@ -496,7 +493,7 @@ class AuthenticationTests(PipelineTestCase):
         self.receive(self.delivery("new.up.x", "1"), self.delivery("new.up.x", "2"))
         self.authenticator.asked.pop().errback(CheckerFailed("always on this one"))
         self.assertEqual(self.quarantine.dead, [("1", "checker-error")])
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         self.turn()
         self.assertEqual((self.store.bodies, self.acks), ([b"2"], [(1, True)]))
 
@@ -505,7 +502,7 @@ class AuthenticationTests(PipelineTestCase):
         for pause in (0.5, 1.0):
             self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
             self.turn(pause)
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         self.authenticator.asked.pop().errback(CheckerUnavailable("down again"))
         self.turn(0.5)
         self.assertEqual(len(self.authenticator.asked), 1)
@@ -519,7 +516,7 @@ class AuthenticationTests(PipelineTestCase):
         )
         rejected = [("properties", "malformed-properties"), ("headers", "too-many-headers")]
         self.assertEqual(self.quarantine.rejected, rejected)
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         self.turn()
         self.assertEqual(self.store.bodies, [b"1"])
 
@@ -529,7 +526,7 @@ class AuthenticationTests(PipelineTestCase):
         self.assertEqual(self.store.bodies, [b"0", b"1", b"2"])
         self.assertEqual(len(self.authenticator.asked), 1)
         for _ in range(3):
-            self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+            self.authenticator.asked.pop().callback(answer_of(False, "bad-secret"))
         self.assertEqual([reason for _, reason in self.quarantine.rejected], ["bad-secret"] * 3)
 
     def test_what_became_known_goes_before_what_comes_later(self) -> None:
@@ -539,20 +536,20 @@ class AuthenticationTests(PipelineTestCase):
             self.delivery("new.up.x", "another", STRANGER),
             self.delivery("new.up.x", "2"),
         )
-        self.authenticator.known["new"] = Answer()
+        self.authenticator.known["new"] = answer_of()
         self.receive(self.delivery("new.up.x", "3"))
         self.assertEqual(self.store.bodies, [b"1", b"2", b"3"])
         for _ in range(2):
-            self.authenticator.asked.pop().callback(Answer(False, "bad-secret"))
+            self.authenticator.asked.pop().callback(answer_of(False, "bad-secret"))
         rejected = [("stranger", "bad-secret"), ("another", "bad-secret")]
         self.assertEqual((self.quarantine.rejected, self.pipeline.under_way), (rejected, 3))
 
     def test_one_that_is_asked_about_and_becomes_known_is_not_overtaken(self) -> None:
         self.receive(self.delivery("new.up.x", "1"))
-        self.authenticator.known["new"] = Answer()
+        self.authenticator.known["new"] = answer_of()
         self.receive(self.delivery("new.up.x", "2"))
         self.assertEqual(self.store.bodies, [])
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         self.assertEqual(self.store.bodies, [b"1", b"2"])
 
     def test_a_crowd_that_is_asked_about_for_too_long_is_parked(self) -> None:
@@ -566,13 +563,13 @@ class AuthenticationTests(PipelineTestCase):
         self.receive(self.delivery("new6.up.x", "c"), self.delivery("dev1.up.x", "known"))
         self.assertEqual((self.pipeline.held.count, lot.backlog, self.store.bodies), (6, 1, [b"known"]))
         for asked in self.authenticator.asked[:3]:
-            asked.callback(Answer())
+            asked.callback(answer_of())
         self.receive(self.delivery("new7.up.x", "d"))
         self.assertEqual((self.pipeline.held.count, lot.backlog), (4, 1))  # there is room again
         self.receive(self.delivery("new8.up.x", "e"))
         self.assertEqual((self.pipeline.held.count, lot.backlog), (4, 2))  # but it has been crowded all the time
         for asked in self.authenticator.asked[3:]:
-            asked.callback(Answer())
+            asked.callback(answer_of())
         self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
         self.assertEqual((self.pipeline.held.count, lot.backlog), (5, 2))  # and now it is a moment again
 
@@ -606,11 +603,11 @@ class AuthenticationTests(PipelineTestCase):
             return bodies
 
         self.turn(1)  # and the checker answers again
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.asked.pop().callback(answer_of())
         stored()
         lot.let_out(2)
-        self.authenticator.known["new"] = Answer()
-        self.authenticator.asked.pop().callback(Answer())
+        self.authenticator.known["new"] = answer_of()
+        self.authenticator.asked.pop().callback(answer_of())
         self.assertEqual((stored(), self.pipeline.held.count), ([b"0", b"1"], 0))
         self.receive(self.delivery("new.up.x", "3"), self.delivery("dev1.up.x", "its next"))
         self.assertEqual(stored(), [b"its next"])
@@ -670,7 +667,7 @@ class SchedulingTests(PipelineTestCase):
         self.assertEqual((self.counters.dropped, self.acks), (1, [(2, False), (4, False)]))
 
     def test_what_the_checker_grants_takes_effect_at_once(self) -> None:
-        self.authenticator.known["dev1"] = Answer(identity=Identity("dev1", limits="1000/s"))
+        self.authenticator.known["dev1"] = answer_of(identity=Identity("dev1", limits="1000/s"))
         self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(20)])
         self.assertEqual(len(self.store.bodies), 20)
 

@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.interfaces import Identity
-from amqprouter.pipeline.headers import Recalled, identity_text, recalled
+from amqprouter.identity import Identity, Verdict
+from amqprouter.pipeline.headers import identity_text, recalled
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.replay import Replays, Vouched, enveloped
+from amqprouter.pipeline.replay import Replays, enveloped
 
 STORY: dict[str, Any] = {
     "x-amqprouter-device": "dev1",
@@ -37,7 +37,7 @@ class EnvelopeTests(SynchronousTestCase):
         message = self.opened(sent)
         self.assertEqual((message.device, message.topic, message.exchange), ("dev1", "up.x", b"devices"))
         self.assertEqual((message.routing_key, message.body, message.received_at), (b"dev1.up.x", b"body", 5.0))
-        self.assertEqual(message.verdict, Vouched("secret"))
+        self.assertEqual(message.verdict, Verdict(True, checker="secret"))
         self.assertEqual(message.properties.raw, raw)
 
     @given(st.sets(st.sampled_from(["content_type", "message_id", "correlation_id", "type", "app_id"])), st.booleans())
@@ -81,13 +81,13 @@ class EnvelopeTests(SynchronousTestCase):
         told = identity_text(identity)
         story = {**STORY, "x-amqprouter-identity": told}
         message = self.opened(enveloped(encode_properties(), "gateway", story))
-        self.assertEqual(message.verdict.identity, Recalled("5/s", "alarms", "plant", ("north", "ü")))
+        self.assertEqual(message.verdict.identity, Identity("", None, "5/s", "alarms", "plant", ("north", "ü")))
         self.assertEqual(identity_text(Identity("dev1")), "")
         self.assertEqual(identity_text(Identity("dev1", groups=("g" * 5000,))), "")
         for acl in ((), ("deny %d.x", "#")):
-            self.assertEqual(recalled(identity_text(Identity("dev1", acl=acl))), Recalled(acl=acl))
+            self.assertEqual(recalled(identity_text(Identity("dev1", acl=acl))), Identity("", acl=acl))
         too_much = Identity("dev1", groups=("g" * 5000,), acl=("#",))
-        self.assertEqual(recalled(identity_text(too_much)), Recalled(acl=()))  # it may do nothing, rather than all
+        self.assertEqual(recalled(identity_text(too_much)), Identity("", acl=()))  # it may do nothing, rather than all
         for odd in (
             "",
             "x",
@@ -111,7 +111,7 @@ class EnvelopeTests(SynchronousTestCase):
             self.assertIsNone(message.verdict)
             self.assertNotEqual(message.device, "dev1")
         by_id = self.opened(enveloped(encode_properties(type="up"), "gateway", STORY), b"dev1")
-        self.assertEqual((by_id.device, by_id.topic, by_id.verdict), ("dev1", "", Vouched("secret")))
+        self.assertEqual((by_id.device, by_id.topic, by_id.verdict), ("dev1", "", Verdict(True, checker="secret")))
 
     def test_a_dotted_id_is_not_taken_for_a_shorter_one(self) -> None:
         story = {**STORY, "x-amqprouter-device": "dev1.up", "x-amqprouter-exchange": "devices.by-id"}

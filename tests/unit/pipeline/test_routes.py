@@ -11,8 +11,7 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.pipeline import routes as rules
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.routes import RuleSet, header_text
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.routes import RuleSet, Target, header_text
 from amqprouter.settings import RouteSettings
 
 # Flags for headers alone; a table of four bytes whose one entry has the unknown type "?".

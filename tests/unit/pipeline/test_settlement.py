@@ -5,9 +5,10 @@ from __future__ import annotations
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp.ack_ledger import HOLD, HOLD_SINGLES, SHARE, AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import HOLD, HOLD_SINGLES, SHARE, AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 
 
 class AckLedgerTests(SynchronousTestCase):

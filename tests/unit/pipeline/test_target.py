@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.pipeline.target import Target
+from amqprouter.pipeline.routes import Target
 
 GOOD = {
     "queue:images": Target("queue", "images"),

@@ -9,7 +9,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.pipeline.topic import TopicPattern, _all_ways, _glob
+from amqprouter.patterns import TopicPattern, _all_ways, _glob
 
 
 def by_regular_expression(pattern: str, topic: str) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.scheduling.device_rates import DeviceRates
-from amqprouter.scheduling.limit import UNLIMITED, Limit
+from amqprouter.scheduling.limit import UNLIMITED, DeviceRates, Limit
 
 
 class DeviceRatesTests(SynchronousTestCase):

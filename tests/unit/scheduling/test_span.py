@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.scheduling.span import span
+from amqprouter.printable import span
 
 
 class SpanTests(SynchronousTestCase):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.scheduling.busiest import Talkers
 from amqprouter.scheduling.slot_ring import SlotRing
-from amqprouter.scheduling.talkers import Talkers
 from amqprouter.scheduling.timer_wheel import TICK, TimerWheel
 from amqprouter.scheduling.turns import COST_BYTES, Turns
 

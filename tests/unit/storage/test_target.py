@@ -14,12 +14,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable
 from amqprouter.interfaces import IReadiness, ITarget, WriteOutcome, WriteResult
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import AckLedger, Settlement
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.target import BATCH_BYTES, LONGEST_PAUSE, StoreTarget
 from amqprouter.testing.store import MemoryStore, Trouble

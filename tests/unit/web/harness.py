@@ -17,7 +17,8 @@ from amqprouter.events.batch import Batch
 from amqprouter.events.event import Event
 from amqprouter.events.hub import Hub
 from amqprouter.events.subscriber import Subscriber
-from amqprouter.interfaces import Identity, IReadiness
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.metrics import Gauge

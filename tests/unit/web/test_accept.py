@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from amqprouter.web.accept import accepts
+from amqprouter.web.request import accepts
 from tests.unit.web.harness import ALICE, World
 
 

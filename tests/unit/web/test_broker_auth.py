@@ -13,10 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.auth.broker_access import BrokerAccess
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerUnavailable
-from amqprouter.interfaces import IVerdict
+from amqprouter.identity import Verdict
 from amqprouter.web import broker_auth
 from amqprouter.web.broker_auth import ANSWER_LIMIT, LOGIN_DENIED, BrokerAuthLeaf, BrokerAuthSite
-from amqprouter.web.post_channel import MAX_BODY
+from amqprouter.web.channel import MAX_BODY
 from tests.unit.web.harness import Connection, Response
 
 SECRET = "0123456789abcdef"
@@ -77,13 +77,13 @@ class BrokerAuthTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
 
-    async def ask(self, device: str, secret: bytes) -> IVerdict:
+    async def ask(self, device: str, secret: bytes) -> Verdict:
         if self.slow:
             await Deferred()
         if self.checker_error is not None:
             raise self.checker_error
         good = self.passwords.get(device) == secret
-        return cast(IVerdict, Said(good, "" if good else "bad-secret"))
+        return cast(Verdict, Said(good, "" if good else "bad-secret"))
 
     def post(self, path: str, form: dict[str, str] | bytes) -> Response:
         return Response(self.posted(path, form).take())

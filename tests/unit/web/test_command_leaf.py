@@ -8,15 +8,14 @@ from uuid import UUID
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.commands.command import Command, Fate, Outcome, reserved_sender
+from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.config.work import work_sections
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity, reserved_sender
 from amqprouter.net import TrustedProxies
-from amqprouter.settings import Settings, WorkQueueSettings
+from amqprouter.settings import CeleryTaskSettings, Settings, WorkQueueSettings
 from amqprouter.web.command_leaf import PREFIX, CommandLeaf
 from amqprouter.web.login import TokenLogin
 from amqprouter.web.site import RouterSite
-from amqprouter.work_settings import CeleryTaskSettings
 from tests.support.tokens import token
 from tests.unit.web.harness import Connection, Response, World
 

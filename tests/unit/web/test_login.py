@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.login import TokenLogin
 from tests.support.tokens import segment, token
 

@@ -6,7 +6,7 @@ import base64
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from amqprouter.web.tickets import GOOD_FOR, MAX_TICKETS, Tickets
 from tests.support.tokens import jwk
 from tests.unit.web.harness import ALICE, World

@@ -10,8 +10,7 @@ from pamqp import commands
 from twisted.internet.defer import Deferred, fail, succeed
 
 from amqprouter.amqp.field_table import FieldValue
-from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.amqp.property_edit import with_values
+from amqprouter.amqp.properties import Properties, encode_properties, with_values
 from amqprouter.amqp.publisher import NACKED
 from amqprouter.settings import BrokerSettings
 from amqprouter.testing.amqp import Published

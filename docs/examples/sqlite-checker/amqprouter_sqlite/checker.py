@@ -17,7 +17,8 @@ from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret, IUsesThreads, RunInThread
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IUsesThreads, RunInThread
 
 TIME_LIMIT = 5.0
 """Seconds to wait for somebody who writes to the database."""

@@ -13,7 +13,8 @@ from zope.interface.verify import verifyObject
 
 from amqprouter.auth.credentials import DeviceSecret, UserPassword
 from amqprouter.errors import NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret, IUserPassword
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IUserPassword
 
 if TYPE_CHECKING:
     from twisted.trial.unittest import SynchronousTestCase as Base

@@ -15,7 +15,8 @@ from zope.interface.verify import verifyObject
 from amqprouter.auth.checkers.chain import CheckerChain
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.errors import CheckerUnavailable, ConfigError, NotKnown
-from amqprouter.interfaces import IConnects, Identity, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IConnects, IReloadable
 from amqprouter.testing.auth import MemoryChecker
 from tests.unit.auth.checkers.contract import CheckerContract
 

@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret
 from tests.unit.auth.checkers.contract import SECRETS
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.auth.password_hash import Cost, hash_secret, matches
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
-from amqprouter.auth.versions import IVersions
 from amqprouter.counters import Counters
 from amqprouter.errors import AuthFileError, CheckerUnavailable
+from amqprouter.interfaces import IVersions
 from amqprouter.testing.auth import MemoryChecker
 from tests.unit.auth.checkers.contract import SECRETS, CheckerContract
 

@@ -23,7 +23,8 @@ from amqprouter.auth.checkers.http_factory import HttpCheckerFactory
 from amqprouter.auth.checkers.http_options import HttpOptions
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.errors import AuthFileError, CheckerNotAsked, CheckerUnavailable
-from amqprouter.interfaces import IConnects, Identity, IReloadable, IUsesReactor
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IConnects, IReloadable, IUsesReactor
 from tests.unit.auth.checkers.contract import CheckerContract
 from tests.unit.auth.checkers.test_file import write
 

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.checkers.http_answer import read_answer
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 
 JSON = "application/json; charset=utf-8"
 

@@ -23,9 +23,9 @@ from amqprouter.auth.checkers.jwt import ClaimNames, JwtChecker
 from amqprouter.auth.checkers.jwt_factory import JwtCheckerFactory
 from amqprouter.auth.credentials import DeviceSecret, UserPassword
 from amqprouter.auth.token_verifier import TokenVerifier
-from amqprouter.auth.verdict import Verdict
 from amqprouter.errors import AuthFileError, ConfigError, NotKnown
-from amqprouter.interfaces import Identity, IDeviceSecret, IReloadable, IUserPassword
+from amqprouter.identity import Identity, Verdict
+from amqprouter.interfaces import IDeviceSecret, IReloadable, IUserPassword
 from tests.support.tokens import jwk, key_set, token
 from tests.unit.auth.checkers.contract import SECRETS, CheckerContract
 from tests.unit.auth.checkers.test_file import run_at_once

@@ -16,7 +16,8 @@ from amqprouter.auth.checkers.mongo import MongoChecker
 from amqprouter.auth.checkers.mongo_factory import MongoCheckerFactory
 from amqprouter.auth.password_hash import Cost, hash_secret
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.interfaces import Identity, IUsesDocuments, IUsesThreads
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IUsesDocuments, IUsesThreads
 from amqprouter.testing.store import MemoryStore, Trouble
 from tests.unit.auth.checkers.contract import CheckerContract
 from tests.unit.auth.checkers.test_file import run_at_once

@@ -17,7 +17,8 @@ from amqprouter.auth.checkers.watched import WatchedChecker
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerNotAsked, CheckerUnavailable, NotKnown
-from amqprouter.interfaces import IConnects, Identity, IReadiness, IReloadable
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IConnects, IReadiness, IReloadable
 from amqprouter.testing.auth import MemoryChecker
 from tests.unit.auth.checkers.contract import CheckerContract
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from amqprouter.errors import BrokerUnavailable
+from amqprouter.web.channel import MAX_UNDER_WAY
 from amqprouter.web.mercure.resource import CONFIRM_WITHIN, MAX_UNCONFIRMED
-from amqprouter.web.publish_channel import MAX_UNDER_WAY
 from tests.support.tokens import jwk
 from tests.unit.web.harness import Response, World
 from tests.unit.web.mercure.harness import ORIGIN, PATH, minted

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.interfaces import Identity
+from amqprouter.identity import Identity
 from tests.support.tokens import jwk
 from tests.unit.web.harness import ALICE, Connection, unchunk
 from tests.unit.web.mercure.harness import NOW, ORIGIN, MercureWorld, bearer, data_in, minted
