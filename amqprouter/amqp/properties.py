@@ -76,7 +76,7 @@ class Properties:
     def __init__(self, raw: bytes = b"\x00\x00") -> None:
         self.raw = raw
         self.front: Front | None = None
-        """Set by who has seen the same bytes before (see `amqprouter.pipeline.sender`): much is known from it at once."""
+        """Set by who has seen the same bytes before (`amqprouter.pipeline.sender`): much is known from it at once."""
         self._bounds: list[int] | None = None  # where each property begins, and the last one ends
         self._places = _NO_PLACES  # index into `NAMES` → place in `_bounds`; shared, see `_layout`
         self._entries: list[bytes] | None = None

@@ -29,8 +29,9 @@ down, somebody who has it to himself. It costs that lot alone: its messages are 
 and it is asked for again (`amqprouter.broker.parking_refusals`).
 
 Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
-are `amqprouter.broker.device_parking`. `expires` makes the broker delete the queues of a kind that nobody consumes from for
-that long; it deletes what is in them too, so it must exceed the longest time that all gateways may be down together.
+are `amqprouter.broker.device_parking`. `expires` makes the broker delete the queues of a kind that nobody consumes from
+for that long; it deletes what is in them too, so it must exceed the longest time that all gateways may be down
+together.
 """
 
 from __future__ import annotations

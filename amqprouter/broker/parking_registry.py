@@ -9,10 +9,10 @@ confirmed: what is before the mark is all that was known when it connected. `lea
 then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and skipped.
 
 A start must not take longer for a long history. So a gateway that reads that `SNAPSHOT_AFTER` offsets have gone by
-since the last snapshot, or that it is a day old while lots are in use, writes one: `amqprouter.broker.parking_records` says
-what is in it, and `amqprouter.broker.parking_reading` how it is found. It does so after a while drawn at random, so that
-mostly one of several gateways does; when all do, nothing is wrong. What one leaves half written when it dies is no
-snapshot, and the others' time comes. While nothing is parked, nothing is written.
+since the last snapshot, or that it is a day old while lots are in use, writes one: `amqprouter.broker.parking_records`
+says what is in it, and `amqprouter.broker.parking_reading` how it is found. It does so after a while drawn at random,
+so that mostly one of several gateways does; when all do, nothing is wrong. What one leaves half written when it dies is
+no snapshot, and the others' time comes. While nothing is parked, nothing is written.
 
 A history of earlier releases, which write no snapshots, is read whole, once, before the ingress starts: for what is
 parked is older than what comes. Then it is followed by a snapshot. Earlier releases may run beside this one, and after

@@ -1,8 +1,9 @@
 """The rejected and the dead-letter queue: where messages go that do not reach their targets, with the reason why.
 
 A quarantined message should arrive, for it is acknowledged at its source afterwards: its publish is repeated for as
-long as there is room for it to wait. That is up to the gates, `amqprouter.pipeline.quarantine_gate`, of which each of the two
-queues has one. Should the broker refuse it as it is (properties beyond a frame, say), the body goes without them.
+long as there is room for it to wait. That is up to the gates, `amqprouter.pipeline.quarantine_gate`, of which each of
+the two queues has one. Should the broker refuse it as it is (properties beyond a frame, say), the body goes without
+them.
 """
 
 from __future__ import annotations

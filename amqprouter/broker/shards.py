@@ -1,7 +1,7 @@
 """Consuming when several gateways share the shards: each consumes those that are its own.
 
 House rules. One connection, and on it a channel for each shard, so that a shard can be handed over by itself; all other
-queues are one `Ingress`'s. Which shards are ours follows from where we sit among the gateways (`amqprouter.broker.shards`)
+queues are one `Ingress`'s. Which shards are ours follows from where we sit among the gateways (`Seats`)
 and from nothing else, so all gateways come to the same answer without talking.
 
 Theory of operation. Every `INTERVAL` the seats are looked at. A shard that has become ours is consumed from at once:

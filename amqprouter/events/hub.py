@@ -5,7 +5,8 @@ House rules: no sockets; publishing never waits; everything that grows has a bou
 Theory of operation. The hub keeps the latest events, already serialised, in its window. A subscriber is in one of three
 states:
 
-- *catching up*: it resumes from an event older than the window, and reads from the stream (`amqprouter.events.catch_up`).
+- *catching up*: it resumes from an event older than the window, and reads from the stream
+  (`amqprouter.events.catch_up`).
 - *replaying*: it resumes from an earlier event and has a place in the window. Nothing is buffered for it: it walks
   along the window as fast as its connection takes the bytes, and is live when it reaches the end. So history comes
   before news, and the two never mix. If the window moves on past its place, it is too slow.

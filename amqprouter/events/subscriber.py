@@ -1,4 +1,4 @@
-"""One subscriber of the hub: what waits for it, and where it is. `amqprouter.events.hub` says how they work together."""
+"""One subscriber of the hub: what waits for it, and where it is. How all work together says `amqprouter.events.hub`."""
 
 from __future__ import annotations
 
