@@ -31,7 +31,7 @@ CLASSIC: dict[str, Any] = {"topology": {"queue_type": "classic"}}
 ONLY_STORE: dict[str, Any] = {"route_all": {"targets": "store:readings"}}
 TWO: dict[str, Any] = {
     "route_all": {"targets": "store:readings, exchange:gone"},
-    "limits": {"target_patience": 0.3, "max_attempts": 2},
+    "limits": {"target_patience": 0.3, "max_attempts": 2, "shutdown_deadline": 1},
     "ingress": {"prefetch": 64},
     "scheduler": {"max_waiting": 50},
 }
