@@ -1,0 +1,1 @@
+"""The command ``amqprouter``: `main` finds the subcommand; each is a module, or several with a common beginning."""

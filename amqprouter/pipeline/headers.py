@@ -36,7 +36,7 @@ _MOST_IDENTITY = 4096
 
 
 _TOLD = ("limits", "device_class", "tenant", "groups", "acl")
-"""Fields of an `Identity` that access lists and limits ask for, as a checker had told them when the device was proven."""
+"""Fields of an `Identity` that access lists and limits ask for: what a checker told when the device was proven."""
 
 
 def in_our_name(header: str) -> bool:

@@ -5,8 +5,8 @@ of. It lets go of nothing while there is room to wait, nor while the broker take
 
 Theory of operation. When all is well, a message is counted and passed on at once, as is its confirm. When the queue
 does not take one (it is full, its exchange is missing or forbidden, no confirm comes), a `Breaker`, and with it the
-gate, turns careful, as `amqprouter.pipeline.gate` does: messages wait, one is tried now and then, and once that arrives ever
-more are, never two of the same device at once. A message that is returned (no queue is bound) or that the broker
+gate, turns careful, as `amqprouter.pipeline.gate` does: messages wait, one is tried now and then, and once that arrives
+ever more are, never two of the same device at once. A message that is returned (no queue is bound) or that the broker
 refuses as it is says little of others: it is tried again by itself, and in the end without its device's properties.
 
 What waits here is unacknowledged at its source, and takes up the room of good messages there. So of what the broker

@@ -1,9 +1,9 @@
 """Whose message goes next: limits for devices and those above them, and turns among those that have room.
 
 Theory of operation. A message runs at once when its device's limit has room (`amqprouter.scheduling.limit`), when every
-bucket that it shares with others has (`amqprouter.scheduling.policy`), when there is room in flight, and when nobody waits for
-that room; the usual case costs one look-up and some arithmetic. Nothing is taken from any bucket unless all of them
-have room.
+bucket that it shares with others has (`amqprouter.scheduling.policy`), when there is room in flight, and when nobody
+waits for that room; the usual case costs one look-up and some arithmetic. Nothing is taken from any bucket unless all
+of them have room.
 
 Otherwise the class of the device says what happens. ``drop`` and ``reject`` measure messages as they come. ``delay``
 has them wait in the device's lane, in order, which stands in one place at a time:
