@@ -36,12 +36,12 @@ def _floors(text: str) -> dict[str, str]:
 
 class RequirementTests(SynchronousTestCase):
     def test_every_floor_has_a_reason(self) -> None:
-        """Setup.cfg and the table in CONTRIBUTING.rst name the same packages and versions."""
+        """Setup.cfg and the table in docs/dependencies.rst name the same packages and versions."""
         setup = _setup()
         required = _floors(setup["options"]["install_requires"])
         for requirements in setup["options.extras_require"].values():
             required |= _floors(requirements)
-        rows = re.findall(r"^ *\* - ``([\w.-]+)``\n *- ([\d.]+)\n *- \S", (ROOT / "CONTRIBUTING.rst").read_text(), re.M)
+        rows = re.findall(r"^ *\* - ``([\w.-]+)``\n *- ([\d.]+)\n *- \S", (ROOT / "docs/dependencies.rst").read_text(), re.M)
         self.assertEqual(dict(rows), required)
 
     def test_python_versions(self) -> None:
