@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from unittest.mock import patch
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.broker.event_stream import PREFETCH, EventHistory, StreamReading
+from amqprouter.broker.event_stream import HISTORY_PREFETCH, EventHistory, StreamReading
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
@@ -35,7 +35,7 @@ class EventHistoryTests(BrokerTestCase):
         self.read(7)
         [consume] = self.broker.sent("Basic.Consume")
         self.assertEqual((consume.arguments["x-stream-offset"], consume.no_ack), (7, False))
-        self.assertEqual(self.broker.sent("Basic.Qos")[0].prefetch_count, PREFETCH)
+        self.assertEqual(self.broker.sent("Basic.Qos")[0].prefetch_count, HISTORY_PREFETCH)
         for offset in (6, 7, 8):
             self.deliver(offset)
         self.deliver(9, 4)  # no event
