@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 from txamqp.client import Closed
@@ -16,16 +16,32 @@ from amqprouter.amqp.spec import encode_method
 from amqprouter.amqp.wire import Confirm, Delivery, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
-if TYPE_CHECKING:
-    from amqprouter.amqp.connection import Connection
+
+class Delegate(Protocol):
+    """Takes what the broker says of its own accord on a channel."""
+
+    def dispatch(self, channel: Channel, message: TxMessage) -> None:
+        """Act on a method that is nobody's answer, such as channel.close."""
+
+
+class Carrier(Protocol):
+    """What a channel needs of the connection that carries it; nobody else reaches the connection through a channel."""
+
+    delegate: Delegate
+
+    def write(self, data: bytes) -> None:
+        """Write encoded frames."""
+
+    def forget_channel(self, number: int) -> None:
+        """The channel was closed by either side: its number is free."""
 
 
 class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotations
     """One channel. Rare methods are coroutines named ``<class>_<method>``, such as ``queue_declare``."""
 
-    client: Connection
+    client: Carrier  # txAMQP's name
 
-    def __init__(self, id: int, outgoing: object, client: Connection) -> None:
+    def __init__(self, id: int, outgoing: object, client: Carrier) -> None:
         super().__init__(id, outgoing, client)
         self.on_deliveries: Callable[[list[Delivery]], None] | None = None
         self.on_confirm: Callable[[Confirm], None] | None = None

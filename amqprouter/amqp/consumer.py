@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout, keeps_channels
 from amqprouter.amqp.delayed_calls import Plans, at_once
 from amqprouter.amqp.orphans import WITHIN, Orphans
@@ -23,6 +24,7 @@ class Incarnation:
 
     def __init__(
         self,
+        connection: Connection,
         channel: Channel,
         prefetch: int,
         acknowledged: Callable[[Incarnation], None],
@@ -31,6 +33,8 @@ class Incarnation:
         plans: Plans,
     ) -> None:
         self.channel = channel
+        self.server = connection.server
+        """What the broker is that it consumes from."""
         self.ledger = AckLedger(self._write)
         self.prefetch = prefetch
         self.consumers: dict[str, str] = {}
@@ -40,13 +44,14 @@ class Incarnation:
         self.goal = 0
         """The delivery tag up to which all must be acknowledged before the prefetch grows; 0 when it need not grow."""
         self._latest: dict[bytes, int] = {}  # by consumer tag: the latest delivery tag
+        self._connection = connection
         self._acknowledged = acknowledged
         self._returns = returns
         self._timeout = timeout
         self._plans = plans
         self._ended: set[str] = set()  # tags that the broker keeps taken
         self._orphans = Orphans(self.ledger)
-        self.outlives_timeouts = keeps_channels(channel.client)
+        self.outlives_timeouts = keeps_channels(connection)
         """Whether a consumer timeout ends a consumer, and not this channel."""
 
     @property
@@ -61,7 +66,7 @@ class Incarnation:
     @property
     def must_stay(self) -> bool:
         """Whether its consumers may not move to another channel: what is under way without them would end this one."""
-        return any(self._timeout.arguments(self.channel.client, queue) for queue in self.consumers.values())
+        return any(self._timeout.arguments(self._connection, queue) for queue in self.consumers.values())
 
     async def consume(self, queue: str) -> None:
         """Consume from this queue, if this is not done already.
@@ -75,7 +80,7 @@ class Incarnation:
             if tag in self._ended:
                 self._ended.discard(tag)
                 await self.channel.basic_cancel(consumer_tag=tag)
-            await self._timeout.consume(self.channel, queue, tag)
+            await self._timeout.consume(self._connection, self.channel, queue, tag)
 
     async def consume_all(self, queues: Collection[str]) -> None:
         """Consume from these queues, with the channel's present prefetch. Nothing else may be asked on the channel
@@ -128,7 +133,7 @@ class Incarnation:
 
     @property
     def _now(self) -> float:
-        now: float = self.channel.client.clock.seconds()
+        now: float = self._connection.clock.seconds()
         return now
 
     def received(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
@@ -147,13 +152,13 @@ class Incarnation:
             if delivery.redelivered:
                 self.redelivered = self.redelivered or self.goal > 0
                 queue = self.consumers.get(delivery.consumer_tag.decode(), "")
-                self._returns.returned(queue, delivery, self.channel.client)
+                self._returns.returned(queue, delivery, self._connection)
         return deliveries, again
 
     def rest(self, came: int) -> None:
         """Have a steady flow come in larger batches, while that keeps no consumer's window from being refilled."""
         if came >= BATCH and 2 * self.ledger.unacked <= self.prefetch * len(self.consumers):
-            self.channel.client.rest()
+            self._connection.rest()
 
     def latest(self, queue: str) -> int | None:
         """The tag of the latest delivery from this queue; None when nothing came from it."""

@@ -72,12 +72,12 @@ class ConsumerTimeout:
         """The arguments for a consumer of this queue."""
         return self._arguments if keeps_channels(connection) and self._asked.get(queue, self._is_quorum) else {}
 
-    async def consume(self, channel: Channel, queue: str, tag: str) -> None:
-        """Consume from this queue.
+    async def consume(self, connection: Connection, channel: Channel, queue: str, tag: str) -> None:
+        """Consume from this queue, on a channel of this connection.
 
         :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
         """
-        arguments = self.arguments(channel.client, queue)
+        arguments = self.arguments(connection, queue)
         try:
             await channel.basic_consume(queue=queue, consumer_tag=tag, arguments=arguments)
         except BrokerRefused as error:

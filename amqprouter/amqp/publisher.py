@@ -162,6 +162,7 @@ class Publisher:
         self._patient = patient  # whether trouble that no message is to blame for is waited out; commands tell of it
         self._condemns = condemns  # whether silence ends the connection; one that knows a single queue cannot tell
         self._channel: Channel | None = None
+        self._connection: Connection | None = None  # that the channel is on; None while there is none
         self._frame_max = 0
         self._sequence = 0
         self._outstanding: dict[int, _Outgoing] = {}  # by sequence number, rising
@@ -185,8 +186,8 @@ class Publisher:
     @property
     def is_stalled(self) -> bool:
         """Whether nothing can be confirmed now: there is no channel, or the broker reads nothing (an alarm)."""
-        channel = self._channel
-        return channel is None or bool(channel.client.blocked)
+        connection = self._connection
+        return connection is None or bool(connection.blocked)
 
     async def attach(self, connection: Connection) -> None:
         """Publish over this connection from now on, beginning with what an earlier one left unconfirmed.
@@ -198,7 +199,7 @@ class Publisher:
         channel.on_confirm = self._confirmed
         channel.on_returned = self._returns.returned
         channel.on_closed = lambda error: self._detached(connection, channel, error)
-        self._channel, self._frame_max = channel, connection.frame_max
+        self._channel, self._connection, self._frame_max = channel, connection, connection.frame_max
         self._sequence, self._oldest = 0, 1
         self._fresh_until = self._clock.seconds() + RENEW_EVERY
         self._returns.begin(self._outstanding)
@@ -298,13 +299,13 @@ class Publisher:
             else:
                 self._again(outgoing, NACKED, blameless=True)
         self._counters.published += delivered
-        if not confirm.acked and self._channel is not None:
-            self._nacked(self._channel)
+        if not confirm.acked and self._connection is not None:
+            self._nacked(self._connection)
         if self._held_back and not outstanding:
             self.renew()
             return
-        if len(outstanding) >= MANY and self._channel is not None and not self._window:
-            self._channel.client.rest()  # more confirms are on their way, and come as one
+        if len(outstanding) >= MANY and self._connection is not None and not self._window:
+            self._connection.rest()  # more confirms are on their way, and come as one
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
@@ -346,7 +347,7 @@ class Publisher:
     def _detached(self, connection: Connection, channel: Channel, error: Exception) -> None:
         if self._channel is not channel:
             return
-        self._channel = None
+        self._channel = self._connection = None
         self._buffer.clear()
         outstanding, self._outstanding = self._outstanding, {}
         unconfirmed = list(outstanding.values())
@@ -383,10 +384,10 @@ class Publisher:
 
     # Channels that go on refusing.
 
-    def _nacked(self, channel: Channel) -> None:
+    def _nacked(self, connection: Connection) -> None:
         """A queue is full, or was: see `STALE_BEFORE`."""
         now = self._clock.seconds()
-        if not self._held_back and now >= self._fresh_until and not channel.client.server.at_least(*STALE_BEFORE):
+        if not self._held_back and now >= self._fresh_until and not connection.server.at_least(*STALE_BEFORE):
             self._held_back = True
             self._clock.callLater(HOLD_BACK, self._go_on)
 
@@ -399,14 +400,15 @@ class Publisher:
 
     def renew(self) -> None:
         """Go on over another channel, unless something is under way: the broker may have other news on that."""
-        channel = self._channel
-        if channel is not None and not self._outstanding:
-            self._channel, self._held_back = None, False
-            Deferred.fromCoroutine(self._renew(channel))
+        channel, connection = self._channel, self._connection
+        if channel is not None and connection is not None and not self._outstanding:
+            self._channel = self._connection = None
+            self._held_back = False
+            Deferred.fromCoroutine(self._renew(connection, channel))
 
-    async def _renew(self, channel: Channel) -> None:
+    async def _renew(self, connection: Connection, channel: Channel) -> None:
         await channel.shut()
-        self._reopen(channel.client)
+        self._reopen(connection)
 
     def _reopen(self, connection: Connection) -> None:
         if not connection.closed and self._channel is None:

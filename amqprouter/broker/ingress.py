@@ -202,7 +202,9 @@ class Ingress:
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
         channel = await connection.open_channel()
-        incarnation = Incarnation(channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans)
+        incarnation = Incarnation(
+            connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans
+        )
         incarnation.ledger.put_back = incarnation.give_back
         if prefetch < self._prefetch:
             incarnation.ledger.widen = lambda: self._widen(incarnation)
@@ -217,7 +219,7 @@ class Ingress:
             return
         new, _ = incarnation.received(deliveries)
         if self._by_priority:
-            self._priorities.look(deliveries, incarnation.channel.client.server)
+            self._priorities.look(deliveries, incarnation.server)
         if incarnation.goal:
             self._plans.later(SURVIVED, self._survived, incarnation)
         if new:

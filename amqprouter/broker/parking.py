@@ -193,7 +193,7 @@ class Parking:
     async def _consume_all(self, connection: Connection) -> None:
         self._plans.forget()
         channel = await connection.open_channel()
-        current = Incarnation(channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
+        current = Incarnation(connection, channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)

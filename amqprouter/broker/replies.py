@@ -77,7 +77,7 @@ class Replies:
 
         channel.on_deliveries = lambda deliveries: self._received(channel, ledger, deliveries)
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await self._timeout.consume(channel, self._queue, f"amqprouter:{self._queue}")
+        await self._timeout.consume(connection, channel, self._queue, f"amqprouter:{self._queue}")
         channel.on_closed = ended
         channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
 

@@ -124,7 +124,7 @@ class CommandQueues:
 
         channel.on_deliveries = received
         await channel.basic_qos(prefetch_count=PREFETCH)
-        await self._timeout.consume(channel, queue, f"amqprouter:{queue}")
+        await self._timeout.consume(connection, channel, queue, f"amqprouter:{queue}")
         channel.on_closed = ended
         channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
 

@@ -178,7 +178,7 @@ class Worker(Service):
         )
         await channel.basic_qos(prefetch_count=self._pool.processes)
         await self._timeout.ask(connection, queues.work)  # it may be somebody else's
-        await self._timeout.consume(channel, queues.work, self._tag)
+        await self._timeout.consume(connection, channel, queues.work, self._tag)
         self.log.info("Working on {queue}, {count} jobs at a time", queue=queues.work, count=self._pool.processes)
 
     def _received(self, intake: Intake, deliveries: list[Delivery]) -> None:

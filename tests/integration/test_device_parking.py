@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import look_at
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
@@ -115,10 +115,10 @@ class DeviceParkingTests(TestCase):
             await deferLater(reactor, 2.0)  # the other queues are just declared as well
             for device in (NOISY, *QUIET[:4]) if VERSION >= (4, 3) else (NOISY,):
                 await self.send(bed, device, range(60))
-                async with bed.operator() as channel:
+                async with bed.connection() as connection:
 
-                    async def declared(device: str = device, channel: Channel = channel) -> bool:
-                        return await look_at(channel.client, lot_name("amqprouter", "device", device)) is not None
+                    async def declared(device: str = device, connection: Connection = connection) -> bool:
+                        return await look_at(connection, lot_name("amqprouter", "device", device)) is not None
 
                     await until(declared, what="the parking queue is declared", timeout=10, child=bed.gateway.running)
                 await deferLater(reactor, 0.3)  # for what was parked to be settled, if it is

@@ -184,8 +184,8 @@ class IngressTests(GatewayFaultTestCase):
     async def publish_without_ids(self, bed: FaultBed, count: int) -> None:
         """Numbered messages, each of them twice: equal, and two messages all the same."""
         publisher = Publisher(reactor, Counters(), max_attempts=1, random=lambda: 0.0)
-        async with bed.operator() as channel:
-            await publisher.attach(channel.client)
+        async with bed.connection() as connection:
+            await publisher.attach(connection)
             properties = encode_properties(content_type="application/json", headers={"x-device-secret": SECRET})
             for number in range(count):
                 body = json.dumps({"n": number // 2}).encode()

@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.channel import Channel
+from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties
 from amqprouter.broker.topology import Names
@@ -145,13 +146,19 @@ class Bed:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     @asynccontextmanager
-    async def operator(self) -> AsyncIterator[Channel]:
-        """A channel of the test's own."""
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection of the test's own."""
         connection = await connect_once(reactor, BrokerSettings(uri=self.uri), "operator")
         try:
-            yield await connection.open_channel()
+            yield connection
         finally:
             await connection.shut()
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Channel]:
+        """A channel of the test's own."""
+        async with self.connection() as connection:
+            yield await connection.open_channel()
 
     # The oracle.
 
