@@ -13,19 +13,16 @@ of its own, whose answer is learnt.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from amqprouter.events.subscriber import Subscriber
 from amqprouter.events.window import topics_bytes
-
-if TYPE_CHECKING:
-    from amqprouter.events.subscriber import Subscriber
 
 MAX_REMEMBERED = 100_000
 """Audiences and members that may be remembered together, about 20 MB at worst; beyond it they are worked out anew."""
 _BYTES_EACH = 200
 """What one of these takes; an audience of long topics counts as so many as fit into its bytes."""
 
-_Filed = dict[int, "Subscriber"]
+_Filed = dict[int, Subscriber]
 """Subscribers by number, hence in the order in which they joined."""
 
 

@@ -21,17 +21,14 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events import sse
 from amqprouter.events.batch import Batch
 from amqprouter.events.event import Event
 from amqprouter.events.interest import Steps
-
-if TYPE_CHECKING:
-    from amqprouter.events.hub import Hub
-    from amqprouter.events.subscriber import Subscriber
+from amqprouter.events.subscriber import Feed, Subscriber
 
 CATCHING_UP = maxsize
 """The cursor of a subscriber that has not come to the window yet."""
@@ -75,11 +72,21 @@ class History(Protocol):
         where there is no connection."""
 
 
+class GapFeed(Feed, Protocol):
+    """A feed that tells of what cannot be had: what a catch-up needs of the hub."""
+
+    def gap(self, reason: str, resumes_after: int | None = None) -> bytes:
+        """Tell that events are missing."""
+
+    def resume_with_gap(self, subscriber: Subscriber, last: int | None) -> None:
+        """What is behind `last`, or behind an id that nobody knows, cannot be had: tell so, and go on with the rest."""
+
+
 class CatchUps:
     """All subscribers that catch up. Those who wait are bounded in number as subscribers are."""
 
-    def __init__(self, hub: Hub, history: History, clock: Any) -> None:
-        self.hub = hub
+    def __init__(self, feed: GapFeed, history: History, clock: Any) -> None:
+        self.feed = feed
         self.history = history
         self.clock = clock
         self._waiting: OrderedDict[str, deque[CatchUp]] = OrderedDict()  # by account; whose turn is next comes first
@@ -89,8 +96,8 @@ class CatchUps:
     def begin(self, subscriber: Subscriber, last: int) -> None:
         """Have this subscriber read what is behind the offset `last`, now or when it has its turn."""
         subscriber.cursor = CATCHING_UP
-        subscriber.catch_up = CatchUp(self, subscriber, last)
-        self._line_up(subscriber.catch_up)
+        subscriber.catch_up = catch_up = CatchUp(self, subscriber, last)
+        self._line_up(catch_up)
 
     def start_some(self) -> None:
         """Start those whose turn it is."""
@@ -172,7 +179,7 @@ class CatchUp:
 
     def join_if_possible(self) -> bool:
         """Go on with the window, if that is where it is; whether it does."""
-        window = self._all.hub.window
+        window = self._all.feed.window
         oldest, latest = window.oldest_offset, window.latest_offset
         # With the last event itself in the window nothing is missing; with the next one only if that was found out.
         if oldest is None or latest is None or not oldest - self._found <= self._last <= latest:
@@ -182,7 +189,7 @@ class CatchUp:
 
     def steps(self) -> Steps:
         """Deal with what was read, as far as the connection takes it; whether it is beyond catching up."""
-        subscriber, hub, events = self._subscriber, self._all.hub, self._events
+        subscriber, feed, events = self._subscriber, self._all.feed, self._events
         while events and not subscriber.paused:
             event = events.popleft()
             if event.offset < self._last:
@@ -191,19 +198,19 @@ class CatchUp:
                 self._found = True
                 if event.offset > self._last:
                     self._last = event.offset - 1
-                    subscriber.pending = Batch(subscriber.pending, hub.gap("too old", self._last))
+                    subscriber.pending = Batch(subscriber.pending, feed.gap("too old", self._last))
             if event.offset == self._last:
                 continue
-            wanted = hub.known(subscriber, event.topics, event.private)
+            wanted = feed.known(subscriber, event.topics, event.private)
             if wanted is None:
                 subscriber.flush()
-                wanted = yield from hub.asks(subscriber, event.topics, event.private)
+                wanted = yield from feed.asks(subscriber, event.topics, event.private)
                 if self.over:
                     return True
             self._last = event.offset
             if wanted:
                 subscriber.pending = Batch(subscriber.pending, sse.encode(event))
-                if subscriber.pending.size >= hub.replay_bytes:
+                if subscriber.pending.size >= feed.replay_bytes:
                     subscriber.flush()
             yield
             if self.over:
@@ -271,13 +278,13 @@ class CatchUp:
 
     def _stalled(self) -> None:
         if self._subscriber.paused:
-            self._all.hub.cut(self._subscriber)
+            self._all.feed.cut(self._subscriber)
 
     def _quiet(self) -> None:
         """Nothing has come for a while."""
         if self.join_if_possible():
             return
-        if self._found and self._all.hub.window.oldest_offset is None:
+        if self._found and self._all.feed.window.oldest_offset is None:
             self._join()  # it has read to the end, and the window begins with what comes next
         elif self._lost_patience():
             self._give_up()
@@ -309,11 +316,11 @@ class CatchUp:
     def _join(self) -> None:
         subscriber = self._subscriber
         self.stop()
-        subscriber.cursor = self._all.hub.window.behind(self._last)
+        subscriber.cursor = self._all.feed.window.behind(self._last)
         subscriber.resume_pump()
 
     def _give_up(self) -> None:
         subscriber = self._subscriber
         self.stop()
-        self._all.hub.resume_with_gap(subscriber, self._last)
+        self._all.feed.resume_with_gap(subscriber, self._last)
         subscriber.resume_pump()

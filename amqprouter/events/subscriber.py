@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from amqprouter.counters import Counters
 from amqprouter.events import sse
 from amqprouter.events.batch import Batch
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.slices import Work
+from amqprouter.events.window import Window
 from amqprouter.identity import ANONYMOUS
 from amqprouter.net import source_of
-
-if TYPE_CHECKING:
-    from amqprouter.events.catch_up import CatchUp
-    from amqprouter.events.hub import Hub
 
 MaySee = Callable[[tuple[str, ...], bool], bool]
 """(an event's topics, whether it is private) → whether the subscriber may see it: one of the topics is enough.
@@ -51,6 +49,45 @@ class Sink(Protocol):
         """End the connection once what was written is sent; where told, ask for patience first."""
 
 
+class Feed(Protocol):
+    """Where a subscriber has its events from: what it needs of the hub."""
+
+    closed: bool
+    """Whether all subscriptions are being ended, for good."""
+    counters: Counters
+    window: Window
+    replay_bytes: int
+    """Bytes that a replay writes at once."""
+
+    def walk(self, subscriber: Subscriber) -> None:
+        """Let it go on from its cursor, unless it does already."""
+
+    def known(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> bool | None:
+        """Whether it wants such events, if that is remembered or little work; else `asks`."""
+
+    def asks(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> Steps:
+        """Whether it wants such events, in steps."""
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber; doing so twice does no harm."""
+
+    def end(self, subscriber: Subscriber) -> None:
+        """End one subscription in order: its time is over, or its permission."""
+
+    def cut(self, subscriber: Subscriber) -> None:
+        """A subscriber is too slow: disconnect it."""
+
+
+class CatchingUp(Protocol):
+    """What is read for a subscriber from before the window (`amqprouter.events.catch_up`)."""
+
+    def steps(self) -> Steps:
+        """Deal with what was read, as far as the connection takes it; whether it is beyond catching up."""
+
+    def stop(self) -> None:
+        """The subscriber is gone, or is beyond this. Doing so twice does no harm."""
+
+
 class Subscriber:
     """One subscription. The sink's owner calls `start` once, `pause` and `resume` as the connection blocks, and `close`
     when it is gone; all else is the hub's.
@@ -68,8 +105,8 @@ class Subscriber:
         "address",
         "catch_up",
         "cursor",
+        "feed",
         "gone",
-        "hub",
         "interest",
         "may_see",
         "number",
@@ -86,7 +123,7 @@ class Subscriber:
 
     def __init__(
         self,
-        hub: Hub,
+        feed: Feed,
         number: int,
         user: str,
         address: str,
@@ -95,7 +132,7 @@ class Subscriber:
         sink: Sink,
         scrutiny: Scrutiny | None = None,
     ) -> None:
-        self.hub = hub
+        self.feed = feed
         self.number = number
         self.user = user
         self.address = address
@@ -107,7 +144,7 @@ class Subscriber:
         self.walking = False
         self.sink = sink
         self.cursor: int | None = None
-        self.catch_up: CatchUp | None = None
+        self.catch_up: CatchingUp | None = None
         self.pending: Batch | None = None
         self.resumed_after = ""
         """The id before the first event that it gets; empty when it did not resume."""
@@ -138,7 +175,7 @@ class Subscriber:
 
     def close(self) -> None:
         """The connection is gone."""
-        self.hub.leave(self)
+        self.feed.leave(self)
 
     def wants(self, topics: tuple[str, ...], private: bool) -> bool:
         """Whether it asked for such events and may see them."""
@@ -182,7 +219,7 @@ class Subscriber:
         """Write what waits until the connection blocks: what is pending, then what is behind the cursor."""
         self.flush()
         if self.cursor is not None and not self.paused:
-            self.hub.walk(self)
+            self.feed.walk(self)
 
     def flush(self) -> None:
         """Write what is pending, if the connection takes it."""
@@ -197,7 +234,7 @@ class Subscriber:
 
     def send(self, batch: Batch) -> None:
         """Write events now."""
-        self.hub.counters.events_delivered += batch.count
+        self.feed.counters.events_delivered += batch.count
         self.sink.write(batch)
 
     def walk(self) -> Work:
@@ -212,27 +249,27 @@ class Subscriber:
 
     def _replay(self) -> Work:
         """Walk along the window. It is live once it has come to the end, cut when overtaken by the beginning."""
-        hub, window = self.hub, self.hub.window
+        feed, window = self.feed, self.feed.window
         looked_at = 0
         while self.cursor is not None and self.catch_up is None and not self.paused and not self.gone:
             cursor = self.cursor
             if cursor < window.first:
-                hub.cut(self)
+                feed.cut(self)
                 return
             entry = window.entry(cursor)
             if entry is None:
                 self.cursor = None
                 return
-            wanted = hub.known(self, entry.topics, entry.private)
+            wanted = feed.known(self, entry.topics, entry.private)
             if wanted is None:
                 self.flush()
-                wanted = yield from hub.asks(self, entry.topics, entry.private)
+                wanted = yield from feed.asks(self, entry.topics, entry.private)
                 if self.cursor != cursor:
                     return  # the stream was made anew meanwhile, or the subscriber is gone
             self.cursor = cursor + 1
             looked_at += 1
             if wanted:
                 self.pending = Batch(self.pending, entry.frame)
-            if self.pending is not None and (self.pending.size >= hub.replay_bytes or looked_at % _FLUSH_EVERY == 0):
+            if self.pending is not None and (self.pending.size >= feed.replay_bytes or looked_at % _FLUSH_EVERY == 0):
                 self.flush()
             yield

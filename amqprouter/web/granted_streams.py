@@ -129,7 +129,7 @@ class GrantedStreams:
     def _end(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None:
-            stream.subscriber.hub.end(stream.subscriber)  # which calls `_forget`
+            stream.subscriber.feed.end(stream.subscriber)  # which calls `_forget`
 
     def _forget(self, number: int) -> None:
         stream = self._streams.pop(number, None)

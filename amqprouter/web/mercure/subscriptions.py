@@ -117,7 +117,7 @@ class Subscriptions:
             self._of_topic.setdefault(topic, {})[active.subscriber] = active
         account = subscriber.account
         # At a stop, which takes its time, everything is told: nobody is there to do so later.
-        subscriber.on_gone = (*subscriber.on_gone, lambda: self._end(account, active, subscriber.hub.closed))
+        subscriber.on_gone = (*subscriber.on_gone, lambda: self._end(account, active, subscriber.feed.closed))
         self._announce(account, active, True)
 
     def find(self, topic: str | None = None, subscriber: str | None = None) -> Iterator[tuple[Active, str]]:
