@@ -20,7 +20,7 @@ are turned away; where `most` is 0 each message is tried once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
@@ -29,15 +29,13 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_by, parked_message, parked_properties
+from amqprouter.counters import Counters
 from amqprouter.errors import Unencodable
 from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget, ILot
 from amqprouter.pipeline.settlement import Settlement
-
-if TYPE_CHECKING:
-    from amqprouter.broker.parking import Parking
 
 STILL_FULL = 10.0
 """Seconds after a message was turned away for which the queue counts as full: it may have room for one now and then."""
@@ -47,13 +45,30 @@ INTO_WINDOW = 256
 """Messages on their way into one lot: enough to hide the broker's latency, few enough to be in order again soon."""
 
 
+class QueueOwner(Protocol):
+    """Declares parking queues, and consumes from them: what one of them needs of `Parking`."""
+
+    counters: Counters
+    account: str
+    """The daemon's on the broker; empty when it is not known."""
+
+    def open(self, lot: Lot) -> None:
+        """Have this lot's queue declared; `Lot.opened` tells when it is, and can be used."""
+
+    def full(self, lot: Lot, reason: str) -> None:
+        """A lot's queue did not take a message."""
+
+    def give_back(self, tag: int) -> None:
+        """Have the broker put a delivery of the present channel back into its queue."""
+
+
 @implementer(ILot)
 class Lot:
     """A parking queue; `Parking.lot` makes them."""
 
     def __init__(
         self,
-        parking: Parking,
+        owner: QueueOwner,
         publisher: Publisher,
         queue: str,
         *,
@@ -76,7 +91,7 @@ class Lot:
         """Whether the broker has refused us as a consumer, which ends the channel of all lots."""
         self.safe_at = 0.0
         """The time from which on the broker keeps what is in the queue."""
-        self._parking = parking
+        self._owner = owner
         self._clock = clock
         self._finish = finish
         self._wake = wake
@@ -105,7 +120,7 @@ class Lot:
     @property
     def account(self) -> str:
         """Whose word counts for what is in the lot."""
-        return self._parking.account
+        return self._owner.account
 
     @property
     def backlog(self) -> int:
@@ -136,7 +151,7 @@ class Lot:
             self.gate.deliver(message, settlement)
         else:
             self._early.append(settlement)
-            self._parking.open(self)
+            self._owner.open(self)
 
     def flush(self) -> None:
         if self.entering:
@@ -165,7 +180,7 @@ class Lot:
             self._unsettled -= 1
             self._ready += 1
             self._moves += 1
-            self._parking.give_back(settlement.tag)
+            self._owner.give_back(settlement.tag)
 
     # What becomes of messages going in. Called by `_Entrance`.
 
@@ -177,7 +192,7 @@ class Lot:
     def entered(self) -> None:
         self.entering -= 1
         self._is_late = False
-        self._parking.counters.parked += 1
+        self._owner.counters.parked += 1
 
     def left(self) -> None:
         """A message that was to go in will not."""
@@ -190,7 +205,7 @@ class Lot:
         if not self.refusal:
             self._is_late = not self.is_patient and reason.startswith(_LATE)
             self._full, self._full_at = reason, self._clock.seconds()
-            self._parking.full(self, reason)
+            self._owner.full(self, reason)
         self._turned_away(settlement, reason)
 
     def changed(self) -> None:
@@ -200,7 +215,7 @@ class Lot:
     def unroutable(self) -> None:
         """Somebody deleted the queue, or it expired."""
         self.gone()
-        self._parking.open(self)
+        self._owner.open(self)
 
     # What becomes of the queue. Called by `Parking`.
 
@@ -298,7 +313,7 @@ class Lot:
         if settlement.ledger is self._ledger:
             self._unsettled -= 1
             self._moves += 1
-        self._parking.counters.unparked += 1
+        self._owner.counters.unparked += 1
         self._finish(settlement)
 
 
