@@ -24,8 +24,6 @@ COMPILED = [
     "amqprouter/pipeline/routes.py",
     "amqprouter/pipeline/sender.py",
     "amqprouter/pipeline/settlement.py",
-    "amqprouter/pipeline/routes.py",
-    "amqprouter/patterns.py",
     "amqprouter/amqp/wire.py",
     "amqprouter/broker/outgoing.py",
     "amqprouter/amqp/publisher.py",
