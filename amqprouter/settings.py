@@ -1,8 +1,8 @@
 """What an operator may set, as frozen dataclasses: one class a section, one field an option.
 
-Pure data: `amqprouter.config` reads and validates the INI file into a `Settings`, `amqprouter.tap` wires the daemon
-from it. A field's default is the option's default; `etc/amqprouter.ini` names them all. Durations are seconds and
-sizes are bytes, everywhere.
+Pure data: `amqprouter.config` reads and validates the INI file into a `Settings`, `amqprouter.daemon.build` wires the
+daemon from it. A field's default is the option's default; `etc/amqprouter.ini` names them all. Durations are seconds
+and sizes are bytes, everywhere.
 """
 
 from __future__ import annotations

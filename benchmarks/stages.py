@@ -71,7 +71,7 @@ class _KnowsAll:
 
 
 class Bench:
-    """Everything between two transports, put together as in `amqprouter.tap`, over messages made beforehand."""
+    """Everything between two transports, put together as in `amqprouter.daemon`, over messages made beforehand."""
 
     def __init__(self, messages: int) -> None:
         self.clock = Clock()

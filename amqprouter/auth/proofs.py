@@ -7,7 +7,8 @@ A proof examines a message and says one of four things:
 - *ask*: the credential as bytes. The answer for this device and credential may be remembered; when it is not,
   `ask` puts the question to whoever can answer it.
 
-A further kind is a class, a name in ``[auth] accept``, and an instance that `amqprouter.tap` gives the `Authenticator`.
+A further kind is a class, a name in ``[auth] accept``, and an instance that `amqprouter.daemon.auth` gives the
+`Authenticator`.
 """
 
 from __future__ import annotations

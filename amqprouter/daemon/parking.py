@@ -4,99 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from amqprouter.amqp.ack_ledger import OVERDUE
-from amqprouter.amqp.address import account_of
-from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.device_parking import DeviceLots
 from amqprouter.broker.parking import Parking
-from amqprouter.counters import Counters
+from amqprouter.daemon.broker import WiredBroker
+from amqprouter.daemon.runtime import Runtime
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.pending_overflow import HeldOverflow
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.ports import IAuthenticator, IGatedTarget
 from amqprouter.pipeline.routes import Target
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.settings import Settings
+
+Finish = Callable[[Settlement], None]
+"""Told of a parked message that its target has answered for it."""
 
 
-def device_lots(
-    settings: Settings,
-    clock: Any,
-    publisher: Publisher,
-    counters: Counters,
-    *,
-    random: Callable[[], float],
-    pipeline: Callable[[], Pipeline],
-) -> DeviceLots:
-    """The parking queues of devices over their rates. `pipeline` gives the pipeline, which is made after these."""
+def device_lots(runtime: Runtime, broker: WiredBroker, *, wake: Callable[[], None], finish: Finish) -> DeviceLots:
+    """The parking queues of devices over their rates. `wake` asks for a flush of the pipeline."""
+    settings = runtime.settings
     return DeviceLots(
-        clock,
-        publisher,
-        counters,
+        runtime.clock,
+        broker.publisher,
+        runtime.counters,
         prefix=settings.topology.prefix,
-        account=account_of(settings.broker),
+        account=broker.account,
         queue_type=settings.topology.queue_type,
         max_parked=settings.limits.max_parked_per_device,
         timeout=settings.ingress.consumer_timeout,
-        random=random,
-        wake=lambda: pipeline().wake(),
-        finish=lambda settlement: pipeline().finish(settlement, in_flight=False),
+        random=runtime.randomness.random,
+        wake=wake,
+        finish=finish,
     )
 
 
 def park_held(
-    settings: Settings, parking: Parking, pipeline: Pipeline, authenticator: IAuthenticator, clock: Any
-) -> HeldOverflow:
+    runtime: Runtime, parking: Parking, pipeline: Pipeline, authenticator: IAuthenticator, *, finish: Finish
+) -> None:
     """Have messages parked that wait for a checker's answer, when they become too many."""
+    settings = runtime.settings
     most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
     overflow = HeldOverflow(
         parking.lot("auth", "held", prefetch=most),
         credential=authenticator.credential,
-        seconds=clock.seconds,
+        seconds=runtime.clock.seconds,
         readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
-        parked=lambda settlement: pipeline.finish(settlement, in_flight=False),
+        parked=finish,
     )
     pipeline.held.use_overflow(overflow, most)
-    return overflow
 
 
 def park_and_gate(
+    runtime: Runtime,
+    broker: WiredBroker,
     targets: Mapping[Target, IGatedTarget],
-    settings: Settings,
-    clock: Any,
-    publisher: Publisher,
-    counters: Counters,
     *,
-    random: Callable[[], float],
-    pipeline: Callable[[], Pipeline],
+    wake: Callable[[], None],
+    finish: Finish,
 ) -> tuple[Parking, dict[Target, TargetGate]]:
     """The gates of all targets, with a lot for each. A single target holds up nobody else: there it is for what would
-    be unacknowledged for longer than the broker allows.
-
-    `pipeline` gives the pipeline, which is made after these.
+    be unacknowledged for longer than the broker allows. `wake` asks for a flush of the pipeline.
     """
-
-    def wake() -> None:
-        pipeline().wake()
-
-    def finish_parked(settlement: Settlement) -> None:
-        pipeline().finish(settlement, in_flight=False)
-
+    settings, random = runtime.settings, runtime.randomness.random
     limits, everything = settings.limits, settings.scheduler.max_in_flight
     parking = Parking(
-        clock,
-        publisher,
-        counters,
+        runtime.clock,
+        broker.publisher,
+        runtime.counters,
         prefix=settings.topology.prefix,
-        account=account_of(settings.broker),
+        account=broker.account,
         queue_type=settings.topology.queue_type,
         max_parked=limits.max_parked,
         timeout=settings.ingress.consumer_timeout,
         random=random,
         wake=wake,
-        finish=finish_parked,
+        finish=finish,
     )
     several = len(targets) > 1
     gates: dict[Target, TargetGate] = {}
@@ -114,7 +97,7 @@ def park_and_gate(
         gates[target] = TargetGate(
             str(target),
             adapter,
-            clock,
+            runtime.clock,
             window=window if several else everything,
             patience=limits.target_patience if several else timeout * OVERDUE / 2,
             random=random,

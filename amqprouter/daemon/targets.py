@@ -6,38 +6,33 @@ the same one.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.targets import EventsTarget, ExchangeTarget
-from amqprouter.broker.topology import Names
 from amqprouter.broker.work_queues import DeclaredQueues
 from amqprouter.broker.work_target import Encoder, WorkTarget, calling, passing_on
 from amqprouter.config.work import work_sections
-from amqprouter.counters import Counters
+from amqprouter.daemon.broker import WiredBroker
+from amqprouter.daemon.runtime import Runtime
 from amqprouter.pipeline.ports import IGatedTarget
 from amqprouter.pipeline.routes import Target
-from amqprouter.settings import CeleryTaskSettings, Settings, WorkQueueSettings
+from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 from amqprouter.storage.mongo import MongoStore
 from amqprouter.storage.target import StoreTarget
 
 
-@dataclass
+@dataclass(frozen=True)
 class WiredTargets:
     """The targets, and what goes along with them."""
 
-    targets: dict[Target, IGatedTarget] = field(default_factory=dict)
-    store: MongoStore | None = None
+    targets: Mapping[Target, IGatedTarget]
+    store: MongoStore | None
     """The document store, where something needs it."""
-    queues: list[DeclaredQueues] = field(default_factory=list)
+    queues: Sequence[DeclaredQueues]
     """To be attached to the publishing connection."""
-    answers: dict[str, list[Target]] = field(default_factory=dict)
+    answers: Mapping[str, Sequence[Target]]
     """By section of work (``queue images``): the targets of its answers."""
 
     async def attach(self, connection: Connection) -> None:
@@ -47,74 +42,72 @@ class WiredTargets:
 
 
 def wire_targets(
-    settings: Settings,
-    reactor: Any,
-    clock: Any,
-    *,
-    targets: Iterable[Target],
-    needs_store: bool,
-    names: Names,
-    publisher: Publisher,
-    outgoing: Outgoing,
-    counters: Counters,
-    randomness: random.Random,
-    wall_clock: Callable[[], float],
+    runtime: Runtime, broker: WiredBroker, targets: Iterable[Target], *, needs_store: bool
 ) -> WiredTargets:
     """Make these targets, and those of the answers that they lead to; with `needs_store` the store in any case."""
-    wired = WiredTargets()
+    settings, clock, wall_clock = runtime.settings, runtime.clock, runtime.wall_clock
     sections = dict(work_sections(settings))
     max_values = settings.limits.max_body_values
     wanted = list(targets)
+    answers: dict[str, list[Target]] = {}
     for target in tuple(wanted):
         section = sections.get(f"{target.kind} {target.name}")
         if section is not None and section.reply:
             replies = [Target.parse(text) for text in section.reply]
-            wired.answers[f"{target.kind} {target.name}"] = replies
+            answers[f"{target.kind} {target.name}"] = replies
             wanted += [target for target in replies if target.kind != "command"]
     collections = list(dict.fromkeys(target.name for target in wanted if target.kind == "store"))
-    if collections or needs_store:
-        wired.store = MongoStore(settings.store, collections, reactor)
-
-    def random_id() -> UUID:
-        return UUID(int=randomness.getrandbits(128), version=4)
-
-    def work(target: Target, section: WorkQueueSettings) -> WorkTarget:
-        queues = DeclaredQueues(
-            clock,
-            section,
-            settings.topology.queue_type,
-            names.dead_letter,
-            unlimited=target.kind == "queue",
-            name=f"{target.kind} {target.name}",
-            most_of_one=section.max_queues_per_device,
-        )
-        if section.declare:
-            wired.queues.append(queues)
-        encode: Encoder = passing_on(outgoing)
-        if isinstance(section, CeleryTaskSettings):
-            encode = calling(section, wall_clock, random_id, max_values)
-        return WorkTarget(
-            target.kind,
-            section,
-            publisher,
-            queues,
-            encode,
-            own_prefix=f"{settings.topology.prefix}.",
-            replies=names.replies,
-            random_id=random_id,
-            max_values=max_values,
-        )
-
+    store = MongoStore(settings.store, collections, runtime.reactor) if collections or needs_store else None
+    declared: list[DeclaredQueues] = []
     proof_headers = [settings.auth.secret_header, settings.auth.signature_header]
-    for target in dict.fromkeys(wanted):
+
+    def make(target: Target) -> IGatedTarget:
         if target.kind == "exchange":
-            wired.targets[target] = ExchangeTarget(publisher, target.name, target.routing_key, outgoing)
-        elif target.kind == "events":
-            wired.targets[target] = EventsTarget(publisher, names.events, counters, max_values, wall_clock=wall_clock)
-        elif target.kind == "store" and wired.store is not None:
-            wired.targets[target] = StoreTarget(
-                wired.store, target.name, settings.store, clock, counters, randomness, proof_headers, max_values
+            return ExchangeTarget(broker.publisher, target.name, target.routing_key, broker.outgoing)
+        if target.kind == "events":
+            stream = broker.names.events
+            return EventsTarget(broker.publisher, stream, runtime.counters, max_values, wall_clock=wall_clock)
+        if target.kind == "store" and store is not None:
+            counters, randomness = runtime.counters, runtime.randomness
+            return StoreTarget(
+                store, target.name, settings.store, clock, counters, randomness, proof_headers, max_values
             )
-        else:
-            wired.targets[target] = work(target, sections[f"{target.kind} {target.name}"])
-    return wired
+        section = sections[f"{target.kind} {target.name}"]
+        queues = _queues(runtime, broker, target, section)
+        if section.declare:
+            declared.append(queues)
+        return _work(runtime, broker, target, section, queues)
+
+    return WiredTargets({target: make(target) for target in dict.fromkeys(wanted)}, store, declared, answers)
+
+
+def _queues(runtime: Runtime, broker: WiredBroker, target: Target, section: WorkQueueSettings) -> DeclaredQueues:
+    return DeclaredQueues(
+        runtime.clock,
+        section,
+        runtime.settings.topology.queue_type,
+        broker.names.dead_letter,
+        unlimited=target.kind == "queue",
+        name=f"{target.kind} {target.name}",
+        most_of_one=section.max_queues_per_device,
+    )
+
+
+def _work(
+    runtime: Runtime, broker: WiredBroker, target: Target, section: WorkQueueSettings, queues: DeclaredQueues
+) -> WorkTarget:
+    max_values = runtime.settings.limits.max_body_values
+    encode: Encoder = passing_on(broker.outgoing)
+    if isinstance(section, CeleryTaskSettings):
+        encode = calling(section, runtime.wall_clock, runtime.random_id, max_values)
+    return WorkTarget(
+        target.kind,
+        section,
+        broker.publisher,
+        queues,
+        encode,
+        own_prefix=f"{runtime.settings.topology.prefix}.",
+        replies=broker.names.replies,
+        random_id=runtime.random_id,
+        max_values=max_values,
+    )

@@ -1,45 +1,124 @@
-"""The web endpoint as a service: the site of `web`, with whom it asks about users, at its port."""
+"""Events for subscribers and the web endpoint, wired: the hub with its source, Mercure, and the endpoint for RabbitMQ's
+questions."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from twisted.application import strports
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 
-from amqprouter.auth.user_authenticator import UserAuthenticator
-from amqprouter.clock import SteadyClock
-from amqprouter.counters import Counters
+from amqprouter.amqp.link import BrokerLink
+from amqprouter.broker.event_stream import EventHistory, EventReader
+from amqprouter.daemon.auth import WiredAuth
+from amqprouter.daemon.broker import WiredBroker, make_link
 from amqprouter.daemon.commands import WiredCommands
-from amqprouter.daemon.mercure import Mercure
+from amqprouter.daemon.mercure import Mercure, make_mercure, update_publisher
+from amqprouter.daemon.runtime import Runtime
 from amqprouter.events.hub import Hub
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
-from amqprouter.settings import Settings
+from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.command_leaf import PREFIX as COMMANDS
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
 
 
-def web_service(
-    settings: Settings,
-    reactor: Any,
-    clock: SteadyClock,
+@dataclass(frozen=True)
+class WiredEvents:
+    """The hub with its source."""
+
+    hub: Hub
+    link: BrokerLink
+    """The connection over which the event stream is read."""
+
+
+@dataclass(frozen=True)
+class WiredWeb:
+    """What listens."""
+
+    service: MultiService
+    """All endpoints; none of them need be there."""
+    mercure: Mercure
+
+
+def wire_events(runtime: Runtime, broker: WiredBroker) -> WiredEvents:
+    """The hub. A subscriber that comes back is given what it missed over the same connection."""
+    stream = broker.names.events
+    hub = Hub(runtime.settings.events, runtime.counters, runtime.clock)
+    reader = EventReader(stream, hub.publish, runtime.wall_clock, hub.restart)
+    hub.throttle = reader.throttle
+    link = make_link(runtime, "events", broker.topology.declare_events, reader.attach)
+    hub.use_history(EventHistory(stream, lambda: link.connection))
+    return WiredEvents(hub, link)
+
+
+def wire_web(
+    runtime: Runtime,
+    broker: WiredBroker,
+    auth: WiredAuth,
     hub: Hub,
-    counters: Counters,
-    users: UserAuthenticator,
-    may_see: Callable[[Identity, str], bool],
-    readiness: list[IReadiness],
-    gauges: list[Gauge],
-    top_devices: Callable[[], list[dict[str, object]]],
-    randomness: random.Random,
-    mercure: Mercure,
     commands: WiredCommands,
+    *,
+    consume: BrokerLink,
+    publish: BrokerLink,
+    readiness: Sequence[IReadiness],
+    gauges: Sequence[Gauge],
+    top_devices: Callable[[], list[dict[str, object]]],
+) -> WiredWeb:
+    """All endpoints. `consume` and `publish` are the connections that they tell of.
+
+    :raises ConfigError: a key set, or a file of the endpoint for RabbitMQ, cannot be used.
+    """
+    settings, counters = runtime.settings, runtime.counters
+
+    def is_up() -> bool:
+        return not publish.problem()
+
+    mercure = make_mercure(
+        settings,
+        hub,
+        auth.users_acl.allows_identity,
+        update_publisher(broker.publisher, broker.names.events, is_up, counters, runtime.wall_clock),
+        reactor=runtime.reactor,
+        wall_clock=runtime.wall_clock,
+        run_in_thread=auth.hashing.share("tokens"),
+        randomness=runtime.randomness,
+        tell=broker.announcer.tell,
+    )
+    endpoints = (
+        web_service(runtime, auth, hub, commands, mercure, readiness, gauges, top_devices),
+        broker_auth_service(
+            settings,
+            broker.names.devices,
+            broker.names.by_id,
+            lambda device, secret: auth.authenticator.check_secret(device, secret, runtime.clock.seconds()),
+            auth.device_may,
+            takes_reasons=lambda: consume.connection is not None and consume.connection.server.at_least(4, 3),
+            counters=counters,
+            reactor=runtime.reactor,
+        ),
+    )
+    service = MultiService()
+    for endpoint in endpoints:
+        if endpoint is not None:
+            endpoint.setServiceParent(service)
+    return WiredWeb(service, mercure)
+
+
+def web_service(
+    runtime: Runtime,
+    auth: WiredAuth,
+    hub: Hub,
+    commands: WiredCommands,
+    mercure: Mercure,
+    readiness: Sequence[IReadiness],
+    gauges: Sequence[Gauge],
+    top_devices: Callable[[], list[dict[str, object]]],
 ) -> Service | None:
     """The web endpoint, or None where it is turned off."""
+    settings, clock, users, may_see = runtime.settings, runtime.clock, auth.users, auth.users_acl.allows_identity
     if not settings.http.endpoint:
         return None
 
@@ -58,18 +137,18 @@ def web_service(
         http=settings.http,
         events=settings.events,
         hub=hub,
-        counters=counters,
+        counters=runtime.counters,
         authenticate=authenticate,
         readiness=readiness,
         gauges=gauges,
         top_devices=devices_for,
         allows=may_see,
-        reactor=reactor,
-        random=randomness.random,
+        reactor=runtime.reactor,
+        random=runtime.randomness.random,
         further={**mercure.routes, **leaves},
         body_limits={**mercure.body_limits, **{path: leaf.max_body for path, leaf in leaves.items()}},
         bearers=mercure.bearers,
         streams=mercure.streams,
         version=users.version,
     )
-    return strports.service(settings.http.endpoint, site, reactor=reactor)
+    return strports.service(settings.http.endpoint, site, reactor=runtime.reactor)

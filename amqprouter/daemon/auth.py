@@ -1,0 +1,97 @@
+"""Who a device or a user is and what it may, wired: checkers, proofs, lock-outs and access lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amqprouter.auth.acl_file import AclFile, device_acl, user_acl
+from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.broker_topic_proof import BrokerTopicProof
+from amqprouter.auth.checkers.chain import CheckerChain
+from amqprouter.auth.checkers.configured import make_chain
+from amqprouter.auth.checkers.installed import Provisions
+from amqprouter.auth.lock_out import LockOut
+from amqprouter.auth.proofs import Proof
+from amqprouter.auth.threads import HashingThreads
+from amqprouter.auth.user_authenticator import UserAuthenticator
+from amqprouter.daemon.preflight import hmac_proof
+from amqprouter.daemon.runtime import Runtime
+from amqprouter.identity import Identity
+from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, IUserPassword
+from amqprouter.storage.mongo import MongoStore
+
+
+@dataclass(frozen=True)
+class WiredAuth:
+    """Both authenticators, with what they ask, and both access lists."""
+
+    hashing: HashingThreads
+    device_chain: CheckerChain | None
+    """None where no checker is asked about devices."""
+    user_chain: CheckerChain | None
+    authenticator: Authenticator
+    """Of devices."""
+    users: UserAuthenticator
+    devices_acl: AclFile
+    users_acl: AclFile
+
+    @property
+    def chains(self) -> list[CheckerChain]:
+        """Those that there are."""
+        return [chain for chain in (self.device_chain, self.user_chain) if chain is not None]
+
+    @property
+    def readiness(self) -> list[IReadiness]:
+        """What ``/readyz`` is to ask."""
+        return [checker for chain in self.chains for checker in chain.checkers if IReadiness.providedBy(checker)]
+
+    @property
+    def reloadable(self) -> list[IReloadable]:
+        """What reads files."""
+        return [self.devices_acl, self.users_acl, self.authenticator, self.users]
+
+    def device_may(self, device: str, key: str) -> bool:
+        """Whether a device may use ``<device id>.<topic words>``, by what is remembered of its log-in."""
+        identity = self.authenticator.logins.identity(device) or Identity(device)
+        return self.devices_acl.allows_identity(identity, key)
+
+
+def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
+    """All of it. `store` is for the checkers that look into it.
+
+    :raises ConfigError: a checker, an ACL or the file of HMAC keys cannot be used.
+    """
+    auth, acl = runtime.settings.auth, runtime.settings.acl
+    counters, seconds = runtime.counters, runtime.clock.seconds
+    hashing = HashingThreads(runtime.reactor)
+
+    def lock_out(from_address: int = 0) -> LockOut:
+        return LockOut(auth.lock_out_after, auth.lock_out_seconds, auth.cache_size, counters, from_address)
+
+    provisions = {name: Provisions(hashing.share(name), runtime.reactor, store) for name in ("devices", "users")}
+    device_chain = make_chain("devices", auth, IDeviceSecret, provisions["devices"], counters, seconds)
+    user_chain = make_chain("users", auth, IUserPassword, provisions["users"], counters, seconds)
+    further: list[Proof] = [BrokerTopicProof(auth.broker_checked_exchanges)]
+    signatures = hmac_proof(auth, runtime.wall_clock)
+    if signatures is not None:
+        further.append(signatures)
+    authenticator = Authenticator(
+        auth.accept,
+        device_chain,
+        auth.secret_header,
+        cache_size=auth.cache_size,
+        cache_seconds=auth.cache_seconds,
+        negative_cache_seconds=auth.negative_cache_seconds,
+        further=further,
+        lock_out=lock_out(),
+    )
+    users = UserAuthenticator(
+        user_chain,
+        lock_out=lock_out(auth.lock_out_address_after),
+        cache_size=auth.cache_size,
+        cache_seconds=auth.cache_seconds,
+        negative_cache_seconds=auth.negative_cache_seconds,
+    )
+    return WiredAuth(
+        hashing, device_chain, user_chain, authenticator, users, device_acl(acl.devices), user_acl(acl.users)
+    )

@@ -1,0 +1,71 @@
+"""The broker's side, wired: its names, who publishes there, and the connections to it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from amqprouter.amqp.address import account_of
+from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.publisher import Publisher
+from amqprouter.broker.event_publisher import Announcer
+from amqprouter.broker.outgoing import Outgoing
+from amqprouter.broker.topology import Names, Topology
+from amqprouter.daemon.runtime import Runtime
+
+Attach = Callable[[Connection], Awaitable[None]]
+"""Prepares a new connection: declares, consumes, or publishes over it from now on."""
+
+
+@dataclass(frozen=True)
+class WiredBroker:
+    """What others publish by. Nothing is connected yet."""
+
+    topology: Topology
+    account: str
+    """The user that we are at the broker."""
+    outgoing: Outgoing
+    publisher: Publisher
+    announcer: Announcer
+    """Publishes events of our own, and never waits."""
+
+    @property
+    def names(self) -> Names:
+        """Of exchanges and queues."""
+        return self.topology.names
+
+
+def wire_broker(runtime: Runtime) -> WiredBroker:
+    """All but the connections."""
+    settings, counters = runtime.settings, runtime.counters
+    topology = Topology(settings.topology, settings.ingress, settings.events)
+    account = account_of(settings.broker)
+    publisher = Publisher(
+        runtime.clock, counters, max_attempts=settings.limits.max_attempts, random=runtime.randomness.random
+    )
+    return WiredBroker(
+        topology,
+        account,
+        Outgoing(settings.auth.secret_header, settings.auth.signature_header, account=account),
+        publisher,
+        Announcer(publisher, topology.names.events, counters, runtime.wall_clock),
+    )
+
+
+def make_link(runtime: Runtime, purpose: str, *steps: Attach) -> BrokerLink:
+    """A connection to the broker, which is prepared by these steps, in order."""
+
+    async def prepare(connection: Connection) -> None:
+        for step in steps:
+            await step(connection)
+
+    return BrokerLink(
+        runtime.reactor,
+        runtime.settings.broker,
+        purpose,
+        prepare,
+        clock=runtime.clock,
+        counters=runtime.counters,
+        random=runtime.randomness.random,
+    )

@@ -1,0 +1,63 @@
+"""What is done to a running daemon, and told of it, wired: reloads, the control socket, notices for its manager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from amqprouter.control.commands import Control
+from amqprouter.control.limits import LimitCommands
+from amqprouter.control.reloader import Reloader
+from amqprouter.control.site import ControlSite
+from amqprouter.control.socket import ControlSocket
+from amqprouter.daemon.auth import WiredAuth
+from amqprouter.daemon.pipeline import WiredPipeline
+from amqprouter.daemon.runtime import Runtime
+from amqprouter.daemon.service_manager import Notifier, ServiceManager
+from amqprouter.interfaces import IReadiness, IReloadable
+from amqprouter.settings import Settings
+from amqprouter.web.status import StatusReport
+
+
+@dataclass(frozen=True)
+class WiredControl:
+    """Who takes orders, and who tells of what became of them."""
+
+    reloader: Reloader
+    manager: ServiceManager
+    socket: ControlSocket | None
+    """None where it is turned off."""
+
+
+def wire_control(
+    runtime: Runtime,
+    auth: WiredAuth,
+    way: WiredPipeline,
+    *,
+    load: Callable[[], Settings],
+    notifier: Notifier,
+    readiness: Sequence[IReadiness],
+    reloadable: Sequence[IReloadable],
+    report: StatusReport,
+    top_devices: Callable[[], list[dict[str, object]]],
+    flushed: Sequence[Callable[[], None]],
+) -> WiredControl:
+    """All of it.
+
+    :param load: reads the configuration again.
+    :param flushed: is for those who want to know when what checkers said is forgotten.
+    """
+    clock, counters = runtime.clock, runtime.counters
+    manager = ServiceManager(runtime.reactor, notifier, readiness)
+    reloader = Reloader(
+        load, runtime.settings, way.pipeline, way.scheduler, reloadable, counters, clock.seconds, manager
+    )
+    path = runtime.settings.control.socket
+    if not path:
+        return WiredControl(reloader, manager, None)
+    limits = LimitCommands(way.scheduler, way.overrides, counters.scheduled, clock.seconds)
+    control = Control(
+        clock, auth.authenticator, auth.users, reloader, report, top_devices, limits.commands(), flushed=flushed
+    )
+    socket = ControlSocket(runtime.reactor, path, ControlSite(control.commands(), runtime.reactor))
+    return WiredControl(reloader, manager, socket)

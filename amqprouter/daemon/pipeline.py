@@ -1,0 +1,151 @@
+"""The pipeline with what stands right before and behind it, wired: consumers, scheduler, gates, parking, quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from twisted.logger import Logger
+
+from amqprouter.broker.device_parking import DeviceLots
+from amqprouter.broker.parking import Parking
+from amqprouter.broker.quarantine import BrokerQuarantine
+from amqprouter.broker.shards import SharedIngress, make_ingress
+from amqprouter.control.kept_limits import keeps_limits
+from amqprouter.control.overrides import Overrides
+from amqprouter.daemon.auth import WiredAuth
+from amqprouter.daemon.broker import WiredBroker
+from amqprouter.daemon.parking import device_lots, park_and_gate, park_held
+from amqprouter.daemon.runtime import Runtime
+from amqprouter.daemon.targets import WiredTargets
+from amqprouter.events.limit_events import Throttling
+from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.device_parking import ParkedDevices
+from amqprouter.pipeline.gate import TargetGate
+from amqprouter.pipeline.overdue import Overdue
+from amqprouter.pipeline.pipeline import Pipeline
+from amqprouter.pipeline.replay import Replays
+from amqprouter.pipeline.routes import RuleSet, Target
+from amqprouter.pipeline.settlement import Settlement
+from amqprouter.scheduling.scheduler import Scheduler
+from amqprouter.web.metrics import Gauge
+
+log = Logger()
+
+
+@dataclass(frozen=True)
+class WiredPipeline:
+    """The way of the messages."""
+
+    pipeline: Pipeline
+    ingress: SharedIngress
+    """Consumes the messages."""
+    scheduler: Scheduler[Settlement]
+    overrides: Overrides
+    """Limits that were set by hand, as a service."""
+    gates: Mapping[Target, TargetGate]
+    parking: Parking
+    """For what a target, or a checker, does not take now."""
+    lots: DeviceLots
+    """For what is over its device's rate."""
+    parked_devices: ParkedDevices
+    quarantine: BrokerQuarantine
+    overdue: Overdue
+    """Sees to deliveries that are unacknowledged for too long, as a service."""
+
+    @property
+    def readiness(self) -> list[IReadiness]:
+        """What ``/readyz`` is to ask about the way to the targets."""
+        return [self.ingress, self.parking, self.lots, *self.gates.values()]
+
+    @property
+    def gauges(self) -> list[Gauge]:
+        """What is under way, and where."""
+        ingress, scheduler, overdue, parked = self.ingress, self.scheduler, self.overdue, self.parked_devices
+        return [
+            Gauge("oldest_unacked_seconds", "Age of the oldest delivery not acknowledged yet.", lambda: overdue.oldest),
+            Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
+            Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
+            Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
+            Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
+            Gauge("parked_devices", "Devices whose messages are parked.", lambda: parked.devices),
+            Gauge("parked_messages", "Messages in devices' parking queues.", lambda: parked.messages),
+        ]
+
+
+def wire_pipeline(
+    runtime: Runtime, broker: WiredBroker, wired: WiredTargets, auth: WiredAuth, rules: RuleSet
+) -> WiredPipeline:
+    """All of it. `rules` name targets that are wired.
+
+    :raises ConfigError: the file of limits set by hand makes no sense.
+    """
+    settings, clock, counters, names = runtime.settings, runtime.clock, runtime.counters, broker.names
+
+    def wake() -> None:
+        pipeline.wake()
+
+    def finish_parked(settlement: Settlement) -> None:
+        pipeline.finish(settlement, in_flight=False)
+
+    parking, gates = park_and_gate(runtime, broker, wired.targets, wake=wake, finish=finish_parked)
+    lots = device_lots(runtime, broker, wake=wake, finish=finish_parked)
+    quarantine = BrokerQuarantine(
+        names,
+        broker.outgoing,
+        runtime.wall_clock,
+        clock=clock,
+        counters=counters,
+        prefetch=settings.ingress.prefetch,
+        limits=settings.limits,
+        random=runtime.randomness.random,
+        wake=wake,
+    )
+    scheduler = _scheduler(runtime)
+    tell, every = broker.announcer.tell, settings.scheduler.limit_events
+    pipeline = Pipeline(
+        clock,
+        runtime.wall_clock,
+        authenticator=auth.authenticator,
+        acl=auth.devices_acl,
+        scheduler=scheduler,
+        rules=rules,
+        targets={target: gates[target] for target in rules.targets},
+        quarantine=quarantine,
+        by_id_exchange=names.by_id,
+        replays=Replays(names.replay, broker.account),
+        limits=settings.limits,
+        counters=counters,
+        random=runtime.randomness.random,
+        throttled=Throttling(scheduler, counters, tell, runtime.wall_clock, every).note,
+    )
+    overrides = Overrides(
+        keeps_limits(settings.scheduler.overrides, wired.store), scheduler, clock, pipeline.park, pipeline.wake
+    )
+    if not overrides.is_shared:
+        overrides.reload()
+    parked_devices = pipeline.use_parking(lots)
+    if auth.device_chain is not None:
+        park_held(runtime, parking, pipeline, auth.authenticator, finish=finish_parked)
+    prefix, receive = settings.topology.prefix, pipeline.receive
+    ingress = make_ingress(clock, broker.topology, prefix, settings.ingress, receive, counters=counters)
+    overdue = Overdue(
+        clock,
+        settings.ingress.consumer_timeout,
+        lambda: (*ingress.ledgers, *parking.ledgers, *lots.ledgers),
+        (parked_devices, pipeline.held, *gates.values(), *quarantine.gates),
+    )
+    return WiredPipeline(
+        pipeline, ingress, scheduler, overrides, gates, parking, lots, parked_devices, quarantine, overdue
+    )
+
+
+def _scheduler(runtime: Runtime) -> Scheduler[Settlement]:
+    settings = runtime.settings
+    return Scheduler(
+        settings.scheduler,
+        settings.classes,
+        settings.tenants,
+        counts=runtime.counters.scheduled,
+        complain=lambda problem: log.warn("{problem}", problem=problem),
+    )

@@ -1,0 +1,35 @@
+"""What every part of the daemon is made with: the settings, and what would be a global elsewhere.
+
+A module of its own, for each part imports it, and `amqprouter.daemon.build` imports the parts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from amqprouter.clock import SteadyClock
+from amqprouter.counters import Counters
+from amqprouter.settings import Settings
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Passed to the functions that wire a part."""
+
+    settings: Settings
+    reactor: Any
+    clock: SteadyClock
+    """Durations are measured by it."""
+    wall_clock: Callable[[], float]
+    """Seconds since 1970."""
+    randomness: random.Random
+    """For jitter and ids, no secrets."""
+    counters: Counters
+
+    def random_id(self) -> UUID:
+        """An id that nothing else has."""
+        return UUID(int=self.randomness.getrandbits(128), version=4)
