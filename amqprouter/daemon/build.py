@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.logger import ILogObserver
 
+from amqprouter.amqp.link import BrokerLink
+from amqprouter.amqp.optional_step import OptionalStep
 from amqprouter.auth.checkers.configured import reads_documents
 from amqprouter.clock import SteadyClock
 from amqprouter.control.top_devices import TopDevices
 from amqprouter.counters import Counters
-from amqprouter.daemon.auth import wire_auth
-from amqprouter.daemon.broker import make_link, wire_broker
-from amqprouter.daemon.commands import wire_commands, wire_replies
-from amqprouter.daemon.control import wire_control
-from amqprouter.daemon.lifecycle import Daemon
-from amqprouter.daemon.pipeline import wire_pipeline
+from amqprouter.daemon.auth import WiredAuth, wire_auth
+from amqprouter.daemon.broker import WiredBroker, make_link, wire_broker
+from amqprouter.daemon.commands import WiredCommands, wire_commands, wire_replies
+from amqprouter.daemon.control import WiredControl, wire_control
+from amqprouter.daemon.lifecycle import Daemon, Step
+from amqprouter.daemon.pipeline import WiredPipeline, wire_pipeline
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.service_manager import Notifier
-from amqprouter.daemon.targets import wire_targets
-from amqprouter.daemon.web import wire_events, wire_web
+from amqprouter.daemon.targets import WiredTargets, wire_targets
+from amqprouter.daemon.web import WiredEvents, WiredWeb, wire_events, wire_web
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import Settings
@@ -60,26 +62,8 @@ def build(
     commands = wire_commands(runtime, broker, way.quarantine)
     replies = wire_replies(runtime, broker, targets, way.gates, way.quarantine, commands)
     events = wire_events(runtime, broker)
+    consume, publish = _links(runtime, broker, targets, way, commands, replies)
 
-    consume = make_link(
-        runtime,
-        "consume",
-        broker.topology.declare,
-        way.parking.attach,  # what is parked is older than what the ingress brings
-        way.lots.attach,
-        way.ingress.attach,
-        *[step.attach for step in replies],
-        *commands.consuming,
-    )
-    publish = make_link(
-        runtime,
-        "publish",
-        broker.topology.declare,
-        broker.publisher.attach,
-        way.quarantine.attach,
-        targets.attach,
-        *commands.publishing,
-    )
     readiness: list[IReadiness] = [consume, publish, events.link, *way.readiness, *targets.queues]
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
     readiness += [] if targets.store is None else [targets.store]
@@ -111,26 +95,86 @@ def build(
         top_devices=top_devices,
         flushed=(events.hub.reload, web.mercure.recheck),
     )
-    for service in (way.overdue, way.overrides):
-        service.setServiceParent(web.service)  # type: ignore[no-untyped-call]
     return Daemon(
         reactor,
-        ingress=way.ingress,
-        pipeline=way.pipeline,
-        publisher=broker.publisher,
-        parking=(way.parking, way.lots, way.quarantine),
-        consume=consume,
-        publish=publish,
-        events=events.link,
-        hub=events.hub,
-        store=targets.store,
-        hashing=auth.hashing,
-        checkers=auth.chains,
-        web=web.service,
-        control=control.socket,
-        reloader=control.reloader,
+        _steps(broker, targets, auth, way, events, web, control, consume, publish),
+        under_way=lambda: way.pipeline.under_way,
+        reload=control.reloader.reload,
         shutdown_deadline=settings.limits.shutdown_deadline,
         manager=control.manager,
         last_resort=last_resort,
         observer=observer,
     )
+
+
+def _links(
+    runtime: Runtime,
+    broker: WiredBroker,
+    targets: WiredTargets,
+    way: WiredPipeline,
+    commands: WiredCommands,
+    replies: Sequence[OptionalStep],
+) -> tuple[BrokerLink, BrokerLink]:
+    """The connections for consuming and for publishing, each with what is prepared over it, in order."""
+    consume = make_link(
+        runtime,
+        "consume",
+        broker.topology.declare,
+        way.parking.attach,  # what is parked is older than what the ingress brings
+        way.lots.attach,
+        way.ingress.attach,
+        *[step.attach for step in replies],
+        *commands.consuming,
+    )
+    publish = make_link(
+        runtime,
+        "publish",
+        broker.topology.declare,
+        broker.publisher.attach,
+        way.quarantine.attach,
+        targets.attach,
+        *commands.publishing,
+    )
+    return consume, publish
+
+
+def _steps(
+    broker: WiredBroker,
+    targets: WiredTargets,
+    auth: WiredAuth,
+    way: WiredPipeline,
+    events: WiredEvents,
+    web: WiredWeb,
+    control: WiredControl,
+    consume: BrokerLink,
+    publish: BrokerLink,
+) -> list[Step]:
+    """In the order of starting: first what others lean on. Draining and closing begin at the end."""
+    hashing, store, socket, endpoints = auth.hashing, targets.store, control.socket, web.service
+    steps = [Step("the hashing threads", hashing.startService, hashing.stopService)]
+    steps += [Step("the checkers", stop=chain.close) for chain in reversed(auth.chains)]
+    if store is not None:
+        steps.append(Step("the document store", targets.connect_store, store.close))
+    if socket is not None:
+        steps.append(Step("the control socket", socket.startService, socket.stopService))
+    steps += [
+        Step(
+            "the web endpoint",
+            endpoints.startService,
+            endpoints.stopService,
+            listen=endpoints.privilegedStartService,
+        ),
+        Step("the limits set by hand", way.overrides.startService, way.overrides.stopService),
+        Step("the watch for overdue deliveries", way.overdue.startService, way.overdue.stopService),
+        Step("the event connection", events.link.startService, events.link.stopService),
+        Step("the publisher", stop=broker.publisher.stop),
+        Step("the publishing connection", publish.startService, publish.stopService),
+        Step("the subscriptions", stop=events.hub.close),  # before: their ends are published
+        Step("the consuming connection", consume.startService, consume.stopService),
+        Step("the pipeline", drain=way.pipeline.drain),
+        Step("the quarantine", drain=way.quarantine.stop),
+        Step("the parking queues of devices", drain=way.lots.stop),
+        Step("the parking queues", drain=way.parking.stop),
+        Step("the consumers", drain=way.ingress.stop),
+    ]
+    return steps

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
 from amqprouter.amqp.connection import Connection
 from amqprouter.broker.targets import EventsTarget, ExchangeTarget
 from amqprouter.broker.work_queues import DeclaredQueues
@@ -16,11 +19,14 @@ from amqprouter.broker.work_target import Encoder, WorkTarget, calling, passing_
 from amqprouter.config.work import work_sections
 from amqprouter.daemon.broker import WiredBroker
 from amqprouter.daemon.runtime import Runtime
+from amqprouter.errors import AmqprouterError
 from amqprouter.pipeline.ports import IGatedTarget
 from amqprouter.pipeline.routes import Target
 from amqprouter.settings import CeleryTaskSettings, WorkQueueSettings
 from amqprouter.storage.mongo import MongoStore
 from amqprouter.storage.target import StoreTarget
+
+log = Logger()
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,12 @@ class WiredTargets:
         """Have the queues of work declared over the publishing connection."""
         for queues in self.queues:
             await queues.attach(connection)
+
+    def connect_store(self) -> None:
+        """Begin to connect to the store, if there is one. That it is down now is not the end: writes are retried, and
+        ``/readyz`` says so."""
+        if self.store is not None:
+            Deferred.fromCoroutine(_connect(self.store))
 
 
 def wire_targets(
@@ -111,3 +123,10 @@ def _work(
         random_id=runtime.random_id,
         max_values=max_values,
     )
+
+
+async def _connect(store: MongoStore) -> None:
+    try:
+        await store.connect()
+    except AmqprouterError as error:
+        log.error("The document store is not usable: {error}; messages wait until it is", error=str(error))
