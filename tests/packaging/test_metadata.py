@@ -41,7 +41,9 @@ class RequirementTests(SynchronousTestCase):
         required = _floors(setup["options"]["install_requires"])
         for requirements in setup["options.extras_require"].values():
             required |= _floors(requirements)
-        rows = re.findall(r"^ *\* - ``([\w.-]+)``\n *- ([\d.]+)\n *- \S", (ROOT / "docs/dependencies.rst").read_text(), re.M)
+        rows = re.findall(
+            r"^ *\* - ``([\w.-]+)``\n *- ([\d.]+)\n *- \S", (ROOT / "docs/dependencies.rst").read_text(), re.M
+        )
         self.assertEqual(dict(rows), required)
 
     def test_python_versions(self) -> None:
