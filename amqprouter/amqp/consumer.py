@@ -1,4 +1,4 @@
-"""One incarnation of the consuming channel: its consumers, their prefetch, and the ledger of its delivery tags."""
+"""One consuming of the consuming channel: its consumers, their prefetch, and the ledger of its delivery tags."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 8
 """Deliveries in one read that are a flow: below, none waits for others."""
 
 
-class Incarnation:
+class ConsumerChannel:
     """A channel that consumes, from its opening to its end. `acknowledged` is called whenever acks were written, and
     `returns` told of what comes again."""
 
@@ -27,7 +27,7 @@ class Incarnation:
         connection: Connection,
         channel: Channel,
         prefetch: int,
-        acknowledged: Callable[[Incarnation], None],
+        acknowledged: Callable[[ConsumerChannel], None],
         returns: ReturnWatch,
         timeout: ConsumerTimeout,
         plans: Plans,

@@ -30,7 +30,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.consumer import Incarnation, consumer_tag
+from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
 from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, look_at
 from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.broker.parking import Parking, lot_name
@@ -145,13 +145,13 @@ class DeviceLots(Parking):
             return f"{self._unregistered} ({self.POLICY})"
         return self._registry.problem() or super().problem()
 
-    async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
+    async def _open_lots(self, connection: Connection, current: ConsumerChannel) -> None:
         self._plans.later(0, self._open_all, current)
         if self._unregistered:
             self._plans.later(LONGEST_PAUSE, self._register_again, connection)
         self._plans.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
-    async def _open_all(self, current: Incarnation) -> None:
+    async def _open_all(self, current: ConsumerChannel) -> None:
         """Open the lots, so many at once; others may have their turns in between."""
         waiting = iter(self.lots)
         while lots := list(islice(waiting, AT_ONCE)):
@@ -165,7 +165,7 @@ class DeviceLots(Parking):
                     self.open(lot)
             await at_once(self._forget(lot) for lot in gone if self._is_absent(lot))
 
-    async def _open_some(self, connection: Connection, current: Incarnation, lots: list[Lot]) -> None:
+    async def _open_some(self, connection: Connection, current: ConsumerChannel, lots: list[Lot]) -> None:
         """As `_consume` for each of these that is not open yet."""
         lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers and not lot.refusal]
         for lot in lots:
@@ -195,7 +195,7 @@ class DeviceLots(Parking):
                 self._refusals.granted(lot)
                 self._passing.pop(lot, None)
 
-    async def _looked(self, connection: Connection, current: Incarnation, lot: Lot) -> int | None:
+    async def _looked(self, connection: Connection, current: ConsumerChannel, lot: Lot) -> int | None:
         try:
             return await self._look(connection, lot.queue)
         except BrokerRefused as error:
@@ -279,9 +279,9 @@ class DeviceLots(Parking):
         self._restless.add(self._lots[tag])
         self._wake()
 
-    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
-        is_current = incarnation is self._current
-        super()._closed(connection, incarnation, error)
+    def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
+        is_current = consuming is self._current
+        super()._closed(connection, consuming, error)
         if is_current and self._user is not None:
             self._user.lost()
 
@@ -319,11 +319,11 @@ class DeviceLots(Parking):
             await at_once(told)  # others' turns need not wait for it
 
     async def _leave_some(
-        self, connection: Connection, current: Incarnation, lots: Mapping[Lot, bool]
+        self, connection: Connection, current: ConsumerChannel, lots: Mapping[Lot, bool]
     ) -> dict[Lot, bool]:
         """Leave those that can be left, some of which are ours; returns these, and whether another gateway uses them.
 
-        Step by step, for one kind of question at a time may be under way on a channel (`Incarnation.consume_all`).
+        Step by step, for one kind of question at a time may be under way on a channel (`ConsumerChannel.consume_all`).
         """
         is_used = {lot: False for lot in lots if not lot.backlog}
         declared = [lot for lot in is_used if lot.declared]

@@ -1,7 +1,7 @@
 """Consuming: long-lived consumers on every ingress queue, with prefetch and late acks.
 
 House rules. One channel carries all consumers, so that one ack with `multiple` serves them all. Tags live and die with
-their channel: each `Incarnation` of the channel has a ledger of its own, closed with it. Whatever changes who consumes
+their channel: each `ConsumerChannel` of the channel has a ledger of its own, closed with it. Whatever changes who consumes
 what takes its turn (`_turn`).
 
 Theory of operation. `attach` opens a channel, sets the prefetch (per consumer) and consumes from every queue. A
@@ -38,7 +38,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.consumer import Incarnation
+from amqprouter.amqp.consumer import ConsumerChannel
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import look
 from amqprouter.amqp.delayed_calls import Plans
@@ -103,9 +103,9 @@ class Ingress:
         self._counters = counters or Counters()
         self._priorities, self._by_priority = PriorityWatch(topology.ingress_type, self._counters), False
         self._connection: Connection | None = None
-        self._current: Incarnation | None = None
+        self._current: ConsumerChannel | None = None
         self._returns = ReturnWatch(self._explicit_queues)
-        self._retiring: set[Incarnation] = set()  # without consumers, until all that came is acknowledged
+        self._retiring: set[ConsumerChannel] = set()  # without consumers, until all that came is acknowledged
         self._turn = DeferredLock()
         self._missing: set[str] = set()
         self._plans = Plans(clock, lambda: self._connection, self._failed)
@@ -132,7 +132,7 @@ class Ingress:
         """Of the deliveries that are out."""
         return [one.ledger for one in self._incarnations()]
 
-    def _incarnations(self) -> list[Incarnation]:
+    def _incarnations(self) -> list[ConsumerChannel]:
         return [*self._retiring, *([] if self._current is None else [self._current])]
 
     def problem(self) -> str:
@@ -177,9 +177,9 @@ class Ingress:
             for queue in self._own_queues:
                 self._watchdog.forget(queue)
             incarnations, self._current, self._retiring = self._incarnations(), None, set()
-            for incarnation in incarnations:
-                incarnation.ledger.close()
-                await incarnation.channel.shut()
+            for consuming in incarnations:
+                consuming.ledger.close()
+                await consuming.channel.shut()
             if connection is self._connection:
                 self.detach()
                 self._plans.forget()
@@ -200,60 +200,60 @@ class Ingress:
         if self._patience:
             self._plans.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
 
-    async def _incarnate(self, connection: Connection, prefetch: int) -> Incarnation:
+    async def _incarnate(self, connection: Connection, prefetch: int) -> ConsumerChannel:
         channel = await connection.open_channel()
-        incarnation = Incarnation(
+        consuming = ConsumerChannel(
             connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans
         )
-        incarnation.ledger.put_back = incarnation.give_back
+        consuming.ledger.put_back = consuming.give_back
         if prefetch < self._prefetch:
-            incarnation.ledger.widen = lambda: self._widen(incarnation)
-        channel.on_deliveries = lambda deliveries: self._deliver(deliveries, incarnation)
-        channel.on_cancelled = lambda tag: self._cancelled(incarnation, tag)
-        channel.on_closed = lambda error: self._closed(connection, incarnation, error)
+            consuming.ledger.widen = lambda: self._widen(consuming)
+        channel.on_deliveries = lambda deliveries: self._deliver(deliveries, consuming)
+        channel.on_cancelled = lambda tag: self._cancelled(consuming, tag)
+        channel.on_closed = lambda error: self._closed(connection, consuming, error)
         await channel.basic_qos(prefetch_count=prefetch)
-        return incarnation
+        return consuming
 
-    def _deliver(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
+    def _deliver(self, deliveries: list[Delivery], consuming: ConsumerChannel) -> None:
         if self._leaving:
             return
-        new, _ = incarnation.received(deliveries)
+        new, _ = consuming.received(deliveries)
         if self._by_priority:
-            self._priorities.look(deliveries, incarnation.server)
-        if incarnation.goal:
-            self._plans.later(SURVIVED, self._survived, incarnation)
+            self._priorities.look(deliveries, consuming.server)
+        if consuming.goal:
+            self._plans.later(SURVIVED, self._survived, consuming)
         if new:
-            self._receive(new, incarnation.ledger)
-        incarnation.rest(len(deliveries))
+            self._receive(new, consuming.ledger)
+        consuming.rest(len(deliveries))
 
     # Growing.
 
-    def _set_goal(self, incarnation: Incarnation) -> None:
+    def _set_goal(self, consuming: ConsumerChannel) -> None:
         """The prefetch grows once as many deliveries as can be under way at once are acknowledged without a gap."""
-        if incarnation.prefetch < self._prefetch:
-            incarnation.goal = incarnation.ledger.floor + incarnation.prefetch * len(incarnation.consumers)
+        if consuming.prefetch < self._prefetch:
+            consuming.goal = consuming.ledger.floor + consuming.prefetch * len(consuming.consumers)
 
-    def _acknowledged(self, incarnation: Incarnation) -> None:
+    def _acknowledged(self, consuming: ConsumerChannel) -> None:
         if self._leaving:
             if not self.unacked and self._connection is not None:
                 self._plans.later(0, self._let_go, self._connection)
-        elif incarnation.goal and incarnation.ledger.floor >= incarnation.goal:
-            incarnation.goal = 0
-            self._plans.later(0, self._grow, incarnation)
-        elif incarnation in self._retiring and not incarnation.ledger.unacked:
-            self._plans.later(0, self._retire, incarnation)
+        elif consuming.goal and consuming.ledger.floor >= consuming.goal:
+            consuming.goal = 0
+            self._plans.later(0, self._grow, consuming)
+        elif consuming in self._retiring and not consuming.ledger.unacked:
+            self._plans.later(0, self._retire, consuming)
 
-    def _widen(self, incarnation: Incarnation) -> None:
+    def _widen(self, consuming: ConsumerChannel) -> None:
         """What came is worked on, and only waits to be acknowledged."""
-        if incarnation.goal:
-            incarnation.goal = 0
-            self._plans.later(0, self._grow, incarnation)
+        if consuming.goal:
+            consuming.goal = 0
+            self._plans.later(0, self._grow, consuming)
 
-    async def _survived(self, incarnation: Incarnation) -> None:
-        if incarnation.goal:  # else it has grown meanwhile, on the same channel
-            await self._grow(incarnation)
+    async def _survived(self, consuming: ConsumerChannel) -> None:
+        if consuming.goal:  # else it has grown meanwhile, on the same channel
+            await self._grow(consuming)
 
-    async def _grow(self, old: Incarnation) -> None:
+    async def _grow(self, old: ConsumerChannel) -> None:
         async with self._turn:
             connection = self._connection
             if connection is None or old is not self._current or self._paused:
@@ -286,15 +286,15 @@ class Ingress:
             if old is not new and not old.ledger.unacked:
                 await self._retire(old)
 
-    async def _retire(self, old: Incarnation) -> None:
+    async def _retire(self, old: ConsumerChannel) -> None:
         if not old.consumers and not old.ledger.unacked and old in self._retiring:
             self._retiring.discard(old)
             await old.channel.shut()
 
     # Coming back.
 
-    def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
-        queue = incarnation.ended(tag)
+    def _cancelled(self, consuming: ConsumerChannel, tag: str) -> None:
+        queue = consuming.ended(tag)
         if queue is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}: consuming again", queue=queue)
@@ -326,10 +326,10 @@ class Ingress:
             if self._missing:
                 self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
 
-    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
-        incarnation.ledger.close()
-        self._retiring.discard(incarnation)
-        if incarnation is not self._current:
+    def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
+        consuming.ledger.close()
+        self._retiring.discard(consuming)
+        if consuming is not self._current:
             return
         self._current = None
         if connection.closed or self._stopping:
@@ -376,11 +376,11 @@ class Ingress:
         await channel.shut()
         self._looking_since = None
 
-    def _worth_asking(self, current: Incarnation, queue: str) -> bool:
+    def _worth_asking(self, current: ConsumerChannel, queue: str) -> bool:
         latest = current.latest(queue)
         return self._watchdog.worth_asking(queue, latest, latest is None or current.ledger.acknowledged(latest))
 
-    async def _restart(self, connection: Connection, current: Incarnation, queue: str, ready: int) -> None:
+    async def _restart(self, connection: Connection, current: ConsumerChannel, queue: str, ready: int) -> None:
         async with self._turn:
             if current is not self._current or self._paused or queue not in current.consumers.values():
                 return
@@ -409,9 +409,9 @@ class Ingress:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
         self._plans.stop()
-        for incarnation in self._incarnations():
+        for consuming in self._incarnations():
             try:
-                for queue in list(incarnation.consumers.values()):
-                    await incarnation.cancel(queue)
+                for queue in list(consuming.consumers.values()):
+                    await consuming.cancel(queue)
             except (BrokerRefused, BrokerUnavailable):
                 pass  # with the channel, the consumers are gone as well

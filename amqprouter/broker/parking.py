@@ -46,7 +46,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.consumer import Incarnation, consumer_tag
+from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
 from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
 from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing, look_at
 from amqprouter.amqp.delayed_calls import Plans
@@ -131,7 +131,7 @@ class Parking:
         self._finish = finish
         self._lots: dict[bytes, Lot] = {}  # by consumer tag
         self._connection: Connection | None = None
-        self._current: Incarnation | None = None
+        self._current: ConsumerChannel | None = None
         self._turn = DeferredLock()
         self._plans = Plans(clock, lambda: self._connection, self._failed)
         self._passing: dict[Lot, float] = {}  # since when they are refused for a reason that may be over soon
@@ -193,7 +193,7 @@ class Parking:
     async def _consume_all(self, connection: Connection) -> None:
         self._plans.forget()
         channel = await connection.open_channel()
-        current = Incarnation(connection, channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
+        current = ConsumerChannel(connection, channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
@@ -201,14 +201,14 @@ class Parking:
         await self._open_lots(connection, current)
         self._refusals.ask_later()
 
-    async def _open_lots(self, connection: Connection, current: Incarnation) -> None:
+    async def _open_lots(self, connection: Connection, current: ConsumerChannel) -> None:
         """Consume from all lots, on a channel that is new."""
         for lot in self.lots:
             if current is self._current and not lot.refusal:
                 await self._consume(connection, current, lot, make=bool(lot.entering))
         self._plans.later(LOOK_EVERY, self._look_around)
 
-    async def _consume(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
+    async def _consume(self, connection: Connection, current: ConsumerChannel, lot: Lot, *, make: bool) -> None:
         """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
         try:
             if lot.is_unreadable:
@@ -219,7 +219,7 @@ class Parking:
         else:
             self._passing.pop(lot, None)
 
-    def _not_consumed(self, connection: Connection, current: Incarnation, lot: Lot, error: BrokerRefused) -> None:
+    def _not_consumed(self, connection: Connection, current: ConsumerChannel, lot: Lot, error: BrokerRefused) -> None:
         """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
 
         :raises BrokerRefused: it ended the connection.
@@ -249,7 +249,7 @@ class Parking:
         await channel.basic_consume(queue=queue, consumer_tag="")
         await channel.shut()
 
-    async def _consume_from(self, connection: Connection, current: Incarnation, lot: Lot, *, make: bool) -> None:
+    async def _consume_from(self, connection: Connection, current: ConsumerChannel, lot: Lot, *, make: bool) -> None:
         messages = await self._look(connection, lot.queue)
         if messages is None and make:
             messages = await self._declare(connection, lot)
@@ -315,9 +315,9 @@ class Parking:
             if connection is not None and current is not None and not lot.declared:
                 await self._consume(connection, current, lot, make=False)
 
-    def _closed(self, connection: Connection, incarnation: Incarnation, error: Exception) -> None:
-        incarnation.ledger.close()
-        if incarnation is not self._current:
+    def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
+        consuming.ledger.close()
+        if consuming is not self._current:
             return
         self._current = None
         for lot in self._lots.values():
@@ -343,17 +343,17 @@ class Parking:
         """Of the deliveries that are out."""
         return [] if self._current is None else [self._current.ledger]
 
-    def _cancelled(self, incarnation: Incarnation, tag: str) -> None:
+    def _cancelled(self, consuming: ConsumerChannel, tag: str) -> None:
         """The broker ended a consumer: the queue is gone, or moves to another node, or the consumer timeout is over."""
         lot = self._lots.get(tag.encode())
-        if incarnation.ended(tag) is None or lot is None or self._stopping:
+        if consuming.ended(tag) is None or lot is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
         lot.in_doubt()
         self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
 
-    def _delivered(self, deliveries: list[Delivery], incarnation: Incarnation) -> None:
-        new, again = incarnation.received(deliveries)
+    def _delivered(self, deliveries: list[Delivery], consuming: ConsumerChannel) -> None:
+        new, again = consuming.received(deliveries)
         for delivery in again:
             lot = self._lots.get(delivery.consumer_tag)
             if lot is not None:
@@ -361,7 +361,7 @@ class Parking:
         for delivery in new:
             lot = self._lots.get(delivery.consumer_tag)
             if lot is not None:
-                lot.take(delivery, incarnation.ledger)
+                lot.take(delivery, consuming.ledger)
 
     async def _look_around(self) -> None:
         """See how much is in the lots that there are."""
@@ -389,5 +389,5 @@ class Parking:
             self._current.channel.on_deliveries = None
 
 
-def _ignore(_: Incarnation) -> None:
+def _ignore(_: ConsumerChannel) -> None:
     """Nobody needs to know that acks were written."""
