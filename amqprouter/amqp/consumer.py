@@ -9,7 +9,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout, keeps_channels
-from amqprouter.amqp.delayed_calls import Plans, at_once
+from amqprouter.amqp.delayed_calls import DelayedCalls, at_once
 from amqprouter.amqp.orphans import WITHIN, Orphans
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack
@@ -30,7 +30,7 @@ class ConsumerChannel:
         acknowledged: Callable[[ConsumerChannel], None],
         returns: ReturnWatch,
         timeout: ConsumerTimeout,
-        plans: Plans,
+        delayed: DelayedCalls,
     ) -> None:
         self.channel = channel
         self.server = connection.server
@@ -48,7 +48,7 @@ class ConsumerChannel:
         self._acknowledged = acknowledged
         self._returns = returns
         self._timeout = timeout
-        self._plans = plans
+        self._delayed = delayed
         self._ended: set[str] = set()  # tags that the broker keeps taken
         self._orphans = Orphans(self.ledger)
         self.outlives_timeouts = keeps_channels(connection)
@@ -113,13 +113,13 @@ class ConsumerChannel:
         if queue is not None and self.outlives_timeouts:
             self._ended.add(tag)
             self._nack(self._orphans.orphan(tag.encode(), self._now))
-            self._plans.later(WITHIN, self._abandon)
+            self._delayed.later(WITHIN, self._abandon)
         return queue
 
     async def _abandon(self) -> None:
         left = self._orphans.abandon(self._now)
         if left:
-            self._plans.later(left, self._abandon)
+            self._delayed.later(left, self._abandon)
 
     def give_back(self, tag: int) -> None:
         """Have the broker put a delivery back into its queue."""

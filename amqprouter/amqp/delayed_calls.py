@@ -13,7 +13,7 @@ from amqprouter.errors import AmqprouterError
 T = TypeVar("T")
 
 
-class Plans:
+class DelayedCalls:
     """Coroutine functions to be run after a while; none is planned twice with the same arguments.
 
     What one cannot mend, a new connection will: when it fails, the connection that there was is given up.

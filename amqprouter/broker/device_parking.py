@@ -96,12 +96,12 @@ class DeviceLots(Parking):
     def check(self, device: str) -> None:
         """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
         self._checking[device] = None
-        self._plans.later(0, self._check_all)
+        self._delayed.later(0, self._check_all)
 
     def leave(self, device: str, ours: bool) -> None:
         """Consume no more from an empty lot, and delete it; one that is not ours only if nobody else is there."""
         self._leaving[device] = ours
-        self._plans.later(0, self._leave_all)
+        self._delayed.later(0, self._leave_all)
 
     def flush(self) -> None:
         """The end of a batch."""
@@ -137,7 +137,7 @@ class DeviceLots(Parking):
         if connection is self._connection and not connection.closed:
             await self._register(connection)
             if self._unregistered:
-                self._plans.later(LONGEST_PAUSE, self._register_again, connection)
+                self._delayed.later(LONGEST_PAUSE, self._register_again, connection)
 
     def problem(self) -> str:
         """See `IReadiness`: what holds up the start, or else as `Parking.problem`."""
@@ -146,10 +146,10 @@ class DeviceLots(Parking):
         return self._registry.problem() or super().problem()
 
     async def _open_lots(self, connection: Connection, current: ConsumerChannel) -> None:
-        self._plans.later(0, self._open_all, current)
+        self._delayed.later(0, self._open_all, current)
         if self._unregistered:
-            self._plans.later(LONGEST_PAUSE, self._register_again, connection)
-        self._plans.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
+            self._delayed.later(LONGEST_PAUSE, self._register_again, connection)
+        self._delayed.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
     async def _open_all(self, current: ConsumerChannel) -> None:
         """Open the lots, so many at once; others may have their turns in between."""
@@ -178,7 +178,7 @@ class DeviceLots(Parking):
         for lot, messages in zip(lots, looks, strict=True):
             young_for = lot.safe_at - self._clock.seconds()
             if young_for > 0:
-                self._plans.later(young_for, self._use, lot)
+                self._delayed.later(young_for, self._use, lot)
             elif messages is None:
                 if (lot.declared or lot.is_in_doubt) and not (lot.refusal or lot in self._passing):
                     lot.gone()
@@ -205,7 +205,7 @@ class DeviceLots(Parking):
     async def _find(self, lot: Lot) -> None:
         await super()._find(lot)
         if self._is_absent(lot) and self._current is not None:
-            self._plans.later(MADE_WITHIN, self._find_again, lot)
+            self._delayed.later(MADE_WITHIN, self._find_again, lot)
 
     async def _find_again(self, lot: Lot) -> None:
         await super()._find(lot)
@@ -230,7 +230,7 @@ class DeviceLots(Parking):
 
     async def _announce_all(self) -> None:
         self._announced_at = self._clock.seconds()
-        self._plans.later(ANNOUNCE_EVERY, self._announce_all)
+        self._delayed.later(ANNOUNCE_EVERY, self._announce_all)
         if self._unregistered:
             return
         waiting = iter([self._devices[lot.queue] for lot in self.lots if lot.declared])
@@ -268,7 +268,7 @@ class DeviceLots(Parking):
             return
         self._announced.discard(lot.queue)
         if lot.backlog or lot.declared:  # what is parked next must be found as well
-            self._plans.later(0, self._registry.announce, device, True)
+            self._delayed.later(0, self._registry.announce, device, True)
         if not lot.backlog:
             self._user.abandoned(device)
 

@@ -41,7 +41,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import look
-from amqprouter.amqp.delayed_calls import Plans
+from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.priority_watch import PriorityWatch
@@ -108,7 +108,7 @@ class Ingress:
         self._retiring: set[ConsumerChannel] = set()  # without consumers, until all that came is acknowledged
         self._turn = DeferredLock()
         self._missing: set[str] = set()
-        self._plans = Plans(clock, lambda: self._connection, self._failed)
+        self._delayed = DelayedCalls(clock, lambda: self._connection, self._failed)
         self._looking_since: float | None = None
         self._leaving = False
         self._stopping = False
@@ -165,10 +165,10 @@ class Ingress:
         if connection is None or self._paused:
             return
         self._leaving = True
-        self._plans.forget()
-        self._plans.later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
+        self._delayed.forget()
+        self._delayed.later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
         if not self.unacked:
-            self._plans.later(0, self._let_go, connection)
+            self._delayed.later(0, self._let_go, connection)
 
     async def _let_go(self, connection: Connection, after: float = 0) -> None:
         async with self._turn:
@@ -182,10 +182,10 @@ class Ingress:
                 await consuming.channel.shut()
             if connection is self._connection:
                 self.detach()
-                self._plans.forget()
+                self._delayed.forget()
 
     async def _open(self, connection: Connection) -> None:
-        self._plans.forget()  # a new channel consumes from everything anyway
+        self._delayed.forget()  # a new channel consumes from everything anyway
         self._looking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         self._missing = missing = {q for q in self._explicit_queues if not await self._timeout.ask(connection, q)}
@@ -196,14 +196,14 @@ class Ingress:
         self._set_goal(current)
         if missing:
             self.log.error("{problem}; looking again in {delay} s", problem=self.problem(), delay=MISSING_QUEUE_DELAY)
-            self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
+            self._delayed.later(MISSING_QUEUE_DELAY, self._consume_missing)
         if self._patience:
-            self._plans.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
+            self._delayed.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
 
     async def _incarnate(self, connection: Connection, prefetch: int) -> ConsumerChannel:
         channel = await connection.open_channel()
         consuming = ConsumerChannel(
-            connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._plans
+            connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._delayed
         )
         consuming.ledger.put_back = consuming.give_back
         if prefetch < self._prefetch:
@@ -221,7 +221,7 @@ class Ingress:
         if self._by_priority:
             self._priorities.look(deliveries, consuming.server)
         if consuming.goal:
-            self._plans.later(SURVIVED, self._survived, consuming)
+            self._delayed.later(SURVIVED, self._survived, consuming)
         if new:
             self._receive(new, consuming.ledger)
         consuming.rest(len(deliveries))
@@ -236,18 +236,18 @@ class Ingress:
     def _acknowledged(self, consuming: ConsumerChannel) -> None:
         if self._leaving:
             if not self.unacked and self._connection is not None:
-                self._plans.later(0, self._let_go, self._connection)
+                self._delayed.later(0, self._let_go, self._connection)
         elif consuming.goal and consuming.ledger.floor >= consuming.goal:
             consuming.goal = 0
-            self._plans.later(0, self._grow, consuming)
+            self._delayed.later(0, self._grow, consuming)
         elif consuming in self._retiring and not consuming.ledger.unacked:
-            self._plans.later(0, self._retire, consuming)
+            self._delayed.later(0, self._retire, consuming)
 
     def _widen(self, consuming: ConsumerChannel) -> None:
         """What came is worked on, and only waits to be acknowledged."""
         if consuming.goal:
             consuming.goal = 0
-            self._plans.later(0, self._grow, consuming)
+            self._delayed.later(0, self._grow, consuming)
 
     async def _survived(self, consuming: ConsumerChannel) -> None:
         if consuming.goal:  # else it has grown meanwhile, on the same channel
@@ -298,7 +298,7 @@ class Ingress:
         if queue is None or self._stopping:
             return
         self.log.warn("The broker cancelled the consumer of {queue}: consuming again", queue=queue)
-        self._plans.later(RECONSUME_DELAY, self._consume_again, queue)
+        self._delayed.later(RECONSUME_DELAY, self._consume_again, queue)
 
     async def _consume_again(self, queue: str) -> None:
         async with self._turn:
@@ -310,7 +310,7 @@ class Ingress:
             elif not await self._timeout.ask(connection, queue):
                 self._missing.add(queue)
                 self._watchdog.forget(queue)
-                self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
+                self._delayed.later(MISSING_QUEUE_DELAY, self._consume_missing)
                 return
             await current.consume(queue)
 
@@ -324,7 +324,7 @@ class Ingress:
                     self._missing.discard(queue)
                     await current.consume(queue)
             if self._missing:
-                self._plans.later(MISSING_QUEUE_DELAY, self._consume_missing)
+                self._delayed.later(MISSING_QUEUE_DELAY, self._consume_missing)
 
     def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
         consuming.ledger.close()
@@ -333,10 +333,10 @@ class Ingress:
             return
         self._current = None
         if connection.closed or self._stopping:
-            self._plans.forget()
+            self._delayed.forget()
             return
         self.log.warn("The broker closed the consuming channel ({reason}): opening another", reason=str(error))
-        self._plans.later(RECONSUME_DELAY, self._reopen, connection)  # if it is still ours
+        self._delayed.later(RECONSUME_DELAY, self._reopen, connection)  # if it is still ours
 
     async def _reopen(self, connection: Connection) -> None:
         async with self._turn:
@@ -349,7 +349,7 @@ class Ingress:
     async def _watch(self) -> None:
         """Look at the queues from which nothing comes; one by one, on a channel of its own."""
         connection, current, now = self._connection, self._current, self._clock.seconds()
-        self._plans.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
+        self._delayed.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
         if connection is None or current is None:
             return
         if self._looking_since is not None:
@@ -408,7 +408,7 @@ class Ingress:
     async def stop(self) -> None:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
-        self._plans.stop()
+        self._delayed.stop()
         for consuming in self._incarnations():
             try:
                 for queue in list(consuming.consumers.values()):

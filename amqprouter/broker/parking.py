@@ -49,7 +49,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
 from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
 from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing, look_at
-from amqprouter.amqp.delayed_calls import Plans
+from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
@@ -133,9 +133,9 @@ class Parking:
         self._connection: Connection | None = None
         self._current: ConsumerChannel | None = None
         self._turn = DeferredLock()
-        self._plans = Plans(clock, lambda: self._connection, self._failed)
+        self._delayed = DelayedCalls(clock, lambda: self._connection, self._failed)
         self._passing: dict[Lot, float] = {}  # since when they are refused for a reason that may be over soon
-        self._refusals = LotRefusals(self.POLICY, self._plans, clock.seconds, self._make)
+        self._refusals = LotRefusals(self.POLICY, self._delayed, clock.seconds, self._make)
         self._stopping = False
 
     def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
@@ -156,7 +156,7 @@ class Parking:
                 finish=self._finish,
             )
             if self._current is not None:
-                self._plans.later(0, self._find, lot)
+                self._delayed.later(0, self._find, lot)
         return lot
 
     def _wants_flush(self, tag: bytes) -> None:
@@ -191,9 +191,9 @@ class Parking:
             await self._consume_all(connection)
 
     async def _consume_all(self, connection: Connection) -> None:
-        self._plans.forget()
+        self._delayed.forget()
         channel = await connection.open_channel()
-        current = ConsumerChannel(connection, channel, 0, _ignore, ReturnWatch(()), self._timeout, self._plans)
+        current = ConsumerChannel(connection, channel, 0, _ignore, ReturnWatch(()), self._timeout, self._delayed)
         channel.on_deliveries = lambda deliveries: self._delivered(deliveries, current)
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
@@ -206,7 +206,7 @@ class Parking:
         for lot in self.lots:
             if current is self._current and not lot.refusal:
                 await self._consume(connection, current, lot, make=bool(lot.entering))
-        self._plans.later(LOOK_EVERY, self._look_around)
+        self._delayed.later(LOOK_EVERY, self._look_around)
 
     async def _consume(self, connection: Connection, current: ConsumerChannel, lot: Lot, *, make: bool) -> None:
         """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
@@ -232,7 +232,7 @@ class Parking:
         if is_passing(error):
             since = self._passing.setdefault(lot, self._clock.seconds())
             if self._clock.seconds() < since + PASSING_FOR:
-                self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+                self._delayed.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
                 return
         self._passing.pop(lot, None)
         lot.is_unreadable = lot.is_unreadable or current.channel.closed
@@ -255,7 +255,7 @@ class Parking:
             messages = await self._declare(connection, lot)
         if lot.safe_at > self._clock.seconds():
             self._refusals.granted(lot)
-            self._plans.later(lot.safe_at - self._clock.seconds(), self._use, lot)
+            self._delayed.later(lot.safe_at - self._clock.seconds(), self._use, lot)
             return
         if messages is None:
             if lot.declared or lot.is_in_doubt:
@@ -297,7 +297,7 @@ class Parking:
     def open(self, lot: Lot) -> None:
         """Have this lot's queue declared; `Lot.opened` tells when it is, and can be used."""
         if lot.safe_at <= self._clock.seconds():
-            self._plans.later(0, self._make, lot)
+            self._delayed.later(0, self._make, lot)
 
     async def _make(self, lot: Lot) -> None:
         await self._use(lot)
@@ -323,10 +323,10 @@ class Parking:
         for lot in self._lots.values():
             lot.lost()
         if connection.closed or self._stopping:
-            self._plans.forget()
+            self._delayed.forget()
             return
         self.log.warn("The broker closed the parking queues' channel ({reason}): opening another", reason=str(error))
-        self._plans.later(REOPEN_DELAY, self._reopen, connection)
+        self._delayed.later(REOPEN_DELAY, self._reopen, connection)
 
     async def _reopen(self, connection: Connection) -> None:
         async with self._turn:
@@ -350,7 +350,7 @@ class Parking:
             return
         self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
         lot.in_doubt()
-        self._plans.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+        self._delayed.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
 
     def _delivered(self, deliveries: list[Delivery], consuming: ConsumerChannel) -> None:
         new, again = consuming.received(deliveries)
@@ -365,7 +365,7 @@ class Parking:
 
     async def _look_around(self) -> None:
         """See how much is in the lots that there are."""
-        self._plans.later(LOOK_EVERY, self._look_around)
+        self._delayed.later(LOOK_EVERY, self._look_around)
         async with self._turn:
             connection = self._connection
             if connection is None or self._current is None:
@@ -384,7 +384,7 @@ class Parking:
     def stop(self) -> None:
         """Take nothing more out; what is out and not settled stays with the broker."""
         self._stopping = True
-        self._plans.stop()
+        self._delayed.stop()
         if self._current is not None:
             self._current.channel.on_deliveries = None
 

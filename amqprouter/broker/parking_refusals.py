@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from twisted.logger import Logger
 
-from amqprouter.amqp.delayed_calls import Plans
+from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.broker.parking_queue import Lot
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
@@ -36,10 +36,10 @@ class LotRefusals:
     log = Logger()
 
     def __init__(
-        self, policy: str, plans: Plans, seconds: Callable[[], float], make: Callable[[Lot], Awaitable[None]]
+        self, policy: str, delayed: DelayedCalls, seconds: Callable[[], float], make: Callable[[Lot], Awaitable[None]]
     ) -> None:
         self._policy = policy
-        self._plans = plans
+        self._delayed = delayed
         self._seconds = seconds
         self._make = make
         self._lots: dict[Lot, None] = {}  # in the order in which they are to be asked for
@@ -79,7 +79,7 @@ class LotRefusals:
     def ask_later(self) -> None:
         """Ask for them again after a while; also when what was planned is forgotten."""
         if self._lots:
-            self._plans.later(self._pause, self._ask_again)
+            self._delayed.later(self._pause, self._ask_again)
 
     async def _ask_again(self) -> None:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import Declarer
-from amqprouter.amqp.delayed_calls import Plans, at_once
+from amqprouter.amqp.delayed_calls import DelayedCalls, at_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.parking_reading import SNAPSHOT_AFTER, LotReading
@@ -75,7 +75,7 @@ class LotRegistry:
         self._learned = learned
         self._random = random
         self._wall_clock = wall_clock
-        self._plans = Plans(clock, lambda: None, lambda error: None)
+        self._delayed = DelayedCalls(clock, lambda: None, lambda error: None)
         self._marks = 0
         self._snapshots = 0
         self._is_writing = False
@@ -102,7 +102,7 @@ class LotRegistry:
 
         :raises BrokerRefused: the broker refuses the stream. :raises BrokerUnavailable: the connection is lost.
         """
-        self._plans.forget()
+        self._delayed.forget()
         await self._declare(connection)
         self._marks += 1
         mark = f"{self._gateway}.{self._marks}"
@@ -122,7 +122,7 @@ class LotRegistry:
         await at_once(self.announce(lot, True) for lot in missing)
         reading.history.prune()
         self._see_how_far()
-        self._plans.later(self._moment(), self._look)
+        self._delayed.later(self._moment(), self._look)
 
     async def announce(self, name: str, used: bool) -> None:
         """Append a record; returns when the broker has it.
@@ -147,7 +147,7 @@ class LotRegistry:
 
     def stop(self) -> None:
         """Write nothing of its own accord any more."""
-        self._plans.stop()
+        self._delayed.stop()
 
     async def _append(self, record: dict[str, object]) -> None:
         properties = encode_properties(content_type="application/json")
@@ -191,7 +191,7 @@ class LotRegistry:
 
     def _see_how_far(self) -> None:
         if self._is_far:
-            self._plans.later(self._moment(), self._snapshot_if_far)
+            self._delayed.later(self._moment(), self._snapshot_if_far)
 
     async def _snapshot_if_far(self) -> None:
         if self._is_far:  # nobody else has written one
@@ -199,7 +199,7 @@ class LotRegistry:
 
     async def _look(self) -> None:
         """Retention takes snapshots too: there is to be one of the last day as long as it says anything."""
-        self._plans.later(LOOK_EVERY, self._look)
+        self._delayed.later(LOOK_EVERY, self._look)
         assert self._reading is not None
         history = self._reading.history
         if abs(self._wall_clock() - history.snapshot_at) >= ANNOUNCE_EVERY and history.lots():

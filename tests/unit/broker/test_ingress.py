@@ -424,7 +424,7 @@ class GrowingTests(IngressTestCase):
             for _ in range(30):
                 self.broker.release()
             self.successResultOf(stopping)
-            self.assertEqual((self.queues(), len(self.ingress._plans)), ([], 0), answers)
+            self.assertEqual((self.queues(), len(self.ingress._delayed)), ([], 0), answers)
 
     def test_the_old_channel_is_closed_meanwhile(self) -> None:
         """The broker takes its messages back; the new one goes on."""
@@ -814,4 +814,4 @@ class WatchingTests(IngressTestCase):
     def test_turned_off(self) -> None:
         self.ingress = Ingress(self.clock, self.ingress._topology, (), 1, self.receive, watchdog=0)
         self.attached()
-        self.assertEqual(len(self.ingress._plans), 0)
+        self.assertEqual(len(self.ingress._delayed), 0)
