@@ -8,7 +8,7 @@ from typing import Any
 from amqprouter.printable import span
 from amqprouter.scheduling.lanes import Device, Place
 from amqprouter.scheduling.limit import Limit, State
-from amqprouter.scheduling.policy import Terms
+from amqprouter.scheduling.policy import Policy
 
 _PLACES = {
     Place.NOWHERE: "parked",
@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explain(
-    name: str, device: Device[Any] | None, terms: Terms, is_override: bool, size: int, now: float
+    name: str, device: Device[Any] | None, terms: Policy, is_override: bool, size: int, now: float
 ) -> Explanation:
     """The explanation for a message of `size` bytes, or without a size for the first one that waits.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from amqprouter.scheduling.lanes import Device
-from amqprouter.scheduling.policy import Terms
+from amqprouter.scheduling.policy import Policy
 
 Item = TypeVar("Item")
 
@@ -34,7 +34,7 @@ class KnownDevices(Generic[Item]):
         self._names: list[str] = []
         self._hand = 0
 
-    def add(self, name: str, terms: Terms, bound: int, now: float) -> Device[Item]:
+    def add(self, name: str, terms: Policy, bound: int, now: float) -> Device[Item]:
         """A device that is not known; others are forgotten for it, so that there are no more than `bound`."""
         by_name = self.by_name
         self._sweep(_STEPS, now - KEEP_IDLE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from amqprouter.scheduling.limit import SLACK, State
-from amqprouter.scheduling.policy import Meter, Terms
+from amqprouter.scheduling.policy import Meter, Policy
 from amqprouter.scheduling.timer_wheel import TimerWheel
 from amqprouter.scheduling.turns import Turns
 
@@ -42,7 +42,7 @@ class Device(Generic[Item]):
 
     __slots__ = ("in_flight", "lane", "state", "terms")
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Policy) -> None:
         self.terms = terms
         self.state: State = terms.limit.start
         self.lane: Lane[Item] | None = None  # made when needed: most devices never wait

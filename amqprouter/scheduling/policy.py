@@ -1,6 +1,6 @@
 """On which terms each device is scheduled: its class, its own limit, and the buckets that it shares with others.
 
-Theory of operation. Terms are worked out once for a device, from its name and from what the checker granted it, and are
+Theory of operation. Policy are worked out once for a device, from its name and from what the checker granted it, and are
 shared by all devices for which they come out equal: a device in memory holds one reference. When the configuration
 changes, a new book is opened and the old one's terms are marked as retired; a device is moved over when it is next
 looked at, with what it had used up until the change. So a reload costs nothing for each of a million known devices.
@@ -132,7 +132,7 @@ class _Default:
     )  # fmt: skip
 
 
-class Terms:
+class Policy:
     """What holds for a device. `interval` and `tolerance` are its window's when that is all there is, else 0; `is_free`
     says that there is nothing at all."""
 
@@ -195,10 +195,10 @@ class TermsBook:
             for options in tenants
         }
         self._tenants: dict[str, Meter] = {}
-        self._terms: dict[tuple[str, str, Granted | None], Terms] = {}
+        self._terms: dict[tuple[str, str, Granted | None], Policy] = {}
         self._pruning = _FIRST_PRUNING
 
-    def terms(self, device: str, granted: Granted | None, override: Limit | None, now: float) -> Terms:
+    def terms(self, device: str, granted: Granted | None, override: Limit | None, now: float) -> Policy:
         """The terms for a device; `override` takes the place of its own limit."""
         limits, wanted, tenant, groups = granted or NOTHING
         device_class = self.classes.get(wanted) or next(
@@ -211,7 +211,7 @@ class TermsBook:
                 self._complain(f"the checker puts {device} in the class {wanted!r}, and there is no [class {wanted}]")
             limit = override or self._granted_limit(device, limits) or device_class.limit
             meters = device_class.total, self._tenant(tenant, now), self._gateway
-            terms = Terms(device_class, limit, tuple(m for m in meters if m is not None), tenant, granted)
+            terms = Policy(device_class, limit, tuple(m for m in meters if m is not None), tenant, granted)
             self._prune(now)
             self._terms[key] = terms
         return terms

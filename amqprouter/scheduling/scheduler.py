@@ -51,9 +51,9 @@ from amqprouter.scheduling.policy import (
     Grant,
     Granted,
     Meter,
+    Policy,
     Rates,
     TenantOptions,
-    Terms,
     TermsBook,
 )
 
@@ -385,7 +385,7 @@ class Scheduler(Generic[Item]):
         terms = self._book.terms(name, granted, self.overrides.get(name), now)
         return self._known.add(name, terms, self._limits.max_devices, now)
 
-    def _renew(self, name: str, device: Device[Item], granted: Granted | None, now: float) -> Terms:
+    def _renew(self, name: str, device: Device[Item], granted: Granted | None, now: float) -> Policy:
         """Look up a device's terms again, keeping what it has used."""
         before = device.terms
         terms = self._book.terms(name, granted, self.overrides.get(name), now)
