@@ -18,7 +18,7 @@ _TOPIC_LIMIT = 16_384
 with up to 12 for each; and a fraction of a frame, which all headers must fit into."""
 
 
-class Announcer:
+class EventPublisher:
     """Publishes events to the stream; it is the receipt of each. `wall_clock` gives seconds since 1970."""
 
     _log = Logger()

@@ -1,7 +1,7 @@
 """Consuming when several gateways share the shards: each consumes those that are its own.
 
 House rules. One connection, and on it a channel for each shard, so that a shard can be handed over by itself; all other
-queues are one `Ingress`'s. Which shards are ours follows from where we sit among the gateways (`Seats`)
+queues are one `Ingress`'s. Which shards are ours follows from where we sit among the gateways (`Membership`)
 and from nothing else, so all gateways come to the same answer without talking.
 
 Theory of operation. Every `INTERVAL` the seats are looked at. A shard that has become ours is consumed from at once:
@@ -49,7 +49,7 @@ _SEAT = {"x-queue-type": "classic"}
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Ours among the gateways that are there."""
 
     rank: int | None
@@ -61,7 +61,7 @@ class Place:
         return self.rank is not None and shard % self.gateways == self.rank
 
 
-class Seats:
+class Membership:
     """The seats of one configuration, over one connection at a time."""
 
     def __init__(self, prefix: str, count: int) -> None:
@@ -71,7 +71,7 @@ class Seats:
         self._mine: int | None = None
         self._unanswered = ""  # the seat about which there is no answer yet
 
-    async def look(self, connection: Connection) -> Place:
+    async def look(self, connection: Connection) -> Position:
         """Where we are; takes a seat if we have none.
 
         :raises BrokerRefused: the broker does not let us declare or consume, or a seat's node is down.
@@ -93,7 +93,7 @@ class Seats:
                     self._mine = number
                     break
         rank = None if self._mine is None else len([number for number in taken if number < self._mine])
-        return Place(rank, max(1, len(taken)))
+        return Position(rank, max(1, len(taken)))
 
     async def _consumers(self, connection: Connection, queue: str) -> int:
         if self._unanswered:
@@ -139,7 +139,7 @@ def _no_answer(queue: str) -> BrokerRefused:
 INTERVAL = 2.0
 """Seconds between two looks at the seats: shards of a gateway that died wait that long at the most, and a look is a few
 small questions."""
-_ALONE = Place(0, 1)
+_ALONE = Position(0, 1)
 
 
 @implementer(IReadiness)
@@ -149,12 +149,12 @@ class SharedIngress:
     log = Logger()
     name = "ingress"
 
-    def __init__(self, clock: Any, rest: Ingress, shards: Mapping[str, Ingress], seats: Seats) -> None:
+    def __init__(self, clock: Any, rest: Ingress, shards: Mapping[str, Ingress], seats: Membership) -> None:
         self._clock = clock
         self._rest = rest
         self._shards = tuple(shards.items())
         self._seats = seats
-        self._place: Place | None = None
+        self._place: Position | None = None
         self._connection: Connection | None = None
         self._timer: Any = None
         self._unseated = ""  # why the broker does not let us look at the seats
@@ -266,4 +266,4 @@ def make_ingress(
 
     rest = consumers((names.ingress,), (*settings.queues, names.replay))
     shards = {shard: consumers((shard,)) for shard in names.shards}
-    return SharedIngress(clock, rest, shards, Seats(prefix, len(shards)))
+    return SharedIngress(clock, rest, shards, Membership(prefix, len(shards)))

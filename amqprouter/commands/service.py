@@ -33,7 +33,7 @@ class Outbox(Protocol):
         """Put the command into its device's queue, and have it told."""
 
 
-class CommandDesk:
+class CommandService:
     """Decides about each command.
 
     :param topics: what the topics of commands must match, without the device id.

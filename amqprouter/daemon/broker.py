@@ -9,7 +9,7 @@ from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.event_publisher import Announcer
+from amqprouter.broker.event_publisher import EventPublisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.topology import Names, Topology
 from amqprouter.daemon.runtime import Runtime
@@ -27,7 +27,7 @@ class WiredBroker:
     """The user that we are at the broker."""
     outgoing: Outgoing
     publisher: Publisher
-    announcer: Announcer
+    announcer: EventPublisher
     """Publishes events of our own, and never waits."""
 
     @property
@@ -49,7 +49,7 @@ def wire_broker(runtime: Runtime) -> WiredBroker:
         account,
         Outgoing(settings.auth.secret_header, settings.auth.signature_header, account=account),
         publisher,
-        Announcer(publisher, topology.names.events, counters, runtime.wall_clock),
+        EventPublisher(publisher, topology.names.events, counters, runtime.wall_clock),
     )
 
 

@@ -14,7 +14,7 @@ from amqprouter.broker.work_queues import DeclaredQueues
 from amqprouter.commands.outbox import CommandOutbox
 from amqprouter.commands.queues import CommandQueues
 from amqprouter.commands.reply_target import CommandReplies
-from amqprouter.commands.service import CommandDesk
+from amqprouter.commands.service import CommandService
 from amqprouter.daemon.broker import Attach, WiredBroker
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.targets import WiredTargets
@@ -56,7 +56,7 @@ def wire_commands(runtime: Runtime, broker: WiredBroker, quarantine: Quarantine)
         return WiredCommands()
     per_device, outbox = _way_out(runtime, broker)
     acl = command_acl(settings.acl.commands)
-    desk = CommandDesk(
+    desk = CommandService(
         clock,
         topics=TopicPattern(ours.topics),
         may_command=acl.allows_identity,

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties
-from amqprouter.broker.event_publisher import MOST_OUTSTANDING, Announcer
+from amqprouter.broker.event_publisher import MOST_OUTSTANDING, EventPublisher
 from amqprouter.counters import Counters
 from amqprouter.events.event import Event
 
@@ -29,7 +29,7 @@ class Publisher:
 class AnnouncerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.publisher, self.counters = Publisher(), Counters()
-        self.announcer = Announcer(self.publisher, "stream", self.counters, lambda: 1_800_000_000.5)  # type: ignore[arg-type]
+        self.announcer = EventPublisher(self.publisher, "stream", self.counters, lambda: 1_800_000_000.5)  # type: ignore[arg-type]
 
     def test_an_event_is_published_at_once_with_its_type(self) -> None:
         event = Event(7, ("dev1.limits",), b"{}", type="limits")

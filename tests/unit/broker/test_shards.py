@@ -10,7 +10,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.ingress import LEAVING
-from amqprouter.broker.shards import ANSWER_WITHIN, INTERVAL, Place, Seats, make_ingress
+from amqprouter.broker.shards import ANSWER_WITHIN, INTERVAL, Membership, Position, make_ingress
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused
@@ -204,14 +204,14 @@ class SharedIngressTests(BrokerTestCase):
 class SeatsTests(BrokerTestCase):
     def test_all_shards_have_one_owner_whatever_the_number(self) -> None:
         for gateways in range(1, 6):
-            owners = [[rank for rank in range(gateways) if Place(rank, gateways).owns(shard)] for shard in range(8)]
+            owners = [[rank for rank in range(gateways) if Position(rank, gateways).owns(shard)] for shard in range(8)]
             self.assertEqual({len(owner) for owner in owners}, {1})
-            counts = [sum(Place(rank, gateways).owns(shard) for shard in range(8)) for rank in range(gateways)]
+            counts = [sum(Position(rank, gateways).owns(shard) for shard in range(8)) for rank in range(gateways)]
             self.assertLessEqual(max(counts) - min(counts), 1)
 
     def test_no_answer(self) -> None:
         """Its node is down: nothing is asked until there is an answer, which comes when the node is back."""
-        seats, connection = Seats("p", 3), self.connected()
+        seats, connection = Membership("p", 3), self.connected()
         self.run_now(seats.look(connection))
         self.broker.held = []
         looking = self.start(seats.look(connection))
@@ -223,11 +223,11 @@ class SeatsTests(BrokerTestCase):
         self.assertEqual(len(self.broker.received), asked)
         self.broker.release()
         self.broker.held = None
-        self.assertEqual(self.run_now(seats.look(connection)), Place(0, 1))
+        self.assertEqual(self.run_now(seats.look(connection)), Position(0, 1))
 
     def test_a_seat_lost_is_taken_again(self) -> None:
-        connection, seats = self.connected(), Seats("p", 2)
-        self.assertEqual(self.run_now(seats.look(connection)), Place(0, 1))
+        connection, seats = self.connected(), Membership("p", 2)
+        self.assertEqual(self.run_now(seats.look(connection)), Position(0, 1))
         self.broker.cancel("p.seat.0")  # the queue was deleted
-        self.assertEqual(self.run_now(seats.look(connection)), Place(0, 1))
+        self.assertEqual(self.run_now(seats.look(connection)), Position(0, 1))
         self.assertEqual([queue for _, queue in self.broker.consumers.values()], ["p.seat.0"])

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.commands.command import Command, Fate, Outcome
-from amqprouter.commands.service import MOST_UNDER_WAY, CommandDesk
+from amqprouter.commands.service import MOST_UNDER_WAY, CommandService
 from amqprouter.counters import Counters
 from amqprouter.identity import Identity
 from amqprouter.patterns import TopicPattern
@@ -36,7 +36,7 @@ class DeskTests(SynchronousTestCase):
         self.counters = Counters()
         self.outbox = Outbox()
         self.asked: list[tuple[Identity, str]] = []
-        self.desk = CommandDesk(
+        self.desk = CommandService(
             self.clock,
             topics=TopicPattern("down.#"),
             may_command=self.may_command,
