@@ -11,7 +11,7 @@ from amqprouter.broker.parking import Parking
 from amqprouter.daemon.broker import WiredBroker
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.pipeline.gate import TargetGate
-from amqprouter.pipeline.pending_overflow import HeldOverflow
+from amqprouter.pipeline.pending_overflow import PendingOverflow
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.ports import IAuthenticator, IGatedTarget
 from amqprouter.pipeline.routes import Target
@@ -45,7 +45,7 @@ def park_held(
     """Have messages parked that wait for a checker's answer, when they become too many."""
     settings = runtime.settings
     most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
-    overflow = HeldOverflow(
+    overflow = PendingOverflow(
         parking.lot("auth", "held", prefetch=most),
         credential=authenticator.credential,
         seconds=runtime.clock.seconds,

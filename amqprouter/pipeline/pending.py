@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.identity import Verdict
-from amqprouter.pipeline.pending_overflow import Answering, HeldOverflow
+from amqprouter.pipeline.pending_overflow import Answering, PendingOverflow
 from amqprouter.pipeline.ports import IAuthenticator, IHoldsDeliveries
 from amqprouter.pipeline.settlement import Settlement
 
@@ -39,7 +39,7 @@ CHECKER_ERROR = "checker-error"
 
 
 @implementer(IHoldsDeliveries)
-class HeldMessages:
+class PendingMessages:
     """Asks `authenticator` about messages that it could not judge at once, one after the other for each device.
 
     :param clock: provides ``seconds`` and ``callLater``.
@@ -67,9 +67,9 @@ class HeldMessages:
         self._refused = refused
         self._emptied = emptied
         self._random = random
-        self._overflow: HeldOverflow | None = None
+        self._overflow: PendingOverflow | None = None
         self.parked: Mapping[Hashable, int] = {}
-        """What is parked, by credential; see `HeldOverflow.ours`."""
+        """What is parked, by credential; see `PendingOverflow.ours`."""
         self._most = 0
         self._crowded_since: float | None = None
         self.count = 0
@@ -79,7 +79,7 @@ class HeldMessages:
         self._pauses: dict[str, Any] = {}  # by device
         self._stopping = False
 
-    def use_overflow(self, overflow: HeldOverflow, most: int) -> None:
+    def use_overflow(self, overflow: PendingOverflow, most: int) -> None:
         """Park what would be more than `most` messages held."""
         self._overflow, self._most = overflow, most
         self.parked = overflow.ours

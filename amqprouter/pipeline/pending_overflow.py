@@ -53,7 +53,7 @@ class Answering(AckLedger):
         return not self.closed
 
 
-class HeldOverflow:
+class PendingOverflow:
     """Parks what is held beyond a bound.
 
     :param credential: see `IAuthenticator`.

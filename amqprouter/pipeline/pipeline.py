@@ -7,7 +7,7 @@ and comes again after a crash. One bad message never stops the others.
 
 Theory of operation. `receive` takes a batch of deliveries and walks each as far as it goes without waiting, which for a
 known device under its rate is all the way to its targets. Three things can hold a message up: its credential must be
-checked (it and whatever its device sends meanwhile wait in `HeldMessages`), it must wait for its turn (the scheduler
+checked (it and whatever its device sends meanwhile wait in `PendingMessages`), it must wait for its turn (the scheduler
 keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline again. At the end of each
 batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
 writes the acks that have become due. To read a large message takes a while, in which the reactor does nothing else. So
@@ -34,7 +34,7 @@ from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.message import TURN_WORK
-from amqprouter.pipeline.pending import HeldMessages
+from amqprouter.pipeline.pending import PendingMessages
 from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceLots, Quarantine
 from amqprouter.pipeline.replay import Replays
 from amqprouter.pipeline.routes import RuleSet, Target
@@ -105,7 +105,7 @@ class Pipeline:
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")
-        self.held = HeldMessages(
+        self.held = PendingMessages(
             clock,
             authenticator,
             judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),

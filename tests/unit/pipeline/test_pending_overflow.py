@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.pending_overflow import EMPTIED_HERE, Answering, HeldOverflow
+from amqprouter.pipeline.pending_overflow import EMPTIED_HERE, Answering, PendingOverflow
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.testing.parking import MemoryLot
 
@@ -18,7 +18,7 @@ class OverflowTests(SynchronousTestCase):
         self.back: list[tuple[Message, AckLedger]] = []
         self.parked: list[int] = []
         self.now = 100.0
-        self.overflow = HeldOverflow(
+        self.overflow = PendingOverflow(
             self.lot,
             credential=lambda message: (message.device, message.properties.raw),
             seconds=lambda: self.now,

@@ -20,7 +20,7 @@ from amqprouter.identity import Identity, Verdict
 from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import CROWDED
-from amqprouter.pipeline.pending_overflow import HeldOverflow
+from amqprouter.pipeline.pending_overflow import PendingOverflow
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.ports import IAuthenticator
 from amqprouter.pipeline.replay import Replays, enveloped
@@ -573,8 +573,8 @@ class AuthenticationTests(PipelineTestCase):
         self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
         self.assertEqual((self.pipeline.held.count, lot.backlog), (5, 2))  # and now it is a moment again
 
-    def overflow(self, lot: MemoryLot) -> HeldOverflow:
-        return HeldOverflow(
+    def overflow(self, lot: MemoryLot) -> PendingOverflow:
+        return PendingOverflow(
             lot,
             credential=self.authenticator.credential,
             seconds=self.clock.seconds,
