@@ -34,7 +34,7 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Confirm, encode_publish
 from amqprouter.broker.parked_message import parked_properties
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import BrokerSettings, TopologySettings
@@ -200,7 +200,7 @@ def parked(number: int) -> tuple[str, bytes, bytes]:
     device = f"device{number:05}"
     message = Message(device, "up", b"{}", Properties(), routing_key=f"{device}.up".encode())
     message.verdict = Verdict(True, checker="benchmark")
-    return lot_name(PREFIX, "device", device), parked_properties(message, "guest"), message.body
+    return parking_queue_name(PREFIX, "device", device), parked_properties(message, "guest"), message.body
 
 
 async def make_lots(uri: str, options: argparse.Namespace) -> None:

@@ -33,12 +33,12 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
 from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, look_at
 from amqprouter.amqp.delayed_calls import at_once
-from amqprouter.broker.parking import Parking, lot_name
-from amqprouter.broker.parking_queue import Lot
+from amqprouter.broker.parking import Parking, parking_queue_name
+from amqprouter.broker.parking_queue import ParkingQueue
 from amqprouter.broker.parking_refusals import LONGEST_PAUSE
-from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LotRegistry
+from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, ParkingRegistry
 from amqprouter.errors import BrokerRefused
-from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IParkingQueue
 
 PREFETCH = 8
 """Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""
@@ -51,9 +51,9 @@ MADE_WITHIN = 2.0
 """Seconds in which another gateway that says it uses a lot has made it; then it is asked for once more."""
 
 
-@implementer(IDeviceLots)
-class DeviceLots(Parking):
-    """See `IDeviceLots`. `random` also makes the name by which the registry knows this process."""
+@implementer(IDeviceParking)
+class DeviceParking(Parking):
+    """See `IDeviceParking`. `random` also makes the name by which the registry knows this process."""
 
     name = "device-parking"
     POLICY = "what should be parked is rejected as rate-limited"
@@ -61,7 +61,7 @@ class DeviceLots(Parking):
     def __init__(self, *arguments: Any, wall_clock: Callable[[], float] = time.time, **options: Any) -> None:
         super().__init__(*arguments, **options)
         gateway = f"{int(self._random() * 2**64):016x}"
-        self._registry = LotRegistry(
+        self._registry = ParkingRegistry(
             self._clock,
             self._publisher,
             f"{self._prefix}.parked",
@@ -74,19 +74,19 @@ class DeviceLots(Parking):
         self._making: set[str] = set()
         self._announced: set[str] = set()  # queues that were said to be used
         self._unregistered = ""  # why the broker refuses the registry
-        self._restless: set[Lot] = set()  # have to be flushed
+        self._restless: set[ParkingQueue] = set()  # have to be flushed
         self._checking: dict[str, None] = {}  # devices whose lots are to be checked
         self._leaving: dict[str, bool] = {}  # devices whose lots are to be left, and whether these are ours
         self._announced_at = self._clock.seconds()
-        self._user: IDeviceLotsUser | None = None
+        self._user: IDeviceParkingUser | None = None
 
-    # See `IDeviceLots`.
+    # See `IDeviceParking`.
 
-    def use(self, user: IDeviceLotsUser) -> None:
+    def use(self, user: IDeviceParkingUser) -> None:
         """Tell this one of lots that are found, and of those that are gone."""
         self._user = user
 
-    def of(self, device: str) -> ILot:
+    def of(self, device: str) -> IParkingQueue:
         """The device's lot."""
         expires = EXPIRES if self._queue_type == "quorum" else 0.0
         lot = self.lot("device", device, prefetch=PREFETCH, expires=expires)
@@ -94,7 +94,7 @@ class DeviceLots(Parking):
         return lot
 
     def check(self, device: str) -> None:
-        """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
+        """Ask how much is in a lot; `IDeviceParkingUser.checked` is told."""
         self._checking[device] = None
         self._delayed.later(0, self._check_all)
 
@@ -165,7 +165,7 @@ class DeviceLots(Parking):
                     self.open(lot)
             await at_once(self._forget(lot) for lot in gone if self._is_absent(lot))
 
-    async def _open_some(self, connection: Connection, current: ConsumerChannel, lots: list[Lot]) -> None:
+    async def _open_some(self, connection: Connection, current: ConsumerChannel, lots: list[ParkingQueue]) -> None:
         """As `_consume` for each of these that is not open yet."""
         lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers and not lot.refusal]
         for lot in lots:
@@ -174,7 +174,7 @@ class DeviceLots(Parking):
         lots = [lot for lot in lots if not lot.is_unreadable]
         looks = await at_once(self._looked(connection, current, lot) for lot in lots)
         await current.channel.basic_qos(prefetch_count=PREFETCH)
-        there: list[Lot] = []
+        there: list[ParkingQueue] = []
         for lot, messages in zip(lots, looks, strict=True):
             young_for = lot.safe_at - self._clock.seconds()
             if young_for > 0:
@@ -195,24 +195,24 @@ class DeviceLots(Parking):
                 self._refusals.granted(lot)
                 self._passing.pop(lot, None)
 
-    async def _looked(self, connection: Connection, current: ConsumerChannel, lot: Lot) -> int | None:
+    async def _looked(self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue) -> int | None:
         try:
             return await self._look(connection, lot.queue)
         except BrokerRefused as error:
             self._not_consumed(connection, current, lot, error)
             return None
 
-    async def _find(self, lot: Lot) -> None:
+    async def _find(self, lot: ParkingQueue) -> None:
         await super()._find(lot)
         if self._is_absent(lot) and self._current is not None:
             self._delayed.later(MADE_WITHIN, self._find_again, lot)
 
-    async def _find_again(self, lot: Lot) -> None:
+    async def _find_again(self, lot: ParkingQueue) -> None:
         await super()._find(lot)
         if self._is_absent(lot) and self._current is not None:
             await self._forget(lot)
 
-    async def _make(self, lot: Lot) -> None:
+    async def _make(self, lot: ParkingQueue) -> None:
         """Have it known that there is such a lot before there is."""
         if lot.queue in self._making or lot.queue not in self._devices or self._current is None:
             return
@@ -237,7 +237,7 @@ class DeviceLots(Parking):
         while devices := list(islice(waiting, AT_ONCE)):
             await at_once(self._registry.announce(device, True) for device in devices)
 
-    async def _forget(self, lot: Lot, *, is_used: bool = False) -> None:
+    async def _forget(self, lot: ParkingQueue, *, is_used: bool = False) -> None:
         """There is no such lot, or it was left empty; but if another gateway uses it, it is that one's to say so."""
         device = self._devices.pop(lot.queue, None)
         if device is None:
@@ -273,7 +273,7 @@ class DeviceLots(Parking):
             self._user.abandoned(device)
 
     def _tag(self, device: str) -> bytes:
-        return consumer_tag(lot_name(self._prefix, "device", device)).encode()
+        return consumer_tag(parking_queue_name(self._prefix, "device", device)).encode()
 
     def _wants_flush(self, tag: bytes) -> None:
         self._restless.add(self._lots[tag])
@@ -319,8 +319,8 @@ class DeviceLots(Parking):
             await at_once(told)  # others' turns need not wait for it
 
     async def _leave_some(
-        self, connection: Connection, current: ConsumerChannel, lots: Mapping[Lot, bool]
-    ) -> dict[Lot, bool]:
+        self, connection: Connection, current: ConsumerChannel, lots: Mapping[ParkingQueue, bool]
+    ) -> dict[ParkingQueue, bool]:
         """Leave those that can be left, some of which are ours; returns these, and whether another gateway uses them.
 
         Step by step, for one kind of question at a time may be under way on a channel (`ConsumerChannel.consume_all`).

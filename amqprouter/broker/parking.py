@@ -9,13 +9,13 @@ other. Only the daemon writes to these queues, over the default exchange, and wh
 for a sender is believed without being authenticated again: the device was proven before (see
 `amqprouter.broker.parked_message`). Anything else that is in them goes to the dead letters, unproven.
 
-Theory of operation. A `Lot` is one such queue. It is declared when the first message is parked, or found when the
+Theory of operation. A `ParkingQueue` is one such queue. It is declared when the first message is parked, or found when the
 daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an earlier
 run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is there, by
 a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are on one
 channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a channel
 that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was not
-acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot (`Lot.seen`).
+acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot (`ParkingQueue.seen`).
 
 Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
 what is to go into one that was just declared waits for `SAFE_AFTER` seconds, unacknowledged at its source.
@@ -53,8 +53,8 @@ from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
-from amqprouter.broker.parking_queue import Lot
-from amqprouter.broker.parking_refusals import LotRefusals
+from amqprouter.broker.parking_queue import ParkingQueue
+from amqprouter.broker.parking_refusals import ParkingRefusals
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
@@ -76,7 +76,7 @@ _LONGEST_NAME = 255
 """Bytes of a queue's name: a short string (AMQP 0-9-1, section 4.2.5.3)."""
 
 
-def lot_name(prefix: str, kind: str, name: str) -> str:
+def parking_queue_name(prefix: str, kind: str, name: str) -> str:
     """The queue for a lot; a name that would make it too long is known by its hash."""
     queue = f"{prefix}.parked.{kind}.{name}"
     if len(queue.encode()) <= _LONGEST_NAME:
@@ -129,22 +129,22 @@ class Parking:
         self._random = random
         self._wake = wake
         self._finish = finish
-        self._lots: dict[bytes, Lot] = {}  # by consumer tag
+        self._lots: dict[bytes, ParkingQueue] = {}  # by consumer tag
         self._connection: Connection | None = None
         self._current: ConsumerChannel | None = None
         self._turn = DeferredLock()
         self._delayed = DelayedCalls(clock, lambda: self._connection, self._failed)
-        self._passing: dict[Lot, float] = {}  # since when they are refused for a reason that may be over soon
-        self._refusals = LotRefusals(self.POLICY, self._delayed, clock.seconds, self._make)
+        self._passing: dict[ParkingQueue, float] = {}  # since when they are refused for a reason that may be over soon
+        self._refusals = ParkingRefusals(self.POLICY, self._delayed, clock.seconds, self._make)
         self._stopping = False
 
-    def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> Lot:
+    def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> ParkingQueue:
         """The lot of this kind and name, always the same one; `prefetch` and `expires` count when it is new."""
-        queue = lot_name(self._prefix, kind, name)
+        queue = parking_queue_name(self._prefix, kind, name)
         tag = consumer_tag(queue).encode()
         lot = self._lots.get(tag)
         if lot is None:
-            lot = self._lots[tag] = Lot(
+            lot = self._lots[tag] = ParkingQueue(
                 self,
                 self._publisher,
                 queue,
@@ -164,7 +164,7 @@ class Parking:
         self._wake()
 
     @property
-    def lots(self) -> list[Lot]:
+    def lots(self) -> list[ParkingQueue]:
         """All there are."""
         return list(self._lots.values())
 
@@ -173,7 +173,7 @@ class Parking:
         problem = self._refusals.problem(self.lots)
         return problem and f"{problem} ({self.POLICY})"
 
-    def full(self, lot: Lot, reason: str) -> None:
+    def full(self, lot: ParkingQueue, reason: str) -> None:
         """A lot's queue did not take a message."""
         self._refusals.full(lot, reason)
 
@@ -208,7 +208,9 @@ class Parking:
                 await self._consume(connection, current, lot, make=bool(lot.entering))
         self._delayed.later(LOOK_EVERY, self._look_around)
 
-    async def _consume(self, connection: Connection, current: ConsumerChannel, lot: Lot, *, make: bool) -> None:
+    async def _consume(
+        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, *, make: bool
+    ) -> None:
         """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
         try:
             if lot.is_unreadable:
@@ -219,7 +221,9 @@ class Parking:
         else:
             self._passing.pop(lot, None)
 
-    def _not_consumed(self, connection: Connection, current: ConsumerChannel, lot: Lot, error: BrokerRefused) -> None:
+    def _not_consumed(
+        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, error: BrokerRefused
+    ) -> None:
         """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
 
         :raises BrokerRefused: it ended the connection.
@@ -238,7 +242,7 @@ class Parking:
         lot.is_unreadable = lot.is_unreadable or current.channel.closed
         self._refusals.refused(lot, str(explained(error)))
 
-    def _is_absent(self, lot: Lot) -> bool:
+    def _is_absent(self, lot: ParkingQueue) -> bool:
         """Whether there is no queue for it, and no need of one."""
         return not (lot.declared or lot.entering or lot.refusal or lot in self._passing)
 
@@ -249,7 +253,9 @@ class Parking:
         await channel.basic_consume(queue=queue, consumer_tag="")
         await channel.shut()
 
-    async def _consume_from(self, connection: Connection, current: ConsumerChannel, lot: Lot, *, make: bool) -> None:
+    async def _consume_from(
+        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, *, make: bool
+    ) -> None:
         messages = await self._look(connection, lot.queue)
         if messages is None and make:
             messages = await self._declare(connection, lot)
@@ -272,7 +278,7 @@ class Parking:
         found = await look_at(connection, queue)
         return None if found is None else found[0]
 
-    async def _declare(self, connection: Connection, lot: Lot) -> int | None:
+    async def _declare(self, connection: Connection, lot: ParkingQueue) -> int | None:
         arguments: dict[str, Any] = {
             "x-queue-type": self._queue_type,
             "x-single-active-consumer": True,
@@ -294,22 +300,22 @@ class Parking:
         await declarer.shut()
         return found.messages
 
-    def open(self, lot: Lot) -> None:
-        """Have this lot's queue declared; `Lot.opened` tells when it is, and can be used."""
+    def open(self, lot: ParkingQueue) -> None:
+        """Have this lot's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
         if lot.safe_at <= self._clock.seconds():
             self._delayed.later(0, self._make, lot)
 
-    async def _make(self, lot: Lot) -> None:
+    async def _make(self, lot: ParkingQueue) -> None:
         await self._use(lot)
 
-    async def _use(self, lot: Lot) -> None:
+    async def _use(self, lot: ParkingQueue) -> None:
         async with self._turn:
             connection, current = self._connection, self._current
             is_wanted = self._lots.get(consumer_tag(lot.queue).encode()) is lot and not lot.declared
             if connection is not None and current is not None and is_wanted:
                 await self._consume(connection, current, lot, make=True)
 
-    async def _find(self, lot: Lot) -> None:
+    async def _find(self, lot: ParkingQueue) -> None:
         async with self._turn:
             connection, current = self._connection, self._current
             if connection is not None and current is not None and not lot.declared:

@@ -34,7 +34,7 @@ from amqprouter.errors import Unencodable
 from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, ILot
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 STILL_FULL = 10.0
@@ -52,18 +52,18 @@ class QueueOwner(Protocol):
     account: str
     """The daemon's on the broker; empty when it is not known."""
 
-    def open(self, lot: Lot) -> None:
-        """Have this lot's queue declared; `Lot.opened` tells when it is, and can be used."""
+    def open(self, lot: ParkingQueue) -> None:
+        """Have this lot's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
 
-    def full(self, lot: Lot, reason: str) -> None:
+    def full(self, lot: ParkingQueue, reason: str) -> None:
         """A lot's queue did not take a message."""
 
     def give_back(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
 
 
-@implementer(ILot)
-class Lot:
+@implementer(IParkingQueue)
+class ParkingQueue:
     """A parking queue; `Parking.lot` makes them."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Lot:
         )
         """What orders the messages going in."""
 
-    # See `ILot`.
+    # See `IParkingQueue`.
 
     @property
     def account(self) -> str:
@@ -323,7 +323,7 @@ class _Entrance:
 
     _gate: IGate
 
-    def __init__(self, lot: Lot, publisher: Publisher) -> None:
+    def __init__(self, lot: ParkingQueue, publisher: Publisher) -> None:
         self._lot = lot
         self._publisher = publisher
         self._queue = lot.queue.encode()

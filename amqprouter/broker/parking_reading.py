@@ -24,7 +24,7 @@ from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery, encode_ack
-from amqprouter.broker.parking_records import LotHistory, LotRecord, Mark, SnapshotPart, read_record
+from amqprouter.broker.parking_records import Mark, ParkingHistory, ParkingRecord, SnapshotPart, read_record
 from amqprouter.errors import BrokerUnavailable
 
 PREFETCH = 5000
@@ -43,7 +43,7 @@ TELL_EVERY = 5.0
 _OFFSET = b"x-stream-offset"
 
 
-class LotReading:
+class ParkingReading:
     """Reads into `history`.
 
     :param came: is told of each record behind what `past` has read, and whether it makes a better snapshot complete.
@@ -56,9 +56,9 @@ class LotReading:
         connection: Connection,
         stream: str,
         mark: str,
-        came: Callable[[LotRecord | Mark | SnapshotPart, bool], None],
+        came: Callable[[ParkingRecord | Mark | SnapshotPart, bool], None],
     ) -> None:
-        self.history = LotHistory()
+        self.history = ParkingHistory()
         self.records = 0
         """How many were read."""
         self.story = ""

@@ -27,7 +27,7 @@ PART_LOTS = 1000
 
 
 @dataclass(frozen=True)
-class LotRecord:
+class ParkingRecord:
     """A lot is used, or was left."""
 
     lot: str
@@ -54,7 +54,7 @@ class SnapshotPart:
     lots: tuple[str, ...]
 
 
-def read_record(body: bytes) -> LotRecord | Mark | SnapshotPart:
+def read_record(body: bytes) -> ParkingRecord | Mark | SnapshotPart:
     """What a message of the stream says.
 
     :raises ValueError: it is no record.
@@ -62,7 +62,7 @@ def read_record(body: bytes) -> LotRecord | Mark | SnapshotPart:
     try:
         record = json.loads(body)
         if "mark" not in record:
-            return LotRecord(_text(record["lot"]), bool(record["used"]), record["by"])
+            return ParkingRecord(_text(record["lot"]), bool(record["used"]), record["by"])
         snapshot = record.get("snapshot")
         return Mark(record["mark"]) if snapshot is None else _part(snapshot)
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -106,7 +106,7 @@ def snapshot_records(id: str, next: int, at: float, lots: Collection[str]) -> li
     ]
 
 
-class LotHistory:
+class ParkingHistory:
     """What was read so far. Offsets are the stream's."""
 
     def __init__(self) -> None:
@@ -122,10 +122,10 @@ class LotHistory:
         self._last: dict[str, tuple[int, bool]] = {}  # by lot: its last record
         self._parts: dict[tuple[str, int, int], dict[int, SnapshotPart]] = {}  # of incomplete snapshots
 
-    def add(self, offset: int, record: LotRecord | Mark | SnapshotPart) -> bool:
+    def add(self, offset: int, record: ParkingRecord | Mark | SnapshotPart) -> bool:
         """Take a record that was read; whether it makes a snapshot complete that is better than the one there was."""
         self.next = max(self.next, offset + 1)
-        if isinstance(record, LotRecord):
+        if isinstance(record, ParkingRecord):
             last = self._last.get(record.lot)
             if last is None or last[0] < offset:
                 self._last[record.lot] = offset, record.used

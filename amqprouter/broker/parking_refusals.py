@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from twisted.logger import Logger
 
 from amqprouter.amqp.delayed_calls import DelayedCalls
-from amqprouter.broker.parking_queue import Lot
+from amqprouter.broker.parking_queue import ParkingQueue
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two times that refused queues are asked for: an operator who lifts a limit sees it heal."""
@@ -25,7 +25,7 @@ _NAMED = 3
 """Lots that `problem` names; of others, how many."""
 
 
-class LotRefusals:
+class ParkingRefusals:
     """Of one kind of lots.
 
     :param policy: what becomes of messages meanwhile, for the operator.
@@ -36,18 +36,22 @@ class LotRefusals:
     log = Logger()
 
     def __init__(
-        self, policy: str, delayed: DelayedCalls, seconds: Callable[[], float], make: Callable[[Lot], Awaitable[None]]
+        self,
+        policy: str,
+        delayed: DelayedCalls,
+        seconds: Callable[[], float],
+        make: Callable[[ParkingQueue], Awaitable[None]],
     ) -> None:
         self._policy = policy
         self._delayed = delayed
         self._seconds = seconds
         self._make = make
-        self._lots: dict[Lot, None] = {}  # in the order in which they are to be asked for
+        self._lots: dict[ParkingQueue, None] = {}  # in the order in which they are to be asked for
         self._pause = FIRST_PAUSE
         self._told = False
         self._full_at = -FULL_AGAIN
 
-    def refused(self, lot: Lot, reason: str) -> None:
+    def refused(self, lot: ParkingQueue, reason: str) -> None:
         """The broker refuses a lot's queue."""
         if not self._told:
             self._told = True
@@ -63,7 +67,7 @@ class LotRefusals:
         lot.refuse(reason)
         self.ask_later()
 
-    def granted(self, lot: Lot) -> None:
+    def granted(self, lot: ParkingQueue) -> None:
         """The broker lets us have a lot's queue."""
         if lot.refusal:
             self._lots.pop(lot, None)
@@ -72,7 +76,7 @@ class LotRefusals:
             self._told, self._pause = False, FIRST_PAUSE
             self.log.info("The broker lets us have all parking queues again")
 
-    def forget(self, lot: Lot) -> None:
+    def forget(self, lot: ParkingQueue) -> None:
         """Nobody needs it any more."""
         self._lots.pop(lot, None)
 
@@ -95,7 +99,7 @@ class LotRefusals:
                     break
         self.ask_later()
 
-    def full(self, lot: Lot, reason: str) -> None:
+    def full(self, lot: ParkingQueue, reason: str) -> None:
         """A lot's queue is there and took a message not."""
         now = self._seconds()
         if now >= self._full_at + FULL_AGAIN:
@@ -109,7 +113,7 @@ class LotRefusals:
         self._full_at = now
 
     @staticmethod
-    def problem(lots: list[Lot]) -> str:
+    def problem(lots: list[ParkingQueue]) -> str:
         """Those of these lots that take no messages."""
         problems = [f"{lot.queue}: {problem}" for lot, problem in ((lot, lot.problem) for lot in lots) if problem]
         return "; ".join(problems[:_NAMED]) + (f"; and {len(problems) - _NAMED} more" if problems[_NAMED:] else "")

@@ -33,8 +33,8 @@ from amqprouter.amqp.declare import Declarer
 from amqprouter.amqp.delayed_calls import DelayedCalls, at_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.parking_reading import SNAPSHOT_AFTER, LotReading
-from amqprouter.broker.parking_records import LotRecord, Mark, SnapshotPart, snapshot_records
+from amqprouter.broker.parking_reading import SNAPSHOT_AFTER, ParkingReading
+from amqprouter.broker.parking_records import Mark, ParkingRecord, SnapshotPart, snapshot_records
 from amqprouter.errors import AmqprouterError, TopologyClash
 
 MAX_AGE = 7 * 86400
@@ -49,7 +49,7 @@ LOOK_EVERY = 3600.0
 """Seconds between two looks at how old the last snapshot is."""
 
 
-class LotRegistry:
+class ParkingRegistry:
     """Reads and writes the stream. `gateway` tells one process from all others.
 
     :param learned: is told of a lot, and whether it is used.
@@ -81,7 +81,7 @@ class LotRegistry:
         self._is_writing = False
         self._ours: set[str] = set()  # we said that they are used, and nobody has said otherwise since
         self._under_way: dict[str, Deferred[None]] = {}  # by lot: the latest record
-        self._reading: LotReading | None = None
+        self._reading: ParkingReading | None = None
 
     @property
     def records_read(self) -> int:
@@ -106,7 +106,7 @@ class LotRegistry:
         await self._declare(connection)
         self._marks += 1
         mark = f"{self._gateway}.{self._marks}"
-        before, reading = self._reading, LotReading(connection, self._stream, mark, self._came)
+        before, reading = self._reading, ParkingReading(connection, self._stream, mark, self._came)
         self._reading = reading
         try:
             await reading.past(lambda: self._append({"mark": mark}))
@@ -167,9 +167,9 @@ class LotRegistry:
             return
         await declarer.shut()
 
-    def _came(self, record: LotRecord | Mark | SnapshotPart, completes: bool) -> None:
+    def _came(self, record: ParkingRecord | Mark | SnapshotPart, completes: bool) -> None:
         """Somebody appended a record; `completes` tells that a snapshot is there that is better than all before it."""
-        if isinstance(record, LotRecord) and record.by != self._gateway:
+        if isinstance(record, ParkingRecord) and record.by != self._gateway:
             if not record.used:
                 self._ours.discard(record.lot)
             self._learned(record.lot, record.used)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from amqprouter.amqp.ack_ledger import OVERDUE
-from amqprouter.broker.device_parking import DeviceLots
+from amqprouter.broker.device_parking import DeviceParking
 from amqprouter.broker.parking import Parking
 from amqprouter.daemon.broker import WiredBroker
 from amqprouter.daemon.runtime import Runtime
@@ -21,10 +21,10 @@ Finish = Callable[[Settlement], None]
 """Told of a parked message that its target has answered for it."""
 
 
-def device_lots(runtime: Runtime, broker: WiredBroker, *, wake: Callable[[], None], finish: Finish) -> DeviceLots:
+def device_parking(runtime: Runtime, broker: WiredBroker, *, wake: Callable[[], None], finish: Finish) -> DeviceParking:
     """The parking queues of devices over their rates. `wake` asks for a flush of the pipeline."""
     settings = runtime.settings
-    return DeviceLots(
+    return DeviceParking(
         runtime.clock,
         broker.publisher,
         runtime.counters,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from amqprouter.broker.device_parking import DeviceLots
+from amqprouter.broker.device_parking import DeviceParking
 from amqprouter.broker.parking import Parking
 from amqprouter.broker.quarantine import BrokerQuarantine
 from amqprouter.broker.shards import SharedIngress, make_ingress
@@ -15,7 +15,7 @@ from amqprouter.control.kept_limits import keeps_limits
 from amqprouter.control.overrides import Overrides
 from amqprouter.daemon.auth import WiredAuth
 from amqprouter.daemon.broker import WiredBroker
-from amqprouter.daemon.parking import device_lots, park_and_gate, park_held
+from amqprouter.daemon.parking import device_parking, park_and_gate, park_held
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.targets import WiredTargets
 from amqprouter.events.limit_events import Throttling
@@ -46,7 +46,7 @@ class WiredPipeline:
     gates: Mapping[Target, TargetGate]
     parking: Parking
     """For what a target, or a checker, does not take now."""
-    lots: DeviceLots
+    lots: DeviceParking
     """For what is over its device's rate."""
     parked_devices: ParkedDevices
     quarantine: BrokerQuarantine
@@ -89,7 +89,7 @@ def wire_pipeline(
         pipeline.finish(settlement, in_flight=False)
 
     parking, gates = park_and_gate(runtime, broker, wired.targets, wake=wake, finish=finish_parked)
-    lots = device_lots(runtime, broker, wake=wake, finish=finish_parked)
+    lots = device_parking(runtime, broker, wake=wake, finish=finish_parked)
     quarantine = BrokerQuarantine(
         names,
         broker.outgoing,

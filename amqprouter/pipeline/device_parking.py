@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, IHoldsDeliveries, ILot
+from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IHoldsDeliveries, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler
@@ -49,7 +49,7 @@ class _Parked:
 
     __slots__ = ("idle_since", "is_checking", "is_ours", "is_parked", "lot", "out")
 
-    def __init__(self, lot: ILot) -> None:
+    def __init__(self, lot: IParkingQueue) -> None:
         self.lot = lot
         self.out = 0  # came out of the lot, not yet settled
         self.is_parked = False
@@ -76,7 +76,7 @@ class _FromLot(Settlement):
         self.release = release
 
 
-@implementer(IDeviceLotsUser, IHoldsDeliveries)
+@implementer(IDeviceParkingUser, IHoldsDeliveries)
 class ParkedDevices:
     """What the pipeline gives messages to that are over their device's rate.
 
@@ -94,7 +94,7 @@ class ParkedDevices:
         self,
         clock: Any,
         scheduler: Scheduler[Settlement],
-        lots: IDeviceLots,
+        lots: IDeviceParking,
         *,
         max_messages: int,
         max_devices: int,
@@ -117,7 +117,7 @@ class ParkedDevices:
         self.entering = 0
         """Messages on their way into lots."""
         self._devices: dict[str, _Parked] = {}
-        self._dirty: set[ILot] = set()
+        self._dirty: set[IParkingQueue] = set()
         self._sweeping: Any = None
         lots.use(self)
 
@@ -244,7 +244,7 @@ class ParkedDevices:
             self._lots.check(device)
 
     def checked(self, device: str, messages: int) -> None:
-        """See `IDeviceLotsUser`."""
+        """See `IDeviceParkingUser`."""
         parked = self._devices.get(device)
         if parked is None:
             return
@@ -254,23 +254,23 @@ class ParkedDevices:
             self._scheduler.unpark(device)
 
     def found(self, device: str) -> None:
-        """See `IDeviceLotsUser`."""
+        """See `IDeviceParkingUser`."""
         self._park(device)
 
     def abandoned(self, device: str) -> None:
-        """See `IDeviceLotsUser`."""
+        """See `IDeviceParkingUser`."""
         parked = self._devices.get(device)
         if parked is not None:
             parked.is_ours = True  # who else's?
 
     def gone(self, device: str) -> None:
-        """See `IDeviceLotsUser`."""
+        """See `IDeviceParkingUser`."""
         parked = self._devices.pop(device, None)
         if parked is not None and parked.is_parked:
             self._scheduler.unpark(device)
 
     def lost(self) -> None:
-        """See `IDeviceLotsUser`."""
+        """See `IDeviceParkingUser`."""
         for device, parked in self._devices.items():
             parked.out, parked.is_checking = 0, False
             if parked.lot.backlog:

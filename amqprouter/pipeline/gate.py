@@ -50,7 +50,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.interfaces import NOT_PARKED, IReadiness, ITarget
 from amqprouter.pipeline.breaker import Breaker
 from amqprouter.pipeline.message import TURN_WORK, Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack, IHoldsDeliveries, ILot
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack, IHoldsDeliveries, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
@@ -85,7 +85,7 @@ class TargetGate:
         patience: float,
         random: Callable[[], float],
         wake: Callable[[], None],
-        lot: ILot | None = None,
+        lot: IParkingQueue | None = None,
         reluctant: bool = False,
         most: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -151,7 +151,7 @@ class TargetGate:
             self._moved = False
             self._timer = self._clock.callLater(self._patience, self._out_of_patience)
 
-    def _handing_over(self, lot: ILot) -> bool:
+    def _handing_over(self, lot: IParkingQueue) -> bool:
         """Whether the lot is about to run empty: all that is left in it is at hand."""
         return (
             self.breaker.state == "closed"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Hashable
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import ILot
+from amqprouter.pipeline.ports import IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 EMPTIED_HERE = 5.0
@@ -64,7 +64,7 @@ class PendingOverflow:
 
     def __init__(
         self,
-        lot: ILot,
+        lot: IParkingQueue,
         *,
         credential: Callable[[Message], Hashable | None],
         seconds: Callable[[], float],

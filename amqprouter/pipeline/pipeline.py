@@ -35,7 +35,7 @@ from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.message import TURN_WORK
 from amqprouter.pipeline.pending import PendingMessages
-from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceLots, Quarantine
+from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, Quarantine
 from amqprouter.pipeline.replay import Replays
 from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.sender import Senders
@@ -123,7 +123,7 @@ class Pipeline:
         self._parked: ParkedDevices | None = None
         self.use_rules(rules)
 
-    def use_parking(self, lots: IDeviceLots) -> ParkedDevices:
+    def use_parking(self, lots: IDeviceParking) -> ParkedDevices:
         """Park in these lots what is over its device's rate, instead of rejecting it."""
         self._parked = ParkedDevices(
             self._clock,

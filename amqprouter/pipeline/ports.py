@@ -68,7 +68,7 @@ class IHoldsDeliveries(Interface):
         """See to those that are overdue: see `Settlement.is_overdue`."""
 
 
-class ILot(Interface):
+class IParkingQueue(Interface):
     """A queue in the broker where messages are parked until they can go on: see `amqprouter.broker.parking`."""
 
     backlog: int = Attribute("messages in the lot, on their way into it, or out of it and not yet settled")
@@ -108,7 +108,7 @@ class ILot(Interface):
         """Forget the messages that have not set out for the lot yet, unanswered; returns how many there were."""
 
 
-class IDeviceLotsUser(Interface):
+class IDeviceParkingUser(Interface):
     """Whoever parks the messages of devices: is told what becomes of their lots."""
 
     def found(device: str) -> None:
@@ -127,20 +127,20 @@ class IDeviceLotsUser(Interface):
         """What had come out of all lots goes back into them."""
 
 
-class IDeviceLots(Interface):
+class IDeviceParking(Interface):
     """The parking queues of devices: see `amqprouter.broker.device_parking`."""
 
-    def use(user: IDeviceLotsUser) -> None:
+    def use(user: IDeviceParkingUser) -> None:
         """Tell this one what becomes of the lots."""
 
-    def of(device: str) -> ILot:
+    def of(device: str) -> IParkingQueue:
         """The device's lot, made if need be."""
 
     def check(device: str) -> None:
-        """Ask how much is in a lot; `IDeviceLotsUser.checked` is told."""
+        """Ask how much is in a lot; `IDeviceParkingUser.checked` is told."""
 
     def leave(device: str, ours: bool) -> None:
-        """Give up an empty lot; `IDeviceLotsUser.gone` is told, unless it turns out not to be empty. One that is not
+        """Give up an empty lot; `IDeviceParkingUser.gone` is told, unless it turns out not to be empty. One that is not
         ours, that is, which another gateway made, is only left when nobody else uses it."""
 
     def flush() -> None:

@@ -10,12 +10,12 @@ from zope.interface import implementer
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 
-@implementer(ILot)
-class MemoryLot:
+@implementer(IParkingQueue)
+class MemoryParkingQueue:
     """Keeps messages until the test lets them out; nothing comes out by itself.
 
     :param room: messages that it takes; more wait until there is room again.
@@ -124,22 +124,22 @@ def _nothing() -> None:
     """For lots that nobody watches."""
 
 
-@implementer(IDeviceLots)
-class MemoryDeviceLots:
+@implementer(IDeviceParking)
+class MemoryDeviceParking:
     """Devices' lots in memory; what is in them comes out when the test says so."""
 
     def __init__(self, prefetch: int = 2) -> None:
-        self.lots: dict[str, MemoryLot] = {}
+        self.lots: dict[str, MemoryParkingQueue] = {}
         self.left: list[str] = []
         self._prefetch = prefetch
-        self.user: IDeviceLotsUser
+        self.user: IDeviceParkingUser
 
-    def use(self, user: IDeviceLotsUser) -> None:
+    def use(self, user: IDeviceParkingUser) -> None:
         self.user = user
 
-    def of(self, device: str) -> MemoryLot:
+    def of(self, device: str) -> MemoryParkingQueue:
         if device not in self.lots:
-            self.lots[device] = MemoryLot(self._prefetch)
+            self.lots[device] = MemoryParkingQueue(self._prefetch)
         return self.lots[device]
 
     def check(self, device: str) -> None:

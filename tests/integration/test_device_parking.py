@@ -15,7 +15,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import look_at
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from tests.support.fault_bed import COPIES, DEVICES, NAMES, ROUTE, FaultBed, fault_bed
 from tests.support.gateway import Gateway, drain_queue
 from tests.support.process import reactor, until
@@ -23,7 +23,7 @@ from tests.support.rabbitmq import VERSION, missing
 
 NOISY, *QUIET = DEVICES
 RATE = 50
-LOT = lot_name("amqprouter", "device", NOISY)
+LOT = parking_queue_name("amqprouter", "device", NOISY)
 OPTIONS: dict[str, Any] = {
     "scheduler": {"max_waiting_per_device": 20},
     "class noisy": {"devices": NOISY, "limits": f"{RATE}/s burst 10"},
@@ -118,7 +118,7 @@ class DeviceParkingTests(TestCase):
                 async with bed.connection() as connection:
 
                     async def declared(device: str = device, connection: Connection = connection) -> bool:
-                        return await look_at(connection, lot_name("amqprouter", "device", device)) is not None
+                        return await look_at(connection, parking_queue_name("amqprouter", "device", device)) is not None
 
                     await until(declared, what="the parking queue is declared", timeout=10, child=bed.gateway.running)
                 await deferLater(reactor, 0.3)  # for what was parked to be settled, if it is
@@ -126,7 +126,7 @@ class DeviceParkingTests(TestCase):
                 await bed.broker.start()
                 if VERSION < (4, 3):  # the queue has no leader for ever, and is to be deleted by hand
                     async with bed.operator() as channel:
-                        await channel.queue_delete(queue=lot_name("amqprouter", "device", device))
+                        await channel.queue_delete(queue=parking_queue_name("amqprouter", "device", device))
                 await bed.is_ready(within=60)
             await bed.check(self)
 

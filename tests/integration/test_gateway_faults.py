@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from amqprouter.counters import Counters
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import SECRET, drain_queue, reason_of
@@ -266,5 +266,5 @@ class ConsumerTimeoutTests(GatewayFaultTestCase):
                 self.assertNotIn(sign, bed.gateway.running.tail(1_000_000))
             stored = [one["body"]["n"] for one in bed.database.documents("readings") if one["device"] == "dev1"]
             self.assertEqual(sorted(stored), list(range(100)))
-            self.assertEqual((await bed.queues())[lot_name("amqprouter", "device", SLOW)], 3)
+            self.assertEqual((await bed.queues())[parking_queue_name("amqprouter", "device", SLOW)], 3)
             self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)

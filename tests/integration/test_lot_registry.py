@@ -16,15 +16,15 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery, encode_ack
-from amqprouter.broker.device_parking import AT_ONCE, DeviceLots
+from amqprouter.broker.device_parking import AT_ONCE, DeviceParking
 from amqprouter.broker.parked_message import parked_properties
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from amqprouter.broker.parking_reading import LOOK_BACK, SNAPSHOT_AFTER
-from amqprouter.broker.parking_registry import LotRegistry
+from amqprouter.broker.parking_registry import ParkingRegistry
 from amqprouter.counters import Counters
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceLotsUser
+from amqprouter.pipeline.ports import IDeviceParkingUser
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import BrokerSettings
 from tests.support.process import reactor, until
@@ -89,7 +89,7 @@ async def a_gateway(uri: str) -> AsyncIterator[Gateway]:
 
 
 @asynccontextmanager
-async def registry(uri: str, name: str) -> AsyncIterator[tuple[Gateway, LotRegistry, set[str]]]:
+async def registry(uri: str, name: str) -> AsyncIterator[tuple[Gateway, ParkingRegistry, set[str]]]:
     """One that was attached, and the lots that it learned of then; it is killed in the end."""
     async with a_gateway(uri) as gateway:
         lots: set[str] = set()
@@ -97,7 +97,7 @@ async def registry(uri: str, name: str) -> AsyncIterator[tuple[Gateway, LotRegis
         def learned(lot: str, used: bool) -> None:
             (lots.add if used else lots.discard)(lot)
 
-        it = LotRegistry(
+        it = ParkingRegistry(
             reactor, gateway.publisher, STREAM, name, learned, random=lambda: 0.0, wall_clock=reactor.seconds
         )
         await it.attach(gateway.consuming)
@@ -170,18 +170,18 @@ class RegistryTests(TestCase):
                 self.assertEqual(lots, {"more", "device7"})
                 self.assertEqual(await as_earlier_releases_read(gateway), (lots, 2))
 
-    async def snapshot(self, it: LotRegistry, behind: int) -> None:
+    async def snapshot(self, it: ParkingRegistry, behind: int) -> None:
         async def there() -> bool:
             return it.snapshot_end > behind
 
         await until(there, what="a snapshot is there", timeout=20)
 
 
-@implementer(IDeviceLotsUser)
+@implementer(IDeviceParkingUser)
 class Drain:
     """Takes all that comes out of lots."""
 
-    def __init__(self, lots: DeviceLots) -> None:
+    def __init__(self, lots: DeviceParking) -> None:
         self._lots = lots
         self.open: set[str] = set()
         self.unchecked: set[str] = set()
@@ -223,7 +223,7 @@ class LotsTests(TestCase):
             await self.make(gateway, devices, queue_type)
             async with registry(vhost.uri, "first") as (_, it, _):
                 await at_once(it.announce(device, True) for device in (*devices, *missing_devices))
-            lots = DeviceLots(
+            lots = DeviceParking(
                 reactor,
                 gateway.publisher,
                 Counters(),
@@ -270,7 +270,7 @@ class LotsTests(TestCase):
         channel: Channel = await gateway.consuming.open_channel()
         arguments = {"x-queue-type": queue_type, "x-single-active-consumer": True}
         for device in devices:
-            queue = lot_name("p", "device", device)
+            queue = parking_queue_name("p", "device", device)
             await channel.queue_declare(queue=queue, durable=True, arguments=arguments)
             message = Message(device, "up", b"{}", Properties(), routing_key=f"{device}.up".encode())
             message.verdict = Verdict(True, checker="test")

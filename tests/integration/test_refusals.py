@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError  # noqa: A004 - Twisted's name
 
 from amqprouter.amqp.link import connect_once
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from amqprouter.settings import BrokerSettings
 from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
@@ -23,8 +23,8 @@ from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost
 
 NOISY, QUIET = "dev1", "dev2"
-DEVICE_LOT = lot_name("amqprouter", "device", NOISY)
-TARGET_LOT = lot_name("amqprouter", "target", "exchange:gone")
+DEVICE_LOT = parking_queue_name("amqprouter", "device", NOISY)
+TARGET_LOT = parking_queue_name("amqprouter", "target", "exchange:gone")
 SLOW: dict[str, Any] = {"class slow": {"devices": NOISY, "limits": "5/s burst 5"}}
 CLASSIC: dict[str, Any] = {"topology": {"queue_type": "classic"}}
 """A full quorum queue takes what is on its way already, which may be all that a test sends."""

@@ -12,15 +12,15 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from tests.support.fault_bed import COPIES, DEVICES, NAMES, FaultBed, fault_bed
 from tests.support.gateway import drain_queue
 from tests.support.process import until
 from tests.support.rabbitmq import missing
 
 FULL = {"x-max-length": 10, "x-overflow": "reject-publish"}
-COPIES_LOT = lot_name("amqprouter", "target", f"exchange:{COPIES}")
-STORE_LOT = lot_name("amqprouter", "target", "store:readings")
+COPIES_LOT = parking_queue_name("amqprouter", "target", f"exchange:{COPIES}")
+STORE_LOT = parking_queue_name("amqprouter", "target", "store:readings")
 QUICK = {"limits": {"max_attempts": 2, "target_patience": 0.3}}
 
 

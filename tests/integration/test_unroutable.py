@@ -20,7 +20,7 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_message
-from amqprouter.broker.parking import lot_name
+from amqprouter.broker.parking import parking_queue_name
 from amqprouter.counters import Counters
 from tests.integration.test_amqp_engine import TABLE, Answer, connected
 from tests.integration.test_cli import amqprouter
@@ -195,7 +195,7 @@ class ParkingTests(UnroutableTestCase):
         }
         before = {name: (with_headers(name), b"") for name in map(str, range(20))}
         made = {name: message for name, message in messages().items() if len(message[1]) < 100}
-        lot = lot_name("amqprouter", "device", DEVICE)
+        lot = parking_queue_name("amqprouter", "device", DEVICE)
         async with fault_bed(Path(self.mktemp()), **options) as bed:
             await self.publish(bed, before)
             await bed.gateway.metric_reaches("parked_total", len(before) - 5)

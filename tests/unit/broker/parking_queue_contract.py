@@ -8,14 +8,14 @@ from zope.interface.verify import verifyObject
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import ILot
+from amqprouter.pipeline.ports import IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 
 class LotContract(SynchronousTestCase):
     """`lot` is used by `setUp`; the others are the subclass's."""
 
-    lot: ILot
+    lot: IParkingQueue
     PREFETCH = 3
 
     def confirm(self) -> None:
@@ -26,7 +26,7 @@ class LotContract(SynchronousTestCase):
         """Messages come out, as far as the prefetch allows."""
         raise NotImplementedError
 
-    def use(self, lot: ILot) -> None:
+    def use(self, lot: IParkingQueue) -> None:
         self.lot = lot
         self.out: list[Settlement] = []
         self.settled: list[bytes] = []
@@ -43,7 +43,7 @@ class LotContract(SynchronousTestCase):
         self.lot.flush()
 
     def test_settled_at_the_source_once_it_is_confirmed(self) -> None:
-        verifyObject(ILot, self.lot)
+        verifyObject(IParkingQueue, self.lot)
         self.park(b"1", b"2")
         self.assertEqual(self.lot.backlog, 2)
         self.confirm()

@@ -13,32 +13,32 @@ from zope.interface.verify import verifyObject
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.device_parking import AT_ONCE, PREFETCH, DeviceLots
-from amqprouter.broker.parking import SAFE_AFTER, lot_name
+from amqprouter.broker.device_parking import AT_ONCE, PREFETCH, DeviceParking
+from amqprouter.broker.parking import SAFE_AFTER, parking_queue_name
 from amqprouter.broker.parking_refusals import LONGEST_PAUSE
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceLots, IDeviceLotsUser, ILot
+from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
 from tests.unit.broker.streams import MemoryStream, StreamBroker
 
 STREAM = "p.parked"
-QUEUE = lot_name("p", "device", "dev1")
+QUEUE = parking_queue_name("p", "device", "dev1")
 GATEWAY = f"{2**63:016x}"
 
 
-@implementer(IDeviceLotsUser)
+@implementer(IDeviceParkingUser)
 class Recorder:
     """Notes what it is told, and takes the lots that are found."""
 
-    def __init__(self, lots: DeviceLots) -> None:
+    def __init__(self, lots: DeviceParking) -> None:
         self.told: list[object] = []
         self.out: list[Settlement] = []
         self._lots = lots
         lots.use(self)
 
-    def lot(self, device: str) -> ILot:
+    def lot(self, device: str) -> IParkingQueue:
         lot = self._lots.of(device)
         lot.use(lambda message, settlement: self.out.append(settlement), lambda: None)
         return lot
@@ -72,7 +72,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.run_now(self.publisher.attach(self.connected()))
         self.broker = StreamBroker(self.clock, self.stream)
         self.broker.missing_queues = {QUEUE}
-        self.lots = DeviceLots(
+        self.lots = DeviceParking(
             self.clock,
             self.publisher,
             counters,
@@ -128,7 +128,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.lots.flush()
 
     def test_known_before_it_is_made(self) -> None:
-        verifyObject(IDeviceLots, self.lots)
+        verifyObject(IDeviceParking, self.lots)
         self.attach()
         self.publishing.confirming = False
         self.park(b"1")
@@ -320,11 +320,11 @@ class DeviceLotsTests(BrokerTestCase):
         self.broker.received.clear()
         for device in devices:
             self.lots.leave(device, True)
-        self.broker.ready[lot_name("p", "device", "d3")] = 1
+        self.broker.ready[parking_queue_name("p", "device", "d3")] = 1
         self.turn()
         names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
         self.assertEqual(names[:AT_ONCE], ["Basic.Cancel"] * AT_ONCE)
-        self.assertEqual([lot.queue for lot in self.lots.lots], [lot_name("p", "device", "d3")])
+        self.assertEqual([lot.queue for lot in self.lots.lots], [parking_queue_name("p", "device", "d3")])
         self.assertEqual(len([record for record in self.records("lot") if not record["used"]]), 2 * AT_ONCE - 1)
 
     def test_left_and_parked_again(self) -> None:

@@ -11,7 +11,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, Publisher
-from amqprouter.broker.parking import LOOK_EVERY, PASSING_FOR, REOPEN_DELAY, SAFE_AFTER, Parking, lot_name
+from amqprouter.broker.parking import LOOK_EVERY, PASSING_FOR, REOPEN_DELAY, SAFE_AFTER, Parking, parking_queue_name
 from amqprouter.broker.parking_queue import STILL_FULL
 from amqprouter.broker.parking_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.counters import Counters
@@ -462,10 +462,10 @@ class ParkingTests(BrokerTestCase, LotContract):
         return [settlement.message.body for settlement in self.out]
 
     def test_names(self) -> None:
-        self.assertEqual(lot_name("p", "device", "meter-17"), "p.parked.device.meter-17")
-        long = lot_name("p" * 100, "device", "é" * 127)
+        self.assertEqual(parking_queue_name("p", "device", "meter-17"), "p.parked.device.meter-17")
+        long = parking_queue_name("p" * 100, "device", "é" * 127)
         self.assertLessEqual(len(long.encode()), 255)
-        self.assertNotEqual(long, lot_name("p" * 100, "device", "é" * 126 + "e"))
+        self.assertNotEqual(long, parking_queue_name("p" * 100, "device", "é" * 126 + "e"))
 
 
 del LotContract

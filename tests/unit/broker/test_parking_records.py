@@ -13,9 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.broker import parking_records as lot_history
 from amqprouter.broker.parking_records import (
     PART_LOTS,
-    LotHistory,
-    LotRecord,
     Mark,
+    ParkingHistory,
+    ParkingRecord,
     SnapshotPart,
     read_record,
     snapshot_records,
@@ -80,7 +80,7 @@ def written(course: list[tuple[str, Any, Any]]) -> Stream:
     return stream
 
 
-def read(history: LotHistory, stream: Stream, start: int, end: int) -> None:
+def read(history: ParkingHistory, stream: Stream, start: int, end: int) -> None:
     for offset, body in stream:
         if start <= offset < end:
             history.add(offset, read_record(body))
@@ -91,7 +91,7 @@ class HistoryTests(SynchronousTestCase):
     def test_from_the_end(self, course: list[tuple[str, Any, Any]], cuts: list[int]) -> None:
         """Block by block towards the beginning, until a snapshot says the rest."""
         stream = written(course)
-        history = LotHistory()
+        history = ParkingHistory()
         end = stream[-1][0] + 1 if stream else 0
         for cut in [*cuts, 0]:
             start = min(cut, end)
@@ -106,7 +106,7 @@ class HistoryTests(SynchronousTestCase):
     @given(steps)
     def test_followed(self, course: list[tuple[str, Any, Any]]) -> None:
         """Record by record, what snapshots say being forgotten each time."""
-        history = LotHistory()
+        history = ParkingHistory()
         stream = written(course)
         for number, (offset, body) in enumerate(stream):
             if history.add(offset, read_record(body)):
@@ -118,7 +118,7 @@ class HistoryTests(SynchronousTestCase):
     def test_after_retention(self, course: list[tuple[str, Any, Any]], first: int) -> None:
         """What is left tells at least of the lots that it says are in use."""
         stream = [(offset, body) for offset, body in written(course) if offset >= first]
-        history = LotHistory()
+        history = ParkingHistory()
         read(history, stream, first, 1000)
         self.assertLessEqual(last_records(stream), history.lots())
 
@@ -127,28 +127,28 @@ class HistoryTests(SynchronousTestCase):
         records = snapshot_records("x", 7, 5.0, lots)
         parts = [read_record(json.dumps(one).encode()) for one in records]
         self.assertEqual(len(parts), 2)
-        history = LotHistory()
+        history = ParkingHistory()
         self.assertEqual([history.add(8 + n, part) for n, part in enumerate(parts)], [False, True])
         self.assertEqual((history.lots(), history.snapshot_next, history.snapshot_at), (set(lots), 7, 5.0))
         self.assertEqual([history.add(10 + n, part) for n, part in enumerate(parts)], [False, False])
 
     def test_none_in_use(self) -> None:
         (part,) = snapshot_records("x", 7, 5.0, ())
-        history = LotHistory()
-        history.add(3, LotRecord("a", False, "x"))
+        history = ParkingHistory()
+        history.add(3, ParkingRecord("a", False, "x"))
         self.assertTrue(history.add(8, read_record(json.dumps(part).encode())))
         self.assertEqual(history.lots(), set())
 
     def test_of_another_stream(self) -> None:
         """It was made anew, and counts from 0: what a snapshot of the old one says is in front of it never was."""
-        history = LotHistory()
+        history = ParkingHistory()
         self.assertFalse(history.add(3, SnapshotPart("x", 70, 0, 1, 5.0, ("a",))))
         self.assertEqual((history.snapshot_next, history.lots()), (None, set()))
 
     def test_a_record_that_a_snapshot_contradicts(self) -> None:
         """One too many is harmless, one too few is not."""
-        history = LotHistory()
-        history.add(3, LotRecord("a", True, "x"))
+        history = ParkingHistory()
+        history.add(3, ParkingRecord("a", True, "x"))
         history.add(4, SnapshotPart("x", 4, 0, 1, 5.0, ("b",)))
         self.assertEqual(history.lots(), {"a", "b"})
         history.prune()

@@ -16,7 +16,7 @@ from amqprouter.broker import parking_records as lot_history
 from amqprouter.broker import parking_registry as lot_registry
 from amqprouter.broker.parking_reading import TELL_EVERY
 from amqprouter.broker.parking_records import snapshot_records
-from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LOOK_EVERY, SNAPSHOT_WITHIN, LotRegistry
+from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LOOK_EVERY, SNAPSHOT_WITHIN, ParkingRegistry
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.testing.amqp import HANDSHAKE
@@ -50,7 +50,7 @@ class Site:
         self.consuming = StreamBroker(case.clock, case.stream)
         self.publisher = Publisher(case.clock, Counters(), max_attempts=3, random=lambda: 1.0)
         case.run_now(self.publisher.attach(self._connected(self.publishing)))
-        self.registry = LotRegistry(
+        self.registry = ParkingRegistry(
             case.clock,
             self.publisher,
             STREAM,

@@ -7,7 +7,7 @@ from amqprouter.identity import Verdict
 from amqprouter.pipeline.device_parking import IDLE, SWEEP_EVERY
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import SchedulerSettings
-from amqprouter.testing.parking import MemoryDeviceLots
+from amqprouter.testing.parking import MemoryDeviceParking
 from tests.unit.pipeline.test_pipeline import PipelineTestCase
 
 RATE = 10
@@ -20,7 +20,7 @@ class ParkedDevicesTests(PipelineTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lots = MemoryDeviceLots()
+        self.lots = MemoryDeviceParking()
         self.parked = self.pipeline.use_parking(self.lots)
 
     def send(self, *numbers: int, device: str = "dev1") -> None:

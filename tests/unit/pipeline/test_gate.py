@@ -19,7 +19,7 @@ from amqprouter.pipeline.gate import HANDOVER_REST, TargetGate
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.testing.parking import MemoryLot
+from amqprouter.testing.parking import MemoryParkingQueue
 
 WINDOW, PATIENCE = 4, 1.0
 
@@ -76,7 +76,7 @@ class GateTestCase(SynchronousTestCase):
     def use(
         self,
         target: Target,
-        lot: MemoryLot | None = None,
+        lot: MemoryParkingQueue | None = None,
         window: int = WINDOW,
         patience: float = PATIENCE,
         reluctant: bool = False,
@@ -254,7 +254,7 @@ class TroubleTests(GateTestCase):
         self.assertEqual(set(self.answers), {1, 2, 3, 4, 5})
 
     def test_stop(self) -> None:
-        self.use(Target(), MemoryLot())
+        self.use(Target(), MemoryParkingQueue())
         self.send(10)
         self.target.reject()
         self.gate.stop()
@@ -267,7 +267,7 @@ class KeepingTests(GateTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(KeepingTarget(), MemoryLot())
+        self.use(KeepingTarget(), MemoryParkingQueue())
 
     def test_it_recovers_by_itself(self) -> None:
         self.send(2)
@@ -305,14 +305,14 @@ class KeepingTests(GateTestCase):
 
 
 class ParkingTests(GateTestCase):
-    lot: MemoryLot
+    lot: MemoryParkingQueue
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(Target(), MemoryLot())
+        self.use(Target(), MemoryParkingQueue())
 
     def use_lot(self, window: int = WINDOW, **options: int) -> None:
-        self.use(Target(), MemoryLot(**options), window)
+        self.use(Target(), MemoryParkingQueue(**options), window)
 
     def test_a_full_window_is_waited_for_with_patience(self) -> None:
         self.send(6)
@@ -460,7 +460,7 @@ class ParkingTests(GateTestCase):
 class StrandedTests(GateTestCase):
     """There can be no lot: what would be parked waits, as far as that holds up nobody else."""
 
-    lot: MemoryLot
+    lot: MemoryParkingQueue
     MOST = 3
 
     def setUp(self) -> None:
@@ -468,7 +468,7 @@ class StrandedTests(GateTestCase):
         self.use_lot(self.MOST)
 
     def use_lot(self, most: int | None, room: int = 1_000_000) -> None:
-        self.use(Target(), MemoryLot(room=room), most=most)
+        self.use(Target(), MemoryParkingQueue(room=room), most=most)
 
     def be_down(self, count: int) -> None:
         """So many are out, or wait, when the target is found to be down."""
@@ -538,7 +538,7 @@ class StrandedTests(GateTestCase):
         self.assertEqual(len(self.given_up()), 2, "it has its patience again")
 
     def test_a_target_that_tries_again_itself(self) -> None:
-        self.use(KeepingTarget(), MemoryLot(), most=self.MOST)
+        self.use(KeepingTarget(), MemoryParkingQueue(), most=self.MOST)
         self.lot.refuse("queue limit in vhost")
         self.send(6)
         for _ in range(OPENS_AFTER):
@@ -566,12 +566,12 @@ class StrandedTests(GateTestCase):
 class ReluctantTests(GateTestCase):
     """A single target: messages wait at their source, for as long as they may."""
 
-    lot: MemoryLot
+    lot: MemoryParkingQueue
     PATIENCE = 100 * LONGEST_PAUSE
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(KeepingTarget(), MemoryLot(), patience=self.PATIENCE, reluctant=True)
+        self.use(KeepingTarget(), MemoryParkingQueue(), patience=self.PATIENCE, reluctant=True)
 
     def parked(self) -> list[int]:
         self.lot.flush()
@@ -627,11 +627,11 @@ class ReluctantTests(GateTestCase):
 class OverdueTests(GateTestCase):
     """What waits for a target that is down for as long as the broker waits for acks."""
 
-    lot: MemoryLot
+    lot: MemoryParkingQueue
 
     def setUp(self) -> None:
         super().setUp()
-        self.use(Target(), MemoryLot())
+        self.use(Target(), MemoryParkingQueue())
 
     def grow_old(self, *ledgers: AckLedger) -> None:
         for ledger in ledgers:

@@ -9,12 +9,12 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.pending_overflow import EMPTIED_HERE, Answering, PendingOverflow
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.testing.parking import MemoryLot
+from amqprouter.testing.parking import MemoryParkingQueue
 
 
 class OverflowTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.lot = MemoryLot(prefetch=2)
+        self.lot = MemoryParkingQueue(prefetch=2)
         self.back: list[tuple[Message, AckLedger]] = []
         self.parked: list[int] = []
         self.now = 100.0

@@ -28,7 +28,7 @@ from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
-from amqprouter.testing.parking import MemoryLot
+from amqprouter.testing.parking import MemoryParkingQueue
 
 STRANGER = encode_properties(app_id="a credential that is never known at once")
 
@@ -553,7 +553,7 @@ class AuthenticationTests(PipelineTestCase):
         self.assertEqual(self.store.bodies, [b"1", b"2"])
 
     def test_a_crowd_that_is_asked_about_for_too_long_is_parked(self) -> None:
-        lot = MemoryLot(prefetch=2)
+        lot = MemoryParkingQueue(prefetch=2)
         self.pipeline.held.use_overflow(self.overflow(lot), 4)
         self.receive(*(self.delivery(f"new{n}.up.x", "a") for n in range(5)))
         self.turn(CROWDED - 0.1)
@@ -573,7 +573,7 @@ class AuthenticationTests(PipelineTestCase):
         self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
         self.assertEqual((self.pipeline.held.count, lot.backlog), (5, 2))  # and now it is a moment again
 
-    def overflow(self, lot: MemoryLot) -> PendingOverflow:
+    def overflow(self, lot: MemoryParkingQueue) -> PendingOverflow:
         return PendingOverflow(
             lot,
             credential=self.authenticator.credential,
@@ -584,7 +584,7 @@ class AuthenticationTests(PipelineTestCase):
 
     def test_order_holds_through_an_outage_that_was_parked(self) -> None:
         """Though the device is known once the first of what was parked is judged; and strangers change nothing."""
-        lot = MemoryLot(prefetch=2)
+        lot = MemoryParkingQueue(prefetch=2)
         self.pipeline.held.use_overflow(self.overflow(lot), 1)
         self.receive(self.delivery("other.up.x", "o"))
         self.authenticator.asked.pop().errback(CheckerUnavailable("down"))

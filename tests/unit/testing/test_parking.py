@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from amqprouter.testing.parking import MemoryLot
+from amqprouter.testing.parking import MemoryParkingQueue
 from tests.unit.broker.parking_queue_contract import LotContract
 
 
 class MemoryLotTests(LotContract):
     def setUp(self) -> None:
-        self.memory = MemoryLot(prefetch=self.PREFETCH)
+        self.memory = MemoryParkingQueue(prefetch=self.PREFETCH)
         self.use(self.memory)
 
     def confirm(self) -> None:
