@@ -26,7 +26,7 @@ import treq
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater, react
 
-from amqprouter.cli.fleet import Kind, device_ids
+from amqprouter.cli.fleet import DeviceKind, device_ids
 from demo_screen import Screen
 from tests.support.fleet_ledger import Closed, close_ledger
 from tests.support.mongo import PrivateMongo
@@ -228,7 +228,7 @@ class Demo:
         if not parked:
             return
         say(f"{parked:g} messages of noisy devices wait for their turn. Lifting their limits, so that it comes now:")
-        for device in device_ids({Kind.NOISY: FLEET["noisy"]}):
+        for device in device_ids({DeviceKind.NOISY: FLEET["noisy"]}):
             command = ("limits", "set", device, "none")
             say(f"  amqprouter {' '.join(command)}")
             await _command(*command, "-c", str(self._folder / "config.ini"))

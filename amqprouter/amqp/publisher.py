@@ -10,7 +10,8 @@ delay; how often depends on whose fault it is. A return (`mandatory`, no queue i
 concerns one message alone are the message's: it is `refused` after `max_attempts`, unless it must arrive. A nack (the
 queue is full), a missing exchange, a missing permission, and a confirm that stays out for `CONFIRM_TIMEOUT` while
 others come (RabbitMQ can lose one when a queue's leader changes) are the target's: a message is never given up for
-these. Where it was published in a `Lane`, the lane gets it back and tries as it sees fit; else the publisher does.
+these. Where it was published in a `PublishLane`, the lane gets it back and tries as it sees fit; else the publisher
+does.
 
 When no confirm comes any more, the connection is condemned. When the connection is lost, what was outstanding is kept
 in order and published first on the next one.
@@ -54,7 +55,7 @@ class Receipt(Protocol):
         """The broker never will."""
 
 
-class Lane(Protocol):
+class PublishLane(Protocol):
     """Answers for all publishes of one target, each known by its receipt."""
 
     def delivered(self, receipt: Any) -> None:
@@ -117,7 +118,7 @@ class _Outgoing:
         body: bytes,
         receipt: Receipt,
         must_arrive: bool,
-        lane: Lane | None,
+        lane: PublishLane | None,
     ) -> None:
         self.exchange = exchange
         self.routing_key = routing_key
@@ -226,7 +227,7 @@ class Publisher:
         receipt: Receipt,
         *,
         must_arrive: bool = False,
-        lane: Lane | None = None,
+        lane: PublishLane | None = None,
     ) -> None:
         """Take a message; it is written at the next `flush`. `must_arrive` never gives up. A `lane` is told instead of
         the receipt what becomes of it.

@@ -1,8 +1,8 @@
 """Consuming: long-lived consumers on every ingress queue, with prefetch and late acks.
 
 House rules. One channel carries all consumers, so that one ack with `multiple` serves them all. Tags live and die with
-their channel: each `ConsumerChannel` of the channel has a ledger of its own, closed with it. Whatever changes who consumes
-what takes its turn (`_turn`).
+their channel: each `ConsumerChannel` of the channel has a ledger of its own, closed with it. Whatever changes who
+consumes what takes its turn (`_turn`).
 
 Theory of operation. `attach` opens a channel, sets the prefetch (per consumer) and consumes from every queue. A
 consumer that the broker cancels (its queue was deleted, or moved to another node) is started again, after the topology

@@ -9,20 +9,21 @@ other. Only the daemon writes to these queues, over the default exchange, and wh
 for a sender is believed without being authenticated again: the device was proven before (see
 `amqprouter.broker.parked_message`). Anything else that is in them goes to the dead letters, unproven.
 
-Theory of operation. A `ParkingQueue` is one such queue. It is declared when the first message is parked, or found when the
-daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an earlier
-run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is there, by
-a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are on one
-channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a channel
-that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was not
-acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot (`ParkingQueue.seen`).
+Theory of operation. A `ParkingQueue` is one such queue. It is declared when the first message is parked, or found when
+the daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an
+earlier run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is
+there, by a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are
+on one channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a
+channel that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was
+not acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot
+(`ParkingQueue.seen`).
 
 Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
 what is to go into one that was just declared waits for `SAFE_AFTER` seconds, unacknowledged at its source.
 
 Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``). What becomes of those
-is the user's to say (`ILot.use`): it is not to be lost, nor to wait in such numbers that it holds up others. A queue
-that exists with other properties, say because the bound was changed, is used as it is.
+is the user's to say (`IParkingQueue.use`): it is not to be lost, nor to wait in such numbers that it holds up others. A
+queue that exists with other properties, say because the bound was changed, is used as it is.
 
 Refused. A queue may be refused for many reasons: a limit of the virtual host, a right, a policy's veto, a node that is
 down, somebody who has it to himself. It costs that lot alone: its messages are its user's again, `problem` names it,

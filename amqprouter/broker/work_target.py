@@ -15,7 +15,7 @@ from uuid import UUID
 from zope.interface import implementer
 
 from amqprouter.amqp.properties import text_value, with_values
-from amqprouter.amqp.publisher import Lane, Publisher
+from amqprouter.amqp.publisher import Publisher, PublishLane
 from amqprouter.broker.celery import CeleryTask
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.reply import ReplyAddress
@@ -88,7 +88,7 @@ class WorkTarget:
     """
 
     _gate: IGate
-    _lane: Lane
+    _lane: PublishLane
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class WorkTarget:
         """The queue was not there: somebody has deleted it, or it has expired. Have it declared again, that once."""
         self._deliver(settlement.message, settlement, self._gate, is_gone=True)
 
-    def _deliver(self, message: Message, settlement: Settlement, lane: Lane, *, is_gone: bool = False) -> None:
+    def _deliver(self, message: Message, settlement: Settlement, lane: PublishLane, *, is_gone: bool = False) -> None:
         gate = self._gate
         try:
             about = self._correlation_id(message)
@@ -200,7 +200,7 @@ class _Lane:
         self._gate = gate
 
     def refused(self, settlement: Settlement, reason: str) -> None:
-        """See `Lane`."""
+        """See `PublishLane`."""
         if reason.startswith("unroutable"):
             self._target.deliver_again(settlement)
         else:

@@ -21,7 +21,7 @@ MOST_OVERDUE = 1.0
 """Seconds that a device which was held up may be behind its plan; it skips what is older than that."""
 
 
-class Kind(Enum):
+class DeviceKind(Enum):
     """How a device behaves."""
 
     GOOD = "good"
@@ -36,11 +36,11 @@ class Kind(Enum):
 
 
 _NAMES = {
-    Kind.GOOD: "meter",
-    Kind.NOISY: "noisy",
-    Kind.UNAUTHENTICATED: "stranger",
-    Kind.UNAUTHORISED: "trespasser",
-    Kind.MALFORMED: "garbler",
+    DeviceKind.GOOD: "meter",
+    DeviceKind.NOISY: "noisy",
+    DeviceKind.UNAUTHENTICATED: "stranger",
+    DeviceKind.UNAUTHORISED: "trespasser",
+    DeviceKind.MALFORMED: "garbler",
 }
 TOPIC, FORBIDDEN_TOPIC = "sensor.climate", "admin.firmware"
 ACL = "* -> %d.sensor.#"
@@ -48,27 +48,27 @@ ACL = "* -> %d.sensor.#"
 
 
 @dataclass(frozen=True)
-class Device:
+class FleetDevice:
     """One device; `secret` is what it sends, None for nothing, and `rate` is in messages a second."""
 
     id: str
-    kind: Kind
+    kind: DeviceKind
     rate: float
     secret: str | None = None
 
     @property
     def topic(self) -> str:
-        return FORBIDDEN_TOPIC if self.kind is Kind.UNAUTHORISED else TOPIC
+        return FORBIDDEN_TOPIC if self.kind is DeviceKind.UNAUTHORISED else TOPIC
 
 
-def device_ids(counts: Mapping[Kind, int]) -> dict[str, Kind]:
+def device_ids(counts: Mapping[DeviceKind, int]) -> dict[str, DeviceKind]:
     """The ids of a fleet with so many of each kind."""
-    return {f"{_NAMES[kind]}-{number:04d}": kind for kind in Kind for number in range(1, counts.get(kind, 0) + 1)}
+    return {f"{_NAMES[kind]}-{number:04d}": kind for kind in DeviceKind for number in range(1, counts.get(kind, 0) + 1)}
 
 
 def make_fleet(
-    counts: Mapping[Kind, int], rate: float, noisy_rate: float, secrets: Mapping[str, str] | None
-) -> list[Device]:
+    counts: Mapping[DeviceKind, int], rate: float, noisy_rate: float, secrets: Mapping[str, str] | None
+) -> list[FleetDevice]:
     """The devices. With `secrets` None nobody sends one.
 
     :raises ValueError: a device has no secret among `secrets`.
@@ -77,28 +77,28 @@ def make_fleet(
     for number, (name, kind) in enumerate(device_ids(counts).items()):
         secret = None
         if secrets is not None:
-            if kind is Kind.UNAUTHENTICATED:
+            if kind is DeviceKind.UNAUTHENTICATED:
                 secret = WRONG_SECRET if number % 2 else None
             elif name in secrets:
                 secret = secrets[name]
             else:
                 raise ValueError(f"no secret for {name}; `amqprouter simulate --prepare` with the same counts makes it")
-        fleet.append(Device(name, kind, noisy_rate if kind is Kind.NOISY else rate, secret))
+        fleet.append(FleetDevice(name, kind, noisy_rate if kind is DeviceKind.NOISY else rate, secret))
     return fleet
 
 
 class Plan:
     """Who sends when: each device at its rate, the pauses between half and one and a half of what is even."""
 
-    def __init__(self, fleet: list[Device], randomness: random.Random, now: float) -> None:
+    def __init__(self, fleet: list[FleetDevice], randomness: random.Random, now: float) -> None:
         self._random = randomness.random
         # The number keeps the heap from comparing devices.
         self._next = [(now + self._random() / device.rate, n, device) for n, device in enumerate(fleet)]
         heapq.heapify(self._next)
 
-    def due(self, now: float, most: int) -> list[Device]:
+    def due(self, now: float, most: int) -> list[FleetDevice]:
         """Whose turn has come by `now`, in order, at most `most` of them."""
-        turns: list[Device] = []
+        turns: list[FleetDevice] = []
         queue = self._next
         while queue and len(turns) < most and queue[0][0] <= now:
             at, number, device = queue[0]
@@ -109,7 +109,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DeviceReading:
     """One message of a device."""
 
     message_id: str
@@ -131,7 +131,7 @@ class Readings:
         self._random = randomness
         self._count = 0
 
-    def next(self, device: Device, at: float) -> Reading:
+    def next(self, device: FleetDevice, at: float) -> DeviceReading:
         """The device's next message; `at` is seconds since 1970."""
         self._count += 1
         uniform = self._random.uniform
@@ -142,11 +142,11 @@ class Readings:
             "battery": round(uniform(3.0, 4.2), 3),
         }
         body = json.dumps(values, separators=(",", ":")).encode()
-        if device.kind is Kind.MALFORMED:
+        if device.kind is DeviceKind.MALFORMED:
             body = body[:-1] + b',"battery":'
         headers: dict[str, FieldValue] = {} if device.secret is None else {self._secret_header: device.secret}
         message_id = f"{self._run}-{self._count}"
         properties = encode_properties(
             content_type="application/json", headers=headers, message_id=message_id, timestamp=int(at)
         )
-        return Reading(message_id, f"{device.id}.{device.topic}", properties, body)
+        return DeviceReading(message_id, f"{device.id}.{device.topic}", properties, body)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from amqprouter.auth.passwd_file import RANDOM_SECRET_BYTES
 from amqprouter.auth.password_hash import Cost, hash_secret
-from amqprouter.cli.fleet import ACL, Kind, device_ids
+from amqprouter.cli.fleet import ACL, DeviceKind, device_ids
 
 USER = "demo"
 FILES = ("devices.passwd", "devices.acl", "users.passwd", "users.acl", "secrets", "user.password")
 
 
-def prepare(folder: Path, counts: Mapping[Kind, int]) -> None:
+def prepare(folder: Path, counts: Mapping[DeviceKind, int]) -> None:
     """Write the `FILES` for a fleet with so many devices of each kind, and for a user who may see everything.
 
     :raises FileExistsError: one is there already; it may be somebody's real password file.
@@ -33,7 +33,7 @@ def prepare(folder: Path, counts: Mapping[Kind, int]) -> None:
         "devices.acl": [ACL],
         "users.passwd": [f"{USER}:{_hashed(password)}"],
         "users.acl": [f"{USER} -> #"],
-        "secrets": [f"{name}:{secret}" for name, secret in sent.items() if ids[name] is not Kind.UNAUTHENTICATED],
+        "secrets": [f"{name}:{secret}" for name, secret in sent.items() if ids[name] is not DeviceKind.UNAUTHENTICATED],
         "user.password": [password],
     }
     for name, lines in contents.items():

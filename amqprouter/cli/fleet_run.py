@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.cli.broker import connect
-from amqprouter.cli.fleet import Device, Plan, Reading, Readings
+from amqprouter.cli.fleet import DeviceReading, FleetDevice, Plan, Readings
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError
 
@@ -75,7 +75,7 @@ class FleetRun:
         reactor: Any,
         broker: BrokerSettings,
         exchange: str,
-        fleet: list[Device],
+        fleet: list[FleetDevice],
         readings: Readings,
         randomness: random.Random,
         *,
@@ -155,14 +155,14 @@ class FleetRun:
         if self._most and self.sent >= self._most and not self._over.called:
             self._over.callback(None)
 
-    def confirmed(self, device: Device, reading: Reading) -> None:
+    def confirmed(self, device: FleetDevice, reading: DeviceReading) -> None:
         """The broker has it."""
         self.tally.confirmed[device.kind.value] += 1
         if self._ledger is not None:
             entry = {"id": reading.message_id, "kind": device.kind.value, "sha256": reading.digest()}
             self._ledger.write(json.dumps(entry | {"device": device.id, "topic": device.topic}) + "\n")
 
-    def refused(self, device: Device, reason: str) -> None:
+    def refused(self, device: FleetDevice, reason: str) -> None:
         """The broker does not take it."""
         self.tally.refused[device.kind.value] += 1
         self.tally.reasons[reason] += 1
@@ -173,7 +173,7 @@ class _Receipt:
 
     __slots__ = ("_device", "_reading", "_run")
 
-    def __init__(self, run: FleetRun, device: Device, reading: Reading) -> None:
+    def __init__(self, run: FleetRun, device: FleetDevice, reading: DeviceReading) -> None:
         self._run = run
         self._device = device
         self._reading = reading
@@ -202,7 +202,7 @@ class _Line:
         self._keeping = Deferred.fromCoroutine(self._keep())
         self._keeping.addErrback(lambda failure: failure.trap(CancelledError))
 
-    def publish(self, exchange: bytes, reading: Reading, receipt: _Receipt) -> None:
+    def publish(self, exchange: bytes, reading: DeviceReading, receipt: _Receipt) -> None:
         """Hand a message to the publisher."""
         self.publisher.publish(exchange, reading.routing_key.encode(), reading.properties, reading.body, receipt)
 

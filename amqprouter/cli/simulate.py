@@ -14,7 +14,7 @@ from amqprouter.cli.outcome import DONE, FAILED, INTERRUPTED, complain, run_in_r
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from amqprouter.cli.fleet import Kind
+    from amqprouter.cli.fleet import DeviceKind
     from amqprouter.cli.fleet_run import FleetRun, Tally
     from amqprouter.settings import Settings
 
@@ -75,14 +75,14 @@ def _number(kind: type[int] | type[float], least: float) -> Any:
 
 
 def run(options: argparse.Namespace) -> int:
-    from amqprouter.cli.fleet import Kind  # noqa: PLC0415
+    from amqprouter.cli.fleet import DeviceKind  # noqa: PLC0415
 
     counts = {
-        Kind.GOOD: options.devices,
-        Kind.NOISY: options.noisy,
-        Kind.UNAUTHENTICATED: options.unauthenticated,
-        Kind.UNAUTHORISED: options.unauthorised,
-        Kind.MALFORMED: options.malformed,
+        DeviceKind.GOOD: options.devices,
+        DeviceKind.NOISY: options.noisy,
+        DeviceKind.UNAUTHENTICATED: options.unauthenticated,
+        DeviceKind.UNAUTHORISED: options.unauthorised,
+        DeviceKind.MALFORMED: options.malformed,
     }
     if not sum(counts.values()):
         options.usage_error("a fleet has at least one device")
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         return run_in_reactor(lambda reactor: _simulate(run(reactor), options, budget))
 
 
-def _prepare(folder: str | Path, counts: dict[Kind, int]) -> int:
+def _prepare(folder: str | Path, counts: dict[DeviceKind, int]) -> int:
     from pathlib import Path  # noqa: PLC0415
 
     from amqprouter.cli.fleet_files import FILES, prepare  # noqa: PLC0415
@@ -111,7 +111,7 @@ def _prepare(folder: str | Path, counts: dict[Kind, int]) -> int:
 
 
 def _fleet_run(
-    options: argparse.Namespace, settings: Settings, counts: dict[Kind, int], files: ExitStack
+    options: argparse.Namespace, settings: Settings, counts: dict[DeviceKind, int], files: ExitStack
 ) -> tuple[Any, float | None]:
     """What makes the run, given the reactor; and how many messages it will be, where that is known.
 

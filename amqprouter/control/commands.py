@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from amqprouter.control.reloader import Reloader
-from amqprouter.control.site import Command
+from amqprouter.control.site import ControlCommand
 from amqprouter.web.status import StatusReport
 
 
@@ -38,7 +38,7 @@ class Control:
         reloader: Reloader,
         report: StatusReport,
         top_devices: Callable[[], Sequence[object]],
-        further: Sequence[Command] = (),
+        further: Sequence[ControlCommand] = (),
         flushed: Sequence[Callable[[], None]] = (),
     ) -> None:
         """`flushed` is for those who want to know of `auth_flush`."""
@@ -51,13 +51,13 @@ class Control:
         self._further = further
         self._flushed = flushed
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[ControlCommand]:
         """All of them, with the `further` ones; the method names are the paths."""
         return [
-            Command("GET", "/status", self.status),
-            Command("POST", "/reload", self.reload),
-            Command("POST", "/auth/flush", self.auth_flush),
-            Command("GET", "/auth/explain", self.auth_explain),
+            ControlCommand("GET", "/status", self.status),
+            ControlCommand("POST", "/reload", self.reload),
+            ControlCommand("POST", "/auth/flush", self.auth_flush),
+            ControlCommand("GET", "/auth/explain", self.auth_explain),
             *self._further,
         ]
 

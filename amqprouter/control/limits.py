@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.web import http
 
 from amqprouter.control.overrides import LOOK_EVERY, Overrides
-from amqprouter.control.site import Command
+from amqprouter.control.site import ControlCommand
 from amqprouter.errors import ControlRefused, LimitsNotKept
 from amqprouter.identity import valid_device_id
 from amqprouter.scheduling.limit import LEGAL, Limit
@@ -37,13 +37,13 @@ class LimitCommands:
         self._counts = counts
         self._now = now
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[ControlCommand]:
         """All of them."""
         return [
-            Command("GET", "/limits", self.list),
-            Command("GET", "/limits/explain", self.explain),
-            Command("POST", "/limits/set", self.set),
-            Command("POST", "/limits/clear", self.clear),
+            ControlCommand("GET", "/limits", self.list),
+            ControlCommand("GET", "/limits/explain", self.explain),
+            ControlCommand("POST", "/limits/set", self.set),
+            ControlCommand("POST", "/limits/clear", self.clear),
         ]
 
     def list(self) -> dict[str, object]:

@@ -4,9 +4,9 @@ A command is a function of text arguments, given by name. With GET they come in 
 What the function returns, at once or later, is the answer; an error is ``{"error": "…"}`` with a fitting status, and
 never a traceback. Who may connect is decided by the socket's file mode alone; nothing here listens on the network.
 
-To add a command, put a `Command` into the list that `amqprouter.control.commands` makes::
+To add a command, put a `ControlCommand` into the list that `amqprouter.control.commands` makes::
 
-    Command("POST", "/limits/set", limits.set)     # def set(device: str, limits: str) -> dict[str, object]
+    ControlCommand("POST", "/limits/set", limits.set)     # def set(device: str, limits: str) -> dict[str, object]
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REQUEST_TIMEOUT = 15.0
 """Seconds within which a whole request must have arrived; clients are on the same machine."""
 
 
-class Command:
+class ControlCommand:
     """One command; arguments are text, and what the parameters of `run` without a default name must be there.
 
     `run` returns what JSON can hold, or something to await for it.
@@ -71,10 +71,10 @@ class ControlChannel(GuardedChannel):
     max_body = MAX_BODY
 
 
-class CommandLeaf(Leaf):
+class ControlLeaf(Leaf):
     """The commands at one path, by method."""
 
-    def __init__(self, commands: Iterable[Command]) -> None:
+    def __init__(self, commands: Iterable[ControlCommand]) -> None:
         super().__init__()
         self._commands = {command.method: command for command in commands}
         self.methods = tuple(self._commands)
@@ -100,11 +100,11 @@ class ControlSite(TableSite):
 
     protocol = ControlChannel
 
-    def __init__(self, commands: Iterable[Command], reactor: IReactorTime) -> None:
-        by_path: dict[bytes, list[Command]] = {}
+    def __init__(self, commands: Iterable[ControlCommand], reactor: IReactorTime) -> None:
+        by_path: dict[bytes, list[ControlCommand]] = {}
         for command in commands:
             by_path.setdefault(command.path, []).append(command)
-        routes = {path: CommandLeaf(some) for path, some in by_path.items()}
+        routes = {path: ControlLeaf(some) for path, some in by_path.items()}
         super().__init__(routes, request_timeout=REQUEST_TIMEOUT, reactor=reactor)
 
     def getResourceFor(self, request: RouterRequest) -> IResource:

@@ -52,7 +52,7 @@ from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.published_ids import Published, PublishedIds
 from amqprouter.events.slices import BURST, SLICE, Slices
 from amqprouter.events.subscriber import MaySee, Scrutiny, Sink, Subscriber
-from amqprouter.events.window import WINDOW_BYTES, Window
+from amqprouter.events.window import WINDOW_BYTES, EventWindow
 from amqprouter.identity import ANONYMOUS, Identity
 from amqprouter.interfaces import IReloadable
 from amqprouter.net import source_of
@@ -139,7 +139,7 @@ class Hub:
         self.counters = counters
         self.closed = False
         self.replay_bytes = replay_bytes
-        self.window = Window(settings.window, window_bytes)
+        self.window = EventWindow(settings.window, window_bytes)
         self.slices = Slices(clock)
         """Where work for users has its turns."""
         self._published_ids = PublishedIds()

@@ -10,7 +10,7 @@ from amqprouter.events import sse
 from amqprouter.events.batch import Batch
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.slices import Work
-from amqprouter.events.window import Window
+from amqprouter.events.window import EventWindow
 from amqprouter.identity import ANONYMOUS
 from amqprouter.net import source_of
 
@@ -55,7 +55,7 @@ class Feed(Protocol):
     closed: bool
     """Whether all subscriptions are being ended, for good."""
     counters: Counters
-    window: Window
+    window: EventWindow
     replay_bytes: int
     """Bytes that a replay writes at once."""
 

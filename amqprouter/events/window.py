@@ -33,7 +33,7 @@ class Entry(NamedTuple):
     """That it counts for in the window."""
 
 
-class Window:
+class EventWindow:
     """The latest events, at most `max_events` of them and about `max_bytes`.
 
     Places in it are sequence numbers, which go on growing as events leave at the old end.

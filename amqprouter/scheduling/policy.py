@@ -1,7 +1,7 @@
 """On which terms each device is scheduled: its class, its own limit, and the buckets that it shares with others.
 
-Theory of operation. Policy are worked out once for a device, from its name and from what the checker granted it, and are
-shared by all devices for which they come out equal: a device in memory holds one reference. When the configuration
+Theory of operation. Policy are worked out once for a device, from its name and from what the checker granted it, and
+are shared by all devices for which they come out equal: a device in memory holds one reference. When the configuration
 changes, a new book is opened and the old one's terms are marked as retired; a device is moved over when it is next
 looked at, with what it had used up until the change. So a reload costs nothing for each of a million known devices.
 """

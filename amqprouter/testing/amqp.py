@@ -31,7 +31,7 @@ HANDSHAKE = Handshake("guest", "secret", "/", 30, "amqprouter test")
 
 
 @dataclass
-class Published:
+class PublishedMessage:
     """One basic.publish as it came; `sequence` counts them on their channel, as delivery tags of confirms do."""
 
     channel: int
@@ -119,13 +119,13 @@ class MemoryBroker:
         text says that a number is expected."""
         self.received: list[tuple[int, Any]] = []
         """Methods of all connections, but for publishes, with their channels."""
-        self.published: list[Published] = []
+        self.published: list[PublishedMessage] = []
         self.consumers: dict[str, tuple[int, str]] = {}
         """By tag: channel and queue of this connection's consumers."""
         self.heartbeats = 0
         self.connection: Any = None
         self._data = b""
-        self._open: dict[int, Published] = {}
+        self._open: dict[int, PublishedMessage] = {}
         self._missing = 0
         self._sequences: dict[int, int] = {}
         self._tags: dict[int, int] = {}
@@ -190,7 +190,7 @@ class MemoryBroker:
         """Confirm a publish, or say that it failed."""
         self.send(channel, (commands.Basic.Nack if nack else commands.Basic.Ack)(sequence, multiple))
 
-    def send_back(self, published: Published) -> None:
+    def send_back(self, published: PublishedMessage) -> None:
         """basic.return for a publish that no queue took; the ack is to follow."""
         method = commands.Basic.Return(312, "NO_ROUTE", published.exchange, published.routing_key)
         properties = self.interceptor(published.properties)
@@ -255,7 +255,7 @@ class MemoryBroker:
                 self.received.append((channel, one))
         elif isinstance(one, commands.Basic.Publish):
             self._sequences[channel] = sequence = self._sequences.get(channel, 0) + 1
-            self._open[channel] = Published(channel, sequence, one.exchange, one.routing_key, one.mandatory)
+            self._open[channel] = PublishedMessage(channel, sequence, one.exchange, one.routing_key, one.mandatory)
         elif channel in self._open:
             self._fill(self._open[channel], one, raw)
         else:
@@ -263,7 +263,7 @@ class MemoryBroker:
             if not self.silent:
                 self._answer(channel, one)
 
-    def _fill(self, published: Published, one: Any, raw: bytes) -> None:
+    def _fill(self, published: PublishedMessage, one: Any, raw: bytes) -> None:
         if isinstance(one, header.ContentHeader):
             published.properties, self._missing = raw[_PROPERTIES:-1], one.body_size
         else:

@@ -304,7 +304,7 @@ class WatchdogTests(LivenessTestCase):
                 assert connection is not None
                 current = ingress._current
                 assert current is not None
-                # Not by `Incarnation.cancel`: the daemon is to believe that it still consumes.
+                # Not by `ConsumerChannel.cancel`: the daemon is to believe that it still consumes.
                 await current.channel.basic_cancel(consumer_tag=f"amqprouter:{shard}")
                 await self.publish(publisher, shard, b"2")
                 self.assertEqual(await got.get(), b"2")

@@ -9,7 +9,7 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, RETRY_MAX
 from amqprouter.amqp.returns import REPORT_EVERY, Returns
 from amqprouter.amqp.wire import HEARTBEAT_FRAME
-from amqprouter.testing.amqp import Published
+from amqprouter.testing.amqp import PublishedMessage
 from tests.unit.amqp.test_publisher import PLAIN, Answer, PublisherTestCase
 
 UNORDERED = encode_properties(message_id="1", headers={"unit": "C", "site": "x"})
@@ -38,7 +38,7 @@ class ReturnsTestCase(PublisherTestCase):
         self.publisher.flush()
         return answers
 
-    def taken(self) -> list[Published]:
+    def taken(self) -> list[PublishedMessage]:
         """What the broker got since the last call."""
         published, self.broker.published = self.broker.published, []
         return published

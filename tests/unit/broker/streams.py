@@ -8,7 +8,7 @@ from typing import Any
 from pamqp import commands, frame
 
 from amqprouter.amqp.properties import encode_properties
-from amqprouter.testing.amqp import MemoryBroker, Published
+from amqprouter.testing.amqp import MemoryBroker, PublishedMessage
 
 READ = 10
 """Records that come in one read."""
@@ -68,7 +68,7 @@ class StreamBroker(MemoryBroker):
     def __init__(self, clock: Any, stream: MemoryStream) -> None:
         super().__init__(clock)
         self.stream = stream
-        self.stored: list[Published] = []
+        self.stored: list[PublishedMessage] = []
         self._places: dict[tuple[Any, str], int] = {}  # by connection and consumer tag: the next offset
         stream.served_by(self)
 
@@ -79,7 +79,7 @@ class StreamBroker(MemoryBroker):
                 self.stream.append(one.body)
         super().ack(sequence, multiple, channel, nack=nack)
 
-    def send_back(self, published: Published) -> None:
+    def send_back(self, published: PublishedMessage) -> None:
         self.stored.append(published)  # it will not be
         super().send_back(published)
 

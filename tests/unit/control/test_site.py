@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter import __version__
-from amqprouter.control.site import MAX_BODY, Command, ControlSite
+from amqprouter.control.site import MAX_BODY, ControlCommand, ControlSite
 from amqprouter.errors import ControlRefused
 from tests.unit.web.harness import Connection, Response
 
@@ -20,11 +20,11 @@ class ControlTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.late: Deferred[object] = Deferred()
         commands = [
-            Command("POST", "/set", self.set),
-            Command("GET", "/set", lambda: {"set": None}),
-            Command("GET", "/late", lambda: self.late),
-            Command("GET", "/coroutine", self.coroutine),
-            Command("POST", "/bug", lambda: 1 / 0),
+            ControlCommand("POST", "/set", self.set),
+            ControlCommand("GET", "/set", lambda: {"set": None}),
+            ControlCommand("GET", "/late", lambda: self.late),
+            ControlCommand("GET", "/coroutine", self.coroutine),
+            ControlCommand("POST", "/bug", lambda: 1 / 0),
         ]
         self.site = ControlSite(commands, self.clock)
 

@@ -13,7 +13,7 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties, with_values
 from amqprouter.amqp.publisher import NACKED
 from amqprouter.settings import BrokerSettings
-from amqprouter.testing.amqp import Published
+from amqprouter.testing.amqp import PublishedMessage
 from amqprouter.worker.consumer import Worker, WorkerOptions
 from amqprouter.worker.job import Job
 from amqprouter.worker.pool import JobFailed
@@ -71,7 +71,7 @@ class WorkerTests(BrokerTestCase):
         acks = [one.delivery_tag for one in self.broker.sent("Basic.Ack")]
         return acks, [one.delivery_tag for one in self.broker.sent("Basic.Reject") if not one.requeue]
 
-    def put(self, queue: str) -> list[Published]:
+    def put(self, queue: str) -> list[PublishedMessage]:
         return [one for one in self.broker.published if one.routing_key == queue]
 
     def answer_publishes(self) -> None:
