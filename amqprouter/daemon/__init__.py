@@ -1,6 +1,7 @@
 """The daemon put together, started and stopped.
 
-`lifecycle` has the order of starting and draining, `service_manager` tells systemd, `preflight` finds what is wrong
-before anything is connected to. The others each put a part together: `targets`, `parking`, `commands`, `web`,
-`mercure`.
+`build` is the composition root: it has each subsystem made, by `broker`, `auth`, `pipeline`, `targets`, `parking`,
+`commands`, `web`, `mercure` and `control`, on one `runtime`, and wires them. `lifecycle` has the order of starting and
+draining. `preflight` finds what is wrong before anything is connected to; `service_manager` tells systemd, `logs` has
+observers, and `hangup` keeps a SIGHUP that comes too early.
 """

@@ -71,7 +71,7 @@ class Rates(Protocol):
     def gateway_limits(self) -> str: ...
 
 
-class Grant(Protocol):
+class DeviceGrant(Protocol):
     """What a checker says about a device besides its name; empty where it says nothing."""
 
     @property

@@ -48,7 +48,7 @@ from amqprouter.scheduling.limit import Limit
 from amqprouter.scheduling.policy import (
     NOTHING,
     ClassOptions,
-    Grant,
+    DeviceGrant,
     Granted,
     Meter,
     Policy,
@@ -170,7 +170,13 @@ class Scheduler(Generic[Item]):
     # In.
 
     def offer(
-        self, name: str, item: Item, now: float, size: int = 0, grant: Grant | None = None, from_parking: bool = False
+        self,
+        name: str,
+        item: Item,
+        now: float,
+        size: int = 0,
+        grant: DeviceGrant | None = None,
+        from_parking: bool = False,
     ) -> Decision:
         """A message of `size` bytes has come from the device `name`, of which a checker says `grant`: in force at once,
         for what waits too; or `from_parking`, said it then, which counts only where nothing is known of the device."""

@@ -1,6 +1,6 @@
 """Documents in MongoDB.
 
 `target` puts messages together into batches, in a `lineup` that keeps each device's order. `document` makes a message
-into one (`json_body`, `keys`, `encoding`); `mongo` writes, over `mongo_link`, and `mongo_reply` says what became of
-each.
+into one (`json_body`, `keys`, `encoding`). `mongo` writes, over a `mongo_link` to `mongo_address`; `mongo_indexes` says
+which indexes there should be, and `mongo_reply` what became of each document.
 """
