@@ -25,7 +25,7 @@ class Counters:
     routed: int = 0
     """A message was handed to its targets."""
     settled: int = 0
-    """A source delivery was acknowledged; a parked message has two, one at its source and one at its lot."""
+    """A source delivery was acknowledged; a parked message has two, one at its source and one at its parking queue."""
     stored: int = 0
     """A document is in the store."""
     store_duplicates: int = 0

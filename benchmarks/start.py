@@ -175,7 +175,7 @@ async def main(options: argparse.Namespace) -> None:
                 await gateway.stop()
                 figures["in_use"] = options.in_use
                 if options.in_use:
-                    figures |= await with_lots(gateway, broker.uri, options)
+                    figures |= await with_parking_queues(gateway, broker.uri, options)
             finally:
                 await gateway.stop()
                 if "after" in figures:
@@ -203,7 +203,7 @@ def parked(number: int) -> tuple[str, bytes, bytes]:
     return parking_queue_name(PREFIX, "device", device), parked_properties(message, "guest"), message.body
 
 
-async def make_lots(uri: str, options: argparse.Namespace) -> None:
+async def make_parking_queues(uri: str, options: argparse.Namespace) -> None:
     """Parking queues with a message in each, known as another gateway would have made them known."""
     connection = await connect_once(reactor, BrokerSettings(uri=uri), "benchmark")
     arguments = {"x-queue-type": options.queue_type, "x-single-active-consumer": True, "x-max-length": 10_000}
@@ -226,9 +226,9 @@ async def make_lots(uri: str, options: argparse.Namespace) -> None:
                 await sender.send(batch[start : start + BLOCK])
 
 
-async def with_lots(gateway: Gateway, uri: str, options: argparse.Namespace) -> dict[str, Any]:
+async def with_parking_queues(gateway: Gateway, uri: str, options: argparse.Namespace) -> dict[str, Any]:
     """Starts with parking queues in use, and the seconds until no device counts as parked."""
-    await make_lots(uri, options)
+    await make_parking_queues(uri, options)
     say(f"{options.in_use:,} parking queues with a message in each")
     figures: dict[str, Any] = {}
     for what in ("full", "emptied"):

@@ -9,14 +9,15 @@ They have a channel of their own. Which there are is known, from the registry, b
 takes a few questions each and is done behind that, some at a time, so that a start does not take longer for them.
 Until then their devices count as parked: what comes goes behind what is in there.
 
-A lot that has been empty for a while is left: its consumer is cancelled, and the queue deleted. A classic queue is
-deleted by the broker only if it is empty and nobody consumes from it, in one step; quorum queues know no such
+A parking queue that has been empty for a while is left: its consumer is cancelled, and the queue deleted. A classic
+queue is deleted by the broker only if it is empty and nobody consumes from it, in one step; quorum queues know no such
 condition, so they stay, empty, until the broker deletes them because nobody consumed from them for `EXPIRES`. A gateway
-that learned of a lot from another keeps its consumer for as long as the other does, and gets what is in there when that
-one dies. Who leaves a lot that another gateway consumes from does not say so in the registry: the last one does.
+that learned of a parking queue from another keeps its consumer for as long as the other does, and gets what is in there
+when that one dies. Who leaves a parking queue that another gateway consumes from does not say so in the registry: the
+last one does.
 
-Where the broker refuses the registry, no lot is made, and all are as if their queues were refused: one that nobody
-knows of might never be found again.
+Where the broker refuses the registry, no parking queue is made, and all are as if their queues were refused: one that
+nobody knows of might never be found again.
 """
 
 from __future__ import annotations
@@ -41,14 +42,16 @@ from amqprouter.errors import BrokerRefused
 from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IParkingQueue
 
 PREFETCH = 8
-"""Messages out of one device's lot: enough for some hundreds a second, and few enough for ten thousand devices."""
+"""Messages out of one device's parking queue: enough for some hundreds a second, and few enough for ten thousand
+devices."""
 EXPIRES = 7 * 86400.0
-"""Seconds after which a quorum lot that nobody consumes from is deleted: as long as the registry knows of it."""
+"""Seconds after which a quorum parking queue that nobody consumes from is deleted: as long as the registry knows of
+it."""
 AT_ONCE = 64
-"""Lots that are opened at once, each with a channel of its own for a moment. The broker answers for them in little more
-time than for one, and writes down several consumers at once; all others' turns wait for so many."""
+"""Parking queues that are opened at once, each with a channel of its own for a moment. The broker answers for them in
+little more time than for one, and writes down several consumers at once; all others' turns wait for so many."""
 MADE_WITHIN = 2.0
-"""Seconds in which another gateway that says it uses a lot has made it; then it is asked for once more."""
+"""Seconds in which another gateway that says it uses a parking queue has made it; then it is asked for once more."""
 
 
 @implementer(IDeviceParking)
@@ -75,31 +78,32 @@ class DeviceParking(Parking):
         self._announced: set[str] = set()  # queues that were said to be used
         self._unregistered = ""  # why the broker refuses the registry
         self._restless: set[ParkingQueue] = set()  # have to be flushed
-        self._checking: dict[str, None] = {}  # devices whose lots are to be checked
-        self._leaving: dict[str, bool] = {}  # devices whose lots are to be left, and whether these are ours
+        self._checking: dict[str, None] = {}  # devices whose parking queues are to be checked
+        self._leaving: dict[str, bool] = {}  # devices whose parking queues are to be left, and whether these are ours
         self._announced_at = self._clock.seconds()
         self._user: IDeviceParkingUser | None = None
 
     # See `IDeviceParking`.
 
     def use(self, user: IDeviceParkingUser) -> None:
-        """Tell this one of lots that are found, and of those that are gone."""
+        """Tell this one of parking queues that are found, and of those that are gone."""
         self._user = user
 
     def of(self, device: str) -> IParkingQueue:
-        """The device's lot."""
+        """The device's parking queue."""
         expires = EXPIRES if self._queue_type == "quorum" else 0.0
-        lot = self.lot("device", device, prefetch=PREFETCH, expires=expires)
-        self._devices[lot.queue] = device
-        return lot
+        parking_queue = self.parking_queue("device", device, prefetch=PREFETCH, expires=expires)
+        self._devices[parking_queue.queue] = device
+        return parking_queue
 
     def check(self, device: str) -> None:
-        """Ask how much is in a lot; `IDeviceParkingUser.checked` is told."""
+        """Ask how much is in a parking queue; `IDeviceParkingUser.checked` is told."""
         self._checking[device] = None
         self._delayed.later(0, self._check_all)
 
     def leave(self, device: str, ours: bool) -> None:
-        """Consume no more from an empty lot, and delete it; one that is not ours only if nobody else is there."""
+        """Consume no more from an empty parking queue, and delete it; one that is not ours only if nobody else is
+        there."""
         self._leaving[device] = ours
         self._delayed.later(0, self._leave_all)
 
@@ -107,13 +111,13 @@ class DeviceParking(Parking):
         """The end of a batch."""
         if self._restless:
             restless, self._restless = self._restless, set()
-            for lot in restless:
-                lot.flush()
+            for parking_queue in restless:
+                parking_queue.flush()
 
     # Coming and going.
 
     async def attach(self, connection: Connection) -> None:
-        """As `Parking.attach`; returns when it is known which lots there are."""
+        """As `Parking.attach`; returns when it is known which parking queues there are."""
         if not self._stopping:
             await self._register(connection)
             await super().attach(connection)
@@ -145,108 +149,121 @@ class DeviceParking(Parking):
             return f"{self._unregistered} ({self.POLICY})"
         return self._registry.problem() or super().problem()
 
-    async def _open_lots(self, connection: Connection, current: ConsumerChannel) -> None:
+    async def _open_parking_queues(self, connection: Connection, current: ConsumerChannel) -> None:
         self._delayed.later(0, self._open_all, current)
         if self._unregistered:
             self._delayed.later(LONGEST_PAUSE, self._register_again, connection)
         self._delayed.later(max(0.0, self._announced_at + ANNOUNCE_EVERY - self._clock.seconds()), self._announce_all)
 
     async def _open_all(self, current: ConsumerChannel) -> None:
-        """Open the lots, so many at once; others may have their turns in between."""
-        waiting = iter(self.lots)
-        while lots := list(islice(waiting, AT_ONCE)):
+        """Open the parking queues, so many at once; others may have their turns in between."""
+        waiting = iter(self.parking_queues)
+        while parking_queues := list(islice(waiting, AT_ONCE)):
             async with self._turn:
                 if self._current is not current or self._connection is None:
                     return
-                await self._open_some(self._connection, current, lots)
-            gone = [lot for lot in lots if not lot.declared]
-            for lot in gone:
-                if lot.entering:
-                    self.open(lot)
-            await at_once(self._forget(lot) for lot in gone if self._is_absent(lot))
+                await self._open_some(self._connection, current, parking_queues)
+            gone = [parking_queue for parking_queue in parking_queues if not parking_queue.declared]
+            for parking_queue in gone:
+                if parking_queue.entering:
+                    self.open(parking_queue)
+            await at_once(self._forget(parking_queue) for parking_queue in gone if self._is_absent(parking_queue))
 
-    async def _open_some(self, connection: Connection, current: ConsumerChannel, lots: list[ParkingQueue]) -> None:
+    async def _open_some(
+        self, connection: Connection, current: ConsumerChannel, parking_queues: list[ParkingQueue]
+    ) -> None:
         """As `_consume` for each of these that is not open yet."""
-        lots = [lot for lot in lots if consumer_tag(lot.queue) not in current.consumers and not lot.refusal]
-        for lot in lots:
-            if lot.is_unreadable:
-                await self._consume(connection, current, lot, make=False)
-        lots = [lot for lot in lots if not lot.is_unreadable]
-        looks = await at_once(self._looked(connection, current, lot) for lot in lots)
+        parking_queues = [
+            parking_queue
+            for parking_queue in parking_queues
+            if consumer_tag(parking_queue.queue) not in current.consumers and not parking_queue.refusal
+        ]
+        for parking_queue in parking_queues:
+            if parking_queue.is_unreadable:
+                await self._consume(connection, current, parking_queue, make=False)
+        parking_queues = [parking_queue for parking_queue in parking_queues if not parking_queue.is_unreadable]
+        looks = await at_once(self._looked(connection, current, parking_queue) for parking_queue in parking_queues)
         await current.channel.basic_qos(prefetch_count=PREFETCH)
         there: list[ParkingQueue] = []
-        for lot, messages in zip(lots, looks, strict=True):
-            young_for = lot.safe_at - self._clock.seconds()
+        for parking_queue, messages in zip(parking_queues, looks, strict=True):
+            young_for = parking_queue.safe_at - self._clock.seconds()
             if young_for > 0:
-                self._delayed.later(young_for, self._use, lot)
+                self._delayed.later(young_for, self._use, parking_queue)
             elif messages is None:
-                if (lot.declared or lot.is_in_doubt) and not (lot.refusal or lot in self._passing):
-                    lot.gone()
+                if (parking_queue.declared or parking_queue.is_in_doubt) and not (
+                    parking_queue.refusal or parking_queue in self._passing
+                ):
+                    parking_queue.gone()
             else:
-                lot.opened(messages)  # before anything comes out
-                there.append(lot)
+                parking_queue.opened(messages)  # before anything comes out
+                there.append(parking_queue)
         try:
-            await current.consume_all([lot.queue for lot in there])
+            await current.consume_all([parking_queue.queue for parking_queue in there])
         except BrokerRefused as error:
-            for lot in there:
-                self._not_consumed(connection, current, lot, error)
+            for parking_queue in there:
+                self._not_consumed(connection, current, parking_queue, error)
         else:
-            for lot in there:
-                self._refusals.granted(lot)
-                self._passing.pop(lot, None)
+            for parking_queue in there:
+                self._refusals.granted(parking_queue)
+                self._passing.pop(parking_queue, None)
 
-    async def _looked(self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue) -> int | None:
+    async def _looked(
+        self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue
+    ) -> int | None:
         try:
-            return await self._look(connection, lot.queue)
+            return await self._look(connection, parking_queue.queue)
         except BrokerRefused as error:
-            self._not_consumed(connection, current, lot, error)
+            self._not_consumed(connection, current, parking_queue, error)
             return None
 
-    async def _find(self, lot: ParkingQueue) -> None:
-        await super()._find(lot)
-        if self._is_absent(lot) and self._current is not None:
-            self._delayed.later(MADE_WITHIN, self._find_again, lot)
+    async def _find(self, parking_queue: ParkingQueue) -> None:
+        await super()._find(parking_queue)
+        if self._is_absent(parking_queue) and self._current is not None:
+            self._delayed.later(MADE_WITHIN, self._find_again, parking_queue)
 
-    async def _find_again(self, lot: ParkingQueue) -> None:
-        await super()._find(lot)
-        if self._is_absent(lot) and self._current is not None:
-            await self._forget(lot)
+    async def _find_again(self, parking_queue: ParkingQueue) -> None:
+        await super()._find(parking_queue)
+        if self._is_absent(parking_queue) and self._current is not None:
+            await self._forget(parking_queue)
 
-    async def _make(self, lot: ParkingQueue) -> None:
-        """Have it known that there is such a lot before there is."""
-        if lot.queue in self._making or lot.queue not in self._devices or self._current is None:
+    async def _make(self, parking_queue: ParkingQueue) -> None:
+        """Have it known that there is such a parking queue before there is."""
+        if parking_queue.queue in self._making or parking_queue.queue not in self._devices or self._current is None:
             return
         if self._unregistered:
-            self._refusals.refused(lot, self._unregistered)
+            self._refusals.refused(parking_queue, self._unregistered)
             return
-        self._making.add(lot.queue)
+        self._making.add(parking_queue.queue)
         try:
-            if not (lot.refusal and lot.queue in self._announced):
-                await self._registry.announce(self._devices[lot.queue], True)
-                self._announced.add(lot.queue)
-            await super()._make(lot)
+            if not (parking_queue.refusal and parking_queue.queue in self._announced):
+                await self._registry.announce(self._devices[parking_queue.queue], True)
+                self._announced.add(parking_queue.queue)
+            await super()._make(parking_queue)
         finally:
-            self._making.discard(lot.queue)
+            self._making.discard(parking_queue.queue)
 
     async def _announce_all(self) -> None:
         self._announced_at = self._clock.seconds()
         self._delayed.later(ANNOUNCE_EVERY, self._announce_all)
         if self._unregistered:
             return
-        waiting = iter([self._devices[lot.queue] for lot in self.lots if lot.declared])
+        waiting = iter(
+            [self._devices[parking_queue.queue] for parking_queue in self.parking_queues if parking_queue.declared]
+        )
         while devices := list(islice(waiting, AT_ONCE)):
             await at_once(self._registry.announce(device, True) for device in devices)
 
-    async def _forget(self, lot: ParkingQueue, *, is_used: bool = False) -> None:
-        """There is no such lot, or it was left empty; but if another gateway uses it, it is that one's to say so."""
-        device = self._devices.pop(lot.queue, None)
+    async def _forget(self, parking_queue: ParkingQueue, *, is_used: bool = False) -> None:
+        """There is no such parking queue, or it was left empty; but if another gateway uses it, it is that one's to say
+        so."""
+        device = self._devices.pop(parking_queue.queue, None)
         if device is None:
             return
-        del self._lots[consumer_tag(lot.queue).encode()]
-        self._restless.discard(lot)
-        self._refusals.forget(lot)
-        self._passing.pop(lot, None)
-        self._announced.discard(lot.queue)
+        del self._parking_queues[consumer_tag(parking_queue.queue).encode()]
+        self._restless.discard(parking_queue)
+        self._refusals.forget(parking_queue)
+        self._passing.pop(parking_queue, None)
+        self._announced.discard(parking_queue.queue)
         if self._user is not None:
             self._user.gone(device)
         if self._unregistered:
@@ -263,20 +280,20 @@ class DeviceParking(Parking):
         if used:
             self._user.found(device)
             return
-        lot = self._lots.get(self._tag(device))
-        if lot is None:
+        parking_queue = self._parking_queues.get(self._tag(device))
+        if parking_queue is None:
             return
-        self._announced.discard(lot.queue)
-        if lot.backlog or lot.declared:  # what is parked next must be found as well
+        self._announced.discard(parking_queue.queue)
+        if parking_queue.backlog or parking_queue.declared:  # what is parked next must be found as well
             self._delayed.later(0, self._registry.announce, device, True)
-        if not lot.backlog:
+        if not parking_queue.backlog:
             self._user.abandoned(device)
 
     def _tag(self, device: str) -> bytes:
         return consumer_tag(parking_queue_name(self._prefix, "device", device)).encode()
 
     def _wants_flush(self, tag: bytes) -> None:
-        self._restless.add(self._lots[tag])
+        self._restless.add(self._parking_queues[tag])
         self._wake()
 
     def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
@@ -295,11 +312,11 @@ class DeviceParking(Parking):
                 await at_once(self._check(self._connection, device) for device in devices)
 
     async def _check(self, connection: Connection, device: str) -> None:
-        lot = self._lots.get(self._tag(device))
+        parking_queue = self._parking_queues.get(self._tag(device))
         messages = 0
-        if lot is not None and lot.declared:
-            messages = await self._look(connection, lot.queue) or 0
-            lot.seen(messages)
+        if parking_queue is not None and parking_queue.declared:
+            messages = await self._look(connection, parking_queue.queue) or 0
+            parking_queue.seen(messages)
         if self._user is not None:
             self._user.checked(device, messages)
 
@@ -311,39 +328,53 @@ class DeviceParking(Parking):
             async with self._turn:
                 if self._connection is None or self._current is None:
                     return
-                lots = {lot: ours for device, ours in leaving if (lot := self._lots.get(self._tag(device))) is not None}
-                is_used = await self._leave_some(self._connection, self._current, lots)
-                for lot in lots:
-                    if lot in is_used and not lot.backlog:
-                        told.append(Deferred.fromCoroutine(self._forget(lot, is_used=is_used[lot])))
+                parking_queues = {
+                    parking_queue: ours
+                    for device, ours in leaving
+                    if (parking_queue := self._parking_queues.get(self._tag(device))) is not None
+                }
+                is_used = await self._leave_some(self._connection, self._current, parking_queues)
+                for parking_queue in parking_queues:
+                    if parking_queue in is_used and not parking_queue.backlog:
+                        told.append(Deferred.fromCoroutine(self._forget(parking_queue, is_used=is_used[parking_queue])))
             await at_once(told)  # others' turns need not wait for it
 
     async def _leave_some(
-        self, connection: Connection, current: ConsumerChannel, lots: Mapping[ParkingQueue, bool]
+        self, connection: Connection, current: ConsumerChannel, parking_queues: Mapping[ParkingQueue, bool]
     ) -> dict[ParkingQueue, bool]:
         """Leave those that can be left, some of which are ours; returns these, and whether another gateway uses them.
 
         Step by step, for one kind of question at a time may be under way on a channel (`ConsumerChannel.consume_all`).
         """
-        is_used = {lot: False for lot in lots if not lot.backlog}
-        declared = [lot for lot in is_used if lot.declared]
-        for lot in declared:
-            lot.declared = False  # what is to go in waits
-        tags = [lot.queue for lot in declared if consumer_tag(lot.queue) in current.consumers]
+        is_used = {parking_queue: False for parking_queue in parking_queues if not parking_queue.backlog}
+        declared = [parking_queue for parking_queue in is_used if parking_queue.declared]
+        for parking_queue in declared:
+            parking_queue.declared = False  # what is to go in waits
+        tags = [
+            parking_queue.queue for parking_queue in declared if consumer_tag(parking_queue.queue) in current.consumers
+        ]
         await at_once(current.cancel(queue) for queue in tags)
-        looks = await at_once(look_at(connection, lot.queue) for lot in declared)
-        for lot, found in zip(declared, looks, strict=True):
-            if lot.backlog or (found is not None and (found[0] or (found[1] and not lots[lot]))):
-                await self._consume(connection, current, lot, make=True)
-                del is_used[lot]
-            elif found is not None and found[1]:
-                is_used[lot] = True
-        if self._queue_type == "classic":
-            unused = [lot for lot, found in zip(declared, looks, strict=True) if found and is_used.get(lot) is False]
-            for lot, is_gone in zip(
-                unused, await at_once(self._delete(connection, lot.queue) for lot in unused), strict=True
+        looks = await at_once(look_at(connection, parking_queue.queue) for parking_queue in declared)
+        for parking_queue, found in zip(declared, looks, strict=True):
+            if parking_queue.backlog or (
+                found is not None and (found[0] or (found[1] and not parking_queues[parking_queue]))
             ):
-                is_used[lot] = not is_gone
+                await self._consume(connection, current, parking_queue, make=True)
+                del is_used[parking_queue]
+            elif found is not None and found[1]:
+                is_used[parking_queue] = True
+        if self._queue_type == "classic":
+            unused = [
+                parking_queue
+                for parking_queue, found in zip(declared, looks, strict=True)
+                if found and is_used.get(parking_queue) is False
+            ]
+            for parking_queue, is_gone in zip(
+                unused,
+                await at_once(self._delete(connection, parking_queue.queue) for parking_queue in unused),
+                strict=True,
+            ):
+                is_used[parking_queue] = not is_gone
         return is_used
 
     async def _delete(self, connection: Connection, queue: str) -> bool:

@@ -10,29 +10,29 @@ for a sender is believed without being authenticated again: the device was prove
 `amqprouter.broker.parked_message`). Anything else that is in them goes to the dead letters, unproven.
 
 Theory of operation. A `ParkingQueue` is one such queue. It is declared when the first message is parked, or found when
-the daemon connects: then all lots that were asked for with `lot` are looked for, for they may hold messages of an
-earlier run or of another gateway, and only after that does the ingress start. A lot is consumed from as long as it is
-there, by a single active consumer, so that several gateways share it and only one empties it. All lots' consumers are
-on one channel, so that there can be thousands, each with a prefetch of its own, and its tags are in one ledger; a
-channel that the broker closes (messages were held for longer than its consumer timeout) is opened again, and what was
-not acknowledged comes again. Every `LOOK_EVERY` seconds the broker is asked how much is in each lot
-(`ParkingQueue.seen`).
+the daemon connects: then all parking queues that were asked for with `parking_queue` are looked for, for they may hold
+messages of an earlier run or of another gateway, and only after that does the ingress start. A parking queue is
+consumed from as long as it is there, by a single active consumer, so that several gateways share it and only one
+empties it. All parking queues' consumers are on one channel, so that there can be thousands, each with a prefetch of
+its own, and its tags are in one ledger; a channel that the broker closes (messages were held for longer than its
+consumer timeout) is opened again, and what was not acknowledged comes again. Every `LOOK_EVERY` seconds the broker is
+asked how much is in each parking queue (`ParkingQueue.seen`).
 
 Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
 what is to go into one that was just declared waits for `SAFE_AFTER` seconds, unacknowledged at its source.
 
-Bounds. A lot takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``). What becomes of those
-is the user's to say (`IParkingQueue.use`): it is not to be lost, nor to wait in such numbers that it holds up others. A
-queue that exists with other properties, say because the bound was changed, is used as it is.
+Bounds. A parking queue takes `max_parked` messages and rejects more (``x-overflow``: ``reject-publish``). What becomes
+of those is the user's to say (`IParkingQueue.use`): it is not to be lost, nor to wait in such numbers that it holds up
+others. A queue that exists with other properties, say because the bound was changed, is used as it is.
 
 Refused. A queue may be refused for many reasons: a limit of the virtual host, a right, a policy's veto, a node that is
-down, somebody who has it to himself. It costs that lot alone: its messages are its user's again, `problem` names it,
-and it is asked for again (`amqprouter.broker.parking_refusals`).
+down, somebody who has it to himself. It costs that parking queue alone: its messages are its user's again, `problem`
+names it, and it is asked for again (`amqprouter.broker.parking_refusals`).
 
-Kinds. ``target`` lots, one a target, are known from the routes. Lots whose names no configuration tells, one a device,
-are `amqprouter.broker.device_parking`. `expires` makes the broker delete the queues of a kind that nobody consumes from
-for that long; it deletes what is in them too, so it must exceed the longest time that all gateways may be down
-together.
+Kinds. ``target`` parking queues, one a target, are known from the routes. Parking queues whose names no configuration
+tells, one a device, are `amqprouter.broker.device_parking`. `expires` makes the broker delete the queues of a kind that
+nobody consumes from for that long; it deletes what is in them too, so it must exceed the longest time that all gateways
+may be down together.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.settlement import Settlement
 
 LOOK_EVERY = 5.0
-"""Seconds between two questions how much is in the lots: for so long another gateway's messages may go unnoticed."""
+"""Seconds between two questions how much is in the parking queues: for so long another gateway's messages may go
+unnoticed."""
 REOPEN_DELAY = 0.5
 """Seconds before a channel that the broker closed is opened again."""
 SAFE_AFTER = 1.5
@@ -78,7 +79,7 @@ _LONGEST_NAME = 255
 
 
 def parking_queue_name(prefix: str, kind: str, name: str) -> str:
-    """The queue for a lot; a name that would make it too long is known by its hash."""
+    """The queue for a parking queue; a name that would make it too long is known by its hash."""
     queue = f"{prefix}.parked.{kind}.{name}"
     if len(queue.encode()) <= _LONGEST_NAME:
         return queue
@@ -87,9 +88,9 @@ def parking_queue_name(prefix: str, kind: str, name: str) -> str:
 
 @implementer(IReadiness)
 class Parking:
-    """All lots of one daemon.
+    """All parking queues of one daemon.
 
-    :param max_parked: messages in one lot.
+    :param max_parked: messages in one parking queue.
     :param timeout: the consumer timeout that the broker is told, in seconds; 0 for never.
     :param account: the daemon's on the broker; empty when it is not known.
     :param wake: asks for a flush in the reactor's next turn.
@@ -102,7 +103,7 @@ class Parking:
     POLICY = (
         "some of what should be parked waits, and while other targets go on the rest is dead-lettered as not-parked"
     )
-    """What becomes of what a lot does not take, for the operator."""
+    """What becomes of what a parking queue does not take, for the operator."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class Parking:
         self._random = random
         self._wake = wake
         self._finish = finish
-        self._lots: dict[bytes, ParkingQueue] = {}  # by consumer tag
+        self._parking_queues: dict[bytes, ParkingQueue] = {}  # by consumer tag
         self._connection: Connection | None = None
         self._current: ConsumerChannel | None = None
         self._turn = DeferredLock()
@@ -139,13 +140,14 @@ class Parking:
         self._refusals = ParkingRefusals(self.POLICY, self._delayed, clock.seconds, self._make)
         self._stopping = False
 
-    def lot(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> ParkingQueue:
-        """The lot of this kind and name, always the same one; `prefetch` and `expires` count when it is new."""
+    def parking_queue(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> ParkingQueue:
+        """The parking queue of this kind and name, always the same one; `prefetch` and `expires` count when it is
+        new."""
         queue = parking_queue_name(self._prefix, kind, name)
         tag = consumer_tag(queue).encode()
-        lot = self._lots.get(tag)
-        if lot is None:
-            lot = self._lots[tag] = ParkingQueue(
+        parking_queue = self._parking_queues.get(tag)
+        if parking_queue is None:
+            parking_queue = self._parking_queues[tag] = ParkingQueue(
                 self,
                 self._publisher,
                 queue,
@@ -157,31 +159,31 @@ class Parking:
                 finish=self._finish,
             )
             if self._current is not None:
-                self._delayed.later(0, self._find, lot)
-        return lot
+                self._delayed.later(0, self._find, parking_queue)
+        return parking_queue
 
     def _wants_flush(self, tag: bytes) -> None:
-        """A lot has something to write; its user flushes it."""
+        """A parking queue has something to write; its user flushes it."""
         self._wake()
 
     @property
-    def lots(self) -> list[ParkingQueue]:
+    def parking_queues(self) -> list[ParkingQueue]:
         """All there are."""
-        return list(self._lots.values())
+        return list(self._parking_queues.values())
 
     def problem(self) -> str:
-        """See `IReadiness`: the lots that take no messages."""
-        problem = self._refusals.problem(self.lots)
+        """See `IReadiness`: the parking queues that take no messages."""
+        problem = self._refusals.problem(self.parking_queues)
         return problem and f"{problem} ({self.POLICY})"
 
-    def full(self, lot: ParkingQueue, reason: str) -> None:
-        """A lot's queue did not take a message."""
-        self._refusals.full(lot, reason)
+    def full(self, parking_queue: ParkingQueue, reason: str) -> None:
+        """A parking queue's queue did not take a message."""
+        self._refusals.full(parking_queue, reason)
 
     # Coming and going.
 
     async def attach(self, connection: Connection) -> None:
-        """Consume over this connection from now on; returns when every lot was looked for.
+        """Consume over this connection from now on; returns when every parking queue was looked for.
 
         :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
         """
@@ -199,53 +201,55 @@ class Parking:
         channel.on_cancelled = lambda tag: self._cancelled(current, tag)
         channel.on_closed = lambda error: self._closed(connection, current, error)
         self._current = current
-        await self._open_lots(connection, current)
+        await self._open_parking_queues(connection, current)
         self._refusals.ask_later()
 
-    async def _open_lots(self, connection: Connection, current: ConsumerChannel) -> None:
-        """Consume from all lots, on a channel that is new."""
-        for lot in self.lots:
-            if current is self._current and not lot.refusal:
-                await self._consume(connection, current, lot, make=bool(lot.entering))
+    async def _open_parking_queues(self, connection: Connection, current: ConsumerChannel) -> None:
+        """Consume from all parking queues, on a channel that is new."""
+        for parking_queue in self.parking_queues:
+            if current is self._current and not parking_queue.refusal:
+                await self._consume(connection, current, parking_queue, make=bool(parking_queue.entering))
         self._delayed.later(LOOK_EVERY, self._look_around)
 
     async def _consume(
-        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, *, make: bool
+        self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue, *, make: bool
     ) -> None:
-        """Consume from a lot, if it is there; with `make`, it will be, unless the broker refuses."""
+        """Consume from a parking queue, if it is there; with `make`, it will be, unless the broker refuses."""
         try:
-            if lot.is_unreadable:
-                await self._try_to_read(connection, lot.queue)
-            await self._consume_from(connection, current, lot, make=make)
+            if parking_queue.is_unreadable:
+                await self._try_to_read(connection, parking_queue.queue)
+            await self._consume_from(connection, current, parking_queue, make=make)
         except BrokerRefused as error:
-            self._not_consumed(connection, current, lot, error)
+            self._not_consumed(connection, current, parking_queue, error)
         else:
-            self._passing.pop(lot, None)
+            self._passing.pop(parking_queue, None)
 
     def _not_consumed(
-        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, error: BrokerRefused
+        self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue, error: BrokerRefused
     ) -> None:
-        """The broker refuses a lot, or the channel that it is consumed on has ended for another one.
+        """The broker refuses a parking queue, or the channel that it is consumed on has ended for another one.
 
         :raises BrokerRefused: it ended the connection.
         """
         if connection.closed:
             raise error
-        is_ours = lot.queue[:_NAMED_BY] in error.text and ARGUMENT not in error.text
+        is_ours = parking_queue.queue[:_NAMED_BY] in error.text and ARGUMENT not in error.text
         if current.channel.closed and not is_ours:
-            return  # it was not for this lot; or the next consumer goes without the argument
+            return  # it was not for this parking queue; or the next consumer goes without the argument
         if is_passing(error):
-            since = self._passing.setdefault(lot, self._clock.seconds())
+            since = self._passing.setdefault(parking_queue, self._clock.seconds())
             if self._clock.seconds() < since + PASSING_FOR:
-                self._delayed.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+                self._delayed.later(REOPEN_DELAY, self._make if parking_queue.entering else self._find, parking_queue)
                 return
-        self._passing.pop(lot, None)
-        lot.is_unreadable = lot.is_unreadable or current.channel.closed
-        self._refusals.refused(lot, str(explained(error)))
+        self._passing.pop(parking_queue, None)
+        parking_queue.is_unreadable = parking_queue.is_unreadable or current.channel.closed
+        self._refusals.refused(parking_queue, str(explained(error)))
 
-    def _is_absent(self, lot: ParkingQueue) -> bool:
+    def _is_absent(self, parking_queue: ParkingQueue) -> bool:
         """Whether there is no queue for it, and no need of one."""
-        return not (lot.declared or lot.entering or lot.refusal or lot in self._passing)
+        return not (
+            parking_queue.declared or parking_queue.entering or parking_queue.refusal or parking_queue in self._passing
+        )
 
     async def _try_to_read(self, connection: Connection, queue: str) -> None:
         """See whether we may consume at all, at no cost to the channel that has the consumers of all others."""
@@ -255,31 +259,31 @@ class Parking:
         await channel.shut()
 
     async def _consume_from(
-        self, connection: Connection, current: ConsumerChannel, lot: ParkingQueue, *, make: bool
+        self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue, *, make: bool
     ) -> None:
-        messages = await self._look(connection, lot.queue)
+        messages = await self._look(connection, parking_queue.queue)
         if messages is None and make:
-            messages = await self._declare(connection, lot)
-        if lot.safe_at > self._clock.seconds():
-            self._refusals.granted(lot)
-            self._delayed.later(lot.safe_at - self._clock.seconds(), self._use, lot)
+            messages = await self._declare(connection, parking_queue)
+        if parking_queue.safe_at > self._clock.seconds():
+            self._refusals.granted(parking_queue)
+            self._delayed.later(parking_queue.safe_at - self._clock.seconds(), self._use, parking_queue)
             return
         if messages is None:
-            if lot.declared or lot.is_in_doubt:
-                lot.gone()
+            if parking_queue.declared or parking_queue.is_in_doubt:
+                parking_queue.gone()
             return
-        await current.channel.basic_qos(prefetch_count=lot.prefetch)
-        current.prefetch = min(current.prefetch or lot.prefetch, lot.prefetch)
-        lot.opened(messages)  # before anything comes out
-        await current.consume(lot.queue)
-        self._refusals.granted(lot)
+        await current.channel.basic_qos(prefetch_count=parking_queue.prefetch)
+        current.prefetch = min(current.prefetch or parking_queue.prefetch, parking_queue.prefetch)
+        parking_queue.opened(messages)  # before anything comes out
+        await current.consume(parking_queue.queue)
+        self._refusals.granted(parking_queue)
 
     async def _look(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""
         found = await look_at(connection, queue)
         return None if found is None else found[0]
 
-    async def _declare(self, connection: Connection, lot: ParkingQueue) -> int | None:
+    async def _declare(self, connection: Connection, parking_queue: ParkingQueue) -> int | None:
         arguments: dict[str, Any] = {
             "x-queue-type": self._queue_type,
             "x-single-active-consumer": True,
@@ -288,47 +292,50 @@ class Parking:
         }
         if self._queue_type == "quorum":
             arguments["x-delivery-limit"] = MANY_RETURNS  # a target may be down over many restarts of the gateway
-        if lot.expires:
-            arguments["x-expires"] = int(lot.expires * 1000)
+        if parking_queue.expires:
+            arguments["x-expires"] = int(parking_queue.expires * 1000)
         declarer = Declarer(connection, "it is used as it is")
         try:
-            found = await declarer.queue(lot.queue, arguments)
+            found = await declarer.queue(parking_queue.queue, arguments)
         except TopologyClash as clash:
-            self.log.warn("Using {queue} as it is: {reason}", queue=lot.queue, reason=str(clash))
-            return await self._look(connection, lot.queue)
+            self.log.warn("Using {queue} as it is: {reason}", queue=parking_queue.queue, reason=str(clash))
+            return await self._look(connection, parking_queue.queue)
         if self._queue_type == "quorum":
-            lot.safe_at = self._clock.seconds() + SAFE_AFTER
+            parking_queue.safe_at = self._clock.seconds() + SAFE_AFTER
         await declarer.shut()
         return found.messages
 
-    def open(self, lot: ParkingQueue) -> None:
-        """Have this lot's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
-        if lot.safe_at <= self._clock.seconds():
-            self._delayed.later(0, self._make, lot)
+    def open(self, parking_queue: ParkingQueue) -> None:
+        """Have this parking queue's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
+        if parking_queue.safe_at <= self._clock.seconds():
+            self._delayed.later(0, self._make, parking_queue)
 
-    async def _make(self, lot: ParkingQueue) -> None:
-        await self._use(lot)
+    async def _make(self, parking_queue: ParkingQueue) -> None:
+        await self._use(parking_queue)
 
-    async def _use(self, lot: ParkingQueue) -> None:
+    async def _use(self, parking_queue: ParkingQueue) -> None:
         async with self._turn:
             connection, current = self._connection, self._current
-            is_wanted = self._lots.get(consumer_tag(lot.queue).encode()) is lot and not lot.declared
+            is_wanted = (
+                self._parking_queues.get(consumer_tag(parking_queue.queue).encode()) is parking_queue
+                and not parking_queue.declared
+            )
             if connection is not None and current is not None and is_wanted:
-                await self._consume(connection, current, lot, make=True)
+                await self._consume(connection, current, parking_queue, make=True)
 
-    async def _find(self, lot: ParkingQueue) -> None:
+    async def _find(self, parking_queue: ParkingQueue) -> None:
         async with self._turn:
             connection, current = self._connection, self._current
-            if connection is not None and current is not None and not lot.declared:
-                await self._consume(connection, current, lot, make=False)
+            if connection is not None and current is not None and not parking_queue.declared:
+                await self._consume(connection, current, parking_queue, make=False)
 
     def _closed(self, connection: Connection, consuming: ConsumerChannel, error: Exception) -> None:
         consuming.ledger.close()
         if consuming is not self._current:
             return
         self._current = None
-        for lot in self._lots.values():
-            lot.lost()
+        for parking_queue in self._parking_queues.values():
+            parking_queue.lost()
         if connection.closed or self._stopping:
             self._delayed.forget()
             return
@@ -352,36 +359,36 @@ class Parking:
 
     def _cancelled(self, consuming: ConsumerChannel, tag: str) -> None:
         """The broker ended a consumer: the queue is gone, or moves to another node, or the consumer timeout is over."""
-        lot = self._lots.get(tag.encode())
-        if consuming.ended(tag) is None or lot is None or self._stopping:
+        parking_queue = self._parking_queues.get(tag.encode())
+        if consuming.ended(tag) is None or parking_queue is None or self._stopping:
             return
-        self.log.warn("The broker cancelled the consumer of {queue}", queue=lot.queue)
-        lot.in_doubt()
-        self._delayed.later(REOPEN_DELAY, self._make if lot.entering else self._find, lot)
+        self.log.warn("The broker cancelled the consumer of {queue}", queue=parking_queue.queue)
+        parking_queue.in_doubt()
+        self._delayed.later(REOPEN_DELAY, self._make if parking_queue.entering else self._find, parking_queue)
 
     def _delivered(self, deliveries: list[Delivery], consuming: ConsumerChannel) -> None:
         new, again = consuming.received(deliveries)
         for delivery in again:
-            lot = self._lots.get(delivery.consumer_tag)
-            if lot is not None:
-                lot.again()
+            parking_queue = self._parking_queues.get(delivery.consumer_tag)
+            if parking_queue is not None:
+                parking_queue.again()
         for delivery in new:
-            lot = self._lots.get(delivery.consumer_tag)
-            if lot is not None:
-                lot.take(delivery, consuming.ledger)
+            parking_queue = self._parking_queues.get(delivery.consumer_tag)
+            if parking_queue is not None:
+                parking_queue.take(delivery, consuming.ledger)
 
     async def _look_around(self) -> None:
-        """See how much is in the lots that there are."""
+        """See how much is in the parking queues that there are."""
         self._delayed.later(LOOK_EVERY, self._look_around)
         async with self._turn:
             connection = self._connection
             if connection is None or self._current is None:
                 return
-            for lot in self.lots:
-                if lot.declared:
-                    messages = await self._look(connection, lot.queue)
+            for parking_queue in self.parking_queues:
+                if parking_queue.declared:
+                    messages = await self._look(connection, parking_queue.queue)
                     if messages is not None:
-                        lot.seen(messages)
+                        parking_queue.seen(messages)
 
     # The rest.
 

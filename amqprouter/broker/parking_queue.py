@@ -4,17 +4,17 @@ House rules. A message is settled at its source only once the broker has confirm
 enough to be kept (`amqprouter.broker.parking`), and here only once whoever got it has settled it. Order holds: what the
 queue rejects (it is full) goes in again before anything newer, by a gate such as stands in front of every target.
 
-Counting. `backlog` decides whether newer messages may overtake the lot, so it must never be too small. It is counted:
-up when a message is parked, down when one that came out is settled. What the broker says is there (when the lot is
-opened, and at each later look) raises the count; it lowers the count only when the queue was empty at two looks with
-nothing going in or out in between, for a delivery may be under way while the broker answers. So a lot that another
-gateway empties counts as occupied here until a few seconds after it was emptied. `confirmed` is for whoever is told:
-what is still on its way in does not count.
+Counting. `backlog` decides whether newer messages may overtake the parking queue, so it must never be too small. It is
+counted: up when a message is parked, down when one that came out is settled. What the broker says is there (when the
+parking queue is opened, and at each later look) raises the count; it lowers the count only when the queue was empty at
+two looks with nothing going in or out in between, for a delivery may be under way while the broker answers. So a
+parking queue that another gateway empties counts as occupied here until a few seconds after it was emptied. `confirmed`
+is for whoever is told: what is still on its way in does not count.
 
 Refused. The broker may not make the queue (`refuse`), or not take what is to go in: it is full, by its own bound or an
-operator's policy, or does not confirm. While there is no queue the lot takes nothing, and what was on its way is turned
-away, so that its user can do without. What a queue does not take waits here, up to `most`, and the newest beyond that
-are turned away; where `most` is 0 each message is tried once.
+operator's policy, or does not confirm. While there is no queue the parking queue takes nothing, and what was on its way
+is turned away, so that its user can do without. What a queue does not take waits here, up to `most`, and the newest
+beyond that are turned away; where `most` is 0 each message is tried once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ STILL_FULL = 10.0
 _LATE = "not confirmed"
 """How the publisher's reason begins where no confirm came."""
 INTO_WINDOW = 256
-"""Messages on their way into one lot: enough to hide the broker's latency, few enough to be in order again soon."""
+"""Messages on their way into one parking queue: enough to hide the broker's latency, few enough to be in order again
+soon."""
 
 
 class QueueOwner(Protocol):
@@ -52,11 +53,11 @@ class QueueOwner(Protocol):
     account: str
     """The daemon's on the broker; empty when it is not known."""
 
-    def open(self, lot: ParkingQueue) -> None:
-        """Have this lot's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
+    def open(self, parking_queue: ParkingQueue) -> None:
+        """Have this parking queue's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
 
-    def full(self, lot: ParkingQueue, reason: str) -> None:
-        """A lot's queue did not take a message."""
+    def full(self, parking_queue: ParkingQueue, reason: str) -> None:
+        """A parking queue's queue did not take a message."""
 
     def give_back(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
@@ -64,7 +65,7 @@ class QueueOwner(Protocol):
 
 @implementer(IParkingQueue)
 class ParkingQueue:
-    """A parking queue; `Parking.lot` makes them."""
+    """A parking queue; `Parking.parking_queue` makes them."""
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class ParkingQueue:
         """Whether its consumer was ended, and it is not known yet why."""
         self.refusal = ""
         self.is_unreadable = False
-        """Whether the broker has refused us as a consumer, which ends the channel of all lots."""
+        """Whether the broker has refused us as a consumer, which ends the channel of all parking queues."""
         self.safe_at = 0.0
         """The time from which on the broker keeps what is in the queue."""
         self._owner = owner
@@ -111,7 +112,13 @@ class ParkingQueue:
         self._full = ""  # the broker's reason for the latest message that was turned away
         self._full_at = 0.0
         self.gate = TargetGate(
-            f"lot {queue}", _Entrance(self, publisher), clock, window=INTO_WINDOW, patience=0, random=random, wake=wake
+            f"parking queue {queue}",
+            _Entrance(self, publisher),
+            clock,
+            window=INTO_WINDOW,
+            patience=0,
+            random=random,
+            wake=wake,
         )
         """What orders the messages going in."""
 
@@ -119,7 +126,7 @@ class ParkingQueue:
 
     @property
     def account(self) -> str:
-        """Whose word counts for what is in the lot."""
+        """Whose word counts for what is in the parking queue."""
         return self._owner.account
 
     @property
@@ -302,7 +309,7 @@ class ParkingQueue:
             message.verdict = None
             settlement.refused("not parked: the broker does not vouch for our account as its sender")
             return
-        assert self._receive is not None, "nobody takes what comes out of this lot"
+        assert self._receive is not None, "nobody takes what comes out of this parking queue"
         self._receive(message, settlement)
 
     def again(self) -> None:
@@ -319,21 +326,21 @@ class ParkingQueue:
 
 @implementer(IGatedTarget)
 class _Entrance:
-    """A lot's queue as a target: it has a gate, as all targets do, and is its own publishes' lane."""
+    """A parking queue's queue as a target: it has a gate, as all targets do, and is its own publishes' lane."""
 
     _gate: IGate
 
-    def __init__(self, lot: ParkingQueue, publisher: Publisher) -> None:
-        self._lot = lot
+    def __init__(self, parking_queue: ParkingQueue, publisher: Publisher) -> None:
+        self._parking_queue = parking_queue
         self._publisher = publisher
-        self._queue = lot.queue.encode()
+        self._queue = parking_queue.queue.encode()
 
     def use_gate(self, gate: IGate) -> None:
         self._gate = gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
         try:
-            properties = parked_properties(message, self._lot.account)
+            properties = parked_properties(message, self._parking_queue.account)
         except Unencodable as error:
             self.refused(settlement, f"unencodable: {error}")
             return
@@ -343,23 +350,23 @@ class _Entrance:
         self._publisher.flush()
 
     def delivered(self, settlement: Settlement) -> None:
-        self._lot.entered()
+        self._parking_queue.entered()
         self._gate.delivered(settlement)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
-        self._lot.left()
+        self._parking_queue.left()
         self._gate.refused(settlement, reason)
 
     def troubled(self, settlement: Settlement, reason: str) -> None:
-        lot = self._lot
+        parking_queue = self._parking_queue
         is_gone = reason.startswith("unroutable")
-        if lot.refusal or not (is_gone or lot.is_patient):
-            lot.gate.forget(settlement)
-            lot.turn_away(settlement, lot.refusal or reason)
-            lot.changed()
+        if parking_queue.refusal or not (is_gone or parking_queue.is_patient):
+            parking_queue.gate.forget(settlement)
+            parking_queue.turn_away(settlement, parking_queue.refusal or reason)
+            parking_queue.changed()
             return
         if is_gone:
-            lot.unroutable()
+            parking_queue.unroutable()
         self._gate.troubled(settlement, reason)
 
 
@@ -368,8 +375,8 @@ def _give_up(settlement: Settlement, reason: str) -> None:
 
 
 def _any_number() -> None:
-    """For lots whose users have nothing better to do with what a queue does not take."""
+    """For parking queues whose users have nothing better to do with what a queue does not take."""
 
 
 def _nothing() -> None:
-    """For lots that nobody watches."""
+    """For parking queues that nobody watches."""

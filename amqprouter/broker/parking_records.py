@@ -1,17 +1,19 @@
 """Which parking queues are in use, from the records that gateways left in a stream. Pure.
 
-Records are JSON objects. ``lot``, ``used`` and ``by`` say that a gateway uses a lot, or found it empty and left it; a
-lot's last record counts. ``mark`` is nothing but a place in the stream. A mark that has a ``snapshot`` is a part of
-one::
+Records are JSON objects. ``lot``, ``used`` and ``by`` say that a gateway uses a parking queue, or found it empty and
+left it; a parking queue's last record counts. ``mark`` is nothing but a place in the stream. A mark that has a
+``snapshot`` is a part of one::
 
     {"mark": "…", "snapshot": {"id": "…", "next": 5012, "part": 0, "parts": 2, "at": 1700000000.0, "lots": ["dev1", …]}}
 
-All parts of an id together say which lots were in use by all records in front of the offset ``next``, so that nothing
-in front of it need be read. Releases without snapshots take the parts for other gateways' marks, and so do not notice.
+All parts of an id together say which parking queues were in use by all records in front of the offset ``next``, so that
+nothing in front of it need be read. Releases without snapshots take the parts for other gateways' marks, and so do not
+notice.
 
-House rules. A lot in use is never forgotten; one too many is harmless, for whoever looks finds it empty. So a snapshot
-counts only once all its parts are there, whoever wrote it, and a record that was read and says that a lot is used
-counts until one behind it says otherwise. Records may be read in any order: the end of the stream is read first.
+House rules. A parking queue in use is never forgotten; one too many is harmless, for whoever looks finds it empty. So a
+snapshot counts only once all its parts are there, whoever wrote it, and a record that was read and says that a parking
+queue is used counts until one behind it says otherwise. Records may be read in any order: the end of the stream is read
+first.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from math import isfinite
 from typing import Any
 
 PART_LOTS = 1000
-"""Lots in one part: at 255 bytes each, the longest that devices' names may be, far below any limit of a message."""
+"""Parking queues in one part: at 255 bytes each, the longest that devices' names may be, far below any limit of a
+message."""
 
 
 @dataclass(frozen=True)
 class ParkingRecord:
-    """A lot is used, or was left."""
+    """A parking queue is used, or was left."""
 
-    lot: str
+    parking_queue: str
     used: bool
     by: object
 
@@ -44,14 +47,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class SnapshotPart:
-    """Some of the lots in use; `at` is in seconds since 1970."""
+    """Some of the parking queues in use; `at` is in seconds since 1970."""
 
     id: str
     next: int
     part: int
     parts: int
     at: float
-    lots: tuple[str, ...]
+    parking_queues: tuple[str, ...]
 
 
 def read_record(body: bytes) -> ParkingRecord | Mark | SnapshotPart:
@@ -70,14 +73,14 @@ def read_record(body: bytes) -> ParkingRecord | Mark | SnapshotPart:
 
 
 def _part(snapshot: Any) -> SnapshotPart:
-    lots = tuple(map(_text, snapshot["lots"]))
+    parking_queues = tuple(map(_text, snapshot["lots"]))
     after, part, parts = (_number(snapshot[name]) for name in ("next", "part", "parts"))
     if part >= parts:
         raise ValueError(f"part {part} of {parts}")
     at = float(snapshot["at"])
     if not isfinite(at):
         raise ValueError(f"at {at}")
-    return SnapshotPart(_text(snapshot["id"]), after, part, parts, at, lots)
+    return SnapshotPart(_text(snapshot["id"]), after, part, parts, at, parking_queues)
 
 
 def _text(value: object) -> str:
@@ -93,9 +96,9 @@ def _number(value: object) -> int:
     return value
 
 
-def snapshot_records(id: str, next: int, at: float, lots: Collection[str]) -> list[dict[str, object]]:
-    """The records that tell these lots, one at least."""
-    names = sorted(lots)
+def snapshot_records(id: str, next: int, at: float, parking_queues: Collection[str]) -> list[dict[str, object]]:
+    """The records that tell these parking queues, one at least."""
+    names = sorted(parking_queues)
     shares = [names[start : start + PART_LOTS] for start in range(0, len(names), PART_LOTS)] or [[]]
     return [
         {
@@ -119,23 +122,25 @@ class ParkingHistory:
         self.snapshot_at = 0.0
         """When it was taken, in seconds since 1970."""
         self._snapshot: frozenset[str] = frozenset()
-        self._last: dict[str, tuple[int, bool]] = {}  # by lot: its last record
+        self._last: dict[str, tuple[int, bool]] = {}  # by parking queue: its last record
         self._parts: dict[tuple[str, int, int], dict[int, SnapshotPart]] = {}  # of incomplete snapshots
 
     def add(self, offset: int, record: ParkingRecord | Mark | SnapshotPart) -> bool:
         """Take a record that was read; whether it makes a snapshot complete that is better than the one there was."""
         self.next = max(self.next, offset + 1)
         if isinstance(record, ParkingRecord):
-            last = self._last.get(record.lot)
+            last = self._last.get(record.parking_queue)
             if last is None or last[0] < offset:
-                self._last[record.lot] = offset, record.used
+                self._last[record.parking_queue] = offset, record.used
         elif isinstance(record, SnapshotPart) and self._is_news(offset, record):
             key = record.id, record.next, record.parts
             parts = self._parts.setdefault(key, {})
             parts[record.part] = record
             if len(parts) == record.parts:
                 self.snapshot_end = offset + 1
-                self._complete(record, frozenset(lot for part in parts.values() for lot in part.lots))
+                self._complete(
+                    record, frozenset(parking_queue for part in parts.values() for parking_queue in part.parking_queues)
+                )
                 return True
         return False
 
@@ -143,22 +148,26 @@ class ParkingHistory:
         """Whether it can be better; what tells of offsets behind itself was written for another stream of this name."""
         return part.next <= offset and (self.snapshot_next is None or part.next > self.snapshot_next)
 
-    def _complete(self, part: SnapshotPart, lots: frozenset[str]) -> None:
-        self.snapshot_next, self.snapshot_at, self._snapshot = part.next, part.at, lots
+    def _complete(self, part: SnapshotPart, parking_queues: frozenset[str]) -> None:
+        self.snapshot_next, self.snapshot_at, self._snapshot = part.next, part.at, parking_queues
         self._parts = {key: parts for key, parts in self._parts.items() if key[1] > part.next}
 
-    def lots(self) -> set[str]:
+    def parking_queues(self) -> set[str]:
         """Those in use."""
         since = self.snapshot_next or 0
         last = self._last
-        used = {lot for lot, (_, is_used) in last.items() if is_used}
-        return used.union(lot for lot in self._snapshot if lot not in last or last[lot][0] < since)
+        used = {parking_queue for parking_queue, (_, is_used) in last.items() if is_used}
+        return used.union(
+            parking_queue
+            for parking_queue in self._snapshot
+            if parking_queue not in last or last[parking_queue][0] < since
+        )
 
     def prune(self) -> None:
         """Forget what the snapshot says as well; no record in front of it may be added afterwards."""
         since = self.snapshot_next or 0
         self._last = {
-            lot: (offset, used)
-            for lot, (offset, used) in self._last.items()
-            if offset >= since or (used and lot not in self._snapshot)
+            parking_queue: (offset, used)
+            for parking_queue, (offset, used) in self._last.items()
+            if offset >= since or (used and parking_queue not in self._snapshot)
         }

@@ -1,9 +1,10 @@
-"""The lots whose queues the broker refuses: told of once, and asked for again.
+"""The parking queues whose queues the broker refuses: told of once, and asked for again.
 
 House rules. One line in the log when the broker begins to refuse, and one when it refuses none any more, however many
-lots and messages there are; `problem` names them for as long as it lasts. The cause is mostly the same for all, a limit
-of the virtual host or a right that the account lacks. So they are asked for in turn, no more than `TRIES` that are
-refused at a time, with pauses that double up to `LONGEST_PAUSE`; once one is granted, all others are asked for at once.
+parking queues and messages there are; `problem` names them for as long as it lasts. The cause is mostly the same for
+all, a limit of the virtual host or a right that the account lacks. So they are asked for in turn, no more than `TRIES`
+that are refused at a time, with pauses that double up to `LONGEST_PAUSE`; once one is granted, all others are asked for
+at once.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from amqprouter.broker.parking_queue import ParkingQueue
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two times that refused queues are asked for: an operator who lifts a limit sees it heal."""
 TRIES = 3
-"""Refusals at a time: one lot of its own that can't be had does not keep all others waiting."""
+"""Refusals at a time: one parking queue of its own that can't be had does not keep all others waiting."""
 FULL_AGAIN = 60.0
 """Seconds without a message turned away by a queue after which the next one is news."""
 _NAMED = 3
-"""Lots that `problem` names; of others, how many."""
+"""Parking queues that `problem` names; of others, how many."""
 
 
 class ParkingRefusals:
-    """Of one kind of lots.
+    """Of one kind of parking queues.
 
     :param policy: what becomes of messages meanwhile, for the operator.
     :param seconds: the time now, from a clock that never goes back.
-    :param make: asks for a lot's queue once more; it is in here again, or not, when that returns.
+    :param make: asks for a parking queue's queue once more; it is in here again, or not, when that returns.
     """
 
     log = Logger()
@@ -46,52 +47,52 @@ class ParkingRefusals:
         self._delayed = delayed
         self._seconds = seconds
         self._make = make
-        self._lots: dict[ParkingQueue, None] = {}  # in the order in which they are to be asked for
+        self._parking_queues: dict[ParkingQueue, None] = {}  # in the order in which they are to be asked for
         self._pause = FIRST_PAUSE
         self._told = False
         self._full_at = -FULL_AGAIN
 
-    def refused(self, lot: ParkingQueue, reason: str) -> None:
-        """The broker refuses a lot's queue."""
+    def refused(self, parking_queue: ParkingQueue, reason: str) -> None:
+        """The broker refuses a parking queue's queue."""
         if not self._told:
             self._told = True
             self.log.error(
                 "Cannot use parking queue {queue}: {reason}. This and others like it are asked for again; meanwhile "
                 "{policy}",
-                queue=lot.queue,
+                queue=parking_queue.queue,
                 reason=reason,
                 policy=self._policy,
             )
-        self._lots.pop(lot, None)
-        self._lots[lot] = None
-        lot.refuse(reason)
+        self._parking_queues.pop(parking_queue, None)
+        self._parking_queues[parking_queue] = None
+        parking_queue.refuse(reason)
         self.ask_later()
 
-    def granted(self, lot: ParkingQueue) -> None:
-        """The broker lets us have a lot's queue."""
-        if lot.refusal:
-            self._lots.pop(lot, None)
-            lot.allowed()
-        if self._told and not self._lots:
+    def granted(self, parking_queue: ParkingQueue) -> None:
+        """The broker lets us have a parking queue's queue."""
+        if parking_queue.refusal:
+            self._parking_queues.pop(parking_queue, None)
+            parking_queue.allowed()
+        if self._told and not self._parking_queues:
             self._told, self._pause = False, FIRST_PAUSE
             self.log.info("The broker lets us have all parking queues again")
 
-    def forget(self, lot: ParkingQueue) -> None:
+    def forget(self, parking_queue: ParkingQueue) -> None:
         """Nobody needs it any more."""
-        self._lots.pop(lot, None)
+        self._parking_queues.pop(parking_queue, None)
 
     def ask_later(self) -> None:
         """Ask for them again after a while; also when what was planned is forgotten."""
-        if self._lots:
+        if self._parking_queues:
             self._delayed.later(self._pause, self._ask_again)
 
     async def _ask_again(self) -> None:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         left = TRIES
-        for lot in list(self._lots):
-            if lot in self._lots:
-                await self._make(lot)
-                if not lot.refusal:
+        for parking_queue in list(self._parking_queues):
+            if parking_queue in self._parking_queues:
+                await self._make(parking_queue)
+                if not parking_queue.refusal:
                     self._pause = FIRST_PAUSE
                     continue
                 left -= 1
@@ -99,21 +100,25 @@ class ParkingRefusals:
                     break
         self.ask_later()
 
-    def full(self, lot: ParkingQueue, reason: str) -> None:
-        """A lot's queue is there and took a message not."""
+    def full(self, parking_queue: ParkingQueue, reason: str) -> None:
+        """A parking queue's queue is there and took a message not."""
         now = self._seconds()
         if now >= self._full_at + FULL_AGAIN:
             self.log.warn(
                 "Parking queue {queue} takes no more: {reason}. By a policy of the broker's it may hold less than was "
                 "configured. What it, or another one, does not take is not kept: {policy}",
-                queue=lot.queue,
+                queue=parking_queue.queue,
                 reason=reason,
                 policy=self._policy,
             )
         self._full_at = now
 
     @staticmethod
-    def problem(lots: list[ParkingQueue]) -> str:
-        """Those of these lots that take no messages."""
-        problems = [f"{lot.queue}: {problem}" for lot, problem in ((lot, lot.problem) for lot in lots) if problem]
+    def problem(parking_queues: list[ParkingQueue]) -> str:
+        """Those of these parking queues that take no messages."""
+        problems = [
+            f"{parking_queue.queue}: {problem}"
+            for parking_queue, problem in ((parking_queue, parking_queue.problem) for parking_queue in parking_queues)
+            if problem
+        ]
         return "; ".join(problems[:_NAMED]) + (f"; and {len(problems) - _NAMED} more" if problems[_NAMED:] else "")

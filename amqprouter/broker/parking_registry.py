@@ -1,18 +1,21 @@
 """Which devices have parking queues: a small stream that all gateways write and read.
 
 AMQP 0-9-1 cannot list queues, so their names must be kept where a restarted gateway, or another one, finds them. Each
-record says that a lot is used, before its first message is parked, or that it was empty and was left; a lot's last
-record counts. Streams forget their oldest, so lots that stay in use are named again, once in `ANNOUNCE_EVERY`.
+record says that a parking queue is used, before its first message is parked, or that it was empty and was left; a
+parking queue's last record counts. Streams forget their oldest, so parking queues that stay in use are named again,
+once in `ANNOUNCE_EVERY`.
 
 Theory of operation. At each connection the stream is read, up to a mark that the reader itself appended to it,
-confirmed: what is before the mark is all that was known when it connected. `learned` is told of each lot that is used
-then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and skipped.
+confirmed: what is before the mark is all that was known when it connected. `learned` is told of each parking queue that
+is used then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and
+skipped.
 
 A start must not take longer for a long history. So a gateway that reads that `SNAPSHOT_AFTER` offsets have gone by
-since the last snapshot, or that it is a day old while lots are in use, writes one: `amqprouter.broker.parking_records`
-says what is in it, and `amqprouter.broker.parking_reading` how it is found. It does so after a while drawn at random,
-so that mostly one of several gateways does; when all do, nothing is wrong. What one leaves half written when it dies is
-no snapshot, and the others' time comes. While nothing is parked, nothing is written.
+since the last snapshot, or that it is a day old while parking queues are in use, writes one:
+`amqprouter.broker.parking_records` says what is in it, and `amqprouter.broker.parking_reading` how it is found. It does
+so after a while drawn at random, so that mostly one of several gateways does; when all do, nothing is wrong. What one
+leaves half written when it dies is no snapshot, and the others' time comes. While nothing is parked, nothing is
+written.
 
 A history of earlier releases, which write no snapshots, is read whole, once, before the ingress starts: for what is
 parked is older than what comes. Then it is followed by a snapshot. Earlier releases may run beside this one, and after
@@ -38,9 +41,10 @@ from amqprouter.broker.parking_records import Mark, ParkingRecord, SnapshotPart,
 from amqprouter.errors import AmqprouterError, TopologyClash
 
 MAX_AGE = 7 * 86400
-"""Seconds that records are kept at least: a lot is found for so long after all gateways have gone."""
+"""Seconds that records are kept at least: a parking queue is found for so long after all gateways have gone."""
 ANNOUNCE_EVERY = 86400.0
-"""Seconds after which a lot in use is named again, by a record and in a snapshot, long before it is forgotten."""
+"""Seconds after which a parking queue in use is named again, by a record and in a snapshot, long before it is
+forgotten."""
 SEGMENT_BYTES = 1_000_000
 """Of the stream's files: retention removes whole ones."""
 SNAPSHOT_WITHIN = 10.0
@@ -52,7 +56,7 @@ LOOK_EVERY = 3600.0
 class ParkingRegistry:
     """Reads and writes the stream. `gateway` tells one process from all others.
 
-    :param learned: is told of a lot, and whether it is used.
+    :param learned: is told of a parking queue, and whether it is used.
     :param wall_clock: seconds since 1970.
     """
 
@@ -80,7 +84,7 @@ class ParkingRegistry:
         self._snapshots = 0
         self._is_writing = False
         self._ours: set[str] = set()  # we said that they are used, and nobody has said otherwise since
-        self._under_way: dict[str, Deferred[None]] = {}  # by lot: the latest record
+        self._under_way: dict[str, Deferred[None]] = {}  # by parking queue: the latest record
         self._reading: ParkingReading | None = None
 
     @property
@@ -113,13 +117,15 @@ class ParkingRegistry:
         except Exception:
             self._reading = before
             raise
-        lots = reading.history.lots()
-        for lot in lots:
-            self._learned(lot, True)
-        missing = self._ours - lots
+        parking_queues = reading.history.parking_queues()
+        for parking_queue in parking_queues:
+            self._learned(parking_queue, True)
+        missing = self._ours - parking_queues
         if before is not None and reading.history.next < before.history.next:
-            missing |= before.history.lots() - lots  # the stream was made anew, without what was known
-        await at_once(self.announce(lot, True) for lot in missing)
+            missing |= (
+                before.history.parking_queues() - parking_queues
+            )  # the stream was made anew, without what was known
+        await at_once(self.announce(parking_queue, True) for parking_queue in missing)
         reading.history.prune()
         self._see_how_far()
         self._delayed.later(self._moment(), self._look)
@@ -127,7 +133,7 @@ class ParkingRegistry:
     async def announce(self, name: str, used: bool) -> None:
         """Append a record; returns when the broker has it.
 
-        The last record counts, so one lot's go one after the other: the publisher may have to send one again.
+        The last record counts, so one parking queue's go one after the other: the publisher may have to send one again.
         """
         (self._ours.add if used else self._ours.discard)(name)
         before, done = self._under_way.get(name), Deferred[None]()
@@ -142,7 +148,7 @@ class ParkingRegistry:
             done.callback(None)
 
     def leave(self, name: str) -> None:
-        """A lot is another gateway's from now on, to say of that it is used and that it is not."""
+        """A parking queue is another gateway's from now on, to say of that it is used and that it is not."""
         self._ours.discard(name)
 
     def stop(self) -> None:
@@ -171,8 +177,8 @@ class ParkingRegistry:
         """Somebody appended a record; `completes` tells that a snapshot is there that is better than all before it."""
         if isinstance(record, ParkingRecord) and record.by != self._gateway:
             if not record.used:
-                self._ours.discard(record.lot)
-            self._learned(record.lot, record.used)
+                self._ours.discard(record.parking_queue)
+            self._learned(record.parking_queue, record.used)
         if completes and self._reading is not None:
             self._reading.history.prune()
         self._see_how_far()
@@ -202,7 +208,7 @@ class ParkingRegistry:
         self._delayed.later(LOOK_EVERY, self._look)
         assert self._reading is not None
         history = self._reading.history
-        if abs(self._wall_clock() - history.snapshot_at) >= ANNOUNCE_EVERY and history.lots():
+        if abs(self._wall_clock() - history.snapshot_at) >= ANNOUNCE_EVERY and history.parking_queues():
             await self._write_snapshot()
 
     async def _write_snapshot(self) -> None:
@@ -211,7 +217,7 @@ class ParkingRegistry:
         self._snapshots += 1
         history = self._reading.history
         name = f"{self._gateway}.{self._snapshots}"
-        records = snapshot_records(name, history.next, self._wall_clock(), history.lots())
+        records = snapshot_records(name, history.next, self._wall_clock(), history.parking_queues())
         self._is_writing = True
         try:
             await at_once(self._append(record) for record in records)

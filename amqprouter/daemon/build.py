@@ -121,7 +121,7 @@ def _links(
         "consume",
         broker.topology.declare,
         way.parking.attach,  # what is parked is older than what the ingress brings
-        way.lots.attach,
+        way.device_queues.attach,
         way.ingress.attach,
         *[step.attach for step in replies],
         *commands.consuming,
@@ -173,7 +173,7 @@ def _steps(
         Step("the consuming connection", consume.startService, consume.stopService),
         Step("the pipeline", drain=way.pipeline.drain),
         Step("the quarantine", drain=way.quarantine.stop),
-        Step("the parking queues of devices", drain=way.lots.stop),
+        Step("the parking queues of devices", drain=way.device_queues.stop),
         Step("the parking queues", drain=way.parking.stop),
         Step("the consumers", drain=way.ingress.stop),
     ]

@@ -1,4 +1,5 @@
-"""Putting together what stands between the pipeline and its targets: a gate for each, and a parking lot behind it."""
+"""Putting together what stands between the pipeline and its targets: a gate for each, and a parking queue
+behind it."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def park_held(
     settings = runtime.settings
     most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
     overflow = PendingOverflow(
-        parking.lot("auth", "held", prefetch=most),
+        parking.parking_queue("auth", "held", prefetch=most),
         credential=authenticator.credential,
         seconds=runtime.clock.seconds,
         readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
@@ -63,7 +64,8 @@ def park_and_gate(
     wake: Callable[[], None],
     finish: Finish,
 ) -> tuple[Parking, dict[Target, TargetGate]]:
-    """The gates of all targets, with a lot for each. A single target holds up nobody else: there it is for what would
+    """The gates of all targets, with a parking queue for each. A single target holds up nobody else: there it is for
+    what would
     be unacknowledged for longer than the broker allows. `wake` asks for a flush of the pipeline.
     """
     settings, random = runtime.settings, runtime.randomness.random
@@ -102,7 +104,7 @@ def park_and_gate(
             patience=limits.target_patience if several else timeout * OVERDUE / 2,
             random=random,
             wake=wake,
-            lot=parking.lot("target", str(target), prefetch=window) if several or timeout else None,
+            parking_queue=parking.parking_queue("target", str(target), prefetch=window) if several or timeout else None,
             reluctant=not several,
             most=partial(most, target),
         )

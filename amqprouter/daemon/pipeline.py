@@ -46,7 +46,7 @@ class WiredPipeline:
     gates: Mapping[Target, TargetGate]
     parking: Parking
     """For what a target, or a checker, does not take now."""
-    lots: DeviceParking
+    device_queues: DeviceParking
     """For what is over its device's rate."""
     parked_devices: ParkedDevices
     quarantine: BrokerQuarantine
@@ -56,7 +56,7 @@ class WiredPipeline:
     @property
     def readiness(self) -> list[IReadiness]:
         """What ``/readyz`` is to ask about the way to the targets."""
-        return [self.ingress, self.parking, self.lots, *self.gates.values()]
+        return [self.ingress, self.parking, self.device_queues, *self.gates.values()]
 
     @property
     def gauges(self) -> list[Gauge]:
@@ -89,7 +89,7 @@ def wire_pipeline(
         pipeline.finish(settlement, in_flight=False)
 
     parking, gates = park_and_gate(runtime, broker, wired.targets, wake=wake, finish=finish_parked)
-    lots = device_parking(runtime, broker, wake=wake, finish=finish_parked)
+    device_queues = device_parking(runtime, broker, wake=wake, finish=finish_parked)
     quarantine = BrokerQuarantine(
         names,
         broker.outgoing,
@@ -124,7 +124,7 @@ def wire_pipeline(
     )
     if not overrides.is_shared:
         overrides.reload()
-    parked_devices = pipeline.use_parking(lots)
+    parked_devices = pipeline.use_parking(device_queues)
     if auth.device_chain is not None:
         park_held(runtime, parking, pipeline, auth.authenticator, finish=finish_parked)
     prefix, receive = settings.topology.prefix, pipeline.receive
@@ -132,11 +132,11 @@ def wire_pipeline(
     overdue = Overdue(
         clock,
         settings.ingress.consumer_timeout,
-        lambda: (*ingress.ledgers, *parking.ledgers, *lots.ledgers),
+        lambda: (*ingress.ledgers, *parking.ledgers, *device_queues.ledgers),
         (parked_devices, pipeline.held, *gates.values(), *quarantine.gates),
     )
     return WiredPipeline(
-        pipeline, ingress, scheduler, overrides, gates, parking, lots, parked_devices, quarantine, overdue
+        pipeline, ingress, scheduler, overrides, gates, parking, device_queues, parked_devices, quarantine, overdue
     )
 
 

@@ -1,22 +1,25 @@
 """Devices over their rate whose messages are parked in the broker, and drained from there at their rate.
 
-House rules. A device's messages keep their order: while there may be anything in its lot, what comes newly goes behind
-that, and what comes out of the lot is offered to the scheduler, which lets it go at the device's rate. A message comes
-out of a lot with the verdict it went in with; one without is nobody's, and goes to the dead letters.
+House rules. A device's messages keep their order: while there may be anything in its parking queue, what comes newly
+goes behind that, and what comes out of the parking queue is offered to the scheduler, which lets it go at the device's
+rate. A message comes out of a parking queue with the verdict it went in with; one without is nobody's, and goes to the
+dead letters.
 
 Theory of operation. The scheduler says ``PARK`` for the first message that finds too many waiting; from then on the
-device is parked: the scheduler says so for everything that does not come out of its lot. The lot hands out a few
-messages at a time, which wait in the device's lane behind those that waited there before. When all that is left of the
-lot has come out, by our own count and by the broker's word, the device is no longer parked: newer messages wait behind
-those in its lane. A lot that has been empty for `IDLE` seconds is left, and its queue goes away.
+device is parked: the scheduler says so for everything that does not come out of its parking queue. The parking queue
+hands out a few messages at a time, which wait in the device's lane behind those that waited there before. When all that
+is left of the parking queue has come out, by our own count and by the broker's word, the device is no longer parked:
+newer messages wait behind those in its lane. A parking queue that has been empty for `IDLE` seconds is left, and its
+queue goes away.
 
-Bounds. A lot takes `max_messages`, and `max_devices` may have one: more than that is not taken, and rejected by whoever
-asked, for it would fill the consumers' prefetch window and stall everybody else. The same goes for what a lot does not
-take, for whatever reason of the broker's: its queue cannot be made, takes fewer, or does not confirm. A device whose
-lot has no queue is not parked: a few of its messages wait in memory, as before there was need of a lot.
+Bounds. A parking queue takes `max_messages`, and `max_devices` may have one: more than that is not taken, and rejected
+by whoever asked, for it would fill the consumers' prefetch window and stall everybody else. The same goes for what a
+parking queue does not take, for whatever reason of the broker's: its queue cannot be made, takes fewer, or does not
+confirm. A device whose parking queue has no queue is not parked: a few of its messages wait in memory, as before there
+was need of a parking queue.
 
-Lots that are found, after a restart or because another gateway made them, may hold anything; so their devices count as
-parked until the broker has said that there is nothing.
+Parking queues that are found, after a restart or because another gateway made them, may hold anything; so their devices
+count as parked until the broker has said that there is nothing.
 """
 
 from __future__ import annotations
@@ -36,22 +39,22 @@ from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler
 
 IDLE = 30.0
-"""Seconds that an empty lot is kept: making one takes several questions to the broker."""
+"""Seconds that an empty parking queue is kept: making one takes several questions to the broker."""
 SWEEP_EVERY = 5.0
-"""Seconds between two looks at which lots are idle, or still."""
+"""Seconds between two looks at which parking queues are idle, or still."""
 CHECKS = 20
-"""Lots from which nothing comes that the broker is asked about in one sweep: ten thousand take the better part of an
-hour, and nothing waits for it but the return to the short way."""
+"""Parking queues from which nothing comes that the broker is asked about in one sweep: ten thousand take the better
+part of an hour, and nothing waits for it but the return to the short way."""
 
 
 class _Parked:
-    """A device that has a lot."""
+    """A device that has a parking queue."""
 
-    __slots__ = ("idle_since", "is_checking", "is_ours", "is_parked", "lot", "out")
+    __slots__ = ("idle_since", "is_checking", "is_ours", "is_parked", "out", "parking_queue")
 
-    def __init__(self, lot: IParkingQueue) -> None:
-        self.lot = lot
-        self.out = 0  # came out of the lot, not yet settled
+    def __init__(self, parking_queue: IParkingQueue) -> None:
+        self.parking_queue = parking_queue
+        self.out = 0  # came out of the parking queue, not yet settled
         self.is_parked = False
         self.is_checking = False
         self.is_ours = False  # whether we have put anything in or got anything out
@@ -60,11 +63,11 @@ class _Parked:
     @property
     def has_any(self) -> bool:
         """Whether the broker has something of it, or may have."""
-        return self.lot.confirmed > 0 or not self.lot.backlog
+        return self.parking_queue.confirmed > 0 or not self.parking_queue.backlog
 
 
 class _FromLot(Settlement):
-    """Of a message that came out of a lot: `release` answers for it there."""
+    """Of a message that came out of a parking queue: `release` answers for it there."""
 
     __slots__ = ("outer", "release")
 
@@ -80,12 +83,12 @@ class _FromLot(Settlement):
 class ParkedDevices:
     """What the pipeline gives messages to that are over their device's rate.
 
-    :param finish: is called with the settlement of each message that was parked once the lot has it.
+    :param finish: is called with the settlement of each message that was parked once the parking queue has it.
     :param clock: provides ``seconds`` and ``callLater``.
     :param route: hands a message, which counts as in flight, to its targets.
     :param wake: asks for a flush in the reactor's next turn.
     :param put_off: parks a message, or rejects it where there is no room.
-    :param reject: rejects a message that was to be parked, and that its lot did not take.
+    :param reject: rejects a message that was to be parked, and that its parking queue did not take.
     """
 
     log = Logger()
@@ -94,7 +97,7 @@ class ParkedDevices:
         self,
         clock: Any,
         scheduler: Scheduler[Settlement],
-        lots: IDeviceParking,
+        parking_queues: IDeviceParking,
         *,
         max_messages: int,
         max_devices: int,
@@ -106,7 +109,7 @@ class ParkedDevices:
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
-        self._lots = lots
+        self._parking_queues = parking_queues
         self._max_messages = max_messages
         self._max_devices = max_devices
         self._route = route
@@ -115,26 +118,27 @@ class ParkedDevices:
         self._put_off = put_off
         self._reject = reject
         self.entering = 0
-        """Messages on their way into lots."""
+        """Messages on their way into parking queues."""
         self._devices: dict[str, _Parked] = {}
         self._dirty: set[IParkingQueue] = set()
         self._sweeping: Any = None
-        lots.use(self)
+        parking_queues.use(self)
 
     @property
     def devices(self) -> int:
-        """Devices with messages in their lots, or whose lots may hold some; not those with all on their way there."""
+        """Devices with messages in their parking queues, or whose parking queues may hold some; not those with all on
+        their way there."""
         return sum(parked.is_parked and parked.has_any for parked in self._devices.values())
 
     @property
     def messages(self) -> int:
-        """Messages in all lots, as far as this gateway knows."""
-        return sum(parked.lot.confirmed for parked in self._devices.values())
+        """Messages in all parking queues, as far as this gateway knows."""
+        return sum(parked.parking_queue.confirmed for parked in self._devices.values())
 
     def backlog(self, device: str) -> int:
-        """Messages in this device's lot, by the broker's word."""
+        """Messages in this device's parking queue, by the broker's word."""
         parked = self._devices.get(device)
-        return 0 if parked is None else parked.lot.confirmed
+        return 0 if parked is None else parked.parking_queue.confirmed
 
     # In.
 
@@ -142,21 +146,25 @@ class ParkedDevices:
         """Park a message, whose verdict is known, behind all others of its device; False when there is no room."""
         message = settlement.message
         parked = self._devices.get(message.device)
-        if len(self._devices) >= self._max_devices if parked is None else parked.lot.backlog >= self._max_messages:
+        if (
+            len(self._devices) >= self._max_devices
+            if parked is None
+            else parked.parking_queue.backlog >= self._max_messages
+        ):
             return False
-        if parked is not None and parked.lot.refusal:
+        if parked is not None and parked.parking_queue.refusal:
             parked.idle_since = None  # it is still wanted
             return False
         parked = self._park(message.device)
         parked.is_ours = True
         self.entering += 1
         receipt = Settlement(message, settlement.tag, settlement.ledger, partial(self._entered, settlement))
-        parked.lot.park(message, receipt)
-        self._dirty.add(parked.lot)
+        parked.parking_queue.park(message, receipt)
+        self._dirty.add(parked.parking_queue)
         return True
 
     def _entered(self, settlement: Settlement, receipt: Settlement) -> None:
-        """The lot has a message, or will never take it."""
+        """The parking queue has a message, or will never take it."""
         self.entering -= 1
         if isinstance(settlement, _FromLot):
             settlement.release(receipt)
@@ -169,17 +177,17 @@ class ParkedDevices:
         """The end of a batch."""
         if self._dirty:
             dirty, self._dirty = self._dirty, set()
-            for lot in dirty:
-                lot.flush()
-        self._lots.flush()
+            for parking_queue in dirty:
+                parking_queue.flush()
+        self._parking_queues.flush()
 
     def _park(self, device: str) -> _Parked:
         parked = self._devices.get(device)
         if parked is None:
-            lot = self._lots.of(device)
-            parked = self._devices[device] = _Parked(lot)
+            parking_queue = self._parking_queues.of(device)
+            parked = self._devices[device] = _Parked(parking_queue)
             receive, changed = partial(self._receive, device, parked), partial(self._changed, device, parked)
-            lot.use(receive, changed, most=lambda: 0)
+            parking_queue.use(receive, changed, most=lambda: 0)
             self._sweep_later()
         if not parked.is_parked:
             parked.is_parked, parked.idle_since = True, None
@@ -189,11 +197,11 @@ class ParkedDevices:
     # Out.
 
     def _receive(self, device: str, parked: _Parked, message: Message, settlement: Settlement) -> None:
-        """A message comes out of the device's lot."""
+        """A message comes out of the device's parking queue."""
         if message.verdict is None or message.device != device:
             settlement.refused("not proven: it was parked without a verdict")
             return
-        if not parked.is_parked and parked.lot.backlog > parked.out + 1:
+        if not parked.is_parked and parked.parking_queue.backlog > parked.out + 1:
             self._park(device)  # another gateway's
         parked.is_ours = True
         parked.out += 1
@@ -212,7 +220,7 @@ class ParkedDevices:
         release(inner)
 
     def _release(self, device: str, parked: _Parked, outer: Settlement, answered: Settlement) -> None:
-        if parked.lot.owns(outer):
+        if parked.parking_queue.owns(outer):
             parked.out -= 1
         if answered.refusals:
             outer.refused("; ".join(answered.refusals))
@@ -221,27 +229,28 @@ class ParkedDevices:
         self._changed(device, parked)
 
     def let_go_overdue(self) -> None:
-        """See `IHoldsDeliveries`: what waits for a limit is parked, and what came out of a lot goes back there."""
+        """See `IHoldsDeliveries`: what waits for a limit is parked, and what came out of a parking queue goes back
+        there."""
         for settlement in self._scheduler.let_go(lambda settlement: settlement.is_overdue):
             parked = self._devices.get(settlement.message.device)
             if not isinstance(settlement, _FromLot) or parked is None:
                 self._put_off(settlement)
-            elif parked.lot.owns(settlement.outer):
+            elif parked.parking_queue.owns(settlement.outer):
                 self._park(settlement.message.device)
                 parked.out -= 1
-                parked.lot.give_back(settlement.outer)
+                parked.parking_queue.give_back(settlement.outer)
         self._wake()
 
-    # What becomes of the lots.
+    # What becomes of the parking queues.
 
     def _changed(self, device: str, parked: _Parked) -> None:
-        """See whether the device can go without its lot, or has to."""
-        if parked.is_parked and parked.lot.refusal and parked.lot.backlog <= parked.out:
+        """See whether the device can go without its parking queue, or has to."""
+        if parked.is_parked and parked.parking_queue.refusal and parked.parking_queue.backlog <= parked.out:
             parked.is_parked = False
             self._scheduler.unpark(device)
-        elif parked.is_parked and not parked.is_checking and parked.lot.backlog <= parked.out:
+        elif parked.is_parked and not parked.is_checking and parked.parking_queue.backlog <= parked.out:
             parked.is_checking = True
-            self._lots.check(device)
+            self._parking_queues.check(device)
 
     def checked(self, device: str, messages: int) -> None:
         """See `IDeviceParkingUser`."""
@@ -249,7 +258,7 @@ class ParkedDevices:
         if parked is None:
             return
         parked.is_checking = False
-        if parked.is_parked and not messages and parked.lot.backlog <= parked.out:
+        if parked.is_parked and not messages and parked.parking_queue.backlog <= parked.out:
             parked.is_parked = False
             self._scheduler.unpark(device)
 
@@ -273,7 +282,7 @@ class ParkedDevices:
         """See `IDeviceParkingUser`."""
         for device, parked in self._devices.items():
             parked.out, parked.is_checking = 0, False
-            if parked.lot.backlog:
+            if parked.parking_queue.backlog:
                 self._park(device)
 
     # Idle and still ones.
@@ -292,20 +301,20 @@ class ParkedDevices:
                     del self._devices[device]  # the next sweep begins with others
                     self._devices[device] = parked
                     parked.is_checking = True
-                    self._lots.check(device)
-            elif parked.lot.backlog:
+                    self._parking_queues.check(device)
+            elif parked.parking_queue.backlog:
                 parked.idle_since = None
             elif parked.idle_since is None:
                 parked.idle_since = now
             elif now >= parked.idle_since + IDLE:
                 parked.idle_since = now
-                self._lots.leave(device, parked.is_ours)
+                self._parking_queues.leave(device, parked.is_ours)
         if self._devices:
             self._sweep_later()
 
     def stop(self) -> None:
-        """Nothing more is asked, and what has not set out for its lot stays where it is."""
-        self.entering -= sum(parked.lot.withdraw() for parked in self._devices.values())
+        """Nothing more is asked, and what has not set out for its parking queue stays where it is."""
+        self.entering -= sum(parked.parking_queue.withdraw() for parked in self._devices.values())
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

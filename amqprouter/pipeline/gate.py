@@ -12,29 +12,31 @@ now and then gets each device's messages in order; only those that were out toge
 have overtaken each other.
 
 Parking. Messages that wait are unacknowledged at their source and take up its prefetch window, at the cost of all other
-targets. So with a `lot`, a gate whose target is down, or whose window has been full for longer than `patience`,
-parks: its messages are put into a queue in the broker, and count as delivered to this target once they are there. They
-come back over the lot's own consumer, and go to the target, at its speed and in order; while there are any, newer ones
-go behind them. Once so few are left that all of them are at hand, newer ones wait instead of being parked, so that the
-lot can run empty even though the flow goes on; should that outlast the patience too, they are parked, and it is not
-tried again for `HANDOVER_REST` times the patience. A message that was out when parking began, and failed, is older than
-what is parked: it is not parked behind that, but stays here, the first to be tried.
+targets. So with a `parking_queue`, a gate whose target is down, or whose window has been full for longer than
+`patience`, parks: its messages are put into a queue in the broker, and count as delivered to this target once they are
+there. They come back over the parking queue's own consumer, and go to the target, at its speed and in order; while
+there are any, newer ones go behind them. Once so few are left that all of them are at hand, newer ones wait instead of
+being parked, so that the parking queue can run empty even though the flow goes on; should that outlast the patience
+too, they are parked, and it is not tried again for `HANDOVER_REST` times the patience. A message that was out when
+parking began, and failed, is older than what is parked: it is not parked behind that, but stays here, the first to be
+tried.
 
 A `reluctant` gate (there is only one target, whom else could it hold up?) has messages wait at their source, and parks
 those only that have waited for its patience, which is then a matter of how long the broker lets deliveries be
-unacknowledged. So an outage of hours fills a lot with a prefetch window every quarter of an hour or so.
+unacknowledged. So an outage of hours fills a parking queue with a prefetch window every quarter of an hour or so.
 
-Stranded. Where the broker makes no queue for the lot, what would be parked stays here, and is the first to be tried. It
-must not take up the prefetch window for as long as that lasts: so once it has waited for the patience, and while any
-other target goes on (`most` tells), only as many are kept as `most` says. The newest beyond that are refused, as
-`NOT_PARKED`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise with
-what a lot's queue does not take. When there is a queue after all, and still need of it, what was kept is parked.
+Stranded. Where the broker makes no queue for the parking queue, what would be parked stays here, and is the first to be
+tried. It must not take up the prefetch window for as long as that lasts: so once it has waited for the patience, and
+while any other target goes on (`most` tells), only as many are kept as `most` says. The newest beyond that are refused,
+as `NOT_PARKED`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise
+with what a parking queue's queue does not take. When there is a queue after all, and still need of it, what was kept is
+parked.
 
-Bounds. Everything here is an unacknowledged delivery, of an ingress queue or of the lot, and bounded by their prefetch.
-A message whose channel is gone comes again from the broker; while it waits here it is dropped. None is unacknowledged
-for too long: those out of the lot go back to their place there, and come again; others are parked. These may be older
-than what is in the lot (the target gave them back when it was filled already): as they would be if the broker closed
-the channel for them, they are overtaken by it.
+Bounds. Everything here is an unacknowledged delivery, of an ingress queue or of the parking queue, and bounded by their
+prefetch. A message whose channel is gone comes again from the broker; while it waits here it is dropped. None is
+unacknowledged for too long: those out of the parking queue go back to their place there, and come again; others are
+parked. These may be older than what is in the parking queue (the target gave them back when it was filled already): as
+they would be if the broker closed the channel for them, they are overtaken by it.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ class TargetGate:
         patience: float,
         random: Callable[[], float],
         wake: Callable[[], None],
-        lot: IParkingQueue | None = None,
+        parking_queue: IParkingQueue | None = None,
         reluctant: bool = False,
         most: Callable[[], int | None] = lambda: None,
     ) -> None:
@@ -100,12 +102,12 @@ class TargetGate:
         self._window = self._limit = self._room = window
         self._patience = patience
         self._wake = wake
-        self._lot = lot
+        self._parking_queue = parking_queue
         self._reluctant = reluctant
         self._most = most
         self._stranded_at: float | None = None  # since when what should be parked cannot be
         self._failed: list[Settlement] = []  # given back by the target
-        self._returned: deque[Settlement] = deque()  # come back from the lot
+        self._returned: deque[Settlement] = deque()  # come back from the parking queue
         self._waiting: deque[Settlement] = deque()
         self._busy: set[str] = set()  # devices with a message out, while careful
         self._attentive = False  # whether anything is not as usual: `_room` is then 0
@@ -115,8 +117,8 @@ class TargetGate:
         self._keeps = False  # the target tries again by itself with what it has
         self._timer: Any = None
         target.use_gate(self)
-        if lot is not None:
-            lot.use(self._come_back, self._lot_changed, self._turned_away, most)
+        if parking_queue is not None:
+            parking_queue.use(self._come_back, self._parking_queue_changed, self._turned_away, most)
 
     # The way in.
 
@@ -133,29 +135,33 @@ class TargetGate:
         if self._attentive:
             self._pump()
         self._target.flush()
-        if self._lot is not None:
-            self._lot.flush()
+        if self._parking_queue is not None:
+            self._parking_queue.flush()
 
     def _hold(self, settlement: Settlement) -> None:
-        lot = self._lot
+        parking_queue = self._parking_queue
         at_once = self._parking and not self._reluctant
-        if at_once and lot is not None and not (lot.refusal or self._waiting or self._handing_over(lot)):
-            lot.park(settlement.message, settlement)
+        if (
+            at_once
+            and parking_queue is not None
+            and not (parking_queue.refusal or self._waiting or self._handing_over(parking_queue))
+        ):
+            parking_queue.park(settlement.message, settlement)
             return
         self._waiting.append(settlement)
         self._attend()
         self._be_patient()
 
     def _be_patient(self) -> None:
-        if self._lot is not None and self._timer is None:
+        if self._parking_queue is not None and self._timer is None:
             self._moved = False
             self._timer = self._clock.callLater(self._patience, self._out_of_patience)
 
-    def _handing_over(self, lot: IParkingQueue) -> bool:
-        """Whether the lot is about to run empty: all that is left in it is at hand."""
+    def _handing_over(self, parking_queue: IParkingQueue) -> bool:
+        """Whether the parking queue is about to run empty: all that is left in it is at hand."""
         return (
             self.breaker.state == "closed"
-            and lot.backlog <= lot.prefetch
+            and parking_queue.backlog <= parking_queue.prefetch
             and self._clock.seconds() >= self._handover_from
         )
 
@@ -217,8 +223,12 @@ class TargetGate:
 
     def opened(self, reason: str) -> None:
         """See `breaker.Owner`."""
-        lot = self._lot
-        what = "they wait" if lot is None or lot.refusal or self._reluctant else "they are to be parked in the broker"
+        parking_queue = self._parking_queue
+        what = (
+            "they wait"
+            if parking_queue is None or parking_queue.refusal or self._reluctant
+            else "they are to be parked in the broker"
+        )
         self.log.error(
             "{target} takes no messages: {reason}; {what}, and one is tried now and then",
             target=self.name,
@@ -259,7 +269,7 @@ class TargetGate:
         if self._timer is not None and not needs_timer:
             self._timer.cancel()
             self._timer = None
-        if self._parking and self._lot is not None and not self._lot.backlog:
+        if self._parking and self._parking_queue is not None and not self._parking_queue.backlog:
             self._parking = False
             self._wake()  # for those that waited for this
         if (
@@ -289,16 +299,16 @@ class TargetGate:
         return None
 
     def _in_order(self) -> None:
-        """Those from the lot are older than all others; on each channel, the tags say which came first."""
+        """Those from the parking queue are older than all others; on each channel, the tags say which came first."""
         ranks: dict[AckLedger, int] = {}
-        ours = self._lot
+        ours = self._parking_queue
         for settlement in self._failed:
             ranks.setdefault(settlement.ledger, len(ranks))
         self._failed.sort(
             key=lambda s: (ours is None or not ours.owns(s), ranks[s.ledger], s.tag),
         )
 
-    # The lot.
+    # The parking queue.
 
     def _out_of_patience(self) -> None:
         self._timer = None
@@ -311,8 +321,8 @@ class TargetGate:
     def _park(self, stuck: bool = False) -> None:
         """Park all that waits, and what comes from now on; with what the target gives back when it is `stuck`, for
         that is older than all the rest."""
-        lot = self._lot
-        if lot is None or self._stranded_at is not None:
+        parking_queue = self._parking_queue
+        if parking_queue is None or self._stranded_at is not None:
             return
         stuck = stuck or self.breaker.state != "closed"
         if IGivesBack.providedBy(self._target) and stuck:
@@ -321,7 +331,7 @@ class TargetGate:
             self._failed.extend(given_back)
             self._busy.difference_update(settlement.message.device for settlement in given_back)
             self._keeps = False
-        if lot.refusal:
+        if parking_queue.refusal:
             self._strand()
             return
         if not self._parking and stuck:
@@ -334,11 +344,11 @@ class TargetGate:
         self._parking = True
         self._handover_from = self._clock.seconds() + HANDOVER_REST * self._patience
         for settlement in parkable:
-            lot.park(settlement.message, settlement)
+            parking_queue.park(settlement.message, settlement)
         self._attend()
 
     def _strand(self) -> None:
-        """The lot has no queue: what is to be parked waits here."""
+        """The parking queue has no queue: what is to be parked waits here."""
         if self._stranded_at is None:
             self._stranded_at = self._clock.seconds()
             self._parking = False
@@ -347,10 +357,10 @@ class TargetGate:
 
     def _see_to_stranded(self, since: float) -> None:
         """Keep of those no more than may wait, and see whether they can be parked after all, or need not be."""
-        lot = self._lot
-        assert lot is not None
+        parking_queue = self._parking_queue
+        assert parking_queue is not None
         is_well = self.breaker.state == "closed" and not (self._failed or self._waiting)
-        if not lot.refusal or is_well:
+        if not parking_queue.refusal or is_well:
             self._stranded_at = None
             if not (self._reluctant or is_well):
                 self._park()
@@ -358,22 +368,22 @@ class TargetGate:
             most = self._most()
             if most is not None:
                 for settlement in self.withdraw(most):
-                    self._give_up(settlement, lot.refusal)
+                    self._give_up(settlement, parking_queue.refusal)
 
     def _give_up(self, settlement: Settlement, reason: str) -> None:
         why = self.breaker.reason or "it is too slow"
         settlement.refused(f"{NOT_PARKED}: {self.name} does not take it now ({why}), nor can it be parked ({reason})")
 
     def _turned_away(self, settlement: Settlement, reason: str) -> None:
-        """The lot does not take a message."""
-        if self._lot is not None and self._lot.refusal:
-            self._failed.append(settlement)  # nothing is in the lot, and these are older than what waits
+        """The parking queue does not take a message."""
+        if self._parking_queue is not None and self._parking_queue.refusal:
+            self._failed.append(settlement)  # nothing is in the parking queue, and these are older than what waits
             self._strand()
         else:
             self._give_up(settlement, reason)
 
     def withdraw(self, most: int) -> list[Settlement]:
-        """Give back what waits here but the oldest `most`, in order; not what came out of a lot."""
+        """Give back what waits here but the oldest `most`, in order; not what came out of a parking queue."""
         excess = len(self._failed) + len(self._waiting) - most
         if excess <= 0:
             return []
@@ -390,10 +400,10 @@ class TargetGate:
 
     def let_go_overdue(self) -> None:
         """See `IHoldsDeliveries`."""
-        lot = self._lot
+        parking_queue = self._parking_queue
         if (
-            lot is None
-            or lot.refusal
+            parking_queue is None
+            or parking_queue.refusal
             or not any(s.is_overdue for queue in (self._failed, self._returned) for s in queue)
         ):
             return
@@ -403,10 +413,10 @@ class TargetGate:
         self._returned.clear()
         self._parking = True
         for settlement in held:
-            if lot.owns(settlement):
-                lot.give_back(settlement)
+            if parking_queue.owns(settlement):
+                parking_queue.give_back(settlement)
             else:
-                lot.park(settlement.message, settlement)
+                parking_queue.park(settlement.message, settlement)
         self._park()
         self._wake()
 
@@ -415,9 +425,13 @@ class TargetGate:
         self._returned.append(settlement)
         self._attend()
 
-    def _lot_changed(self) -> None:
-        """There are more or fewer messages in the lot than it seemed, or it has a queue, or none."""
-        if self._lot is not None and self._lot.backlog and not (self._parking or self._lot.refusal):
+    def _parking_queue_changed(self) -> None:
+        """There are more or fewer messages in the parking queue than it seemed, or it has a queue, or none."""
+        if (
+            self._parking_queue is not None
+            and self._parking_queue.backlog
+            and not (self._parking or self._parking_queue.refusal)
+        ):
             self._parking = True
             self._handover_from = self._clock.seconds() + HANDOVER_REST * self._patience
         self._attend()
@@ -436,8 +450,8 @@ class TargetGate:
 
     @property
     def parked(self) -> int:
-        """Messages in the lot, by the broker's word, or out of it and not yet settled."""
-        return 0 if self._lot is None else self._lot.confirmed
+        """Messages in the parking queue, by the broker's word, or out of it and not yet settled."""
+        return 0 if self._parking_queue is None else self._parking_queue.confirmed
 
     def problem(self) -> str:
         """See `IReadiness`."""

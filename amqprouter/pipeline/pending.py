@@ -210,7 +210,8 @@ class PendingMessages:
         self._emptied()
 
     def _overflows(self, first: Settlement) -> bool:
-        """Whether a device that could not be asked about is one too many: it did not come out of the lot itself."""
+        """Whether a device that could not be asked about is one too many: it did not come out of the parking queue
+        itself."""
         return self._overflow is not None and self.count > self._most and not isinstance(first.ledger, Answering)
 
     def _park(self, queue: deque[Settlement]) -> None:

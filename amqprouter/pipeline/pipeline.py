@@ -123,12 +123,12 @@ class Pipeline:
         self._parked: ParkedDevices | None = None
         self.use_rules(rules)
 
-    def use_parking(self, lots: IDeviceParking) -> ParkedDevices:
-        """Park in these lots what is over its device's rate, instead of rejecting it."""
+    def use_parking(self, parking_queues: IDeviceParking) -> ParkedDevices:
+        """Park in these parking queues what is over its device's rate, instead of rejecting it."""
         self._parked = ParkedDevices(
             self._clock,
             self._scheduler,
-            lots,
+            parking_queues,
             max_messages=self._limits.max_parked_per_device,
             max_devices=self._limits.max_parked_devices,
             route=self._route,

@@ -71,9 +71,9 @@ class IHoldsDeliveries(Interface):
 class IParkingQueue(Interface):
     """A queue in the broker where messages are parked until they can go on: see `amqprouter.broker.parking`."""
 
-    backlog: int = Attribute("messages in the lot, on their way into it, or out of it and not yet settled")
+    backlog: int = Attribute("messages in the parking queue, on their way into it, or out of it and not yet settled")
     confirmed: int = Attribute("those of them that the broker has, or had until they came out")
-    prefetch: int = Attribute("messages out of the lot and not yet settled, at most")
+    prefetch: int = Attribute("messages out of the parking queue and not yet settled, at most")
     refusal: str = Attribute("why the broker does not let us have the queue; empty while it does, or was not asked")
 
     def use(
@@ -82,7 +82,8 @@ class IParkingQueue(Interface):
         turned_away: Callable[[Settlement, str], None] | None = None,
         most: Callable[[], int | None] | None = None,
     ) -> None:
-        """Hand every message that comes out of the lot to `receive`, in order, each with a settlement of its own;
+        """Hand every message that comes out of the parking queue to `receive`, in order, each with a settlement of its
+        own;
         `changed` is called when the backlog turns out to be another than it seemed, or the `refusal`.
 
         What is parked and not taken goes to `turned_away` with the reason, the older first; without, it is refused as
@@ -91,56 +92,61 @@ class IParkingQueue(Interface):
         """
 
     def park(message: Message, settlement: Settlement) -> None:
-        """Take the message, behind all that are there; ``settlement.delivered()`` once the broker has it. A full lot
+        """Take the message, behind all that are there; ``settlement.delivered()`` once the broker has it. A full
+        parking queue
         takes its time. Written at the next `flush`."""
 
     def flush() -> None:
         """The end of a batch of `park` calls."""
 
     def owns(settlement: Settlement) -> bool:
-        """Whether a settlement is of a message that came out of this lot."""
+        """Whether a settlement is of a message that came out of this parking queue."""
 
     def give_back(settlement: Settlement) -> None:
-        """Have a message that came out of this lot go back to its place there; it comes out again. Those of a lot are
+        """Have a message that came out of this parking queue go back to its place there; it comes out again. Those of a
+        parking queue are
         to be given back in order."""
 
     def withdraw() -> int:
-        """Forget the messages that have not set out for the lot yet, unanswered; returns how many there were."""
+        """Forget the messages that have not set out for the parking queue yet, unanswered; returns how many there
+        were."""
 
 
 class IDeviceParkingUser(Interface):
-    """Whoever parks the messages of devices: is told what becomes of their lots."""
+    """Whoever parks the messages of devices: is told what becomes of their parking queues."""
 
     def found(device: str) -> None:
-        """There is a lot for this device: an earlier run's, or another gateway's. May be told more than once."""
+        """There is a parking queue for this device: an earlier run's, or another gateway's. May be told more than
+        once."""
 
     def abandoned(device: str) -> None:
-        """Another gateway has left the lot, which was empty."""
+        """Another gateway has left the parking queue, which was empty."""
 
     def checked(device: str, messages: int) -> None:
-        """The broker says that so many messages are ready in the lot."""
+        """The broker says that so many messages are ready in the parking queue."""
 
     def gone(device: str) -> None:
-        """There is no such lot any more, and nothing on its way there."""
+        """There is no such parking queue any more, and nothing on its way there."""
 
     def lost() -> None:
-        """What had come out of all lots goes back into them."""
+        """What had come out of all parking queues goes back into them."""
 
 
 class IDeviceParking(Interface):
     """The parking queues of devices: see `amqprouter.broker.device_parking`."""
 
     def use(user: IDeviceParkingUser) -> None:
-        """Tell this one what becomes of the lots."""
+        """Tell this one what becomes of the parking queues."""
 
     def of(device: str) -> IParkingQueue:
-        """The device's lot, made if need be."""
+        """The device's parking queue, made if need be."""
 
     def check(device: str) -> None:
-        """Ask how much is in a lot; `IDeviceParkingUser.checked` is told."""
+        """Ask how much is in a parking queue; `IDeviceParkingUser.checked` is told."""
 
     def leave(device: str, ours: bool) -> None:
-        """Give up an empty lot; `IDeviceParkingUser.gone` is told, unless it turns out not to be empty. One that is not
+        """Give up an empty parking queue; `IDeviceParkingUser.gone` is told, unless it turns out not to be empty. One
+        that is not
         ours, that is, which another gateway made, is only left when nobody else uses it."""
 
     def flush() -> None:

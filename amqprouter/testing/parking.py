@@ -1,4 +1,4 @@
-"""Parking lots in memory: they pass the same contract tests as the real ones."""
+"""Parking parking queues in memory: they pass the same contract tests as the real ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryParkingQueue:
     def __init__(self, prefetch: int = 10, room: int = 1_000_000) -> None:
         self.prefetch = prefetch
         self.messages: deque[Message] = deque()
-        """What is in the lot."""
+        """What is in the parking queue."""
         self.ledger = AckLedger()
         self.refusal = ""
         self._room = room
@@ -121,15 +121,15 @@ def _give_up(settlement: Settlement, reason: str) -> None:
 
 
 def _nothing() -> None:
-    """For lots that nobody watches."""
+    """For parking queues that nobody watches."""
 
 
 @implementer(IDeviceParking)
 class MemoryDeviceParking:
-    """Devices' lots in memory; what is in them comes out when the test says so."""
+    """Devices' parking queues in memory; what is in them comes out when the test says so."""
 
     def __init__(self, prefetch: int = 2) -> None:
-        self.lots: dict[str, MemoryParkingQueue] = {}
+        self.parking_queues: dict[str, MemoryParkingQueue] = {}
         self.left: list[str] = []
         self._prefetch = prefetch
         self.user: IDeviceParkingUser
@@ -138,16 +138,16 @@ class MemoryDeviceParking:
         self.user = user
 
     def of(self, device: str) -> MemoryParkingQueue:
-        if device not in self.lots:
-            self.lots[device] = MemoryParkingQueue(self._prefetch)
-        return self.lots[device]
+        if device not in self.parking_queues:
+            self.parking_queues[device] = MemoryParkingQueue(self._prefetch)
+        return self.parking_queues[device]
 
     def check(self, device: str) -> None:
-        self.user.checked(device, len(self.lots[device].messages) if device in self.lots else 0)
+        self.user.checked(device, len(self.parking_queues[device].messages) if device in self.parking_queues else 0)
 
     def leave(self, device: str, ours: bool) -> None:
         self.left.append(device)
-        del self.lots[device]
+        del self.parking_queues[device]
         self.user.gone(device)
 
     def flush(self) -> None:

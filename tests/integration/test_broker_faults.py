@@ -154,7 +154,8 @@ class StoppedTests(FaultTestCase):
                 bed.gateway.running.signal("CONT")
             await bed.check(self)
             self.assertEqual(await bed.gateway.metric("redelivered_total"), count)
-            # What its targets' gates found waiting for so long was parked, and is settled again out of the lot.
+            # What its targets' gates found waiting for so long was parked, and is settled again out of the parking
+            # queue.
             settled = await bed.gateway.metric("settled_total") - await bed.gateway.metric("unparked_total")
             self.assertEqual(settled, count)
             # What the broker answers to an ack of a tag that its channel never gave.

@@ -39,7 +39,7 @@ class DeviceParkingTests(TestCase):
             bed.fleet.reading(device, number)
         await bed.fleet.all_confirmed()
 
-    async def lot_holds(self, bed: FaultBed, least: int) -> None:
+    async def parking_queue_holds(self, bed: FaultBed, least: int) -> None:
         async def holds() -> bool:
             return (await bed.queues()).get(LOT, 0) >= least
 
@@ -54,7 +54,7 @@ class DeviceParkingTests(TestCase):
             count = 400
             began = time.monotonic()
             await self.send(bed, NOISY, range(count))
-            await self.lot_holds(bed, count // 4)
+            await self.parking_queue_holds(bed, count // 4)
             self.assertEqual(await bed.gateway.metric("parked_devices"), 1)
             asked = time.monotonic()
             for device in QUIET:
@@ -73,16 +73,19 @@ class DeviceParkingTests(TestCase):
             self.assertEqual(await bed.gateway.metric("parked_messages"), 0)
 
     async def test_the_gateway_is_killed_meanwhile(self) -> None:
-        """The lot is found again, and what is sent meanwhile goes behind what is in it."""
+        """The parking queue is found again, and what is sent meanwhile goes behind what is in it."""
         async with fault_bed(Path(self.mktemp()), **OPTIONS) as bed:
             await self.send(bed, NOISY, range(300))
-            await self.lot_holds(bed, 100)
+            await self.parking_queue_holds(bed, 100)
 
             async def nothing_in_memory() -> bool:
-                """What waits there goes before the lot, and would come again behind it: order ends with a gateway."""
+                """What waits there goes before the parking queue, and would come again behind it: order ends with a
+                gateway."""
                 return not await bed.unacked()
 
-            await until(nothing_in_memory, what="all else is in the lot", timeout=20, child=bed.gateway.running)
+            await until(
+                nothing_in_memory, what="all else is in the parking queue", timeout=20, child=bed.gateway.running
+            )
             await bed.gateway.running.kill()
             await self.send(bed, NOISY, range(300, 400))
             await bed.gateway.start()
@@ -100,7 +103,7 @@ class DeviceParkingTests(TestCase):
             for parked in (10, 20, 30):
                 async with bed.load():
                     await self.send(bed, NOISY, range(100))
-                    await self.lot_holds(bed, parked)
+                    await self.parking_queue_holds(bed, parked)
                     await bed.gateway.running.kill()
                 await bed.gateway.start()
             await bed.check(self)
@@ -131,8 +134,9 @@ class DeviceParkingTests(TestCase):
             await bed.check(self)
 
     async def test_another_gateway_takes_over(self) -> None:
-        """It knows of the lot already, and drains it. What waited in the other's memory comes again, but behind the
-        lot: the order does not outlive a gateway."""
+        """It knows of the parking queue already, and drains it. What waited in the other's memory comes again, but
+        behind the
+        parking queue: the order does not outlive a gateway."""
         options = {**OPTIONS, "class noisy": {"devices": NOISY, "limits": "15/s burst 10"}}
         async with fault_bed(Path(self.mktemp()), **options) as bed:
             folder = Path(self.mktemp())

@@ -104,11 +104,11 @@ class DocumentedPermissionsTests(TestCase):
             wake=publisher.flush,
             finish=settled.callback,
         )
-        lot = parking.lot("target", "exchange:alarms", prefetch=1)
-        lot.use(lambda message, settlement: settlement.delivered(), lambda: None)
+        parking_queue = parking.parking_queue("target", "exchange:alarms", prefetch=1)
+        parking_queue.use(lambda message, settlement: settlement.delivered(), lambda: None)
         await parking.attach(consuming)
         message = Message("meter-17", "reading", b"{}", Properties(), routing_key=b"meter-17.reading")
-        lot.park(message, Settlement(message, 1, AckLedger(), lambda _: None))
+        parking_queue.park(message, Settlement(message, 1, AckLedger(), lambda _: None))
         self.assertEqual((await settled).message.key, "meter-17.reading")
         parking.stop()
         for connection in (publishing, consuming):

@@ -52,11 +52,11 @@ class TargetTroubleTests(TestCase):
 
         await until(empty, what="the ingress is empty", timeout=timeout, child=bed.gateway.running)
 
-    async def lot_is_empty(self, bed: FaultBed, lot: str) -> None:
+    async def parking_queue_is_empty(self, bed: FaultBed, parking_queue: str) -> None:
         async def empty() -> bool:
-            return (await bed.queues())[lot] == 0
+            return (await bed.queues())[parking_queue] == 0
 
-        await until(empty, what=f"{lot} is empty", timeout=90, child=bed.gateway.running)
+        await until(empty, what=f"{parking_queue} is empty", timeout=90, child=bed.gateway.running)
 
     def check_order(self, bed: FaultBed, copies: Sequence[Delivery], *, repeats: bool = False) -> None:
         """Each device's readings, all of them, as good as in order, with the bytes that were sent."""
@@ -93,12 +93,12 @@ class TargetTroubleTests(TestCase):
             self.check_order(bed, copies)
             await bed.is_ready()
             self.assertEqual(bed.gateway.running.tail(1_000_000).count("takes messages again"), 1)
-            await self.lot_is_empty(bed, COPIES_LOT)
+            await self.parking_queue_is_empty(bed, COPIES_LOT)
             for _ in range(5):  # on a busy machine the target may be too slow for its short patience, but not always
                 parked = await bed.gateway.metric("parked_total")
                 await self.send(bed, 5)
                 await drain_queue(bed.uri, COPIES, 5)
-                await self.lot_is_empty(bed, COPIES_LOT)
+                await self.parking_queue_is_empty(bed, COPIES_LOT)
                 if await bed.gateway.metric("parked_total") == parked:
                     break
             else:
@@ -116,12 +116,12 @@ class TargetTroubleTests(TestCase):
             await bed.stored_reaches(sent)
             await bed.broker.ctl("clear_policy", "-p", bed.vhost, "full")
             await bed.is_ready()
-            await self.lot_is_empty(bed, COPIES_LOT)
+            await self.parking_queue_is_empty(bed, COPIES_LOT)
             self.check_order(bed, await drain_queue(bed.uri, COPIES, sent))
             await self.check_nothing_was_given_up(bed)
 
     async def test_a_full_queue_and_the_daemon_is_killed(self) -> None:
-        """The lot is found again, and what is sent meanwhile goes behind what is in it."""
+        """The parking queue is found again, and what is sent meanwhile goes behind what is in it."""
         async with self.bed(copies=FULL) as bed:
             await self.send(bed, 600)
             await bed.stored_reaches(600)
@@ -133,7 +133,7 @@ class TargetTroubleTests(TestCase):
             await self.sources_are_empty(bed)
             self.assertGreater((await bed.queues())[COPIES_LOT], 800)
             copies = await drain_queue(bed.uri, COPIES, 900)
-            await self.lot_is_empty(bed, COPIES_LOT)
+            await self.parking_queue_is_empty(bed, COPIES_LOT)
             copies += await drain_queue(bed.uri, COPIES, (await bed.queues())[COPIES])
             self.check_order(bed, copies, repeats=True)
             await self.check_nothing_was_given_up(bed)

@@ -195,7 +195,7 @@ class ParkingTests(UnroutableTestCase):
         }
         before = {name: (with_headers(name), b"") for name in map(str, range(20))}
         made = {name: message for name, message in messages().items() if len(message[1]) < 100}
-        lot = parking_queue_name("amqprouter", "device", DEVICE)
+        parking_queue = parking_queue_name("amqprouter", "device", DEVICE)
         async with fault_bed(Path(self.mktemp()), **options) as bed:
             await self.publish(bed, before)
             await bed.gateway.metric_reaches("parked_total", len(before) - 5)
@@ -203,7 +203,7 @@ class ParkingTests(UnroutableTestCase):
             try:
                 async with bed.operator() as channel:
                     await self.publish(bed, made)
-                    await channel.queue_delete(queue=lot)
+                    await channel.queue_delete(queue=parking_queue)
             finally:
                 bed.gateway.running.signal("CONT")
             await bed.gateway.metric_reaches("parked_total", len(before) - 5 + len(made))
@@ -212,7 +212,7 @@ class ParkingTests(UnroutableTestCase):
             found = [document["message_id"] for document in bed.database.documents("readings")]
             for queue in (NAMES.ingress, *NAMES.shards):
                 found += self.ids(await drain_queue(bed.uri, queue, counts[queue]))
-            parked = await drain_queue(bed.uri, lot, counts.get(lot, 0))
+            parked = await drain_queue(bed.uri, parking_queue, counts.get(parking_queue, 0))
             found += [parked_message(one.properties, one.body).properties.message_id for one in parked]
             self.assertEqual(set(made) - set(found), set(), "lost")
 

@@ -1,4 +1,4 @@
-"""What every parking lot keeps to; `LotContract` is mixed with a test case that says how to drive one."""
+"""What every parking queue keeps to; `LotContract` is mixed with a test case that says how to drive one."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from amqprouter.pipeline.settlement import Settlement
 
 
 class LotContract(SynchronousTestCase):
-    """`lot` is used by `setUp`; the others are the subclass's."""
+    """`parking_queue` is used by `setUp`; the others are the subclass's."""
 
-    lot: IParkingQueue
+    parking_queue: IParkingQueue
     PREFETCH = 3
 
     def confirm(self) -> None:
@@ -26,12 +26,12 @@ class LotContract(SynchronousTestCase):
         """Messages come out, as far as the prefetch allows."""
         raise NotImplementedError
 
-    def use(self, lot: IParkingQueue) -> None:
-        self.lot = lot
+    def use(self, parking_queue: IParkingQueue) -> None:
+        self.parking_queue = parking_queue
         self.out: list[Settlement] = []
         self.settled: list[bytes] = []
         self.changes = 0
-        lot.use(lambda message, settlement: self.out.append(settlement), self.changed)
+        parking_queue.use(lambda message, settlement: self.out.append(settlement), self.changed)
 
     def changed(self) -> None:
         self.changes += 1
@@ -39,28 +39,30 @@ class LotContract(SynchronousTestCase):
     def park(self, *bodies: bytes) -> None:
         for body in bodies:
             message = Message("dev1", "up", body, Properties(), routing_key=b"dev1.up")
-            self.lot.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
-        self.lot.flush()
+            self.parking_queue.park(
+                message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body))
+            )
+        self.parking_queue.flush()
 
     def test_settled_at_the_source_once_it_is_confirmed(self) -> None:
-        verifyObject(IParkingQueue, self.lot)
+        verifyObject(IParkingQueue, self.parking_queue)
         self.park(b"1", b"2")
-        self.assertEqual(self.lot.backlog, 2)
+        self.assertEqual(self.parking_queue.backlog, 2)
         self.confirm()
-        self.assertEqual((self.settled, self.lot.backlog), ([b"1", b"2"], 2))
+        self.assertEqual((self.settled, self.parking_queue.backlog), ([b"1", b"2"], 2))
 
     def test_out_in_order_and_gone_once_settled(self) -> None:
         self.park(b"1", b"2", b"3", b"4")
         self.confirm()
         self.come_out(4)
         self.assertEqual([s.message.body for s in self.out], [b"1", b"2", b"3"])
-        self.assertEqual((self.out[0].message.key, self.lot.backlog), ("dev1.up", 4))
+        self.assertEqual((self.out[0].message.key, self.parking_queue.backlog), ("dev1.up", 4))
         for settlement in self.out:
-            self.assertTrue(self.lot.owns(settlement))
+            self.assertTrue(self.parking_queue.owns(settlement))
             settlement.delivered()
-        self.assertEqual(self.lot.backlog, 1)
+        self.assertEqual(self.parking_queue.backlog, 1)
         stranger = Settlement(self.out[0].message, 1, AckLedger(), lambda _: None)
-        self.assertFalse(self.lot.owns(stranger))
+        self.assertFalse(self.parking_queue.owns(stranger))
 
     def test_given_back_and_out_again_in_order(self) -> None:
         self.park(b"1", b"2", b"3", b"4")
@@ -69,11 +71,11 @@ class LotContract(SynchronousTestCase):
         first, *others = self.out
         first.delivered()
         for settlement in others:
-            self.lot.give_back(settlement)
-        self.assertEqual(self.lot.backlog, 3)
+            self.parking_queue.give_back(settlement)
+        self.assertEqual(self.parking_queue.backlog, 3)
         del self.out[:]
         self.come_out(4)
         self.assertEqual([s.message.body for s in self.out], [b"2", b"3", b"4"])
         for settlement in self.out:
             settlement.delivered()
-        self.assertEqual(self.lot.backlog, 0)
+        self.assertEqual(self.parking_queue.backlog, 0)

@@ -30,22 +30,22 @@ GATEWAY = f"{2**63:016x}"
 
 @implementer(IDeviceParkingUser)
 class Recorder:
-    """Notes what it is told, and takes the lots that are found."""
+    """Notes what it is told, and takes the parking queues that are found."""
 
-    def __init__(self, lots: DeviceParking) -> None:
+    def __init__(self, parking_queues: DeviceParking) -> None:
         self.told: list[object] = []
         self.out: list[Settlement] = []
-        self._lots = lots
-        lots.use(self)
+        self._parking_queues = parking_queues
+        parking_queues.use(self)
 
-    def lot(self, device: str) -> IParkingQueue:
-        lot = self._lots.of(device)
-        lot.use(lambda message, settlement: self.out.append(settlement), lambda: None)
-        return lot
+    def parking_queue(self, device: str) -> IParkingQueue:
+        parking_queue = self._parking_queues.of(device)
+        parking_queue.use(lambda message, settlement: self.out.append(settlement), lambda: None)
+        return parking_queue
 
     def found(self, device: str) -> None:
         self.told.append(("found", device))
-        self.lot(device)
+        self.parking_queue(device)
 
     def abandoned(self, device: str) -> None:
         self.told.append(("abandoned", device))
@@ -72,7 +72,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.run_now(self.publisher.attach(self.connected()))
         self.broker = StreamBroker(self.clock, self.stream)
         self.broker.missing_queues = {QUEUE}
-        self.lots = DeviceParking(
+        self.parking_queues = DeviceParking(
             self.clock,
             self.publisher,
             counters,
@@ -84,7 +84,7 @@ class DeviceLotsTests(BrokerTestCase):
             wake=lambda: None,
             finish=lambda settlement: None,
         )
-        self.user = Recorder(self.lots)
+        self.user = Recorder(self.parking_queues)
         self.settled: list[bytes] = []
 
     def attach(self, *history: dict[str, object]) -> None:
@@ -92,7 +92,7 @@ class DeviceLotsTests(BrokerTestCase):
         for record in history:
             self.stream.append(record)
         self.publishing.confirming = False
-        attached: Deferred[None] = self.start(self.lots.attach(self.connected()))
+        attached: Deferred[None] = self.start(self.parking_queues.attach(self.connected()))
         self.assertNoResult(attached)
         self.publishing.confirming = True
         self.publishing.ack(self.publishing.published[-1].sequence)
@@ -109,15 +109,15 @@ class DeviceLotsTests(BrokerTestCase):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the device's lot can be used."""
-        lot = next(iter(self.lots.lots), None)
-        return lot is not None and lot.declared
+        """Whether the device's parking queue can be used."""
+        parking_queue = next(iter(self.parking_queues.parking_queues), None)
+        return parking_queue is not None and parking_queue.declared
 
     def set_out(self, body: bytes) -> None:
         """A message is to be parked."""
         message = Message("dev1", "up", body, Properties(), routing_key=b"dev1.up")
-        lot = self.user.lot("dev1")
-        lot.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
+        parking_queue = self.user.parking_queue("dev1")
+        parking_queue.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
         self.turn()
 
     def park(self, body: bytes) -> None:
@@ -125,10 +125,10 @@ class DeviceLotsTests(BrokerTestCase):
         self.broker.missing_queues.clear()
         if self.QUEUE_TYPE == "quorum" and not self.is_ready:
             self.clock.advance(SAFE_AFTER)
-        self.lots.flush()
+        self.parking_queues.flush()
 
     def test_known_before_it_is_made(self) -> None:
-        verifyObject(IDeviceParking, self.lots)
+        verifyObject(IDeviceParking, self.parking_queues)
         self.attach()
         self.publishing.confirming = False
         self.park(b"1")
@@ -140,7 +140,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.assertEqual(declare.arguments["x-overflow"], "reject-publish")
         self.broker.missing_queues.clear()
         self.clock.advance(SAFE_AFTER)
-        self.lots.flush()
+        self.parking_queues.flush()
         self.assertEqual(self.publishing.published[-1].routing_key, QUEUE)
         self.assertEqual(self.settled, [])
         self.publishing.ack(self.publishing.published[-1].sequence)
@@ -160,7 +160,7 @@ class DeviceLotsTests(BrokerTestCase):
         )
         self.assertEqual(self.user.told, [("found", "dev1")])
         self.turn()
-        self.assertEqual(self.lots.of("dev1").backlog, 3)
+        self.assertEqual(self.parking_queues.of("dev1").backlog, 3)
         self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
 
     def test_found_and_not_there(self) -> None:
@@ -168,7 +168,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.turn()
         self.assertEqual(self.user.told, [("found", "dev1"), ("gone", "dev1")])
         self.assertEqual(self.records("lot"), [{"lot": "dev1", "used": False, "by": GATEWAY}])
-        self.assertEqual(self.lots.lots, [])
+        self.assertEqual(self.parking_queues.parking_queues, [])
 
     def test_another_gateways(self) -> None:
         self.attach()
@@ -208,30 +208,30 @@ class DeviceLotsTests(BrokerTestCase):
         self.set_out(b"1")
         self.pass_time(60)
         self.assertEqual([record["used"] for record in self.records("lot")], [True])
-        self.assertIn(QUEUE, self.lots.problem())
-        self.assertEqual(self.lots.of("dev1").backlog, 0)
-        self.lots.leave("dev1", True)
+        self.assertIn(QUEUE, self.parking_queues.problem())
+        self.assertEqual(self.parking_queues.of("dev1").backlog, 0)
+        self.parking_queues.leave("dev1", True)
         self.turn()
-        self.assertEqual((self.user.told[-1], self.lots.problem()), (("gone", "dev1"), ""))
+        self.assertEqual((self.user.told[-1], self.parking_queues.problem()), (("gone", "dev1"), ""))
         asked = len(self.broker.received)
         self.pass_time(60)
         self.assertEqual([record["used"] for record in self.records("lot")], [True, False])
         self.assertEqual(len(self.broker.received), asked, "nobody asks for it any more")
 
     def test_a_registry_that_is_refused(self) -> None:
-        """No lot is made meanwhile, and all else that is consumed over the connection is."""
+        """No parking queue is made meanwhile, and all else that is consumed over the connection is."""
         limit = f"406 PRECONDITION_FAILED - cannot declare queue '{STREAM}': queue limit in vhost '/' (5) is reached"
         self.refuse(limit, STREAM)
         connection = self.connected()
         with capturedLogs() as logs:
-            self.run_now(self.lots.attach(connection))
+            self.run_now(self.parking_queues.attach(connection))
             self.set_out(b"1")
             self.pass_time(3 * LONGEST_PAUSE)
         self.assertEqual(len([log for log in logs if log["log_level"] is LogLevel.error]), 2)
         self.assertFalse(connection.closed)
-        self.assertIn("queue limit in vhost", self.lots.problem())
+        self.assertIn("queue limit in vhost", self.parking_queues.problem())
         self.assertEqual({one.queue for one in self.broker.sent("Queue.Declare") if not one.passive}, {STREAM})
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.assertEqual((self.user.told, self.records("lot")), ([("gone", "dev1")], []))
         self.set_out(b"2")
@@ -240,7 +240,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.pass_time(LONGEST_PAUSE)
         self.read({"mark": f"{GATEWAY}.1"})
         self.pass_time(LONGEST_PAUSE + SAFE_AFTER)
-        self.assertEqual((self.lots.problem(), self.is_ready), ("", True))
+        self.assertEqual((self.parking_queues.problem(), self.is_ready), ("", True))
 
     def parked_and_out(self) -> None:
         self.attach()
@@ -248,15 +248,15 @@ class DeviceLotsTests(BrokerTestCase):
         (published,) = [one for one in self.publishing.published if one.routing_key == QUEUE]
         self.broker.deliver_raw(QUEUE, published.properties, published.body)
         self.user.out.pop().delivered()
-        self.assertEqual(self.lots.of("dev1").backlog, 0)
+        self.assertEqual(self.parking_queues.of("dev1").backlog, 0)
 
     def test_left(self) -> None:
         self.parked_and_out()
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.assertEqual(len(self.broker.sent("Basic.Cancel")), 1)
         self.check_deleted()
-        self.assertEqual((self.user.told, self.lots.lots), ([("gone", "dev1")], []))
+        self.assertEqual((self.user.told, self.parking_queues.parking_queues), ([("gone", "dev1")], []))
         self.assertEqual([record["used"] for record in self.records("lot")], [True, False])
 
     def check_deleted(self) -> None:
@@ -266,31 +266,31 @@ class DeviceLotsTests(BrokerTestCase):
     def test_not_left_while_anything_is_there(self) -> None:
         self.parked_and_out()
         self.broker.ready[QUEUE] = 1
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], []))
-        self.assertEqual(self.lots.of("dev1").backlog, 1)
+        self.assertEqual(self.parking_queues.of("dev1").backlog, 1)
         self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
 
     def test_not_left_to_another(self) -> None:
         """Its maker still uses it, and may die: then what is in there is ours."""
         self.parked_and_out()
         self.broker.consumer_counts[QUEUE] = 1
-        self.lots.leave("dev1", False)
+        self.parking_queues.leave("dev1", False)
         self.turn()
         self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], []))
         self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.assertEqual((self.broker.sent("Queue.Delete"), self.user.told), ([], [("gone", "dev1")]))
         # It may park in there again without a word, and it says so once it has left.
         self.assertEqual([record["used"] for record in self.records("lot")], [True])
-        self.assertEqual(self.lots.lots, [])
+        self.assertEqual(self.parking_queues.parking_queues, [])
 
     def test_somebody_begins_to_use_it_just_then(self) -> None:
         self.parked_and_out()
         self.broker.refusals["Queue.Delete"] = (406, f"PRECONDITION_FAILED - queue '{QUEUE}' in vhost '/' in use")
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.assertEqual(self.user.told, [("gone", "dev1")])
         said = [True, False] if self.QUEUE_TYPE == "quorum" else [True]  # quorum queues stay
@@ -316,22 +316,25 @@ class DeviceLotsTests(BrokerTestCase):
         self.turn()
         names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
         self.assertEqual(names, ["Basic.Qos", *["Basic.Consume"] * AT_ONCE] * 2)
-        self.assertTrue(all(lot.declared for lot in self.lots.lots))
+        self.assertTrue(all(parking_queue.declared for parking_queue in self.parking_queues.parking_queues))
         self.broker.received.clear()
         for device in devices:
-            self.lots.leave(device, True)
+            self.parking_queues.leave(device, True)
         self.broker.ready[parking_queue_name("p", "device", "d3")] = 1
         self.turn()
         names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
         self.assertEqual(names[:AT_ONCE], ["Basic.Cancel"] * AT_ONCE)
-        self.assertEqual([lot.queue for lot in self.lots.lots], [parking_queue_name("p", "device", "d3")])
+        self.assertEqual(
+            [parking_queue.queue for parking_queue in self.parking_queues.parking_queues],
+            [parking_queue_name("p", "device", "d3")],
+        )
         self.assertEqual(len([record for record in self.records("lot") if not record["used"]]), 2 * AT_ONCE - 1)
 
     def test_left_and_parked_again(self) -> None:
         """Its records go one after the other, whatever has to be sent again."""
         self.parked_and_out()
         self.publishing.confirming = False
-        self.lots.leave("dev1", True)
+        self.parking_queues.leave("dev1", True)
         self.turn()
         self.broker.missing_queues = {QUEUE}
         self.park(b"2")
@@ -343,9 +346,9 @@ class DeviceLotsTests(BrokerTestCase):
         self.attach()
         self.park(b"1")
         self.broker.ready[QUEUE] = 5
-        self.lots.check("dev1")
+        self.parking_queues.check("dev1")
         self.turn()
-        self.assertEqual((self.user.told, self.lots.of("dev1").backlog), ([("checked", "dev1", 5)], 5))
+        self.assertEqual((self.user.told, self.parking_queues.of("dev1").backlog), ([("checked", "dev1", 5)], 5))
 
     def test_the_channel_is_closed(self) -> None:
         self.attach()
@@ -368,13 +371,15 @@ class QuorumTests(DeviceLotsTests):
     def test_young(self) -> None:
         """What goes in waits until the queue is old enough, and is announced once."""
         self.attach()
-        lot = self.user.lot("dev1")
+        parking_queue = self.user.parking_queue("dev1")
         for body in (b"1", b"2"):
             message = Message("dev1", "up", body, Properties(), routing_key=b"dev1.up")
-            lot.park(message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body)))
+            parking_queue.park(
+                message, Settlement(message, 1, AckLedger(), lambda s: self.settled.append(s.message.body))
+            )
             self.turn()
             self.broker.missing_queues.clear()
         self.assertEqual((self.settled, len(self.records("lot"))), ([], 1))
         self.clock.advance(SAFE_AFTER)
-        self.lots.flush()
+        self.parking_queues.flush()
         self.assertEqual((self.settled, len(self.records("lot"))), ([b"1", b"2"], 1))

@@ -62,7 +62,7 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.entered = self.came_out = self.given_back = 0
         self.inside: list[Any] = []
         self.by_tag: dict[int, Any] = {}
-        self.use(self.parking.lot("target", "exchange:work", prefetch=self.PREFETCH))
+        self.use(self.parking.parking_queue("target", "exchange:work", prefetch=self.PREFETCH))
         self.run_now(self.parking.attach(self.connected()))
 
     def finish(self, settlement: Settlement) -> None:
@@ -74,9 +74,9 @@ class ParkingTests(BrokerTestCase, LotContract):
         super().park(*bodies)
         self.turn()  # the queue is declared
         self.broker.missing_queues.clear()
-        if not self.parking.lots[0].declared:
+        if not self.parking.parking_queues[0].declared:
             self.clock.advance(SAFE_AFTER)
-        self.lot.flush()
+        self.parking_queue.flush()
 
     def confirm(self) -> None:
         for published in self.publishing.published[self.entered :]:
@@ -142,13 +142,15 @@ class ParkingTests(BrokerTestCase, LotContract):
         else is consumed, stays."""
         self.be_full()
         away: list[bytes] = []
-        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.parking_queue.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body)
+        )
         with capturedLogs() as logs:
             self.park_in_vain(b"1", b"2")
             self.park_in_vain(b"3")
             self.pass_time(60)
         self.assertEqual((self.publishing.published, self.broker.connection.closed), ([], False))
-        self.assertEqual((away, self.lot.backlog, self.lot.confirmed), ([b"1", b"2", b"3"], 0, 0))
+        self.assertEqual((away, self.parking_queue.backlog, self.parking_queue.confirmed), ([b"1", b"2", b"3"], 0, 0))
         (text,) = map(formatEvent, logs)
         for words in (QUEUE, "queue limit in vhost", "set_vhost_limits"):
             self.assertIn(words, text)
@@ -159,7 +161,7 @@ class ParkingTests(BrokerTestCase, LotContract):
 
     def test_a_full_virtual_host_has_room_again(self) -> None:
         self.be_full()
-        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: None)
+        self.parking_queue.use(lambda message, settlement: None, self.changed, lambda s, reason: None)
         self.park_in_vain(b"1")
         self.full = False
         with capturedLogs() as logs:
@@ -167,14 +169,16 @@ class ParkingTests(BrokerTestCase, LotContract):
             self.broker.missing_queues.clear()
             self.clock.advance(SAFE_AFTER)
         self.assertIn("all parking queues again", formatEvent(logs[0]))
-        self.assertEqual((self.lot.refusal, self.parking.problem(), len(logs)), ("", "", 1))
+        self.assertEqual((self.parking_queue.refusal, self.parking.problem(), len(logs)), ("", "", 1))
         super().park(b"2")
         self.confirm()
-        self.assertEqual((self.settled, self.lot.confirmed), ([b"2"], 1))
+        self.assertEqual((self.settled, self.parking_queue.confirmed), ([b"2"], 1))
 
     def test_a_queue_that_is_deleted_and_cannot_be_made_again(self) -> None:
         away: list[bytes] = []
-        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.parking_queue.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body)
+        )
         self.park(b"1", b"2")
         self.be_full()
         self.broker.missing_queues = {QUEUE}
@@ -182,28 +186,32 @@ class ParkingTests(BrokerTestCase, LotContract):
             self.publishing.send_back(published)
             self.publishing.ack(published.sequence)
             self.turn()
-        self.assertEqual((away, self.lot.backlog), ([b"1", b"2"], 0))
+        self.assertEqual((away, self.parking_queue.backlog), ([b"1", b"2"], 0))
 
     def test_what_is_likely_to_pass_is_waited_out(self) -> None:
         """A node has just come back, say: nothing is turned away for a few seconds."""
         away: list[bytes] = []
-        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.parking_queue.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body)
+        )
         self.be_full("404 NOT_FOUND - home node 'n' of durable queue is down or inaccessible")
         with capturedLogs() as logs:
             self.park_in_vain(b"1")
             self.pass_time(PASSING_FOR - 1)
-            self.assertEqual((away, self.lot.refusal, len(logs)), ([], "", 0))
+            self.assertEqual((away, self.parking_queue.refusal, len(logs)), ([], "", 0))
             self.full = False
             self.pass_time(2)
             self.broker.missing_queues.clear()
             self.clock.advance(SAFE_AFTER)
-            self.lot.flush()
+            self.parking_queue.flush()
             self.confirm()
         self.assertEqual((away, self.settled, len(logs)), ([], [b"1"], 0))
 
     def test_what_was_likely_to_pass_and_does_not(self) -> None:
         away: list[bytes] = []
-        self.lot.use(lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body))
+        self.parking_queue.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body)
+        )
         self.be_full("404 NOT_FOUND - home node 'n' of durable queue is down or inaccessible")
         self.park_in_vain(b"1")
         self.pass_time(PASSING_FOR + 1)
@@ -211,7 +219,7 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.assertIn("is down or inaccessible", self.parking.problem())
 
     def test_gone_between_the_look_and_the_consumer(self) -> None:
-        """It closes the channel of all lots, and is nobody's refusal."""
+        """It closes the channel of all parking queues, and is nobody's refusal."""
         self.broker.missing_queues.clear()
         consume, gone = type(self.broker)._basic_consume, True
 
@@ -226,11 +234,11 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.broker._basic_consume = vanishing  # type: ignore[method-assign]
         self.run_now(self.parking.attach(self.connected()))
         self.pass_time(2 * REOPEN_DELAY)
-        self.assertEqual((self.parking.problem(), self.lot.refusal), ("", ""))
+        self.assertEqual((self.parking.problem(), self.parking_queue.refusal), ("", ""))
         self.assertEqual([queue for _, queue in self.broker.consumers.values()], [QUEUE])
 
     def test_no_right_to_consume(self) -> None:
-        """It ends the channel of all lots, once, and is then tried on another."""
+        """It ends the channel of all parking queues, once, and is then tried on another."""
         self.broker.missing_queues.clear()
         consume, refused = type(self.broker)._basic_consume, True
 
@@ -241,7 +249,7 @@ class ParkingTests(BrokerTestCase, LotContract):
                 consume(self.broker, channel, command)
 
         self.broker._basic_consume = refusing  # type: ignore[method-assign]
-        other = self.parking.lot("target", "store:readings", prefetch=1)
+        other = self.parking.parking_queue("target", "store:readings", prefetch=1)
         self.run_now(self.parking.attach(self.connected()))
         self.pass_time(30)
         self.assertIn("ACCESS_REFUSED", self.parking.problem())
@@ -250,18 +258,20 @@ class ParkingTests(BrokerTestCase, LotContract):
         channels = [channel for channel, command in self.broker.received if command.name == "Basic.Qos"]
         refused = False
         self.pass_time(LONGEST_PAUSE)
-        self.assertEqual((self.parking.problem(), self.parking.lots[0].declared), ("", True))
+        self.assertEqual((self.parking.problem(), self.parking.parking_queues[0].declared), ("", True))
         self.assertGreater(len(channels), 3)
 
     def test_of_what_a_full_queue_does_not_take_the_oldest_may_wait(self) -> None:
         away: list[bytes] = []
-        self.lot.use(
+        self.parking_queue.use(
             lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 2
         )
         ledger = AckLedger()
         for tag in range(5):
             message = Message("dev1", "up", str(tag).encode(), Properties(), routing_key=b"dev1.up")
-            self.lot.park(message, Settlement(message, tag, ledger, lambda s: self.settled.append(s.message.body)))
+            self.parking_queue.park(
+                message, Settlement(message, tag, ledger, lambda s: self.settled.append(s.message.body))
+            )
         self.park()
         for _ in range(OPENS_AFTER):
             for published in self.publishing.published[self.entered :]:
@@ -269,18 +279,18 @@ class ParkingTests(BrokerTestCase, LotContract):
             self.entered = len(self.publishing.published)
             self.assertEqual(away, [])
             self.clock.advance(1)
-            self.lot.flush()
-        self.assertEqual((away, self.lot.backlog, self.lot.confirmed), ([b"2", b"3", b"4"], 2, 0))
+            self.parking_queue.flush()
+        self.assertEqual((away, self.parking_queue.backlog, self.parking_queue.confirmed), ([b"2", b"3", b"4"], 2, 0))
         for _ in range(3):
             self.confirm()
             self.clock.advance(5)
-            self.lot.flush()
+            self.parking_queue.flush()
         self.assertEqual(self.settled, [b"0", b"1"])
 
     def test_an_alarm_is_waited_out(self) -> None:
         """A broker that takes no publishes from anybody refuses nobody."""
         away: list[bytes] = []
-        self.lot.use(
+        self.parking_queue.use(
             lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
         )
         self.park(b"0")
@@ -289,8 +299,10 @@ class ParkingTests(BrokerTestCase, LotContract):
         super().park(b"1", b"2")
         for _ in range(3):
             self.pass_time(CONFIRM_TIMEOUT)
-            self.lot.flush()
-        self.assertEqual((away, self.settled, self.lot.backlog, self.lot.confirmed), ([], [b"0"], 3, 1))
+            self.parking_queue.flush()
+        self.assertEqual(
+            (away, self.settled, self.parking_queue.backlog, self.parking_queue.confirmed), ([], [b"0"], 3, 1)
+        )
         self.publishing.send(0, commands.Connection.Unblocked())
         self.confirm()
         self.assertEqual((away, self.settled), ([], [b"0", b"1", b"2"]))
@@ -298,7 +310,7 @@ class ParkingTests(BrokerTestCase, LotContract):
     def test_a_queue_that_confirms_nothing(self) -> None:
         """After the first that is late, there is one message at a time that finds out whether it does again."""
         away: list[bytes] = []
-        self.lot.use(
+        self.parking_queue.use(
             lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
         )
         self.park(b"0")
@@ -315,18 +327,18 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.assertEqual(away, [b"0", b"2", b"3"])
         self.publishing.ack(next(one.sequence for one in self.publishing.published if one.body == b"1"))
         super().park(b"4", b"5")
-        self.assertEqual((away, self.lot.backlog), ([b"0", b"2", b"3"], 3))
+        self.assertEqual((away, self.parking_queue.backlog), ([b"0", b"2", b"3"], 3))
 
     def test_what_may_not_wait_is_tried_once(self) -> None:
         away: list[bytes] = []
-        self.lot.use(
+        self.parking_queue.use(
             lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
         )
         self.park(b"0", b"1", b"2")
         self.publishing.ack(1)
         with capturedLogs() as logs:
             self.publishing.ack(3, multiple=True, nack=True)
-        self.assertEqual((self.settled, away, self.lot.backlog), ([b"0"], [b"1", b"2"], 1))
+        self.assertEqual((self.settled, away, self.parking_queue.backlog), ([b"0"], [b"1", b"2"], 1))
         self.assertEqual(len(logs), 1)
         self.assertIn("nacked", self.parking.problem())
         self.clock.advance(STILL_FULL)
@@ -334,24 +346,24 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.entered = 3
         super().park(b"3")
         self.confirm()
-        self.assertEqual((self.settled, self.lot.confirmed), ([b"0", b"3"], 2))
+        self.assertEqual((self.settled, self.parking_queue.confirmed), ([b"0", b"3"], 2))
 
     def test_what_goes_into_a_young_queue_waits(self) -> None:
         """A node that is killed within its first second forgets the queue, and all that was confirmed."""
         super().park(b"1", b"2")
         self.turn()
         self.broker.missing_queues.clear()
-        self.lot.flush()
+        self.parking_queue.flush()
         self.clock.advance(SAFE_AFTER - 0.1)
         super().park(b"3")
         self.turn()
-        self.lot.flush()
-        self.assertEqual((len(self.declared()), self.lot.backlog), (1, 3))
+        self.parking_queue.flush()
+        self.assertEqual((len(self.declared()), self.parking_queue.backlog), (1, 3))
         self.assertEqual((self.publishing.published, self.broker.sent("Basic.Consume")), ([], []))
         self.clock.advance(0.1)
-        self.lot.flush()
+        self.parking_queue.flush()
         self.confirm()
-        self.assertEqual((self.settled, self.lot.backlog), ([b"1", b"2", b"3"], 3))
+        self.assertEqual((self.settled, self.parking_queue.backlog), ([b"1", b"2", b"3"], 3))
         self.assertEqual(len(self.broker.sent("Basic.Consume")), 1)
 
     def test_a_young_queue_over_a_connection_lost(self) -> None:
@@ -363,35 +375,38 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.broker.hang_up(ConnectionError("reset"))
         self.turn()
         self.run_now(self.parking.attach(self.connected()))
-        self.lot.flush()
+        self.parking_queue.flush()
         self.assertEqual((self.publishing.published, len(self.declared())), ([], 1))
         self.clock.advance(SAFE_AFTER / 2)
-        self.lot.flush()
+        self.parking_queue.flush()
         self.assertEqual(len(self.publishing.published), 1)
 
     def test_stopped_while_the_queue_is_young(self) -> None:
         """What waits for it has not set out: nobody waits for it, and it comes again."""
         super().park(b"1")
         self.turn()
-        self.assertEqual((self.lot.withdraw(), self.parking.lots[0].entering, self.lot.backlog), (1, 0, 0))
+        self.assertEqual(
+            (self.parking_queue.withdraw(), self.parking.parking_queues[0].entering, self.parking_queue.backlog),
+            (1, 0, 0),
+        )
 
     def test_found_again(self) -> None:
         self.broker.missing_queues.clear()
         self.broker.ready[QUEUE] = 5
         self.run_now(self.parking.attach(self.connected()))
-        self.assertEqual((self.lot.backlog, self.changes, self.declared()), (5, 1, []))
+        self.assertEqual((self.parking_queue.backlog, self.changes, self.declared()), (5, 1, []))
         self.assertEqual(len(self.broker.sent("Basic.Consume")), 1)
 
     def test_a_full_queue_takes_its_time(self) -> None:
         self.park(b"1", b"2", b"3")
         self.publishing.ack(1)
         self.publishing.ack(3, multiple=True, nack=True)
-        self.assertEqual((self.settled, self.lot.backlog), ([b"1"], 3))
+        self.assertEqual((self.settled, self.parking_queue.backlog), ([b"1"], 3))
         for _ in range(3):
             self.clock.advance(1)
-            self.lot.flush()
+            self.parking_queue.flush()
             self.publishing.ack(self.publishing.published[-1].sequence)
-        self.lot.flush()
+        self.parking_queue.flush()
         self.assertEqual(self.settled, [b"1", b"2", b"3"])
 
     def test_what_was_not_parked_is_refused(self) -> None:
@@ -417,12 +432,12 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.park(b"1")
         self.confirm()
         self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.lot.backlog, 1)
+        self.assertEqual(self.parking_queue.backlog, 1)
         self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.lot.backlog, 0)
+        self.assertEqual(self.parking_queue.backlog, 0)
         self.broker.ready[QUEUE] = 4
         self.clock.advance(LOOK_EVERY)
-        self.assertEqual(self.lot.backlog, 4)
+        self.assertEqual(self.parking_queue.backlog, 4)
 
     def test_the_channel_is_closed(self) -> None:
         """What was out comes out again, and its old settlement is nobody's."""
@@ -432,11 +447,11 @@ class ParkingTests(BrokerTestCase, LotContract):
         (old,) = self.out
         self.broker.ready[QUEUE] = 1
         self.broker.close_channel(self.broker.consumers[f"amqprouter:{QUEUE}"][0], 406, "PRECONDITION_FAILED - timeout")
-        self.assertEqual((old.ledger.closed, self.lot.backlog), (True, 1))
+        self.assertEqual((old.ledger.closed, self.parking_queue.backlog), (True, 1))
         self.clock.advance(REOPEN_DELAY)
-        self.assertEqual(self.lot.backlog, 1)
+        self.assertEqual(self.parking_queue.backlog, 1)
         old.delivered()
-        self.assertEqual(self.lot.backlog, 1)
+        self.assertEqual(self.parking_queue.backlog, 1)
         self.assertEqual(len(self.broker.sent("Basic.Consume")), 2)
 
     def test_a_consumer_timeout(self) -> None:
@@ -446,17 +461,17 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.park(b"1", b"2")
         self.confirm()
         self.come_out(2)
-        self.assertEqual((self.bodies(), self.lot.backlog), ([b"1", b"2"], 2))
+        self.assertEqual((self.bodies(), self.parking_queue.backlog), ([b"1", b"2"], 2))
         self.broker.time_out(QUEUE)
-        self.assertEqual(self.lot.backlog, 2)
+        self.assertEqual(self.parking_queue.backlog, 2)
         self.broker.ready[QUEUE] = 2
         self.clock.advance(REOPEN_DELAY)
         for published in self.publishing.published:
             self.broker.deliver_raw(QUEUE, published.properties, published.body, True)
-        self.assertEqual((self.bodies(), self.lot.backlog), ([b"1", b"2"], 2))
+        self.assertEqual((self.bodies(), self.parking_queue.backlog), ([b"1", b"2"], 2))
         for settlement in self.out:
             settlement.delivered()
-        self.assertEqual((self.parking.ledgers[0].floor, self.lot.backlog), (4, 0))
+        self.assertEqual((self.parking.ledgers[0].floor, self.parking_queue.backlog), (4, 0))
 
     def bodies(self) -> list[bytes]:
         return [settlement.message.body for settlement in self.out]

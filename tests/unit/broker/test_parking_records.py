@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.broker import parking_records as lot_history
+from amqprouter.broker import parking_records as parking_queue_history
 from amqprouter.broker.parking_records import (
     PART_LOTS,
     Mark,
@@ -37,18 +37,18 @@ steps = st.lists(
 )
 
 
-def record(lot: str, used: bool, by: str = "x") -> dict[str, object]:
-    return {"lot": lot, "used": used, "by": by}
+def record(parking_queue: str, used: bool, by: str = "x") -> dict[str, object]:
+    return {"lot": parking_queue, "used": used, "by": by}
 
 
 def last_records(stream: Stream) -> set[str]:
-    """The lots in use, as earlier releases read them."""
+    """The parking queues in use, as earlier releases read them."""
     known: dict[str, bool] = {}
     for _, body in stream:
         said = json.loads(body)
         if "mark" not in said:
             known[said["lot"]] = said["used"]
-    return {lot for lot, used in known.items() if used}
+    return {parking_queue for parking_queue, used in known.items() if used}
 
 
 def written(course: list[tuple[str, Any, Any]]) -> Stream:
@@ -68,7 +68,7 @@ def written(course: list[tuple[str, Any, Any]]) -> Stream:
         elif what == "snapshot":
             seen = stream[: max(0, len(stream) - argument)]
             after = seen[-1][0] + 1 if seen else 0
-            with patch.object(lot_history, "PART_LOTS", 2):
+            with patch.object(parking_queue_history, "PART_LOTS", 2):
                 pending.append(snapshot_records(f"{number}", after, 1.0, last_records(seen)))
         elif pending:
             parts = pending[argument % len(pending)]
@@ -101,7 +101,7 @@ class HistoryTests(SynchronousTestCase):
                 start = history.snapshot_next
             read(history, stream, start, end)
             end = start
-        self.assertEqual(history.lots(), last_records(stream))
+        self.assertEqual(history.parking_queues(), last_records(stream))
 
     @given(steps)
     def test_followed(self, course: list[tuple[str, Any, Any]]) -> None:
@@ -111,25 +111,27 @@ class HistoryTests(SynchronousTestCase):
         for number, (offset, body) in enumerate(stream):
             if history.add(offset, read_record(body)):
                 history.prune()
-            self.assertEqual(history.lots(), last_records(stream[: number + 1]))
+            self.assertEqual(history.parking_queues(), last_records(stream[: number + 1]))
             self.assertEqual(history.next, offset + 1)
 
     @given(steps, st.integers(0, 60))
     def test_after_retention(self, course: list[tuple[str, Any, Any]], first: int) -> None:
-        """What is left tells at least of the lots that it says are in use."""
+        """What is left tells at least of the parking queues that it says are in use."""
         stream = [(offset, body) for offset, body in written(course) if offset >= first]
         history = ParkingHistory()
         read(history, stream, first, 1000)
-        self.assertLessEqual(last_records(stream), history.lots())
+        self.assertLessEqual(last_records(stream), history.parking_queues())
 
     def test_parts(self) -> None:
-        lots = [f"device{number}" for number in range(PART_LOTS + 1)]
-        records = snapshot_records("x", 7, 5.0, lots)
+        parking_queues = [f"device{number}" for number in range(PART_LOTS + 1)]
+        records = snapshot_records("x", 7, 5.0, parking_queues)
         parts = [read_record(json.dumps(one).encode()) for one in records]
         self.assertEqual(len(parts), 2)
         history = ParkingHistory()
         self.assertEqual([history.add(8 + n, part) for n, part in enumerate(parts)], [False, True])
-        self.assertEqual((history.lots(), history.snapshot_next, history.snapshot_at), (set(lots), 7, 5.0))
+        self.assertEqual(
+            (history.parking_queues(), history.snapshot_next, history.snapshot_at), (set(parking_queues), 7, 5.0)
+        )
         self.assertEqual([history.add(10 + n, part) for n, part in enumerate(parts)], [False, False])
 
     def test_none_in_use(self) -> None:
@@ -137,22 +139,22 @@ class HistoryTests(SynchronousTestCase):
         history = ParkingHistory()
         history.add(3, ParkingRecord("a", False, "x"))
         self.assertTrue(history.add(8, read_record(json.dumps(part).encode())))
-        self.assertEqual(history.lots(), set())
+        self.assertEqual(history.parking_queues(), set())
 
     def test_of_another_stream(self) -> None:
         """It was made anew, and counts from 0: what a snapshot of the old one says is in front of it never was."""
         history = ParkingHistory()
         self.assertFalse(history.add(3, SnapshotPart("x", 70, 0, 1, 5.0, ("a",))))
-        self.assertEqual((history.snapshot_next, history.lots()), (None, set()))
+        self.assertEqual((history.snapshot_next, history.parking_queues()), (None, set()))
 
     def test_a_record_that_a_snapshot_contradicts(self) -> None:
         """One too many is harmless, one too few is not."""
         history = ParkingHistory()
         history.add(3, ParkingRecord("a", True, "x"))
         history.add(4, SnapshotPart("x", 4, 0, 1, 5.0, ("b",)))
-        self.assertEqual(history.lots(), {"a", "b"})
+        self.assertEqual(history.parking_queues(), {"a", "b"})
         history.prune()
-        self.assertEqual(history.lots(), {"a", "b"})
+        self.assertEqual(history.parking_queues(), {"a", "b"})
 
     def test_as_earlier_releases_read_it(self) -> None:
         """A snapshot is a mark to them, and nobody's."""

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker import parking_reading as lot_reading
-from amqprouter.broker import parking_records as lot_history
-from amqprouter.broker import parking_registry as lot_registry
+from amqprouter.broker import parking_reading as parking_queue_reading
+from amqprouter.broker import parking_records as parking_queue_history
+from amqprouter.broker import parking_registry as parking_queue_registry
 from amqprouter.broker.parking_reading import TELL_EVERY
 from amqprouter.broker.parking_records import snapshot_records
 from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LOOK_EVERY, SNAPSHOT_WITHIN, ParkingRegistry
@@ -30,14 +30,14 @@ SILENT = replace(HANDSHAKE, heartbeat=0)
 """Weeks may go by in which nothing is said."""
 
 
-def record(lot: str, used: bool = True, by: str = "old") -> dict[str, object]:
-    return {"lot": lot, "used": used, "by": by}
+def record(parking_queue: str, used: bool = True, by: str = "old") -> dict[str, object]:
+    return {"lot": parking_queue, "used": used, "by": by}
 
 
 def last_records(stream: MemoryStream) -> set[str]:
-    """The lots in use, as earlier releases read them."""
+    """The parking queues in use, as earlier releases read them."""
     known = {said["lot"]: said["used"] for said in stream.bodies() if "mark" not in said}
-    return {lot for lot, used in known.items() if used}
+    return {parking_queue for parking_queue, used in known.items() if used}
 
 
 class Site:
@@ -55,7 +55,7 @@ class Site:
             self.publisher,
             STREAM,
             name,
-            lambda lot, used: self.learned.append((lot, used)),
+            lambda parking_queue, used: self.learned.append((parking_queue, used)),
             random=lambda: random,
             wall_clock=lambda: NOW + case.clock.seconds(),
         )
@@ -76,13 +76,13 @@ class Site:
         return self._case.start(self.registry.attach(self.connection))
 
     def attach(self) -> set[str]:
-        """The lots that it knows of then."""
+        """The parking queues that it knows of then."""
         self._case.successResultOf(self.attaching())
         assert all(used for _, used in self.learned)
-        return {lot for lot, _ in self.learned}
+        return {parking_queue for parking_queue, _ in self.learned}
 
-    def announce(self, lot: str, used: bool = True) -> None:
-        self._case.run_now(self.registry.announce(lot, used))
+    def announce(self, parking_queue: str, used: bool = True) -> None:
+        self._case.run_now(self.registry.announce(parking_queue, used))
 
     def disconnect(self) -> None:
         self.consuming.hang_up(ConnectionError("reset"))
@@ -98,9 +98,9 @@ class RegistryTestCase(BrokerTestCase):
         super().setUp()
         self.stream = MemoryStream(STREAM)
         for module, name, value in (
-            (lot_registry, "SNAPSHOT_AFTER", AFTER),
-            (lot_reading, "LOOK_BACK", BACK),
-            (lot_history, "PART_LOTS", 2),
+            (parking_queue_registry, "SNAPSHOT_AFTER", AFTER),
+            (parking_queue_reading, "LOOK_BACK", BACK),
+            (parking_queue_history, "PART_LOTS", 2),
         ):
             patcher = patch.object(module, name, value)
             patcher.start()
@@ -114,9 +114,9 @@ class RegistryTestCase(BrokerTestCase):
     def snapshots(self) -> list[Any]:
         return [said["snapshot"] for said in self.stream.bodies() if "snapshot" in said]
 
-    def write(self, *lots: str, after: int | None = None, cut: int | None = None, at: float = NOW) -> None:
+    def write(self, *parking_queues: str, after: int | None = None, cut: int | None = None, at: float = NOW) -> None:
         """Somebody writes a snapshot, or the beginning of it."""
-        parts = snapshot_records("other.1", self.stream.next if after is None else after, at, lots)
+        parts = snapshot_records("other.1", self.stream.next if after is None else after, at, parking_queues)
         for part in parts[:cut]:
             self.stream.append(part)
 
@@ -325,7 +325,7 @@ class SnapshotTests(RegistryTestCase):
         self.assertEqual(
             [(part["next"], part["part"], part["parts"]) for part in parts], [(after, 0, 2), (after, 1, 2)]
         )
-        self.assertEqual([lot for part in parts for lot in part["lots"]], ["d2", "x", "y", "z"])
+        self.assertEqual([parking_queue for part in parts for parking_queue in part["lots"]], ["d2", "x", "y", "z"])
         self.assertEqual({part["at"] for part in parts}, {NOW + 3 * SNAPSHOT_WITHIN})
 
     def test_its_own_do_not_count(self) -> None:
@@ -420,8 +420,8 @@ class SnapshotTests(RegistryTestCase):
         site = Site(self, "a")
         self.stream.append(record("z"), record("v"))
         site.attach()
-        for lot in ("x", "y"):
-            site.announce(lot)
+        for parking_queue in ("x", "y"):
+            site.announce(parking_queue)
         site.announce("y", False)
         self.stream.append(record("w"), record("v", False))
         self.stream.records.clear()
@@ -480,9 +480,9 @@ class EarlierReleases(RegistryTestCase):
     """Gateways without snapshots run beside this one."""
 
     def test_between(self) -> None:
-        lots = [f"x{number}" for number in range(6)]
+        parking_queues = [f"x{number}" for number in range(6)]
         for number in range(500):
-            self.stream.append(record(lots[number * 7 % 6], number % 5 < 3))
+            self.stream.append(record(parking_queues[number * 7 % 6], number % 5 < 3))
             if number % 70 == 0:
                 site = Site(self, f"new{number}")
                 self.assertEqual(site.attach(), last_records(self.stream))

@@ -20,8 +20,8 @@ class ParkedDevicesTests(PipelineTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.lots = MemoryDeviceParking()
-        self.parked = self.pipeline.use_parking(self.lots)
+        self.parking_queues = MemoryDeviceParking()
+        self.parked = self.pipeline.use_parking(self.parking_queues)
 
     def send(self, *numbers: int, device: str = "dev1") -> None:
         self.receive(*[self.delivery(f"{device}.up.x", str(number)) for number in numbers])
@@ -33,11 +33,11 @@ class ParkedDevicesTests(PipelineTestCase):
         return numbers
 
     def pass_time(self, seconds: float) -> list[int]:
-        """What comes meanwhile; the lot hands out what it may."""
+        """What comes meanwhile; the parking queue hands out what it may."""
         numbers = self.arrived()
         for _ in range(round(seconds * 100)):
-            for lot in list(self.lots.lots.values()):
-                lot.let_out(10)
+            for parking_queue in list(self.parking_queues.parking_queues.values()):
+                parking_queue.let_out(10)
             self.turn(0.01)
             numbers += self.arrived()
         return numbers
@@ -45,7 +45,7 @@ class ParkedDevicesTests(PipelineTestCase):
     def test_in_order_at_its_rate(self) -> None:
         self.send(*range(30))
         self.assertEqual(self.quarantine.rejected, [])
-        self.assertEqual(len(self.lots.lots["dev1"].messages), 30 - 5 - 3)
+        self.assertEqual(len(self.parking_queues.parking_queues["dev1"].messages), 30 - 5 - 3)
         self.assertEqual((self.parked.devices, self.parked.backlog("dev1")), (1, 22))
         self.turn(0.01)
         self.assertEqual(self.ledger.unacked, 5 + 3, "what is parked is settled")
@@ -64,13 +64,13 @@ class ParkedDevicesTests(PipelineTestCase):
         self.send(100, 101, device="dev2")
         self.assertEqual(self.arrived(), [100, 101])
 
-    def test_an_idle_lot_is_left(self) -> None:
+    def test_an_idle_parking_queue_is_left(self) -> None:
         self.send(*range(10))
         self.pass_time(2)
-        self.assertEqual(self.lots.left, [])
+        self.assertEqual(self.parking_queues.left, [])
         for _ in range(int((IDLE + 2 * SWEEP_EVERY) / SWEEP_EVERY)):
             self.turn(SWEEP_EVERY)
-        self.assertEqual(self.lots.left, ["dev1"])
+        self.assertEqual(self.parking_queues.left, ["dev1"])
         self.send(10)
         self.assertEqual(self.arrived(), [10])
 
@@ -79,7 +79,7 @@ class ParkedDevicesTests(PipelineTestCase):
         messages = [Message("dev1", "up.x", str(n).encode(), Properties(), routing_key=b"dev1.up.x") for n in range(3)]
         for message in messages:
             message.verdict = Verdict(True, checker="scripted")
-        self.lots.of("dev1").messages.extend(messages)
+        self.parking_queues.of("dev1").messages.extend(messages)
         self.parked.found("dev1")
         self.send(3, 4)
         self.assertEqual(self.pass_time(1), [0, 1, 2, 3, 4])
@@ -93,24 +93,24 @@ class ParkedDevicesTests(PipelineTestCase):
 
     def test_without_a_verdict_it_is_nobodys(self) -> None:
         message = Message("dev1", "up.x", b"1", Properties(), routing_key=b"dev1.up.x")
-        self.lots.of("dev1").messages.append(message)
+        self.parking_queues.of("dev1").messages.append(message)
         self.parked.found("dev1")
         refused: list[str] = []
-        self.lots.lots["dev1"]._settled = lambda s: refused.extend(s.refusals)  # type: ignore[method-assign, assignment]
+        self.parking_queues.parking_queues["dev1"]._settled = lambda s: refused.extend(s.refusals)  # type: ignore[method-assign, assignment]
         self.assertEqual(self.pass_time(0.1), [])
         self.assertEqual(len(refused), 1)
 
-    def test_a_full_lot(self) -> None:
+    def test_a_full_parking_queue(self) -> None:
         self.parked._max_messages = 4
         self.send(*range(20))
         self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(12, 20)])
         self.assertEqual({reason.partition(":")[0] for _, reason in self.quarantine.rejected}, {"rate-limited"})
         self.assertEqual(self.pass_time(2), list(range(12)))
 
-    def test_a_lot_that_is_refused(self) -> None:
+    def test_a_parking_queue_that_is_refused(self) -> None:
         """Its device has its rate, with a few that wait in memory, and all else is rejected."""
         self.parked._park("dev1")
-        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        self.parking_queues.parking_queues["dev1"].refuse("queue limit in vhost")
         self.send(*range(30))
         self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(8, 30)])
         self.assertEqual({reason.partition(":")[0] for _, reason in self.quarantine.rejected}, {"rate-limited"})
@@ -118,38 +118,38 @@ class ParkedDevicesTests(PipelineTestCase):
         self.assertEqual(self.pass_time(0.5), list(range(8)))
         self.send(30, 31)
         self.assertEqual((self.pass_time(0.5), len(self.quarantine.rejected)), ([30, 31], 22))
-        self.lots.lots["dev1"].refuse("")
+        self.parking_queues.parking_queues["dev1"].refuse("")
         self.send(*range(32, 60))
         self.assertEqual(len(self.quarantine.rejected), 22)
         self.assertEqual((self.pass_time(3), self.pipeline.under_way), (list(range(32, 60)), 0))
 
     def test_refused_while_messages_are_on_their_way(self) -> None:
-        self.lots.of("dev1")._room = 0
-        self.lots.lots["dev1"].flush = lambda: None  # type: ignore[method-assign]
+        self.parking_queues.of("dev1")._room = 0
+        self.parking_queues.parking_queues["dev1"].flush = lambda: None  # type: ignore[method-assign]
         self.send(*range(30))
         self.assertEqual((self.quarantine.rejected, self.parked.devices, self.parked.messages), ([], 0, 0))
-        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        self.parking_queues.parking_queues["dev1"].refuse("queue limit in vhost")
         self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(8, 30)])
         self.assertEqual((self.pass_time(1), self.pipeline.under_way), (list(range(8)), 0))
         self.assertEqual(self.ledger.unacked, 0)
 
-    def test_a_lot_that_takes_fewer(self) -> None:
-        self.lots.of("dev1")._room = 4
+    def test_a_parking_queue_that_takes_fewer(self) -> None:
+        self.parking_queues.of("dev1")._room = 4
         self.send(*range(20))
         self.assertEqual([body for body, _ in self.quarantine.rejected], [str(n) for n in range(12, 20)])
         self.assertEqual((self.parked.messages, self.pass_time(2)), (4, list(range(12))))
 
-    def test_a_refused_lot_that_nobody_needs_is_left(self) -> None:
+    def test_a_refused_parking_queue_that_nobody_needs_is_left(self) -> None:
         self.parked._park("dev1")
-        self.lots.lots["dev1"].refuse("queue limit in vhost")
+        self.parking_queues.parking_queues["dev1"].refuse("queue limit in vhost")
         for _ in range(int((IDLE + 2 * SWEEP_EVERY) / SWEEP_EVERY)):
             self.send(*range(30))  # it is needed
             self.turn(SWEEP_EVERY)
-        self.assertEqual(self.lots.left, [])
+        self.assertEqual(self.parking_queues.left, [])
         self.pass_time(1)
         for _ in range(int((IDLE + 2 * SWEEP_EVERY) / SWEEP_EVERY)):
             self.turn(SWEEP_EVERY)
-        self.assertEqual(self.lots.left, ["dev1"])
+        self.assertEqual(self.parking_queues.left, ["dev1"])
 
     def test_too_many_devices(self) -> None:
         self.parked._max_devices = 1
@@ -159,7 +159,7 @@ class ParkedDevicesTests(PipelineTestCase):
 
     def grow_old(self) -> None:
         """All that is out by now is overdue."""
-        for ledger in (self.ledger, self.lots.lots["dev1"].ledger):
+        for ledger in (self.ledger, self.parking_queues.parking_queues["dev1"].ledger):
             ledger.age(self.clock.seconds(), 0.0)
         self.parked.let_go_overdue()
         self.turn(0.01)
@@ -170,16 +170,16 @@ class ParkedDevicesTests(PipelineTestCase):
         self.send(5, 6)
         self.parked.let_go_overdue()
         self.assertEqual((self.ledger.unacked, self.parked.backlog("dev1")), (2, 0))
-        self.lots.of("dev1")
+        self.parking_queues.of("dev1")
         self.grow_old()
         self.assertEqual((self.ledger.unacked, self.parked.backlog("dev1")), (0, 2))
-        lot = self.lots.lots["dev1"]
+        parking_queue = self.parking_queues.parking_queues["dev1"]
         for _ in range(3):
-            lot.let_out(2)
-            self.assertEqual(lot.ledger.unacked, 2)
+            parking_queue.let_out(2)
+            self.assertEqual(parking_queue.ledger.unacked, 2)
             self.grow_old()
-            self.assertEqual(lot.ledger.unacked, 0)
-            self.assertEqual([message.body for message in lot.messages], [b"5", b"6"])
+            self.assertEqual(parking_queue.ledger.unacked, 0)
+            self.assertEqual([message.body for message in parking_queue.messages], [b"5", b"6"])
         self.send(7)
         self.assertEqual(self.pass_time(1), [5, 6, 7])
         self.assertEqual((self.parked.devices, self.parked.messages, self.pipeline.under_way), (0, 0, 0))

@@ -76,14 +76,14 @@ class GateTestCase(SynchronousTestCase):
     def use(
         self,
         target: Target,
-        lot: MemoryParkingQueue | None = None,
+        parking_queue: MemoryParkingQueue | None = None,
         window: int = WINDOW,
         patience: float = PATIENCE,
         reluctant: bool = False,
         most: int | None = None,
     ) -> None:
         self.target = target
-        self.lot = lot
+        self.parking_queue = parking_queue
         self.gate = TargetGate(
             "exchange:work",
             target,
@@ -92,7 +92,7 @@ class GateTestCase(SynchronousTestCase):
             patience=patience,
             random=lambda: 1.0,
             wake=self.wake,
-            lot=lot,
+            parking_queue=parking_queue,
             reluctant=reluctant,
             most=lambda: most,
         )
@@ -118,8 +118,8 @@ class GateTestCase(SynchronousTestCase):
     def take_all(self) -> list[int]:
         """The target takes whatever comes, until nothing more does; what it took, all in all."""
         for _ in range(10 * self.sent + 100):
-            if self.lot:
-                self.lot.let_out(1000)
+            if self.parking_queue:
+                self.parking_queue.let_out(1000)
             if self.out():
                 self.target.take()
             elif self.gate.waiting or self.gate.parked:
@@ -132,8 +132,8 @@ class GateTestCase(SynchronousTestCase):
         for _ in range(2 * OPENS_AFTER):
             if self.gate.is_open:
                 return
-            if self.lot:
-                self.lot.let_out(1)
+            if self.parking_queue:
+                self.parking_queue.let_out(1)
             self.out()
             self.target.reject()
             self.clock.advance(LONGEST_PAUSE)
@@ -174,7 +174,7 @@ class WindowTests(GateTestCase):
         self.assertEqual(self.answers, {1: "unroutable: NO_ROUTE"})
         self.assertEqual((self.gate.problem(), self.gate.outstanding, self.gate.troubles), ("", 0, Counter()))
 
-    def test_without_a_lot_messages_wait_for_ever(self) -> None:
+    def test_without_a_parking_queue_messages_wait_for_ever(self) -> None:
         self.send(6)
         self.clock.advance(1000)
         self.assertEqual((self.gate.waiting, self.gate.parked, self.clock.getDelayedCalls()), (2, 0, []))
@@ -279,7 +279,7 @@ class KeepingTests(GateTestCase):
         self.assertEqual(self.take_all(), [1, 2, 3])
 
     def test_when_it_is_down_it_gives_back_what_it_has(self) -> None:
-        assert self.lot is not None
+        assert self.parking_queue is not None
         self.send(2)
         for _ in range(OPENS_AFTER):
             self.target.gate.stumbled("the store is down")
@@ -288,30 +288,30 @@ class KeepingTests(GateTestCase):
         self.gate.flush()
         self.assertEqual(self.target.out, [])
         self.assertEqual(self.answers, dict.fromkeys(range(1, self.sent + 1), "delivered"))
-        self.assertEqual([int(m.body) for m in self.lot.messages], list(range(1, self.sent + 1)))
+        self.assertEqual([int(m.body) for m in self.parking_queue.messages], list(range(1, self.sent + 1)))
         self.assertEqual(self.gate.outstanding, 0)
         self.assertEqual(self.gate.troubles, {"unavailable": OPENS_AFTER})
         self.assertEqual(self.take_all(), list(range(1, self.sent + 1)))
 
     def test_when_it_is_silent_it_gives_back_what_it_has(self) -> None:
         """Or what was behind it, and is parked, would be ahead of it."""
-        assert self.lot is not None
+        assert self.parking_queue is not None
         self.send(6)
         self.clock.advance(PATIENCE)
         self.gate.flush()
-        self.assertEqual([int(m.body) for m in self.lot.messages], [1, 2, 3, 4, 5, 6])
+        self.assertEqual([int(m.body) for m in self.parking_queue.messages], [1, 2, 3, 4, 5, 6])
         self.assertEqual((self.gate.outstanding, len(self.answers)), (0, 6))
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6])
 
 
 class ParkingTests(GateTestCase):
-    lot: MemoryParkingQueue
+    parking_queue: MemoryParkingQueue
 
     def setUp(self) -> None:
         super().setUp()
         self.use(Target(), MemoryParkingQueue())
 
-    def use_lot(self, window: int = WINDOW, **options: int) -> None:
+    def use_parking_queue(self, window: int = WINDOW, **options: int) -> None:
         self.use(Target(), MemoryParkingQueue(**options), window)
 
     def test_a_full_window_is_waited_for_with_patience(self) -> None:
@@ -326,7 +326,7 @@ class ParkingTests(GateTestCase):
         self.send(6)
         self.clock.advance(PATIENCE)
         self.send(1)
-        self.assertEqual([int(message.body) for message in self.lot.messages], [5, 6, 7])
+        self.assertEqual([int(message.body) for message in self.parking_queue.messages], [5, 6, 7])
         self.assertEqual(set(self.answers), {5, 6, 7})
         self.assertEqual(self.out(), [1, 2, 3, 4])
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6, 7])
@@ -335,7 +335,7 @@ class ParkingTests(GateTestCase):
 
     def test_newer_messages_go_behind_those_parked(self) -> None:
         self.fail_and_park(3)
-        self.lot.let_out(2)
+        self.parking_queue.let_out(2)
         self.send(2)
         self.clock.advance(LONGEST_PAUSE)
         self.assertEqual(self.out(), [1])
@@ -352,7 +352,7 @@ class ParkingTests(GateTestCase):
         self.send(3)
         self.fail_until_open()
         self.send(2)
-        self.assertEqual([int(message.body) for message in self.lot.messages], [1, 2, 3, 4, 5])
+        self.assertEqual([int(message.body) for message in self.parking_queue.messages], [1, 2, 3, 4, 5])
         self.assertIn("5 are parked", self.gate.problem())
 
     def test_what_was_waiting_in_memory_is_not_overtaken_by_what_was_parked_earlier(self) -> None:
@@ -364,9 +364,9 @@ class ParkingTests(GateTestCase):
         self.fail_until_open()
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6])
 
-    def test_trouble_again_while_the_lot_is_emptied(self) -> None:
+    def test_trouble_again_while_the_parking_queue_is_emptied(self) -> None:
         self.fail_and_park(8)
-        self.lot.let_out(4)
+        self.parking_queue.let_out(4)
         self.clock.advance(LONGEST_PAUSE)
         self.assertEqual(self.out(), [1])
         self.target.take()
@@ -376,21 +376,21 @@ class ParkingTests(GateTestCase):
         self.assertEqual(self.gate.parked, 8)
         self.assertEqual(self.take_all(), list(range(1, 10)))
 
-    def test_the_lot_runs_empty_although_the_flow_goes_on(self) -> None:
-        self.use_lot(prefetch=4)
+    def test_the_parking_queue_runs_empty_although_the_flow_goes_on(self) -> None:
+        self.use_parking_queue(prefetch=4)
         self.fail_and_park(10)
         self.clock.advance(HANDOVER_REST * PATIENCE)
-        self.lot.let_out(4)
+        self.parking_queue.let_out(4)
         for _ in range(100):
             self.out()
             self.target.take()
-            self.lot.let_out(4)
+            self.parking_queue.let_out(4)
             self.send(1)  # always one more
         self.assertEqual(self.gate.parked, 0)
         self.assertEqual(self.take_all(), list(range(1, self.sent + 1)))
 
     def test_a_handover_that_takes_too_long_is_given_up_for_a_while(self) -> None:
-        self.use_lot(prefetch=100)
+        self.use_parking_queue(prefetch=100)
         self.send(6)
         self.clock.advance(PATIENCE)
         self.gate.flush()
@@ -402,30 +402,30 @@ class ParkingTests(GateTestCase):
         self.assertEqual((self.gate.waiting, self.gate.parked), (0, 4))
         self.assertEqual(self.take_all(), list(range(1, 9)))
 
-    def test_a_full_lot_slows_the_source_down(self) -> None:
-        self.use_lot(room=2)
+    def test_a_full_parking_queue_slows_the_source_down(self) -> None:
+        self.use_parking_queue(room=2)
         self.send(3)
         self.fail_until_open()
         self.send(2)
-        self.assertEqual((len(self.answers), len(self.lot.messages)), (2, 2))
+        self.assertEqual((len(self.answers), len(self.parking_queue.messages)), (2, 2))
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 5])
         self.assertEqual(len(self.answers), 5)
 
     def test_messages_of_an_earlier_run_come_first(self) -> None:
         old = [Message("old", "up", b"-1", Properties()), Message("old", "up", b"0", Properties())]
-        self.lot.find(*old)
+        self.parking_queue.find(*old)
         self.send(2)
         self.assertEqual(self.out(), [])
         self.assertEqual(self.take_all(), [-1, 0, 1, 2])
 
-    def test_the_lots_channel_is_gone(self) -> None:
+    def test_the_parking_queues_channel_is_gone(self) -> None:
         """What was out of it comes out again, on the next channel; what waited here is dropped."""
         self.fail_and_park(3)
-        self.lot.let_out(2)
+        self.parking_queue.let_out(2)
         self.gate.flush()
-        self.lot.ledger.close()
-        self.lot.ledger = AckLedger()
-        self.lot.find()
+        self.parking_queue.ledger.close()
+        self.parking_queue.ledger = AckLedger()
+        self.parking_queue.find()
         self.clock.advance(LONGEST_PAUSE)
         self.assertEqual(self.take_all(), [1, 3])  # 1 was out at the target already
 
@@ -434,7 +434,7 @@ class ParkingTests(GateTestCase):
     def test_whatever_happens(self, steps: list[str], prefetch: int) -> None:
         """Each message arrives exactly once; order holds within a device but for those out together at a rejection."""
         self.setUp()
-        self.use_lot(window=1, prefetch=prefetch)  # one at a time: then order holds strictly
+        self.use_parking_queue(window=1, prefetch=prefetch)  # one at a time: then order holds strictly
         for step in steps:
             if step == "s":
                 self.send(1, "dev")
@@ -445,10 +445,10 @@ class ParkingTests(GateTestCase):
                 self.out()
                 self.target.reject(1)
             elif step == "l":
-                self.lot.let_out(1)
+                self.parking_queue.let_out(1)
             elif step in "xX":
-                if not self.lot.confirmed:
-                    self.lot.refuse("no room" if step == "x" else "")
+                if not self.parking_queue.confirmed:
+                    self.parking_queue.refuse("no room" if step == "x" else "")
             else:
                 self.clock.advance({"p": FIRST_PAUSE, "P": LONGEST_PAUSE, "w": PATIENCE}[step])
         self.take_all()
@@ -458,21 +458,21 @@ class ParkingTests(GateTestCase):
 
 
 class StrandedTests(GateTestCase):
-    """There can be no lot: what would be parked waits, as far as that holds up nobody else."""
+    """There can be no parking queue: what would be parked waits, as far as that holds up nobody else."""
 
-    lot: MemoryParkingQueue
+    parking_queue: MemoryParkingQueue
     MOST = 3
 
     def setUp(self) -> None:
         super().setUp()
-        self.use_lot(self.MOST)
+        self.use_parking_queue(self.MOST)
 
-    def use_lot(self, most: int | None, room: int = 1_000_000) -> None:
+    def use_parking_queue(self, most: int | None, room: int = 1_000_000) -> None:
         self.use(Target(), MemoryParkingQueue(room=room), most=most)
 
     def be_down(self, count: int) -> None:
         """So many are out, or wait, when the target is found to be down."""
-        self.lot.refuse("queue limit in vhost")
+        self.parking_queue.refuse("queue limit in vhost")
         self.send(count)
         for number in range(OPENS_AFTER):
             self.clock.advance(number and FIRST_PAUSE * number)
@@ -497,7 +497,7 @@ class StrandedTests(GateTestCase):
 
     def test_nobody_else_goes_on(self) -> None:
         """Then all wait, at their source."""
-        self.use_lot(None)
+        self.use_parking_queue(None)
         self.be_down(6)
         self.clock.advance(10 * PATIENCE)
         self.send(2)
@@ -511,20 +511,20 @@ class StrandedTests(GateTestCase):
         self.assertEqual(len(self.out()), WINDOW)
         self.assertEqual(self.take_all(), list(range(1, WINDOW + 5)))
 
-    def test_the_lot_is_back_first(self) -> None:
+    def test_the_parking_queue_is_back_first(self) -> None:
         self.be_down(6)
         self.clock.advance(PATIENCE)
         self.gate.flush()
         self.assertEqual(self.given_up(), [5, 6])
         self.target.reject()
-        self.lot.refuse("")
+        self.parking_queue.refuse("")
         self.gate.flush()
         self.assertEqual((self.gate.parked, self.gate.waiting), (4, 0))
         self.send(1)
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 7])
 
     def test_a_target_that_is_too_slow(self) -> None:
-        self.lot.refuse("queue limit in vhost")
+        self.parking_queue.refuse("queue limit in vhost")
         self.send(WINDOW + 5)
         self.clock.advance(PATIENCE)
         self.gate.flush()
@@ -539,7 +539,7 @@ class StrandedTests(GateTestCase):
 
     def test_a_target_that_tries_again_itself(self) -> None:
         self.use(KeepingTarget(), MemoryParkingQueue(), most=self.MOST)
-        self.lot.refuse("queue limit in vhost")
+        self.parking_queue.refuse("queue limit in vhost")
         self.send(6)
         for _ in range(OPENS_AFTER):
             self.gate.stumbled("the store is down")
@@ -548,8 +548,8 @@ class StrandedTests(GateTestCase):
         self.assertEqual((self.given_up(), len(self.target.out)), ([5, 6], 1))
         self.assertEqual(self.take_all(), [1, 2, 3, 4])
 
-    def test_a_lot_that_takes_fewer(self) -> None:
-        self.use_lot(self.MOST, room=2)
+    def test_a_parking_queue_that_takes_fewer(self) -> None:
+        self.use_parking_queue(self.MOST, room=2)
         self.send(8)
         self.fail_until_open()
         self.gate.flush()
@@ -566,7 +566,7 @@ class StrandedTests(GateTestCase):
 class ReluctantTests(GateTestCase):
     """A single target: messages wait at their source, for as long as they may."""
 
-    lot: MemoryParkingQueue
+    parking_queue: MemoryParkingQueue
     PATIENCE = 100 * LONGEST_PAUSE
 
     def setUp(self) -> None:
@@ -574,8 +574,8 @@ class ReluctantTests(GateTestCase):
         self.use(KeepingTarget(), MemoryParkingQueue(), patience=self.PATIENCE, reluctant=True)
 
     def parked(self) -> list[int]:
-        self.lot.flush()
-        return [int(message.body) for message in self.lot.messages]
+        self.parking_queue.flush()
+        return [int(message.body) for message in self.parking_queue.messages]
 
     def test_a_short_outage_parks_nothing(self) -> None:
         self.send(6)
@@ -587,16 +587,16 @@ class ReluctantTests(GateTestCase):
         self.gate.flush()
         self.assertEqual((self.gate.parked, self.gate.waiting), (0, 0))
 
-    def test_a_lot_that_is_refused(self) -> None:
+    def test_a_parking_queue_that_is_refused(self) -> None:
         """There is nobody whom it could hold up."""
-        self.lot.refuse("queue limit in vhost")
+        self.parking_queue.refuse("queue limit in vhost")
         self.send(6)
         self.fail_until_open()
         for _ in range(3):
             self.clock.advance(self.PATIENCE)
             self.gate.flush()
         self.assertEqual((self.answers, self.gate.waiting + self.gate.outstanding), ({}, 6))
-        self.lot.refuse("")
+        self.parking_queue.refuse("")
         self.gate.flush()
         self.clock.advance(self.PATIENCE)
         self.gate.flush()
@@ -618,7 +618,7 @@ class ReluctantTests(GateTestCase):
         self.clock.advance(self.PATIENCE)
         self.assertEqual(self.parked(), [1, 2, 3, 4, 5, 6, 7])
         self.send(1)
-        self.lot.let_out(1)
+        self.parking_queue.let_out(1)
         self.clock.advance(LONGEST_PAUSE)
         self.assertEqual(self.take_all(), list(range(1, 9)))
         self.assertEqual(set(self.answers.values()), {"delivered"})
@@ -627,7 +627,7 @@ class ReluctantTests(GateTestCase):
 class OverdueTests(GateTestCase):
     """What waits for a target that is down for as long as the broker waits for acks."""
 
-    lot: MemoryParkingQueue
+    parking_queue: MemoryParkingQueue
 
     def setUp(self) -> None:
         super().setUp()
@@ -638,18 +638,18 @@ class OverdueTests(GateTestCase):
             ledger.age(0.0, 10.0)
             self.assertTrue(ledger.age(10.0, 10.0))
 
-    def test_what_came_out_of_the_lot_goes_back(self) -> None:
+    def test_what_came_out_of_the_parking_queue_goes_back(self) -> None:
         self.send(4)
         self.fail_until_open()
         self.gate.flush()
-        self.lot.let_out(3)
+        self.parking_queue.let_out(3)
         self.gate.let_go_overdue()
         self.assertEqual(self.gate.waiting, 3)
-        self.grow_old(self.lot.ledger)
+        self.grow_old(self.parking_queue.ledger)
         self.gate.let_go_overdue()
-        self.assertEqual([int(message.body) for message in self.lot.messages], [1, 2, 3, 4])
+        self.assertEqual([int(message.body) for message in self.parking_queue.messages], [1, 2, 3, 4])
         self.assertEqual((self.gate.waiting, self.gate.parked), (0, 4))
-        self.lot.let_out(4)
+        self.parking_queue.let_out(4)
         self.clock.advance(LONGEST_PAUSE)
         self.assertEqual(self.take_all(), [1, 2, 3, 4])
 
@@ -669,4 +669,4 @@ class OverdueTests(GateTestCase):
         self.gate.let_go_overdue()
         self.gate.flush()
         self.assertEqual(set(self.answers), {1, 2, 3, 4, 5, 6})
-        self.assertEqual(sorted(int(message.body) for message in self.lot.messages), [1, 2, 3, 4, 5, 6])
+        self.assertEqual(sorted(int(message.body) for message in self.parking_queue.messages), [1, 2, 3, 4, 5, 6])

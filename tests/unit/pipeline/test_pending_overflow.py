@@ -14,12 +14,12 @@ from amqprouter.testing.parking import MemoryParkingQueue
 
 class OverflowTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.lot = MemoryParkingQueue(prefetch=2)
+        self.parking_queue = MemoryParkingQueue(prefetch=2)
         self.back: list[tuple[Message, AckLedger]] = []
         self.parked: list[int] = []
         self.now = 100.0
         self.overflow = PendingOverflow(
-            self.lot,
+            self.parking_queue,
             credential=lambda message: (message.device, message.properties.raw),
             seconds=lambda: self.now,
             readmit=lambda message, ledger: self.back.append((message, ledger)),
@@ -39,12 +39,13 @@ class OverflowTests(SynchronousTestCase):
         return Settlement(self.message(device, properties), tag, self.ledger, lambda settlement: None)
 
     def test_in_and_out(self) -> None:
-        """It is settled at its source once the lot has it, and in the lot once it is settled behind it."""
+        """It is settled at its source once the parking queue has it, and in the parking queue once it is settled behind
+        it."""
         self.overflow.park(self.settlement(1))
         self.assertEqual(self.parked, [])
         self.overflow.flush()
         self.assertEqual((self.parked, self.overflow.messages), ([1], 1))
-        self.lot.let_out()
+        self.parking_queue.let_out()
         ((message, ledger),) = self.back
         self.assertIsNone(message.verdict)
         self.assertFalse(ledger.closed)
@@ -52,19 +53,19 @@ class OverflowTests(SynchronousTestCase):
         self.assertIsNone(ledger.flush(0.0))
         self.assertEqual(self.overflow.messages, 0)
 
-    def test_a_lot_that_is_refused(self) -> None:
+    def test_a_parking_queue_that_is_refused(self) -> None:
         """Nobody goes behind what is not there."""
         self.overflow.park(self.settlement(1))
-        self.lot.refuse("queue limit in vhost")
+        self.parking_queue.refuse("queue limit in vhost")
         self.overflow.park(self.settlement(2))
         self.assertEqual((self.parked, self.refusals), ([1, 2], ["not-parked: queue limit in vhost"] * 2))
         self.assertFalse(self.overflow.is_behind(self.settlement(3)) or self.overflow.ours)
 
     def test_whoever_is_proven_when_parked_is_not_so_afterwards(self) -> None:
         message = self.message()
-        self.lot.find(message)
+        self.parking_queue.find(message)
         message.verdict = object()
-        self.lot.let_out()
+        self.parking_queue.let_out()
         self.assertIsNone(self.back[0][0].verdict)
 
     def test_newer_ones_go_behind(self) -> None:
@@ -73,7 +74,7 @@ class OverflowTests(SynchronousTestCase):
         self.overflow.flush()
         self.assertTrue(self.overflow.is_behind(self.settlement(2)))
         self.assertFalse(self.overflow.is_behind(self.settlement(3, "dev2")))
-        self.lot.let_out()
+        self.parking_queue.let_out()
         message, ledger = self.back[0]
         self.assertTrue(self.overflow.is_behind(self.settlement(2)))
         self.assertFalse(self.overflow.is_behind(Settlement(message, 1, ledger, lambda settlement: None)))
@@ -82,20 +83,20 @@ class OverflowTests(SynchronousTestCase):
 
     def test_what_was_there_before(self) -> None:
         """Nobody knows whose it is: everybody goes behind, until it has come out."""
-        self.lot.find(self.message("dev9"))
+        self.parking_queue.find(self.message("dev9"))
         self.assertTrue(self.overflow.is_behind(self.settlement(1)))
-        self.lot.let_out()
+        self.parking_queue.let_out()
         self.assertFalse(self.overflow.is_behind(self.settlement(1)))
         self.assertTrue(self.overflow.is_behind(self.settlement(2, "dev9")))
         self.back[0][1].settle(1)
         self.assertFalse(self.overflow.is_behind(self.settlement(2, "dev9")))
 
-    def test_who_is_known_goes_behind_its_own_while_the_lot_is_emptied_here(self) -> None:
+    def test_who_is_known_goes_behind_its_own_while_the_parking_queue_is_emptied_here(self) -> None:
         for tag in (1, 2, 3):
             self.overflow.park(self.settlement(tag))
         self.overflow.flush()
         self.assertFalse(self.overflow.is_behind(self.settlement(4), known=True))  # another gateway may get it
-        self.lot.let_out()
+        self.parking_queue.let_out()
         self.now += 3600.0
         self.assertTrue(self.overflow.is_behind(self.settlement(4), known=True))  # one is out, however long
         self.assertFalse(self.overflow.is_behind(self.settlement(5, "dev2"), known=True))
@@ -110,7 +111,7 @@ class OverflowTests(SynchronousTestCase):
         wrong = encode_properties(app_id="wrong")
         self.overflow.park(self.settlement(1, properties=wrong))
         self.overflow.flush()
-        self.lot.let_out()
+        self.parking_queue.let_out()
         self.assertFalse(self.overflow.is_behind(self.settlement(2)))
         self.assertFalse(self.overflow.is_behind(self.settlement(2), known=True))
         self.assertTrue(self.overflow.is_behind(self.settlement(3, properties=wrong)))
@@ -118,7 +119,7 @@ class OverflowTests(SynchronousTestCase):
     def test_a_proof_of_another_kind_goes_behind_nobody(self) -> None:
         self.overflow.park(self.settlement(1))
         self.overflow.flush()
-        self.lot.let_out()
+        self.parking_queue.let_out()
         proven = self.settlement(2)
         proven.message.verdict = object()
         self.assertFalse(self.overflow.is_behind(proven, known=True))
@@ -126,32 +127,32 @@ class OverflowTests(SynchronousTestCase):
     def test_what_another_gateway_got(self) -> None:
         self.overflow.park(self.settlement(1))
         self.overflow.flush()
-        self.lot.messages.clear()
-        self.lot.find()  # the broker says that nothing is there
+        self.parking_queue.messages.clear()
+        self.parking_queue.find()  # the broker says that nothing is there
         self.assertFalse(self.overflow.is_behind(self.settlement(2)))
         self.assertFalse(self.overflow.ours)
 
     def test_a_lost_channel(self) -> None:
-        """The message comes again out of the lot: what is done with this copy settles nothing."""
-        self.lot.find(self.message())
-        self.lot.let_out()
+        """The message comes again out of the parking queue: what is done with this copy settles nothing."""
+        self.parking_queue.find(self.message())
+        self.parking_queue.let_out()
         ledger = self.back[0][1]
-        self.lot.ledger.close()
+        self.parking_queue.ledger.close()
         self.assertTrue(ledger.closed)
         self.assertFalse(ledger.settle(1))
         self.assertIsInstance(ledger, Answering)
 
     def test_put_off(self) -> None:
-        """What came out of the lot goes back to its place, and anything else goes in behind it."""
-        self.lot.find(self.message("dev1"), self.message("dev2"))
-        self.lot.let_out()
+        """What came out of the parking queue goes back to its place, and anything else goes in behind it."""
+        self.parking_queue.find(self.message("dev1"), self.message("dev2"))
+        self.parking_queue.let_out()
         message, ledger = self.back[0]
         self.assertFalse(ledger.is_overdue(1))
-        self.lot.ledger.age(0.0, 10.0)
-        self.lot.ledger.age(10.0, 10.0)
+        self.parking_queue.ledger.age(0.0, 10.0)
+        self.parking_queue.ledger.age(10.0, 10.0)
         self.assertTrue(ledger.is_overdue(1))
         self.overflow.put_off(self.settlement(1, "dev3"))
         self.overflow.put_off(Settlement(message, 1, ledger, lambda settlement: None))
         self.overflow.flush()
-        self.assertEqual([message.device for message in self.lot.messages], ["dev1", "dev2", "dev3"])
+        self.assertEqual([message.device for message in self.parking_queue.messages], ["dev1", "dev2", "dev3"])
         self.assertTrue(self.overflow.is_behind(self.settlement(2, "dev1")))

@@ -1,4 +1,4 @@
-"""The lot in memory keeps the contract."""
+"""The parking queue in memory keeps the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The stream of parking queues on a real broker: what a start reads, and many lots that are opened and left at once."""
+"""The stream of parking queues on a real broker: what a start reads, and many parking queues that are opened and left
+at once."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ class Gateway:
     def __init__(self, uri: str) -> None:
         self.settings = BrokerSettings(uri=uri)
         self.publisher = Publisher(reactor, Counters(), max_attempts=3, random=lambda: 0.0)
-        self.lots: set[str] = set()
+        self.parking_queues: set[str] = set()
 
     async def connect(self) -> None:
         self.publishing = await connect_once(reactor, self.settings, "publish")
@@ -90,19 +91,19 @@ async def a_gateway(uri: str) -> AsyncIterator[Gateway]:
 
 @asynccontextmanager
 async def registry(uri: str, name: str) -> AsyncIterator[tuple[Gateway, ParkingRegistry, set[str]]]:
-    """One that was attached, and the lots that it learned of then; it is killed in the end."""
+    """One that was attached, and the parking queues that it learned of then; it is killed in the end."""
     async with a_gateway(uri) as gateway:
-        lots: set[str] = set()
+        parking_queues: set[str] = set()
 
-        def learned(lot: str, used: bool) -> None:
-            (lots.add if used else lots.discard)(lot)
+        def learned(parking_queue: str, used: bool) -> None:
+            (parking_queues.add if used else parking_queues.discard)(parking_queue)
 
         it = ParkingRegistry(
             reactor, gateway.publisher, STREAM, name, learned, random=lambda: 0.0, wall_clock=reactor.seconds
         )
         await it.attach(gateway.consuming)
         try:
-            yield gateway, it, lots
+            yield gateway, it, parking_queues
         finally:
             it.stop()
 
@@ -112,7 +113,7 @@ def record(number: int, used: bool) -> tuple[bytes, bytes]:
 
 
 async def as_earlier_releases_read(gateway: Gateway) -> tuple[set[str], int]:
-    """The lots in use by everything that is in the stream, up to a mark; and how many snapshots are in it."""
+    """The parking queues in use by everything that is in the stream, up to a mark; and how many snapshots are in it."""
     channel = await gateway.consuming.open_channel()
     known: dict[str, bool] = {}
     snapshots = 0
@@ -136,7 +137,7 @@ async def as_earlier_releases_read(gateway: Gateway) -> tuple[set[str], int]:
     await channel.basic_consume(queue=STREAM, consumer_tag="reader", arguments={"x-stream-offset": "first"})
     await done
     await channel.shut()
-    return {lot for lot, used in known.items() if used}, snapshots
+    return {parking_queue for parking_queue, used in known.items() if used}, snapshots
 
 
 class RegistryTests(TestCase):
@@ -149,26 +150,26 @@ class RegistryTests(TestCase):
         hour = [record(number, used) for number in range(200) for used in (True, False)]
         history = hour * 60 + [record(number, True) for number in range(5)]
         async with with_vhost() as vhost:
-            async with registry(vhost.uri, "first") as (gateway, it, lots):
+            async with registry(vhost.uri, "first") as (gateway, it, parking_queues):
                 it.stop()
-                self.assertEqual(lots, set())
+                self.assertEqual(parking_queues, set())
                 await gateway.publish(STREAM, history)
             expected = {f"device{number}" for number in range(5)}
-            async with registry(vhost.uri, "a") as (gateway, it, lots):
-                self.assertEqual(lots, expected)
+            async with registry(vhost.uri, "a") as (gateway, it, parking_queues):
+                self.assertEqual(parking_queues, expected)
                 self.assertGreater(it.records_read, len(history))
                 await self.snapshot(it, behind=len(history))
                 await it.announce("more", True)
-            async with registry(vhost.uri, "b") as (gateway, it, lots):
-                self.assertEqual(lots, expected | {"more"})
+            async with registry(vhost.uri, "b") as (gateway, it, parking_queues):
+                self.assertEqual(parking_queues, expected | {"more"})
                 self.assertLess(it.records_read, LOOK_BACK + 20)
                 end = it.snapshot_end
                 await gateway.publish(STREAM, hour * (SNAPSHOT_AFTER // len(hour) + 1) + [record(7, True)])
                 await self.snapshot(it, behind=end)
-            async with registry(vhost.uri, "c") as (gateway, it, lots):
+            async with registry(vhost.uri, "c") as (gateway, it, parking_queues):
                 self.assertLess(it.records_read, LOOK_BACK + 20)
-                self.assertEqual(lots, {"more", "device7"})
-                self.assertEqual(await as_earlier_releases_read(gateway), (lots, 2))
+                self.assertEqual(parking_queues, {"more", "device7"})
+                self.assertEqual(await as_earlier_releases_read(gateway), (parking_queues, 2))
 
     async def snapshot(self, it: ParkingRegistry, behind: int) -> None:
         async def there() -> bool:
@@ -179,19 +180,19 @@ class RegistryTests(TestCase):
 
 @implementer(IDeviceParkingUser)
 class Drain:
-    """Takes all that comes out of lots."""
+    """Takes all that comes out of parking queues."""
 
-    def __init__(self, lots: DeviceParking) -> None:
-        self._lots = lots
+    def __init__(self, parking_queues: DeviceParking) -> None:
+        self._parking_queues = parking_queues
         self.open: set[str] = set()
         self.unchecked: set[str] = set()
         self.came: set[str] = set()
         self.is_lost = False
-        lots.use(self)
+        parking_queues.use(self)
 
     def found(self, device: str) -> None:
         self.open.add(device)
-        self._lots.of(device).use(self._receive, lambda: None)
+        self._parking_queues.of(device).use(self._receive, lambda: None)
 
     def _receive(self, message: Message, settlement: Settlement) -> None:
         self.came.add(message.device)
@@ -223,7 +224,7 @@ class LotsTests(TestCase):
             await self.make(gateway, devices, queue_type)
             async with registry(vhost.uri, "first") as (_, it, _):
                 await at_once(it.announce(device, True) for device in (*devices, *missing_devices))
-            lots = DeviceParking(
+            parking_queues = DeviceParking(
                 reactor,
                 gateway.publisher,
                 Counters(),
@@ -235,8 +236,8 @@ class LotsTests(TestCase):
                 wake=lambda: None,
                 finish=acknowledge,
             )
-            drain = Drain(lots)
-            await lots.attach(gateway.consuming)
+            drain = Drain(parking_queues)
+            await parking_queues.attach(gateway.consuming)
             self.assertEqual(drain.open, {*devices, *missing_devices})
 
             async def drained() -> bool:
@@ -245,20 +246,20 @@ class LotsTests(TestCase):
             await until(drained, what="what is there is drained, and what is not is forgotten", timeout=20)
             drain.unchecked.update(devices)
             for device in devices:
-                lots.check(device)
+                parking_queues.check(device)
 
             async def checked() -> bool:
                 return not drain.unchecked
 
             await until(checked, what="all are checked", timeout=30)
             for device in devices:
-                lots.leave(device, True)
+                parking_queues.leave(device, True)
 
             async def left() -> bool:
-                return not drain.open and not lots.lots
+                return not drain.open and not parking_queues.parking_queues
 
             await until(left, what="all are left", timeout=30)
-            lots.stop()
+            parking_queues.stop()
             self.assertFalse(drain.is_lost)
             left_over = (await vhost.list_queues()).keys() - {STREAM}
             self.assertEqual(len(left_over), 0 if queue_type == "classic" else len(devices))
