@@ -89,10 +89,6 @@ class ITarget(Interface):
         """The end of one batch of `deliver` calls: write what was put together."""
 
 
-NOT_PARKED = "not-parked"
-"""The reason, up to a colon, of what was to be parked and could not be."""
-
-
 class WriteOutcome(Enum):
     """What became of one document."""
 

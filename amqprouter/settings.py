@@ -455,7 +455,7 @@ class LimitsSettings:
     """Seconds that messages wait for one of several targets before they are parked in the broker, and that too many may
     wait for quarantine."""
     max_parked: int = 1_000_000
-    """Messages in one target's parking queue; of more, some wait, and others are dead-lettered as ``not-parked``."""
+    """Messages in one target's parking queue; of more, some wait, and others are dead-lettered as ``cannot-park``."""
     max_parked_per_device: int = 100_000
     """Messages in the parking queue of one device over its rate; more are rejected as ``rate-limited``."""
     max_parked_devices: int = 10_000

@@ -101,7 +101,7 @@ class Parking:
     log = Logger()
     name = "parking"
     POLICY = (
-        "some of what should be parked waits, and while other targets go on the rest is dead-lettered as not-parked"
+        "some of what should be parked waits, and while other targets go on the rest is dead-lettered as cannot-park"
     )
     """What becomes of what a parking queue does not take, for the operator."""
 

@@ -31,10 +31,9 @@ from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_by, parked_message, parked_properties
 from amqprouter.counters import Counters
 from amqprouter.errors import Unencodable
-from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, IParkingQueue
+from amqprouter.pipeline.ports import CANNOT_PARK, IGate, IGatedTarget, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 STILL_FULL = 10.0
@@ -371,7 +370,7 @@ class _Entrance:
 
 
 def _give_up(settlement: Settlement, reason: str) -> None:
-    settlement.refused(f"{NOT_PARKED}: {reason}")
+    settlement.refused(f"{CANNOT_PARK}: {reason}")
 
 
 def _any_number() -> None:

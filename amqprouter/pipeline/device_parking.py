@@ -31,9 +31,8 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IHoldsDeliveries, IParkingQueue
+from amqprouter.pipeline.ports import CANNOT_PARK, IDeviceParking, IDeviceParkingUser, IHoldsDeliveries, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.scheduler import Scheduler
@@ -66,7 +65,7 @@ class _Parked:
         return self.parking_queue.confirmed > 0 or not self.parking_queue.backlog
 
 
-class _FromLot(Settlement):
+class _FromParkingQueue(Settlement):
     """Of a message that came out of a parking queue: `release` answers for it there."""
 
     __slots__ = ("outer", "release")
@@ -166,9 +165,9 @@ class ParkedDevices:
     def _entered(self, settlement: Settlement, receipt: Settlement) -> None:
         """The parking queue has a message, or will never take it."""
         self.entering -= 1
-        if isinstance(settlement, _FromLot):
+        if isinstance(settlement, _FromParkingQueue):
             settlement.release(receipt)
-        elif receipt.refusals and receipt.refusals[0].startswith(NOT_PARKED):
+        elif receipt.refusals and receipt.refusals[0].startswith(CANNOT_PARK):
             self._reject(settlement)
         else:
             self._finish(receipt)
@@ -206,7 +205,7 @@ class ParkedDevices:
         parked.is_ours = True
         parked.out += 1
         release = partial(self._release, device, parked, settlement)
-        inner = _FromLot(settlement, partial(self._finished, device, release), release)
+        inner = _FromParkingQueue(settlement, partial(self._finished, device, release), release)
         now = self._clock.seconds()
         decision = self._scheduler.offer(
             device, inner, now, len(message.body), message.verdict.identity, from_parking=True
@@ -233,7 +232,7 @@ class ParkedDevices:
         there."""
         for settlement in self._scheduler.let_go(lambda settlement: settlement.is_overdue):
             parked = self._devices.get(settlement.message.device)
-            if not isinstance(settlement, _FromLot) or parked is None:
+            if not isinstance(settlement, _FromParkingQueue) or parked is None:
                 self._put_off(settlement)
             elif parked.parking_queue.owns(settlement.outer):
                 self._park(settlement.message.device)

@@ -28,7 +28,7 @@ unacknowledged. So an outage of hours fills a parking queue with a prefetch wind
 Stranded. Where the broker makes no queue for the parking queue, what would be parked stays here, and is the first to be
 tried. It must not take up the prefetch window for as long as that lasts: so once it has waited for the patience, and
 while any other target goes on (`most` tells), only as many are kept as `most` says. The newest beyond that are refused,
-as `NOT_PARKED`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise
+as `CANNOT_PARK`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise
 with what a parking queue's queue does not take. When there is a queue after all, and still need of it, what was kept is
 parked.
 
@@ -49,10 +49,18 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.interfaces import NOT_PARKED, IReadiness, ITarget
+from amqprouter.interfaces import IReadiness, ITarget
 from amqprouter.pipeline.breaker import Breaker
 from amqprouter.pipeline.message import TURN_WORK, Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack, IHoldsDeliveries, IParkingQueue
+from amqprouter.pipeline.ports import (
+    CANNOT_PARK,
+    IGate,
+    IGatedTarget,
+    IGateFigures,
+    IGivesBack,
+    IHoldsDeliveries,
+    IParkingQueue,
+)
 from amqprouter.pipeline.settlement import Settlement
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
@@ -372,7 +380,7 @@ class TargetGate:
 
     def _give_up(self, settlement: Settlement, reason: str) -> None:
         why = self.breaker.reason or "it is too slow"
-        settlement.refused(f"{NOT_PARKED}: {self.name} does not take it now ({why}), nor can it be parked ({reason})")
+        settlement.refused(f"{CANNOT_PARK}: {self.name} does not take it now ({why}), nor can it be parked ({reason})")
 
     def _turned_away(self, settlement: Settlement, reason: str) -> None:
         """The parking queue does not take a message."""

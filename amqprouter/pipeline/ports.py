@@ -5,10 +5,19 @@ These are for parts of the daemon. What a plugin of yours may implement is `amqp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from amqprouter.pipeline.message import Message
+    from amqprouter.pipeline.settlement import Settlement
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from amqprouter.identity import Verdict
 from amqprouter.interfaces import ITarget
@@ -18,6 +27,10 @@ if TYPE_CHECKING:
 
     from amqprouter.pipeline.message import Message
     from amqprouter.pipeline.settlement import Settlement
+
+
+CANNOT_PARK = "cannot-park"
+"""The reason, up to a colon, of what was to be parked and could not be."""
 
 
 class IGate(Interface):
@@ -87,7 +100,7 @@ class IParkingQueue(Interface):
         `changed` is called when the backlog turns out to be another than it seemed, or the `refusal`.
 
         What is parked and not taken goes to `turned_away` with the reason, the older first; without, it is refused as
-        `NOT_PARKED`. It is all of it while there is a `refusal`. While there is a queue that takes nothing, it is what
+        `CANNOT_PARK`. It is all of it while there is a `refusal`. While there is a queue that takes nothing, it is what
         is beyond the number that `most` tells, None for any.
         """
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.interfaces import NOT_PARKED
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IDeviceParking, IDeviceParkingUser, IParkingQueue
+from amqprouter.pipeline.ports import CANNOT_PARK, IDeviceParking, IDeviceParkingUser, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 
@@ -117,7 +116,7 @@ class MemoryParkingQueue:
 
 
 def _give_up(settlement: Settlement, reason: str) -> None:
-    settlement.refused(f"{NOT_PARKED}: {reason}")
+    settlement.refused(f"{CANNOT_PARK}: {reason}")
 
 
 def _nothing() -> None:

@@ -211,7 +211,7 @@ class Drain:
         self.is_lost = True
 
 
-class LotsTests(TestCase):
+class ParkingQueueTests(TestCase):
     """Many questions at once are answered in another order than they were asked in, and none of them is lost."""
 
     skip = missing or None

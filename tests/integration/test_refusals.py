@@ -151,14 +151,14 @@ class TargetsTests(RefusalsTestCase):
             await self.fill(vhost)
             await self.send(fleet, QUIET, *range(300))
             await self.stored(gateway, database, QUIET, 300)
-            await self.named(gateway, "parking", TARGET_LOT, "queue limit in vhost", "dead-lettered as not-parked")
+            await self.named(gateway, "parking", TARGET_LOT, "queue limit in vhost", "dead-lettered as cannot-park")
             await self.named(gateway, "exchange:gone", "no exchange", " 0 are parked")
             self.assertEqual(await gateway.metric("target_parked"), 0)
-            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 300 - 64 // 2)
+            await gateway.metric_reaches('dead_lettered_total{reason="cannot-park"}', 300 - 64 // 2)
             log = gateway.running.tail(1_000_000)
             self.assertEqual((log.count("Cannot use parking queue"), log.count("takes no messages")), (1, 1))
             letters = await drain_queue(vhost.uri, "amqprouter.dead-letters", 1)
-            self.assertRegex(str(reason_of(letters[0])), "not-parked: exchange:gone does not take it now .404.*limit")
+            self.assertRegex(str(reason_of(letters[0])), "cannot-park: exchange:gone does not take it now .404.*limit")
 
             await vhost.broker.ctl("clear_vhost_limits", "-p", vhost.name)
             await gateway.metric_reaches("target_parked", 1)
@@ -193,7 +193,7 @@ class TargetsTests(RefusalsTestCase):
             await self.send(fleet, QUIET, *range(300))
             await self.stored(gateway, database, QUIET, 300)
             await self.named(gateway, "parking", TARGET_LOT, "nacked")
-            await gateway.metric_reaches('dead_lettered_total{reason="not-parked"}', 200)
+            await gateway.metric_reaches('dead_lettered_total{reason="cannot-park"}', 200)
 
         return self.run_with(test, **TWO, **CLASSIC)
 

@@ -1,4 +1,4 @@
-"""What every parking queue keeps to; `LotContract` is mixed with a test case that says how to drive one."""
+"""What every parking queue keeps to; `ParkingQueueContract` is mixed with a test case that says how to drive one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amqprouter.pipeline.ports import IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
 
 
-class LotContract(SynchronousTestCase):
+class ParkingQueueContract(SynchronousTestCase):
     """`parking_queue` is used by `setUp`; the others are the subclass's."""
 
     parking_queue: IParkingQueue

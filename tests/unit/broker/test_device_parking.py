@@ -60,7 +60,7 @@ class Recorder:
         self.told.append("lost")
 
 
-class DeviceLotsTests(BrokerTestCase):
+class DeviceParkingTests(BrokerTestCase):
     QUEUE_TYPE = "classic"
 
     def setUp(self) -> None:
@@ -361,7 +361,7 @@ class DeviceLotsTests(BrokerTestCase):
         self.assertIn(QUEUE, [queue for _, queue in self.broker.consumers.values()])
 
 
-class QuorumTests(DeviceLotsTests):
+class QuorumTests(DeviceParkingTests):
     QUEUE_TYPE = "quorum"
 
     def check_deleted(self) -> None:

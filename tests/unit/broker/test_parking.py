@@ -19,7 +19,7 @@ from amqprouter.pipeline.breaker import OPENS_AFTER
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
-from tests.unit.broker.parking_queue_contract import LotContract
+from tests.unit.broker.parking_queue_contract import ParkingQueueContract
 
 QUEUE = "p.parked.target.exchange:work"
 LIMIT = f"queue '{QUEUE}': queue limit in vhost '/' (5) is reached"
@@ -35,7 +35,7 @@ class Receipt:
         pass
 
 
-class ParkingTests(BrokerTestCase, LotContract):
+class ParkingTests(BrokerTestCase, ParkingQueueContract):
     """The publisher's and the consumers' connections are served by two brokers in memory."""
 
     def setUp(self) -> None:
@@ -483,4 +483,4 @@ class ParkingTests(BrokerTestCase, LotContract):
         self.assertNotEqual(long, parking_queue_name("p" * 100, "device", "é" * 126 + "e"))
 
 
-del LotContract
+del ParkingQueueContract

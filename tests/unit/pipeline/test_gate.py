@@ -481,7 +481,7 @@ class StrandedTests(GateTestCase):
         self.gate.flush()
 
     def given_up(self) -> list[int]:
-        return sorted(tag for tag, answer in self.answers.items() if answer.startswith("not-parked: "))
+        return sorted(tag for tag, answer in self.answers.items() if answer.startswith("cannot-park: "))
 
     def test_the_newest_are_given_up_once_they_have_waited(self) -> None:
         self.be_down(6)

@@ -58,7 +58,7 @@ class OverflowTests(SynchronousTestCase):
         self.overflow.park(self.settlement(1))
         self.parking_queue.refuse("queue limit in vhost")
         self.overflow.park(self.settlement(2))
-        self.assertEqual((self.parked, self.refusals), ([1, 2], ["not-parked: queue limit in vhost"] * 2))
+        self.assertEqual((self.parked, self.refusals), ([1, 2], ["cannot-park: queue limit in vhost"] * 2))
         self.assertFalse(self.overflow.is_behind(self.settlement(3)) or self.overflow.ours)
 
     def test_whoever_is_proven_when_parked_is_not_so_afterwards(self) -> None:

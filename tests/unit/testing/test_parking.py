@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from amqprouter.testing.parking import MemoryParkingQueue
-from tests.unit.broker.parking_queue_contract import LotContract
+from tests.unit.broker.parking_queue_contract import ParkingQueueContract
 
 
-class MemoryLotTests(LotContract):
+class MemoryParkingQueueTests(ParkingQueueContract):
     def setUp(self) -> None:
         self.memory = MemoryParkingQueue(prefetch=self.PREFETCH)
         self.use(self.memory)
@@ -18,4 +18,4 @@ class MemoryLotTests(LotContract):
         self.memory.let_out(count)
 
 
-del LotContract  # not to be run by itself
+del ParkingQueueContract  # not to be run by itself
