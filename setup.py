@@ -16,23 +16,24 @@ from typing import Any
 from setuptools import setup
 
 COMPILED = [
-    "amqprouter/pipeline/admission.py",
-    "amqprouter/auth/aged_cache.py",
-    "amqprouter/patterns.py",
-    "amqprouter/pipeline/message.py",
+    "amqprouter/amqp/ack_ledger.py",
     "amqprouter/amqp/properties.py",
+    "amqprouter/amqp/publisher.py",
+    "amqprouter/amqp/wire.py",
+    "amqprouter/auth/aged_cache.py",
+    "amqprouter/broker/outgoing.py",
+    "amqprouter/patterns.py",
+    "amqprouter/pipeline/admission.py",
+    "amqprouter/pipeline/device_parking.py",
+    "amqprouter/pipeline/message.py",
+    "amqprouter/pipeline/pending_overflow.py",
+    "amqprouter/pipeline/pipeline.py",
     "amqprouter/pipeline/routes.py",
     "amqprouter/pipeline/sender.py",
     "amqprouter/pipeline/settlement.py",
-    "amqprouter/amqp/wire.py",
-    "amqprouter/broker/outgoing.py",
-    "amqprouter/amqp/publisher.py",
-    "amqprouter/pipeline/pending_overflow.py",
-    "amqprouter/pipeline/device_parking.py",
-    "amqprouter/pipeline/pipeline.py",
 ]
 """Where a class of these has a subclass, that is compiled too: interpreted ones cannot inherit. Not
-`core.field_table`: it answers for values of any type, and compiled functions hold callers to the annotations."""
+`amqprouter.amqp.field_table`: it answers for values of any type, and compiled functions hold callers to annotations."""
 NEEDED = ["mypy>=2.4", "mypy-zope>=1.0.17", "twisted>=26.4", "zope.interface>=8.0"]
 """To compile: the compiler is a part of mypy, and it has to know the types of what is imported."""
 BUILDING = {"bdist_wheel", "build", "build_ext", "install"}

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of `amqprouter.core`: what a peer sends may be refused, but never confuse or crash us.
+"""Coverage-guided fuzzing of `amqprouter.amqp`: what a peer sends may be refused, but never confuse or crash us.
 
 Run it for a minute, with findings and a growing corpus under ``.run/fuzz`` (https://github.com/google/atheris)::
 

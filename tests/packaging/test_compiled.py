@@ -15,11 +15,16 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from tests.packaging.test_install import source_copy
 
 TESTED = (
-    "tests.unit.core",
     "tests.unit.amqp",
-    "tests.unit.pipeline.test_pending_overflow",
-    "tests.unit.pipeline.test_device_parking",
-    "tests.unit.pipeline.test_pipeline",
+    "tests.unit.broker.test_device_parking",
+    "tests.unit.broker.test_ingress",
+    "tests.unit.broker.test_outgoing",
+    "tests.unit.broker.test_parked_message",
+    "tests.unit.broker.test_parking",
+    "tests.unit.pipeline",
+    "tests.unit.auth.test_aged_cache",
+    "tests.unit.test_patterns",
+    "tests.unit.test_topic_patterns",
 )
 _QUICK_CC = """#!/bin/sh
 exec {compiler} "$@" -O0
