@@ -25,6 +25,7 @@ COMPILED = [
     "amqprouter/patterns.py",
     "amqprouter/pipeline/admission.py",
     "amqprouter/pipeline/device_parking.py",
+    "amqprouter/pipeline/flush.py",
     "amqprouter/pipeline/message.py",
     "amqprouter/pipeline/pending_overflow.py",
     "amqprouter/pipeline/pipeline.py",

@@ -38,6 +38,7 @@ from amqprouter.broker.targets import ExchangeTarget
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
 from amqprouter.interfaces import IDeviceSecret
+from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.pipeline import Pipeline
@@ -90,6 +91,7 @@ class Bench:
         )
         self.publisher = Publisher(self.clock, self.counters, max_attempts=8, random=random.random)
         names = Topology(TopologySettings(), IngressSettings(), EventsSettings()).names
+        self.flush = Flush(self.clock)
         self.pipeline = Pipeline(
             self.clock,
             time.time,
@@ -121,6 +123,7 @@ class Bench:
                 wake=lambda: None,
             ),
             by_id_exchange=names.by_id,
+            flush=self.flush,
             limits=LimitsSettings(),
             counters=self.counters,
         )
@@ -229,7 +232,7 @@ class Bench:
             for last in (*range(answered + CONFIRMED_AT_ONCE, sent, CONFIRMED_AT_ONCE), sent):
                 self.publisher._confirmed(Confirm(1, last, True, True))
             answered = sent
-            self.pipeline.flush()
+            self.flush.flush()
             self.clock.advance(0)
         if ledger.unacked or self.publisher.outstanding:
             raise AssertionError(f"{ledger.unacked} messages unacknowledged, {self.publisher.outstanding} unconfirmed")

@@ -21,6 +21,7 @@ from amqprouter.daemon.targets import WiredTargets
 from amqprouter.events.limit_events import Throttling
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.device_parking import ParkedDevices
+from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.gate import TargetGate
 from amqprouter.pipeline.overdue import Overdue
 from amqprouter.pipeline.pipeline import Pipeline
@@ -81,15 +82,13 @@ def wire_pipeline(
     :raises ConfigError: the file of limits set by hand makes no sense.
     """
     settings, clock, counters, names = runtime.settings, runtime.clock, runtime.counters, broker.names
-
-    def wake() -> None:
-        pipeline.wake()
+    flush = Flush(clock)
 
     def finish_parked(settlement: Settlement) -> None:
         pipeline.finish(settlement, in_flight=False)
 
-    parking, gates = park_and_gate(runtime, broker, wired.targets, wake=wake, finish=finish_parked)
-    device_queues = device_parking(runtime, broker, wake=wake, finish=finish_parked)
+    parking, gates = park_and_gate(runtime, broker, wired.targets, wake=flush.wake, finish=finish_parked)
+    device_queues = device_parking(runtime, broker, wake=flush.wake, finish=finish_parked)
     quarantine = BrokerQuarantine(
         names,
         broker.outgoing,
@@ -99,7 +98,7 @@ def wire_pipeline(
         prefetch=settings.ingress.prefetch,
         limits=settings.limits,
         random=runtime.randomness.random,
-        wake=wake,
+        wake=flush.wake,
     )
     scheduler = _scheduler(runtime)
     tell, every = broker.announcer.tell, settings.scheduler.limit_events
@@ -113,6 +112,7 @@ def wire_pipeline(
         targets={target: gates[target] for target in rules.targets},
         quarantine=quarantine,
         by_id_exchange=names.by_id,
+        flush=flush,
         replays=Replays(names.replay, broker.account),
         limits=settings.limits,
         counters=counters,
@@ -120,7 +120,7 @@ def wire_pipeline(
         throttled=Throttling(scheduler, counters, tell, runtime.wall_clock, every).note,
     )
     overrides = Overrides(
-        keeps_limits(settings.scheduler.overrides, wired.store), scheduler, clock, pipeline.park, pipeline.wake
+        keeps_limits(settings.scheduler.overrides, wired.store), scheduler, clock, pipeline.park, flush.wake
     )
     if not overrides.is_shared:
         overrides.reload()

@@ -14,5 +14,6 @@ The steps of README's diagram, and where they are:
 - *settle*: the last answer to a `settlement` has the delivery acknowledged; `overdue` sees to it that none waits for
   ever.
 
-`pipeline.pipeline` conducts. `ports` is what it needs of what stands around it.
+`pipeline.pipeline` conducts, and `flush` says when what was put together is written. `ports` is what it needs of what
+stands around it.
 """

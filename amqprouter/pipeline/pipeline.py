@@ -9,7 +9,7 @@ Theory of operation. `receive` takes a batch of deliveries and walks each as far
 known device under its rate is all the way to its targets. Three things can hold a message up: its credential must be
 checked (it and whatever its device sends meanwhile wait in `PendingMessages`), it must wait for its turn (the scheduler
 keeps it), or a target takes its time (its `Settlement` keeps it). Each wakes the pipeline again. At the end of each
-batch and each wake, `flush` lets the scheduler's next messages go, has every target write what it put together, and
+batch and each wake, its `Flush` lets the scheduler's next messages go, has every target write what it put together, and
 writes the acks that have become due. To read a large message takes a while, in which the reactor does nothing else. So
 no more than `TURN_WORK` is handed to targets in one of its turns; what is over that takes turns, at the scheduler.
 
@@ -33,6 +33,7 @@ from amqprouter.identity import Verdict
 from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
+from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.message import TURN_WORK
 from amqprouter.pipeline.pending import PendingMessages
 from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, Quarantine
@@ -66,6 +67,7 @@ class Pipeline:
 
     :param clock: provides ``seconds`` and ``callLater``.
     :param wall_clock: seconds since 1970.
+    :param flush: its `wake` is for all that may ask for a flush; by default one of our own.
     :param random: gives numbers from 0 to 1.
     """
 
@@ -85,11 +87,14 @@ class Pipeline:
         by_id_exchange: str,
         limits: LimitsSettings,
         counters: Counters,
+        flush: Flush | None = None,
         replays: Replays | None = None,
         random: Callable[[], float] = lambda: 1.0,
         throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
     ) -> None:
         self._clock = clock
+        self._flush = Flush(clock) if flush is None else flush
+        self._flush.use(self._turn, self._write, lambda: self.under_way)
         self._wall_clock = wall_clock
         self._authenticator = authenticator
         self._acl = acl
@@ -110,16 +115,11 @@ class Pipeline:
             authenticator,
             judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
             refused=self._dead_letter,
-            emptied=self.wake,
+            emptied=self._flush.wake,
             random=random,
         )
-        self._dirty: set[AckLedger] = set()
         self._quarantining = 0
-        self._soon_call: Any = None
-        self._due_call: Any = None
-        self._due_at = 0.0
         self._stopping = False
-        self._idle: list[Deferred[None]] = []
         self._parked: ParkedDevices | None = None
         self.use_rules(rules)
 
@@ -133,7 +133,7 @@ class Pipeline:
             max_devices=self._limits.max_parked_devices,
             route=self._route,
             finish=lambda settlement: self.finish(settlement, in_flight=False),
-            wake=self.wake,
+            wake=self._flush.wake,
             put_off=lambda settlement: self.park((settlement,)),
             reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
         )
@@ -171,7 +171,7 @@ class Pipeline:
             settlement = Settlement(message, delivery.delivery_tag, ledger, finish)
             guarded(settlement, now)
         self._scheduler.tidy(now)
-        self.flush()
+        self._flush.flush()
 
     def _guarded(self, settlement: Settlement, now: float) -> None:
         """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""
@@ -188,7 +188,7 @@ class Pipeline:
         """Take a message that comes back without anybody having judged it."""
         if not self._stopping:
             self._guarded(settlement, self._clock.seconds())
-        self.wake()
+        self._flush.wake()
 
     def _admit(self, settlement: Settlement, now: float) -> None:
         message = settlement.message
@@ -261,7 +261,7 @@ class Pipeline:
         message, scheduler = settlement.message, self._scheduler
         scheduler.budget -= message.work
         if scheduler.budget <= 0:
-            self.wake()
+            self._flush.wake()
         try:
             answer = self._rules.match(message)
         except ValueError:
@@ -300,12 +300,12 @@ class Pipeline:
 
     def _reject(self, settlement: Settlement, reason: str) -> None:
         self._quarantine.reject(settlement.message, reason, self._counted(settlement, reason, self._counters.rejected))
-        self.wake()
+        self._flush.wake()
 
     def _dead_letter(self, settlement: Settlement, reason: str) -> None:
         counted = self._counted(settlement, reason, self._counters.dead_lettered)
         self._quarantine.dead_letter(settlement.message, reason, counted)
-        self.wake()  # for what a target answers long after the message's batch
+        self._flush.wake()  # for what a target answers long after the message's batch
 
     def _counted(self, settlement: Settlement, reason: str, counter: Counter[str]) -> Settlement:
         """For a message that goes into quarantine: to be settled once it is there, or was let go of."""
@@ -323,38 +323,25 @@ class Pipeline:
     def _withdrawn(self) -> None:
         """A message on its way into quarantine stays where it came from."""
         self._quarantining -= 1
-        self.wake()
+        self._flush.wake()
 
     def _settle(self, settlement: Settlement) -> None:
-        ledger = settlement.ledger
+        ledger, flush = settlement.ledger, self._flush
         if ledger.settle(settlement.tag):
             self._counters.settled += 1
-            self._dirty.add(ledger)
-        if self._soon_call is None:
-            self.wake()
+            flush.ledgers.add(ledger)
+        if not flush.is_near:
+            flush.wake()
 
     def wake(self) -> None:
-        """Flush in the reactor's next turn: something was answered."""
-        if self._soon_call is None:
-            self._soon_call = self._clock.callLater(0, self._woken)
+        """See `Flush.wake`."""
+        self._flush.wake()
 
-    def _woken(self) -> None:
-        self._soon_call = None
+    def _turn(self) -> None:
         self._scheduler.budget = TURN_WORK
-        self.flush()
 
-    def _flush_at(self, due: float) -> None:
-        """Flush when the scheduler has something by the passing of time."""
-        call = self._due_call
-        if call is not None and call.active():
-            if self._due_at <= due:
-                return
-            call.cancel()
-        self._due_at = due
-        self._due_call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.flush)
-
-    def flush(self) -> None:
-        """Let the next messages go, have what was put together written, and write the acks that are due."""
+    def _write(self) -> None:
+        """Let the next messages go, and have what was put together written."""
         scheduler = self._scheduler
         if scheduler.waiting and not self._stopping:
             for settlement in scheduler.each(self._clock.seconds()):
@@ -364,28 +351,13 @@ class Pipeline:
                     self._route(settlement)
             due = scheduler.due()
             if due is not None:
-                self._flush_at(due)
+                self._flush.at(due)
         for target in self._targets.values():
             target.flush()
         if self._parked is not None:
             self._parked.flush()
         self.held.flush()
         self._quarantine.flush()
-        if self._dirty:
-            self._acknowledge()
-        if self._idle and not self.under_way:
-            idle, self._idle = self._idle, []
-            for waiter in idle:
-                waiter.callback(None)
-
-    def _acknowledge(self) -> None:
-        now = None if self._stopping else self._clock.seconds()
-        dirty, self._dirty = self._dirty, set()
-        for ledger in dirty:
-            due = ledger.flush(now)
-            if due is not None:
-                self._dirty.add(ledger)
-                self._flush_at(due)
 
     # The end.
 
@@ -402,9 +374,4 @@ class Pipeline:
         self.held.stop()
         if self._parked is not None:
             self._parked.stop()
-        if self._due_call is not None and self._due_call.active():
-            self._due_call.cancel()
-        done: Deferred[None] = Deferred()
-        self._idle.append(done)
-        self.wake()
-        return done
+        return self._flush.drain()

@@ -89,7 +89,7 @@ PURE = {
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
     "amqprouter.pipeline": (
-        "admission breaker device_parking gate headers json_text message pending pending_overflow "
+        "admission breaker device_parking flush gate headers json_text message pending pending_overflow "
         "placeholders ports quarantine_gate replay routes sender settlement"
     ),
     "amqprouter.scheduling": (
