@@ -58,12 +58,16 @@ _TROUBLE = re.compile(r"^Traceback \(most recent call last\)|[Uu]nhandled", re.M
 
 
 async def declare_target(uri: str) -> None:
-    """The target's exchange and its queue, bound: what may have been taken away is there again."""
+    """The target's exchange and its queue, bound: what may have been taken away is there again.
+
+    The queue refuses from the beginning, not by the policy that limits it: a classic one that learns of both at once,
+    as it does when it is busy meanwhile, drops what it has beyond the limit (``findings/``).
+    """
     connection = await connect_once(reactor, BrokerSettings(uri=uri), "soak operator")
     try:
         channel = await connection.open_channel()
         await channel.exchange_declare(exchange=TARGET, exchange_type="topic", durable=True)
-        await channel.queue_declare(queue=TARGET, durable=True)
+        await channel.queue_declare(queue=TARGET, durable=True, arguments={"x-overflow": "reject-publish"})
         await channel.queue_bind(queue=TARGET, exchange=TARGET, routing_key="#")
     finally:
         await connection.shut()

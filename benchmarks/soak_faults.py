@@ -266,8 +266,9 @@ class Faults:
 
     @asynccontextmanager
     async def _full(self, pattern: str) -> AsyncIterator[None]:
-        # In two steps: RabbitMQ applies max-length before overflow, so a classic queue that already holds more than it
-        # may drops its oldest messages when it learns both at once.
+        # In two steps: a classic queue that already holds more than it may drops its oldest messages when it learns of
+        # max-length and overflow at once. One that is busy may all the same, so those of which each message counts have
+        # the overflow as an argument.
         for room in (PLENTY, ROOM):
             await self._set_room(pattern, room)
         try:
