@@ -53,7 +53,7 @@ def park_held(
         readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
         parked=finish,
     )
-    pipeline.held.use_overflow(overflow, most)
+    pipeline.pending.use_overflow(overflow, most)
 
 
 def park_and_gate(

@@ -133,7 +133,7 @@ def wire_pipeline(
         clock,
         settings.ingress.consumer_timeout,
         lambda: (*ingress.ledgers, *parking.ledgers, *device_queues.ledgers),
-        (parked_devices, pipeline.held, *gates.values(), *quarantine.gates),
+        (parked_devices, pipeline.pending, *gates.values(), *quarantine.gates),
     )
     return WiredPipeline(
         pipeline, ingress, scheduler, overrides, gates, parking, device_queues, parked_devices, quarantine, overdue

@@ -110,7 +110,7 @@ class Pipeline:
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")
-        self.held = PendingMessages(
+        self.pending = PendingMessages(
             clock,
             authenticator,
             judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
@@ -199,9 +199,11 @@ class Pipeline:
             self._reject(settlement, refusal)
             return
         verdict = message.verdict or self._authenticator.check(message, now)
-        held = self.held
-        if verdict is None or ((held.queues or held.parked) and verdict.allowed and not held.may_pass(settlement, now)):
-            held.hold(settlement, known=verdict is not None)
+        pending = self.pending
+        if verdict is None or (
+            (pending.queues or pending.parked) and verdict.allowed and not pending.may_pass(settlement, now)
+        ):
+            pending.hold(settlement, known=verdict is not None)
         else:
             self._judge(settlement, verdict, now)
 
@@ -356,7 +358,7 @@ class Pipeline:
             target.flush()
         if self._parked is not None:
             self._parked.flush()
-        self.held.flush()
+        self.pending.flush()
         self._quarantine.flush()
 
     # The end.
@@ -371,7 +373,7 @@ class Pipeline:
         """Start nothing new; fires when nothing is under way. What waits goes back to its queue unacknowledged."""
         self._stopping = True
         self._scheduler.withdraw()
-        self.held.stop()
+        self.pending.stop()
         if self._parked is not None:
             self._parked.stop()
         return self._flush.drain()

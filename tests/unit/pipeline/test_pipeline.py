@@ -554,26 +554,26 @@ class AuthenticationTests(PipelineTestCase):
 
     def test_a_crowd_that_is_asked_about_for_too_long_is_parked(self) -> None:
         parking_queue = MemoryParkingQueue(prefetch=2)
-        self.pipeline.held.use_overflow(self.overflow(parking_queue), 4)
+        self.pipeline.pending.use_overflow(self.overflow(parking_queue), 4)
         self.receive(*(self.delivery(f"new{n}.up.x", "a") for n in range(5)))
         self.turn(CROWDED - 0.1)
         self.receive(self.delivery("new5.up.x", "b"))
-        self.assertEqual((self.pipeline.held.count, parking_queue.backlog), (6, 0))
+        self.assertEqual((self.pipeline.pending.count, parking_queue.backlog), (6, 0))
         self.turn(0.1)
         self.receive(self.delivery("new6.up.x", "c"), self.delivery("dev1.up.x", "known"))
-        self.assertEqual((self.pipeline.held.count, parking_queue.backlog, self.store.bodies), (6, 1, [b"known"]))
+        self.assertEqual((self.pipeline.pending.count, parking_queue.backlog, self.store.bodies), (6, 1, [b"known"]))
         for asked in self.authenticator.asked[:3]:
             asked.callback(answer_of())
         self.receive(self.delivery("new7.up.x", "d"))
-        self.assertEqual((self.pipeline.held.count, parking_queue.backlog), (4, 1))  # there is room again
+        self.assertEqual((self.pipeline.pending.count, parking_queue.backlog), (4, 1))  # there is room again
         self.receive(self.delivery("new8.up.x", "e"))
         self.assertEqual(
-            (self.pipeline.held.count, parking_queue.backlog), (4, 2)
+            (self.pipeline.pending.count, parking_queue.backlog), (4, 2)
         )  # but it has been crowded all the time
         for asked in self.authenticator.asked[3:]:
             asked.callback(answer_of())
         self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
-        self.assertEqual((self.pipeline.held.count, parking_queue.backlog), (5, 2))  # and now it is a moment again
+        self.assertEqual((self.pipeline.pending.count, parking_queue.backlog), (5, 2))  # and now it is a moment again
 
     def overflow(self, parking_queue: MemoryParkingQueue) -> PendingOverflow:
         return PendingOverflow(
@@ -587,7 +587,7 @@ class AuthenticationTests(PipelineTestCase):
     def test_order_holds_through_an_outage_that_was_parked(self) -> None:
         """Though the device is known once the first of what was parked is judged; and strangers change nothing."""
         parking_queue = MemoryParkingQueue(prefetch=2)
-        self.pipeline.held.use_overflow(self.overflow(parking_queue), 1)
+        self.pipeline.pending.use_overflow(self.overflow(parking_queue), 1)
         self.receive(self.delivery("other.up.x", "o"))
         self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
         for n in range(3):
@@ -610,7 +610,7 @@ class AuthenticationTests(PipelineTestCase):
         parking_queue.let_out(2)
         self.authenticator.known["new"] = answer_of()
         self.authenticator.asked.pop().callback(answer_of())
-        self.assertEqual((stored(), self.pipeline.held.count), ([b"0", b"1"], 0))
+        self.assertEqual((stored(), self.pipeline.pending.count), ([b"0", b"1"], 0))
         self.receive(self.delivery("new.up.x", "3"), self.delivery("dev1.up.x", "its next"))
         self.assertEqual(stored(), [b"its next"])
         for _ in range(4):
