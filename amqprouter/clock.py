@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Clock(Protocol):
+    """What durations are measured by, and what is done later by: a `SteadyClock`, or Twisted's Clock in tests."""
+
+    def seconds(self) -> float:
+        """Seconds since some moment in the past."""
+
+    def callLater(self, delay: float, callable: Callable[..., object], /, *args: Any, **kw: Any) -> Any:
+        """Call this after so many seconds; returns an `IDelayedCall`."""
 
 
 class SteadyClock:
@@ -12,9 +22,7 @@ class SteadyClock:
     Twisted's ``reactor.seconds`` is the wall clock: set back by an hour it would starve every token bucket for as long.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, monotonic: Callable[[], float]) -> None:
+        """`monotonic` is `time.monotonic`: seconds since some moment in the past, of which only differences count."""
         self.callLater = reactor.callLater
-
-    def seconds(self) -> float:
-        """Seconds since some moment in the past; only differences mean something."""
-        return time.monotonic()
+        self.seconds = monotonic

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from pamqp import commands, frame
 from twisted.internet.interfaces import IReactorTime
@@ -32,6 +32,7 @@ from amqprouter.amqp.sending import send
 from amqprouter.amqp.server import ServerProperties
 from amqprouter.amqp.spec import TxFrame, decode_method, load_spec
 from amqprouter.amqp.wire import HEARTBEAT_FRAME, Confirm, Delivery, FrameReader, MethodFrame, Returned
+from amqprouter.clock import Clock
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 
 PREFERRED_FRAME_MAX = 131_072
@@ -101,7 +102,7 @@ class Connection(AMQClient):  # type: ignore[misc]
     log = Logger()
     channelClass = Channel  # txAMQP's name
 
-    def __init__(self, handshake: Handshake, clock: IReactorTime) -> None:
+    def __init__(self, handshake: Handshake, clock: Clock) -> None:
         super().__init__(_Delegate(), handshake.vhost, load_spec(), heartbeat=0, clock=clock)
         self.handshake = handshake
         self.blocked = ""
@@ -125,7 +126,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         self._last_size = 0
         self._resting: Any = None
         self._heartbeats = LoopingCall(self._beat)
-        self._heartbeats.clock = clock
+        self._heartbeats.clock = cast(IReactorTime, clock)  # it asks for no more than a `Clock` has
         self.channels[0] = self.channelFactory(0, None, self)
 
     # Opening and closing.
@@ -372,7 +373,7 @@ class ConnectionFactory(Factory):
 
     noisy = False
 
-    def __init__(self, handshake: Callable[[], Handshake], clock: IReactorTime) -> None:
+    def __init__(self, handshake: Callable[[], Handshake], clock: Clock) -> None:
         self._handshake = handshake
         self._clock = clock
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class DelayedCalls:
     """
 
     def __init__(
-        self, clock: Any, connection: Callable[[], Connection | None], failed: Callable[[AmqprouterError], None]
+        self, clock: Clock, connection: Callable[[], Connection | None], failed: Callable[[AmqprouterError], None]
     ) -> None:
         self._clock = clock
         self._connection = connection

@@ -22,7 +22,7 @@ from twisted.application.internet import ClientService
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -31,6 +31,7 @@ from zope.interface import implementer
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
 from amqprouter.amqp.declare import explained
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness
@@ -57,7 +58,7 @@ class BrokerLink(Service):
         purpose: str,
         prepare: Prepare,
         *,
-        clock: Any,
+        clock: Clock,
         counters: Counters,
         random: Callable[[], float],
     ) -> None:
@@ -75,7 +76,10 @@ class BrokerLink(Service):
         self._was_up = False
         self._problem = "not connected yet"
         self._client = ClientService(
-            _ReadyEndpoint(self._connect), Factory.forProtocol(_Presence), retryPolicy=self._delay, clock=clock
+            _ReadyEndpoint(self._connect),
+            Factory.forProtocol(_Presence),
+            retryPolicy=self._delay,
+            clock=cast(IReactorTime, clock),  # it asks for no more than a `Clock` has
         )
         self._reactor = reactor
 
@@ -177,7 +181,7 @@ class _ReadyEndpoint:
 
 
 async def _at_any_host(
-    reactor: Any, clock: Any, settings: BrokerSettings, purpose: str, prepare: Prepare, random: Callable[[], float]
+    reactor: Any, clock: Clock, settings: BrokerSettings, purpose: str, prepare: Prepare, random: Callable[[], float]
 ) -> Connection:
     """A connection that is opened and prepared, to the first host where that works.
 
@@ -203,7 +207,9 @@ async def _at_any_host(
     raise BrokerUnavailable("; ".join(told))
 
 
-async def _ready(address: Address, clock: Any, settings: BrokerSettings, purpose: str, prepare: Prepare) -> Connection:
+async def _ready(
+    address: Address, clock: Clock, settings: BrokerSettings, purpose: str, prepare: Prepare
+) -> Connection:
     """A connection to this address, opened and prepared.
 
     :raises Exception: whatever went wrong; the connection is closed.
@@ -242,7 +248,7 @@ def _reason(connection: Connection, error: Exception) -> Exception:
     return connection.end or error
 
 
-async def _connected(address: Address, clock: Any, settings: BrokerSettings, purpose: str) -> Connection:
+async def _connected(address: Address, clock: Clock, settings: BrokerSettings, purpose: str) -> Connection:
     """A socket to the broker with a `Connection` on it that is yet to be opened.
 
     :raises BrokerUnavailable: it cannot be reached. :raises CancelledError: nobody wants it any more.

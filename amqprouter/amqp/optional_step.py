@@ -9,13 +9,13 @@ that lasts, with pauses that double up to `LONGEST_PAUSE`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
+from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 
@@ -33,7 +33,7 @@ class OptionalStep:
 
     log = Logger()
 
-    def __init__(self, clock: Any, name: str, cost: str, step: Callable[[Connection], Awaitable[None]]) -> None:
+    def __init__(self, clock: Clock, name: str, cost: str, step: Callable[[Connection], Awaitable[None]]) -> None:
         self.name = name
         self._clock = clock
         self._cost = cost

@@ -41,6 +41,7 @@ from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.returns import IN_DOUBT, Returns
 from amqprouter.amqp.wire import Confirm, encode_publish
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
 
@@ -146,7 +147,7 @@ class Publisher:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         counters: Counters,
         *,
         max_attempts: int,

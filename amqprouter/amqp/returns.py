@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.return_match import Publish, ReturnMatch
 from amqprouter.amqp.wire import Returned
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 
 REPORT_EVERY = 60.0
@@ -26,7 +27,7 @@ class Returns:
 
     log = Logger()
 
-    def __init__(self, clock: Any, counters: Counters) -> None:
+    def __init__(self, clock: Clock, counters: Counters) -> None:
         self._clock = clock
         self._counters = counters
         self._match: ReturnMatch[Any] = ReturnMatch({})

@@ -30,7 +30,6 @@ with the whole channel unless it never got anything and others did; if that does
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
@@ -47,6 +46,7 @@ from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.priority_watch import PriorityWatch
 from amqprouter.broker.topology import Topology
 from amqprouter.broker.watchdog import Watchdog
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable
 from amqprouter.interfaces import IReadiness
@@ -81,7 +81,7 @@ class Ingress:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         topology: Topology,
         explicit_queues: Sequence[str],
         prefetch: int,

@@ -56,6 +56,7 @@ from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parking_queue import ParkingQueue
 from amqprouter.broker.parking_refusals import ParkingRefusals
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
@@ -107,7 +108,7 @@ class Parking:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         publisher: Publisher,
         counters: Counters,
         *,

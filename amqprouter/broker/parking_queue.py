@@ -20,7 +20,7 @@ beyond that are turned away; where `most` is 0 each message is tried once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from zope.interface import implementer
 
@@ -29,6 +29,7 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_by, parked_message, parked_properties
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import Unencodable
 from amqprouter.pipeline.gate import TargetGate
@@ -74,7 +75,7 @@ class ParkingQueue:
         *,
         prefetch: int,
         expires: float,
-        clock: Any,
+        clock: Clock,
         random: Callable[[], float],
         wake: Callable[[], None],
         finish: Callable[[Settlement], None],
@@ -161,7 +162,7 @@ class ParkingQueue:
 
     def flush(self) -> None:
         if self.entering:
-            if self.gate.is_open:
+            if self.gate.is_down:
                 self._trim()
             self.gate.flush()
 

@@ -38,6 +38,7 @@ from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.parking_reading import SNAPSHOT_AFTER, ParkingReading
 from amqprouter.broker.parking_records import Mark, ParkingRecord, SnapshotPart, snapshot_records
+from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError, TopologyClash
 
 MAX_AGE = 7 * 86400
@@ -64,7 +65,7 @@ class ParkingRegistry:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         publisher: Publisher,
         stream: str,
         gateway: str,

@@ -16,6 +16,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.topology import Names
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.quarantine_gate import SHARE, Held, QuarantineGate
@@ -37,7 +38,7 @@ class BrokerQuarantine:
         outgoing: Outgoing,
         wall_clock: Callable[[], float],
         *,
-        clock: Any,
+        clock: Clock,
         counters: Counters,
         prefetch: int,
         limits: LimitsSettings,

@@ -32,6 +32,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import NOT_FOUND, Declarer
 from amqprouter.broker.ingress import Ingress, Receive
 from amqprouter.broker.topology import Topology
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
@@ -149,7 +150,7 @@ class SharedIngress:
     log = Logger()
     name = "ingress"
 
-    def __init__(self, clock: Any, rest: Ingress, shards: Mapping[str, Ingress], seats: Membership) -> None:
+    def __init__(self, clock: Clock, rest: Ingress, shards: Mapping[str, Ingress], seats: Membership) -> None:
         self._clock = clock
         self._rest = rest
         self._shards = tuple(shards.items())
@@ -246,7 +247,7 @@ class SharedIngress:
 
 
 def make_ingress(
-    clock: Any, topology: Topology, prefix: str, settings: IngressSettings, receive: Receive, *, counters: Counters
+    clock: Clock, topology: Topology, prefix: str, settings: IngressSettings, receive: Receive, *, counters: Counters
 ) -> SharedIngress:
     """All consumers that these settings lead to; `prefix` begins the names of the seats."""
     names = topology.names

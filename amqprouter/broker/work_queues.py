@@ -31,6 +31,7 @@ from zope.interface import implementer
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, look_at
 from amqprouter.broker.chosen_names import ChosenNames
+from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.placeholders import Template
@@ -93,7 +94,7 @@ class DeclaredQueues:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         settings: WorkQueueSettings,
         default_type: str,
         dead_letter: str,

@@ -18,6 +18,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import Declarer
 from amqprouter.amqp.publisher import NACKED, Publisher
 from amqprouter.broker.work_queues import BAD_QUEUE, TOO_MANY, DeclaredQueues
+from amqprouter.clock import Clock
 from amqprouter.commands.command import QUEUE_PLACEHOLDER, Command, Fate, Outcome, event
 from amqprouter.errors import Unencodable
 
@@ -41,7 +42,7 @@ class CommandOutbox:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         wall_clock: Callable[[], float],
         *,
         exchange: str,
@@ -163,7 +164,7 @@ class _Sending:
         self._outbox = outbox
         self._patience: Any = None
 
-    def start(self, clock: Any) -> None:
+    def start(self, clock: Clock) -> None:
         """Wait no longer than `PATIENCE` from now."""
         late = Outcome(Fate.UNAVAILABLE, "the broker has not answered in time; the command may still be sent", 5.0)
         self._patience = clock.callLater(PATIENCE, self._answer, late)

@@ -14,7 +14,6 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
@@ -26,6 +25,7 @@ from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.clock import Clock
 from amqprouter.commands.command import SENDER, Command, Fate, Outcome
 from amqprouter.commands.outbox import CommandOutbox
 from amqprouter.errors import BrokerUnavailable
@@ -52,7 +52,7 @@ class CommandQueues:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         wall_clock: Callable[[], float],
         name: str,
         queue_type: str,

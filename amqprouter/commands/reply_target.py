@@ -9,12 +9,12 @@ come back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from amqprouter.broker.reply import ReplyAddress
+from amqprouter.clock import Clock
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.identity import Identity
 from amqprouter.interfaces import ITarget
@@ -34,7 +34,7 @@ class CommandReplies:
     :param ttl: seconds that a command is worth something.
     """
 
-    def __init__(self, clock: Any, topic: str, submit: Submit, ttl: float) -> None:
+    def __init__(self, clock: Clock, topic: str, submit: Submit, ttl: float) -> None:
         self._clock = clock
         self._topic = topic
         self._submit = submit

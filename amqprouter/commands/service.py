@@ -8,10 +8,11 @@ Bounds: no more than `MOST_UNDER_WAY` commands are on their way to the broker.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
 
+from amqprouter.clock import Clock
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.counters import Counters
 from amqprouter.identity import Identity
@@ -42,7 +43,7 @@ class CommandService:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         *,
         topics: TopicPattern,
         may_command: Callable[[Identity, str], bool],

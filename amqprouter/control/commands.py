@@ -6,15 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Protocol
 
+from amqprouter.clock import Clock
 from amqprouter.control.reloader import Reloader
 from amqprouter.control.site import ControlCommand
 from amqprouter.web.status import StatusReport
-
-
-class Clock(Protocol):
-    """What tells the time that authenticators count by."""
-
-    def seconds(self) -> float: ...
 
 
 class Remembers(Protocol):

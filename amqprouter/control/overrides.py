@@ -8,15 +8,17 @@ look. In a file of one's own nobody else changes anything, so a limit counts eve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.control.kept_limits import IKeepsLimits, KeptLimits
 from amqprouter.errors import ConfigError, LimitsNotKept
 from amqprouter.interfaces import IReloadable
@@ -43,7 +45,7 @@ class Overrides(Service):
         self,
         kept: IKeepsLimits | None,
         scheduler: Scheduler[Any],
-        clock: Any,
+        clock: Clock,
         let_go: Callable[[Sequence[Any]], None],
         changed: Callable[[], None],
     ) -> None:
@@ -55,7 +57,7 @@ class Overrides(Service):
         self._changes = 0  # made here: what was read before one says nothing about it
         self._trouble = ""
         self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self.look()))
-        self._looking.clock = clock
+        self._looking.clock = cast(IReactorTime, clock)  # it asks for no more than a `Clock` has
 
     @property
     def limits(self) -> Mapping[str, str]:

@@ -52,7 +52,9 @@ def build(
 
     :raises ConfigError: a file that the settings name is bad.
     """
-    runtime = Runtime(settings, reactor, SteadyClock(reactor), wall_clock, randomness or random.Random(), Counters())
+    runtime = Runtime(
+        settings, reactor, SteadyClock(reactor, time.monotonic), wall_clock, randomness or random.Random(), Counters()
+    )
     broker = wire_broker(runtime)
     rules = RuleSet(settings.routes)
     reads_store = reads_documents(settings.auth) or settings.scheduler.overrides.startswith("mongodb:")

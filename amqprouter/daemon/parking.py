@@ -89,7 +89,7 @@ def park_and_gate(
     def most(of: Target) -> int | None:
         """How many messages that cannot be parked may wait for this target. While no other one goes on, they hold up
         nobody; else all targets in trouble together leave half of the room to those that are not."""
-        if any(not gate.is_open for target, gate in gates.items() if target != of):
+        if any(not gate.is_down for target, gate in gates.items() if target != of):
             return max(1, min(settings.ingress.prefetch, everything) // 2 // len(targets))
         return None
 

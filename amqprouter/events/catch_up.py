@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from sys import maxsize
 from typing import Any, Protocol
 
+from amqprouter.clock import Clock
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events import sse
 from amqprouter.events.batch import Batch
@@ -85,7 +86,7 @@ class GapFeed(Feed, Protocol):
 class CatchUps:
     """All subscribers that catch up. Those who wait are bounded in number as subscribers are."""
 
-    def __init__(self, feed: GapFeed, history: History, clock: Any) -> None:
+    def __init__(self, feed: GapFeed, history: History, clock: Clock) -> None:
         self.feed = feed
         self.history = history
         self.clock = clock

@@ -42,6 +42,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.events import sse
 from amqprouter.events.audiences import MAX_REMEMBERED, Audiences
@@ -129,7 +130,7 @@ class Hub:
         self,
         settings: EventsSettings,
         counters: Counters,
-        clock: Any,
+        clock: Clock,
         *,
         window_bytes: int = WINDOW_BYTES,
         replay_bytes: int = REPLAY_BYTES,

@@ -18,6 +18,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from amqprouter.clock import Clock
+
 BURST = 0.002
 """Seconds of the reactor's time that a user's work may take at once: less than a message is on its way anyhow."""
 SHARE = 0.2
@@ -48,7 +50,7 @@ class Slices:
 
     log = Logger()
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._accounts: dict[str, tuple[float, float]] = {}  # by user: seconds owed, and since when
         self._waiting: OrderedDict[str, deque[_Task]] = OrderedDict()  # by user; whose turn is next comes first

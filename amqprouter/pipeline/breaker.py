@@ -4,14 +4,14 @@ House rules: no I/O. Whoever owns a breaker tells it what happened and is told w
 
 Theory of operation. ::
 
-    closed ──trouble──► pausing ──due──► probing ──success──► closed
-                           ▲                │
-                           └────trouble─────┘
+    closed ──trouble──► open ──due──► half-open ──success──► closed
+                          ▲               │
+                          └────trouble────┘
 
 Closed, everything goes. At the first trouble the owner sends nothing for a pause, then one message; when that fails too
 the pause doubles, with jitter, up to `LONGEST_PAUSE`. A short stumble is over before anybody is told; with the
-`OPENS_AFTER`-th failure in a row the breaker counts as open, and the owner is told, until a message has passed. What
-else comes in while it pauses belongs to messages sent before, and says nothing new; only a target that tries again by
+`DOWN_AFTER`-th failure in a row the target counts as down, and the owner is told, until a message has passed. What
+else comes in while it is open belongs to messages sent before, and says nothing new; only a target that tries again by
 itself has its success count at any time (`recovered`).
 """
 
@@ -23,10 +23,12 @@ from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 
+from amqprouter.clock import Clock
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds before a target is tried again, doubling up to the longest: one message in 5 s burdens nobody, and work goes
 on within seconds of the target's return."""
-OPENS_AFTER = 3
+DOWN_AFTER = 3
 """Failures in a row: some half a second's worth. A queue that is moved to another node is back by then."""
 
 
@@ -65,7 +67,7 @@ class Machine(Protocol):
 @dataclass
 class _Core:
     owner: Owner
-    clock: Any
+    clock: Clock
     random: Callable[[], float]
     failures: int = 0
     state: str = "closed"
@@ -75,44 +77,44 @@ class _Core:
 
 def _make_machine() -> Callable[[_Core], Machine]:
     builder = TypeMachineBuilder(Machine, _Core)
-    closed, pausing, probing, stopped = (builder.state(name) for name in ("closed", "pausing", "probing", "stopped"))
+    closed, opened, half_open, stopped = (builder.state(name) for name in ("closed", "open", "half-open", "stopped"))
 
     # What changes nothing.
     closed.upon(Machine.success).loop().returns(None)
     closed.upon(Machine.recovered).loop().returns(None)
-    pausing.upon(Machine.success).loop().returns(None)
-    pausing.upon(Machine.trouble).loop().returns(None)
+    opened.upon(Machine.success).loop().returns(None)
+    opened.upon(Machine.trouble).loop().returns(None)
     for name in ("trouble", "success", "recovered", "due", "stop"):
         stopped.upon(getattr(Machine, name)).loop().returns(None)
 
-    @closed.upon(Machine.trouble).to(pausing)
-    @probing.upon(Machine.trouble).to(pausing)
+    @closed.upon(Machine.trouble).to(opened)
+    @half_open.upon(Machine.trouble).to(opened)
     def failed(machine: Machine, core: _Core, reason: str) -> None:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(core.failures, 16)) * (0.5 + core.random() / 2)
         core.failures += 1
-        core.reason, core.state = reason, "pausing"
+        core.reason, core.state = reason, "open"
         core.timer = core.clock.callLater(pause, machine.due)
-        if core.failures == OPENS_AFTER:
+        if core.failures == DOWN_AFTER:
             core.owner.opened(reason)
 
-    @pausing.upon(Machine.due).to(probing)
+    @opened.upon(Machine.due).to(half_open)
     def again(machine: Machine, core: _Core) -> None:
-        core.state = "probing"
+        core.state = "half-open"
         core.owner.probe()
 
-    @probing.upon(Machine.success).to(closed)
-    @probing.upon(Machine.recovered).to(closed)
-    @pausing.upon(Machine.recovered).to(closed)
+    @half_open.upon(Machine.success).to(closed)
+    @half_open.upon(Machine.recovered).to(closed)
+    @opened.upon(Machine.recovered).to(closed)
     def mended(machine: Machine, core: _Core) -> None:
         if core.timer.active():
             core.timer.cancel()
-        was_open = core.failures >= OPENS_AFTER
+        was_open = core.failures >= DOWN_AFTER
         core.failures, core.reason, core.state = 0, "", "closed"
         core.owner.closed(was_open)
 
     @closed.upon(Machine.stop).to(stopped)
-    @pausing.upon(Machine.stop).to(stopped)
-    @probing.upon(Machine.stop).to(stopped)
+    @opened.upon(Machine.stop).to(stopped)
+    @half_open.upon(Machine.stop).to(stopped)
     def stop(machine: Machine, core: _Core) -> None:
         core.state = "stopped"
         if core.timer is not None and core.timer.active():
@@ -127,7 +129,7 @@ _machine = _make_machine()
 class Breaker:
     """One target's breaker. `clock` provides ``callLater``; `random` is between 0 and 1."""
 
-    def __init__(self, owner: Owner, clock: Any, random: Callable[[], float]) -> None:
+    def __init__(self, owner: Owner, clock: Clock, random: Callable[[], float]) -> None:
         self._core = _Core(owner, clock, random)
         self._machine = _machine(self._core)
         self.trouble, self.success = self._machine.trouble, self._machine.success
@@ -135,13 +137,13 @@ class Breaker:
 
     @property
     def state(self) -> str:
-        """``closed``, ``pausing``, ``probing`` or ``stopped``."""
+        """``closed``, ``open``, ``half-open`` or ``stopped``."""
         return self._core.state
 
     @property
-    def is_open(self) -> bool:
+    def is_down(self) -> bool:
         """Whether the target counts as down."""
-        return self._core.failures >= OPENS_AFTER
+        return self._core.failures >= DOWN_AFTER
 
     @property
     def reason(self) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import CANNOT_PARK, IDeviceParking, IDeviceParkingUser, IHoldsDeliveries, IParkingQueue
 from amqprouter.pipeline.settlement import Settlement
@@ -94,7 +95,7 @@ class ParkedDevices:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         scheduler: Scheduler[Settlement],
         parking_queues: IDeviceParking,
         *,

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.clock import Clock
 
 
 def _nothing() -> None:
@@ -25,7 +26,7 @@ def _none() -> int:
 class Flush:
     """Calls what `use` was given. `clock` provides ``seconds`` and ``callLater``."""
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._turn: Callable[[], None] = _nothing
         self._write: Callable[[], None] = _nothing

@@ -49,6 +49,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.clock import Clock
 from amqprouter.interfaces import IReadiness, ITarget
 from amqprouter.pipeline.breaker import Breaker
 from amqprouter.pipeline.message import TURN_WORK, Message
@@ -89,7 +90,7 @@ class TargetGate:
         self,
         name: str,
         target: IGatedTarget,
-        clock: Any,
+        clock: Clock,
         *,
         window: int,
         patience: float,
@@ -257,7 +258,7 @@ class TargetGate:
     def _pump(self) -> None:
         """Send what may go now, and see whether all is as usual again."""
         state = self.breaker.state
-        limit = self._limit if state == "closed" else 1 if state == "probing" else 0
+        limit = self._limit if state == "closed" else 1 if state == "half-open" else 0
         if self._failed:
             self._in_order()
         work = TURN_WORK
@@ -452,9 +453,9 @@ class TargetGate:
         return len(self._failed) + len(self._returned) + len(self._waiting)
 
     @property
-    def is_open(self) -> bool:
+    def is_down(self) -> bool:
         """Whether the target counts as down."""
-        return self.breaker.is_open
+        return self.breaker.is_down
 
     @property
     def parked(self) -> int:
@@ -463,7 +464,7 @@ class TargetGate:
 
     def problem(self) -> str:
         """See `IReadiness`."""
-        if self.breaker.is_open:
+        if self.breaker.is_down:
             return f"takes no messages: {self.breaker.reason}; {self.waiting} wait, {self.parked} are parked"
         return IReadiness(self._target).problem() if IReadiness.providedBy(self._target) else ""
 

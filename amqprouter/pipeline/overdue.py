@@ -14,6 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 
 from amqprouter.amqp.ack_ledger import OVERDUE, AckLedger
+from amqprouter.clock import Clock
 from amqprouter.pipeline.ports import IHoldsDeliveries
 
 LOOKS = 10
@@ -29,7 +30,7 @@ class Overdue(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         timeout: float,
         ledgers: Callable[[], Iterable[AckLedger]],
         holders: Sequence[IHoldsDeliveries],

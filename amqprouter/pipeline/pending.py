@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.pending_overflow import Answering, PendingOverflow
@@ -53,7 +54,7 @@ class PendingMessages:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         authenticator: IAuthenticator,
         *,
         judged: Callable[[Settlement, Verdict], None],

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.wire import Delivery
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.identity import Verdict
 from amqprouter.interfaces import ITarget
@@ -75,7 +76,7 @@ class Pipeline:
 
     def __init__(
         self,
-        clock: Any,
+        clock: Clock,
         wall_clock: Any,
         *,
         authenticator: IAuthenticator,

@@ -56,7 +56,7 @@ class IGateFigures(Interface):
     outstanding: int = Attribute("messages out at the target")
     waiting: int = Attribute("messages that wait for it in the daemon")
     parked: int = Attribute("messages parked for it in the broker")
-    is_open: bool = Attribute("whether the breaker is: the target counts as down")
+    is_down: bool = Attribute("whether the breaker is: the target counts as down")
     troubles: Mapping[str, int] = Attribute("how often it did not take a message, by kind")
 
 

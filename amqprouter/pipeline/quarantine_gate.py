@@ -36,8 +36,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.clock import Clock
 from amqprouter.interfaces import IReadiness
-from amqprouter.pipeline.breaker import OPENS_AFTER, Breaker
+from amqprouter.pipeline.breaker import DOWN_AFTER, Breaker
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IGateFigures, IHoldsDeliveries
 from amqprouter.pipeline.settlement import Settlement
@@ -132,7 +133,7 @@ class QuarantineGate:
         self,
         queue: str,
         send: Callable[[Held], None],
-        clock: Any,
+        clock: Clock,
         *,
         is_stalled: Callable[[], bool],
         renew: Callable[[], None],
@@ -217,7 +218,7 @@ class QuarantineGate:
     def _pump(self) -> None:
         """Send what may go now, and see whether all is as usual again."""
         state = self.breaker.state
-        limit = self._limit if state == "closed" else 1 if state == "probing" else 0
+        limit = self._limit if state == "closed" else 1 if state == "half-open" else 0
         careful = self._limit < WINDOW
         while self._waiting and self.outstanding < limit:
             held = self._waiting[0]
@@ -297,9 +298,9 @@ class QuarantineGate:
             self.breaker.trouble(reason)
         else:
             self.troubles[_UNROUTABLE if reason.startswith(_UNROUTABLE) else "refused"] += 1
-            if self.breaker.state == "probing":
+            if self.breaker.state == "half-open":
                 self.breaker.trouble(reason)
-        if self.breaker.is_open or (kind and self._down):
+        if self.breaker.is_down or (kind and self._down):
             self._fail(reason)
 
     def _answered(self, held: Held) -> None:
@@ -313,9 +314,9 @@ class QuarantineGate:
 
     def _try_by_itself(self, held: Held, reason: str) -> None:
         held.faults += 1
-        if held.faults == OPENS_AFTER and not reason.startswith(_UNROUTABLE):
+        if held.faults == DOWN_AFTER and not reason.startswith(_UNROUTABLE):
             self._strip(held, reason)
-        if held.faults >= OPENS_AFTER and reason.startswith(_UNROUTABLE):
+        if held.faults >= DOWN_AFTER and reason.startswith(_UNROUTABLE):
             self._fail(reason)
         delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(held.faults - 1, 16)) * (0.5 + self._random() / 2)
         held.timer = self._clock.callLater(delay, self._again, held)
@@ -335,7 +336,7 @@ class QuarantineGate:
 
     def probe(self) -> None:
         """Send one message, when there is one."""
-        if self.breaker.is_open:
+        if self.breaker.is_down:
             self._renew()
         self._wake()
 
@@ -461,7 +462,7 @@ class QuarantineGate:
 
     @property
     def _is_unbound(self) -> bool:
-        return any(held.timer is not None and held.faults >= OPENS_AFTER and not held.is_bare for held in self._held)
+        return any(held.timer is not None and held.faults >= DOWN_AFTER and not held.is_bare for held in self._held)
 
     def _fail(self, reason: str) -> None:
         if not self._down:
@@ -501,7 +502,7 @@ class QuarantineGate:
         return sum(not held.is_out for held in self._held)
 
     @property
-    def is_open(self) -> bool:
+    def is_down(self) -> bool:
         """Whether the queue counts as down."""
         return bool(self._down)
 

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
@@ -72,7 +73,7 @@ class StoreTarget:
         store: IStore,
         collection: str,
         settings: StoreSettings,
-        clock: Any,
+        clock: Clock,
         counters: Counters,
         randomness: random.Random,
         hidden_headers: Collection[str] = (),

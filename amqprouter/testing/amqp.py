@@ -22,6 +22,7 @@ from amqprouter.amqp.field_table import entry_name
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.spec import encode_method, load_spec
 from amqprouter.amqp.wire import encode_publish
+from amqprouter.clock import Clock
 
 _OVERHEAD = 8
 _PUBLISH_HEAD = 12  # class, weight and body size in front of the property flags
@@ -79,7 +80,7 @@ class MemoryBroker:
     `clock` is a `twisted.internet.task.Clock`, or whatever has its `callLater`.
     """
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.version = ""
         """The RabbitMQ whose version it tells, and which it returns messages like; none when empty."""

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from amqprouter.clock import Clock
 from amqprouter.errors import BadToken
 from amqprouter.events.subscriber import Subscriber
 from amqprouter.interfaces import IReloadable
@@ -56,7 +57,7 @@ class GrantedStreams:
     log = Logger()
 
     def __init__(
-        self, verify: Verify | None, clock: Any, wall_clock: Callable[[], float], random: Callable[[], float]
+        self, verify: Verify | None, clock: Clock, wall_clock: Callable[[], float], random: Callable[[], float]
     ) -> None:
         """`verify` is None where there are no keys, and so no good tokens."""
         self._verify = verify

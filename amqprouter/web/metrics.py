@@ -106,7 +106,7 @@ class RouterCollector(Collector):
             "target_outstanding": ("Messages out at a target.", lambda gate: gate.outstanding),
             "target_waiting": ("Messages that wait for a target.", lambda gate: gate.waiting),
             "target_parked": ("Messages parked in the broker for a target.", lambda gate: gate.parked),
-            "target_down": ("1 while a target takes no messages.", lambda gate: float(gate.is_open)),
+            "target_down": ("1 while a target takes no messages.", lambda gate: float(gate.is_down)),
         }
         for name, (text, read) in figures.items():
             gauge = GaugeMetricFamily(PREFIX + name, text, labels=["target"])

@@ -84,7 +84,7 @@ PURE = {
     "amqprouter.commands": "command reply_target service",
     "amqprouter.config": "commands file values work",
     "amqprouter.control": "top_devices",
-    "amqprouter": "counters errors identity interfaces net patterns printable settings text_files",
+    "amqprouter": "clock counters errors identity interfaces net patterns printable settings text_files",
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),

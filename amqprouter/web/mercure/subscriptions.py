@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote_to_bytes
 from twisted.internet.defer import Deferred
 from twisted.web import http
 
+from amqprouter.clock import Clock
 from amqprouter.errors import BadToken
 from amqprouter.events.event import Event
 from amqprouter.events.hub import EARLIEST, Hub
@@ -100,7 +101,7 @@ class Subscriptions:
     """All that are active at this gateway. `tell` publishes an event and never waits; `new_id` gives one to each;
     `clock` is an `IReactorTime`."""
 
-    def __init__(self, tell: Callable[[Event], object], new_id: Callable[[], str], clock: Any) -> None:
+    def __init__(self, tell: Callable[[Event], object], new_id: Callable[[], str], clock: Clock) -> None:
         self._tell = tell
         self._new_id = new_id
         self._clock = clock

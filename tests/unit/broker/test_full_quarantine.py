@@ -141,7 +141,7 @@ class DropOldestTests(FullTestCase):
         del self.broker.room[REJECTED]
         self.pass_time(LONGEST_PAUSE + PATIENCE, step=0.1)
         self.assertEqual(self.delivered[5:], list(range(21, 31)))
-        self.assertEqual((self.rejected.problem(), self.rejected.is_open), ("", False))
+        self.assertEqual((self.rejected.problem(), self.rejected.is_down), ("", False))
         self.bad(100)
         self.pass_time(PATIENCE)
         self.assertEqual((self.held, self.let_go), (0, list(range(6, 21))))

@@ -15,7 +15,7 @@ from amqprouter.broker.parking import LOOK_EVERY, PASSING_FOR, REOPEN_DELAY, SAF
 from amqprouter.broker.parking_queue import STILL_FULL
 from amqprouter.broker.parking_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.counters import Counters
-from amqprouter.pipeline.breaker import OPENS_AFTER
+from amqprouter.pipeline.breaker import DOWN_AFTER
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
 from tests.unit.amqp.harness import BrokerTestCase
@@ -273,7 +273,7 @@ class ParkingTests(BrokerTestCase, ParkingQueueContract):
                 message, Settlement(message, tag, ledger, lambda s: self.settled.append(s.message.body))
             )
         self.park()
-        for _ in range(OPENS_AFTER):
+        for _ in range(DOWN_AFTER):
             for published in self.publishing.published[self.entered :]:
                 self.publishing.ack(published.sequence, nack=True)
             self.entered = len(self.publishing.published)

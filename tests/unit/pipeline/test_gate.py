@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.interfaces import IReadiness, ITarget
-from amqprouter.pipeline.breaker import FIRST_PAUSE, LONGEST_PAUSE, OPENS_AFTER
+from amqprouter.pipeline.breaker import DOWN_AFTER, FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.pipeline.gate import HANDOVER_REST, TargetGate
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack
@@ -129,8 +129,8 @@ class GateTestCase(SynchronousTestCase):
         return [int(body) for body in self.target.taken]
 
     def fail_until_open(self) -> None:
-        for _ in range(2 * OPENS_AFTER):
-            if self.gate.is_open:
+        for _ in range(2 * DOWN_AFTER):
+            if self.gate.is_down:
                 return
             if self.parking_queue:
                 self.parking_queue.let_out(1)
@@ -204,16 +204,16 @@ class TroubleTests(GateTestCase):
 
     def test_it_is_down_after_some_failures_in_a_row_and_up_after_one_success(self) -> None:
         self.send(2)
-        for failure in range(OPENS_AFTER):
-            self.assertEqual((self.gate.is_open, self.gate.problem()), (False, ""), failure)
+        for failure in range(DOWN_AFTER):
+            self.assertEqual((self.gate.is_down, self.gate.problem()), (False, ""), failure)
             self.out()
             self.target.reject(reason="404 NOT_FOUND - no exchange 'work'")
             self.clock.advance(LONGEST_PAUSE)
         self.assertIn("takes no messages: 404 NOT_FOUND", self.gate.problem())
-        self.assertEqual(self.gate.troubles, {"missing": OPENS_AFTER + 1})  # two were out at the first
+        self.assertEqual(self.gate.troubles, {"missing": DOWN_AFTER + 1})  # two were out at the first
         self.out()
         self.target.take(1)
-        self.assertEqual((self.gate.is_open, self.gate.problem()), (False, ""))
+        self.assertEqual((self.gate.is_down, self.gate.problem()), (False, ""))
         self.assertEqual(self.take_all(), [1, 2])
 
     def test_order_by_device_when_a_target_rejects_now_and_then(self) -> None:
@@ -281,7 +281,7 @@ class KeepingTests(GateTestCase):
     def test_when_it_is_down_it_gives_back_what_it_has(self) -> None:
         assert self.parking_queue is not None
         self.send(2)
-        for _ in range(OPENS_AFTER):
+        for _ in range(DOWN_AFTER):
             self.target.gate.stumbled("the store is down")
             self.clock.advance(LONGEST_PAUSE)
             self.send(1)
@@ -290,7 +290,7 @@ class KeepingTests(GateTestCase):
         self.assertEqual(self.answers, dict.fromkeys(range(1, self.sent + 1), "delivered"))
         self.assertEqual([int(m.body) for m in self.parking_queue.messages], list(range(1, self.sent + 1)))
         self.assertEqual(self.gate.outstanding, 0)
-        self.assertEqual(self.gate.troubles, {"unavailable": OPENS_AFTER})
+        self.assertEqual(self.gate.troubles, {"unavailable": DOWN_AFTER})
         self.assertEqual(self.take_all(), list(range(1, self.sent + 1)))
 
     def test_when_it_is_silent_it_gives_back_what_it_has(self) -> None:
@@ -474,7 +474,7 @@ class StrandedTests(GateTestCase):
         """So many are out, or wait, when the target is found to be down."""
         self.parking_queue.refuse("queue limit in vhost")
         self.send(count)
-        for number in range(OPENS_AFTER):
+        for number in range(DOWN_AFTER):
             self.clock.advance(number and FIRST_PAUSE * number)
             self.out()
             self.target.reject()
@@ -541,7 +541,7 @@ class StrandedTests(GateTestCase):
         self.use(KeepingTarget(), MemoryParkingQueue(), most=self.MOST)
         self.parking_queue.refuse("queue limit in vhost")
         self.send(6)
-        for _ in range(OPENS_AFTER):
+        for _ in range(DOWN_AFTER):
             self.gate.stumbled("the store is down")
             self.clock.advance(LONGEST_PAUSE)
             self.gate.flush()
