@@ -17,8 +17,7 @@ from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.identity import Identity
-from amqprouter.interfaces import IDeviceSecret, IUsesThreads, RunInThread
+from amqprouter.interfaces import Identity, IDeviceSecret, IUsesThreads, RunInThread
 
 TIME_LIMIT = 5.0
 """Seconds to wait for somebody who writes to the database."""
