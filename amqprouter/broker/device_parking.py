@@ -184,6 +184,7 @@ class DeviceParking(Parking):
         parking_queues = [parking_queue for parking_queue in parking_queues if not parking_queue.is_unreadable]
         looks = await at_once(self._looked(connection, current, parking_queue) for parking_queue in parking_queues)
         await current.channel.basic_qos(prefetch_count=PREFETCH)
+        current.prefetch = min(current.prefetch or PREFETCH, PREFETCH)
         there: list[ParkingQueue] = []
         for parking_queue, messages in zip(parking_queues, looks, strict=True):
             young_for = parking_queue.safe_at - self._clock.seconds()

@@ -9,6 +9,7 @@ from amqprouter.amqp.properties import encode_properties, with_values
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.counters import Counters
 from amqprouter.settings import BrokerSettings
+from tests.support.fault_bed import declare_copies
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -49,9 +50,7 @@ class PriorityTests(GatewayTestCase):
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
             channel = await connection.open_channel()
-            await channel.queue_declare(queue="out", durable=True)
-            await channel.exchange_declare(exchange="out", exchange_type="fanout", durable=True)
-            await channel.queue_bind(queue="out", exchange="out", routing_key="")
+            await declare_copies(channel, name="out")
             await connection.shut()
             await gateway.start()
             await gateway.stop()

@@ -10,6 +10,7 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.settings import BrokerSettings
+from tests.support.fault_bed import declare_copies
 from tests.support.gateway import Fleet, Gateway, drain_queue
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -29,9 +30,7 @@ class RedeliveryTests(GatewayTestCase):
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
             channel = await connection.open_channel()
-            await channel.queue_declare(queue="out", durable=True)
-            await channel.exchange_declare(exchange="out", exchange_type="fanout", durable=True)
-            await channel.queue_bind(queue="out", exchange="out", routing_key="")
+            await declare_copies(channel, name="out")
             await connection.shut()
             await gateway.start()
             await gateway.stop()

@@ -46,11 +46,11 @@ _MOST_UNCONFIRMED = 2000
 """Messages that the load keeps waiting at most while the broker takes none."""
 
 
-async def declare_copies(channel: Channel, arguments: Mapping[str, Any] | None = None) -> None:
-    """The target exchange and its queue."""
-    await channel.exchange_declare(exchange=COPIES, exchange_type="fanout", durable=True)
-    await channel.queue_declare(queue=COPIES, durable=True, arguments=dict(arguments or {}))
-    await channel.queue_bind(queue=COPIES, exchange=COPIES)
+async def declare_copies(channel: Channel, arguments: Mapping[str, Any] | None = None, name: str = COPIES) -> None:
+    """The target exchange and its queue, of the same name."""
+    await channel.exchange_declare(exchange=name, exchange_type="fanout", durable=True)
+    await channel.queue_declare(queue=name, durable=True, arguments=dict(arguments or {}))
+    await channel.queue_bind(queue=name, exchange=name)
 
 
 @dataclass(frozen=True)
