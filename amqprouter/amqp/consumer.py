@@ -1,4 +1,4 @@
-"""One consuming of the consuming channel: its consumers, their prefetch, and the ledger of its delivery tags."""
+"""One life of the consuming channel: its consumers, their prefetch, and the ledger of its delivery tags."""
 
 from __future__ import annotations
 

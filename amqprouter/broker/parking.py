@@ -178,7 +178,7 @@ class Parking:
         return problem and f"{problem} ({self.POLICY})"
 
     def full(self, parking_queue: ParkingQueue, reason: str) -> None:
-        """A parking queue's queue did not take a message."""
+        """The broker did not take a message."""
         self._refusals.full(parking_queue, reason)
 
     # Coming and going.
@@ -307,7 +307,7 @@ class Parking:
         return found.messages
 
     def open(self, parking_queue: ParkingQueue) -> None:
-        """Have this parking queue's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
+        """Have this parking queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
         if parking_queue.safe_at <= self._clock.seconds():
             self._delayed.later(0, self._make, parking_queue)
 

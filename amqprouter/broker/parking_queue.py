@@ -56,10 +56,10 @@ class QueueOwner(Protocol):
     """The daemon's on the broker; empty when it is not known."""
 
     def open(self, parking_queue: ParkingQueue) -> None:
-        """Have this parking queue's queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
+        """Have this parking queue declared; `ParkingQueue.opened` tells when it is, and can be used."""
 
     def full(self, parking_queue: ParkingQueue, reason: str) -> None:
-        """A parking queue's queue did not take a message."""
+        """The broker did not take a message."""
 
     def give_back(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
@@ -329,7 +329,7 @@ class ParkingQueue:
 
 @implementer(IGatedTarget)
 class _Entrance:
-    """A parking queue's queue as a target: it has a gate, as all targets do, and is its own publishes' lane."""
+    """A parking queue as a target: it has a gate, as all targets do, and is its own publishes' lane."""
 
     _gate: IGate
 

@@ -31,7 +31,7 @@ class ParkingRefusals:
 
     :param policy: what becomes of messages meanwhile, for the operator.
     :param seconds: the time now, from a clock that never goes back.
-    :param make: asks for a parking queue's queue once more; it is in here again, or not, when that returns.
+    :param make: asks for a parking queue once more; it is in here again, or not, when that returns.
     """
 
     log = Logger()
@@ -53,7 +53,7 @@ class ParkingRefusals:
         self._full_at = -FULL_AGAIN
 
     def refused(self, parking_queue: ParkingQueue, reason: str) -> None:
-        """The broker refuses a parking queue's queue."""
+        """The broker refuses a parking queue."""
         if not self._told:
             self._told = True
             self.log.error(
@@ -69,7 +69,7 @@ class ParkingRefusals:
         self.ask_later()
 
     def granted(self, parking_queue: ParkingQueue) -> None:
-        """The broker lets us have a parking queue's queue."""
+        """The broker lets us have a parking queue."""
         if parking_queue.refusal:
             self._parking_queues.pop(parking_queue, None)
             parking_queue.allowed()
@@ -101,7 +101,7 @@ class ParkingRefusals:
         self.ask_later()
 
     def full(self, parking_queue: ParkingQueue, reason: str) -> None:
-        """A parking queue's queue is there and took a message not."""
+        """A parking queue is there and took a message not."""
         now = self._seconds()
         if now >= self._full_at + FULL_AGAIN:
             self.log.warn(

@@ -29,7 +29,7 @@ Stranded. Where the broker makes no queue for the parking queue, what would be p
 tried. It must not take up the prefetch window for as long as that lasts: so once it has waited for the patience, and
 while any other target goes on (`most` tells), only as many are kept as `most` says. The newest beyond that are refused,
 as `CANNOT_PARK`: what was kept is in order, and what was refused is not lost but in the dead letters. It is likewise
-with what a parking queue's queue does not take. When there is a queue after all, and still need of it, what was kept is
+with what a parking queue does not take. When there is a queue after all, and still need of it, what was kept is
 parked.
 
 Bounds. Everything here is an unacknowledged delivery, of an ingress queue or of the parking queue, and bounded by their
