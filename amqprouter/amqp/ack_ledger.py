@@ -137,7 +137,7 @@ class AckLedger:
             self._next = self._floor + 1
         is_done = tag in self._settled
         self._settled.discard(tag)
-        self._give_back(tag)
+        self._requeue(tag)
         self._strays[tag] = _DONE if is_done else _AWAITED
         return True
 
@@ -177,10 +177,10 @@ class AckLedger:
         while tag in self._strays:
             tag = max(self._strays.pop(tag), 0)
         if tag:
-            self._give_back(tag)
+            self._requeue(tag)
         return tag
 
-    def _give_back(self, tag: int) -> None:
+    def _requeue(self, tag: int) -> None:
         self._acked_beyond.add(tag)
         self._unacked -= 1
         while self._floor + 1 in self._acked_beyond:

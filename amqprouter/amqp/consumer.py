@@ -121,7 +121,7 @@ class ConsumerChannel:
         if left:
             self._delayed.later(left, self._abandon)
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Have the broker put a delivery back into its queue."""
         present = self.ledger.given_back(tag)
         if present:

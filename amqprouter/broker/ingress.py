@@ -205,7 +205,7 @@ class Ingress:
         consuming = ConsumerChannel(
             connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._delayed
         )
-        consuming.ledger.put_back = consuming.give_back
+        consuming.ledger.put_back = consuming.requeue
         if prefetch < self._prefetch:
             consuming.ledger.widen = lambda: self._widen(consuming)
         channel.on_deliveries = lambda deliveries: self._deliver(deliveries, consuming)

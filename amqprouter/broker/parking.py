@@ -348,10 +348,10 @@ class Parking:
             if self._current is None and not connection.closed:
                 await self._consume_all(connection)
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
         if self._current is not None:
-            self._current.give_back(tag)
+            self._current.requeue(tag)
 
     @property
     def ledgers(self) -> list[AckLedger]:

@@ -61,7 +61,7 @@ class QueueOwner(Protocol):
     def full(self, parking_queue: ParkingQueue, reason: str) -> None:
         """The broker did not take a message."""
 
-    def give_back(self, tag: int) -> None:
+    def requeue(self, tag: int) -> None:
         """Have the broker put a delivery of the present channel back into its queue."""
 
 
@@ -185,12 +185,12 @@ class ParkingQueue:
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self._ledger
 
-    def give_back(self, settlement: Settlement) -> None:
+    def requeue(self, settlement: Settlement) -> None:
         if self.owns(settlement):
             self._unsettled -= 1
             self._ready += 1
             self._moves += 1
-            self._owner.give_back(settlement.tag)
+            self._owner.requeue(settlement.tag)
 
     # What becomes of messages going in. Called by `_Entrance`.
 

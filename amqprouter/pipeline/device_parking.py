@@ -87,7 +87,7 @@ class ParkedDevices:
     :param clock: provides ``seconds`` and ``callLater``.
     :param route: hands a message, which counts as in flight, to its targets.
     :param wake: asks for a flush in the reactor's next turn.
-    :param put_off: parks a message, or rejects it where there is no room.
+    :param defer: parks a message, or rejects it where there is no room.
     :param reject: rejects a message that was to be parked, and that its parking queue did not take.
     """
 
@@ -104,7 +104,7 @@ class ParkedDevices:
         route: Callable[[Settlement], None],
         finish: Callable[[Settlement], None],
         wake: Callable[[], None],
-        put_off: Callable[[Settlement], None],
+        defer: Callable[[Settlement], None],
         reject: Callable[[Settlement], None],
     ) -> None:
         self._clock = clock
@@ -115,7 +115,7 @@ class ParkedDevices:
         self._route = route
         self._finish = finish
         self._wake = wake
-        self._put_off = put_off
+        self._defer = defer
         self._reject = reject
         self.entering = 0
         """Messages on their way into parking queues."""
@@ -228,17 +228,17 @@ class ParkedDevices:
             outer.delivered()
         self._changed(device, parked)
 
-    def let_go_overdue(self) -> None:
+    def release_overdue(self) -> None:
         """See `IHoldsDeliveries`: what waits for a limit is parked, and what came out of a parking queue goes back
         there."""
-        for settlement in self._scheduler.let_go(lambda settlement: settlement.is_overdue):
+        for settlement in self._scheduler.release(lambda settlement: settlement.is_overdue):
             parked = self._devices.get(settlement.message.device)
             if not isinstance(settlement, _FromParkingQueue) or parked is None:
-                self._put_off(settlement)
+                self._defer(settlement)
             elif parked.parking_queue.owns(settlement.outer):
                 self._park(settlement.message.device)
                 parked.out -= 1
-                parked.parking_queue.give_back(settlement.outer)
+                parked.parking_queue.requeue(settlement.outer)
         self._wake()
 
     # What becomes of the parking queues.

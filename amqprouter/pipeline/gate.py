@@ -58,9 +58,9 @@ from amqprouter.pipeline.ports import (
     IGate,
     IGatedTarget,
     IGateFigures,
-    IGivesBack,
     IHoldsDeliveries,
     IParkingQueue,
+    IRequeues,
 )
 from amqprouter.pipeline.settlement import Settlement
 
@@ -334,8 +334,8 @@ class TargetGate:
         if parking_queue is None or self._stranded_at is not None:
             return
         stuck = stuck or self.breaker.state != "closed"
-        if IGivesBack.providedBy(self._target) and stuck:
-            given_back = IGivesBack(self._target).give_back()
+        if IRequeues.providedBy(self._target) and stuck:
+            given_back = IRequeues(self._target).requeue()
             self.outstanding -= len(given_back)
             self._failed.extend(given_back)
             self._busy.difference_update(settlement.message.device for settlement in given_back)
@@ -407,7 +407,7 @@ class TargetGate:
             self._busy.discard(settlement.message.device)
             self._wake()
 
-    def let_go_overdue(self) -> None:
+    def release_overdue(self) -> None:
         """See `IHoldsDeliveries`."""
         parking_queue = self._parking_queue
         if (
@@ -423,7 +423,7 @@ class TargetGate:
         self._parking = True
         for settlement in held:
             if parking_queue.owns(settlement):
-                parking_queue.give_back(settlement)
+                parking_queue.requeue(settlement)
             else:
                 parking_queue.park(settlement.message, settlement)
         self._park()

@@ -64,4 +64,4 @@ class Overdue(Service):
         overdue = [ledger.age(now, self._most) for ledger in self._ledgers()]
         if any(overdue):
             for holder in self._holders:
-                holder.let_go_overdue()
+                holder.release_overdue()

@@ -155,7 +155,7 @@ class PendingMessages:
         except ValueError:  # which it was not when it came
             return None
 
-    def let_go_overdue(self) -> None:
+    def release_overdue(self) -> None:
         """See `IHoldsDeliveries`: what is overdue does not wait for the next question."""
         for device, call in list(self._pauses.items()):
             if call.active() and self.queues[device][0].is_overdue:
@@ -219,7 +219,7 @@ class PendingMessages:
         """Park all that is held of a device, in order."""
         assert self._overflow is not None
         while queue:
-            self._overflow.put_off(self._next(queue))
+            self._overflow.defer(self._next(queue))
 
     def _next(self, queue: deque[Settlement]) -> Settlement:
         self.count -= 1

@@ -125,11 +125,11 @@ class PendingOverflow:
         self._count(self._key(message), 1)
         self._parking_queue.park(message, Settlement(message, settlement.tag, settlement.ledger, self._parked))
 
-    def put_off(self, settlement: Settlement) -> None:
+    def defer(self, settlement: Settlement) -> None:
         """Park a message for some more time: one that came out of the parking queue goes back to its place there."""
         if isinstance(settlement.ledger, Answering):
             self._out.discard(settlement.ledger)
-            self._parking_queue.give_back(settlement.ledger.outer)
+            self._parking_queue.requeue(settlement.ledger.outer)
         else:
             self.park(settlement)
 

@@ -135,7 +135,7 @@ class Pipeline:
             route=self._route,
             finish=lambda settlement: self.finish(settlement, in_flight=False),
             wake=self._flush.wake,
-            put_off=lambda settlement: self.park((settlement,)),
+            defer=lambda settlement: self.park((settlement,)),
             reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
         )
         return self._parked

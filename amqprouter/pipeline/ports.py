@@ -67,17 +67,17 @@ class IGatedTarget(ITarget):
         """Answer to this gate from now on, exactly once for each message taken."""
 
 
-class IGivesBack(Interface):
+class IRequeues(Interface):
     """A target that tries again by itself, and can be asked to let go."""
 
-    def give_back() -> list[Settlement]:
+    def requeue() -> list[Settlement]:
         """Forget every message that is not yet answered for; returns them, in the order in which they came."""
 
 
 class IHoldsDeliveries(Interface):
     """Where messages wait that are unacknowledged at the broker."""
 
-    def let_go_overdue() -> None:
+    def release_overdue() -> None:
         """See to those that are overdue: see `Settlement.is_overdue`."""
 
 
@@ -115,7 +115,7 @@ class IParkingQueue(Interface):
     def owns(settlement: Settlement) -> bool:
         """Whether a settlement is of a message that came out of this parking queue."""
 
-    def give_back(settlement: Settlement) -> None:
+    def requeue(settlement: Settlement) -> None:
         """Have a message that came out of this parking queue go back to its place there; it comes out again. Those of a
         parking queue are
         to be given back in order."""

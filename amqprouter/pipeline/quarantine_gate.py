@@ -486,7 +486,7 @@ class QuarantineGate:
         )
         self._down = ""
 
-    def let_go_overdue(self) -> None:
+    def release_overdue(self) -> None:
         """See `IHoldsDeliveries`: they go back to their place in their queue, and come again."""
         for held in [held for held in self._held if held.settlement.is_overdue]:
             put_back = held.settlement.ledger.put_back

@@ -286,7 +286,7 @@ class WaitingRoom(Generic[Item]):
             self.lane(lane.name, lane.device).is_parked = True
         return items
 
-    def let_go(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
+    def release(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
         """Take all messages out of the lanes that wait for a limit and whose first one is overdue."""
         asleep = [lane for lane in self.lanes.values() if lane.place >= Place.ASLEEP and lane.items]
         return [item for lane in asleep if is_overdue(lane.items[0].item) for item in self.empty(lane)]

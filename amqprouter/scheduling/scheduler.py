@@ -314,9 +314,9 @@ class Scheduler(Generic[Item]):
         """When `take` will next have something by the passing of time alone; None when nothing waits for that."""
         return self._room.due()
 
-    def let_go(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
+    def release(self, is_overdue: Callable[[Item], bool]) -> list[Item]:
         """Take out all messages of those devices that wait for a limit and whose first one is overdue, in order."""
-        return self._room.let_go(is_overdue)
+        return self._room.release(is_overdue)
 
     def withdraw(self) -> list[Item]:
         """Take everything that waits out of the scheduler, for a stop: it goes back to its queue on the broker."""

@@ -7,7 +7,7 @@ keeps its place, and its devices' later documents their place behind it: it goes
 sent again before anything newer, with the same documents and ids, after a pause that doubles from one failure to the
 next and is jittered, so that many gateways do not come back as one. While the store fails, one batch at a time tries;
 the first success opens all slots again. The gate, where there is one, is told of each failure, and may ask for all
-messages back (`give_back`): what is under way then has no one waiting for it any more, and whether it was stored does
+messages back (`requeue`): what is under way then has no one waiting for it any more, and whether it was stored does
 not matter, for it is stored again under the same id, and its device's later ones after it.
 
 Bounds: every message here is an unacknowledged delivery, so the consumers' prefetch bounds their number, and the
@@ -34,7 +34,7 @@ from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, IGivesBack
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IRequeues
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker
@@ -57,7 +57,7 @@ class _Batch:
     devices: Sequence[str]
 
 
-@implementer(IGatedTarget, IGivesBack, IReadiness)
+@implementer(IGatedTarget, IRequeues, IReadiness)
 class StoreTarget:
     """One collection of a store.
 
@@ -128,8 +128,8 @@ class StoreTarget:
         else:
             self._gate.refused(settlement, reason)
 
-    def give_back(self) -> list[Settlement]:
-        """See `IGivesBack`."""
+    def requeue(self) -> list[Settlement]:
+        """See `IRequeues`."""
         batches = sorted([*self._failed, *self._writes.values()])
         given = [settlement for batch in batches for settlement in batch.settlements]
         given.extend(settlement for _, settlement, _ in self._waiting.clear())

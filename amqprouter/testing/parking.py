@@ -83,7 +83,7 @@ class MemoryParkingQueue:
     def owns(self, settlement: Settlement) -> bool:
         return settlement.ledger is self.ledger
 
-    def give_back(self, settlement: Settlement) -> None:
+    def requeue(self, settlement: Settlement) -> None:
         if self.owns(settlement):
             self._unsettled -= 1
             self.ledger.given_back(settlement.tag)

@@ -71,7 +71,7 @@ class ParkingQueueContract(SynchronousTestCase):
         first, *others = self.out
         first.delivered()
         for settlement in others:
-            self.parking_queue.give_back(settlement)
+            self.parking_queue.requeue(settlement)
         self.assertEqual(self.parking_queue.backlog, 3)
         del self.out[:]
         self.come_out(4)

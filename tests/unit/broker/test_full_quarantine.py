@@ -313,7 +313,7 @@ class DropOldestTests(FullTestCase):
         self.fill()
         self.ledger.age(0, 100)
         self.ledger.age(101, 100)
-        self.rejected.let_go_overdue()
+        self.rejected.release_overdue()
         self.assertEqual(put_back, list(range(21, 31)))
         self.assertEqual((self.withdrawn, self.held), (put_back, 0))
 
@@ -321,7 +321,7 @@ class DropOldestTests(FullTestCase):
         self.fill()
         self.ledger.age(0, 100)
         self.ledger.age(101, 100)
-        self.rejected.let_go_overdue()
+        self.rejected.release_overdue()
         self.assertEqual(self.held, ROOM)
 
     def test_a_stop(self) -> None:

@@ -161,14 +161,14 @@ class ParkedDevicesTests(PipelineTestCase):
         """All that is out by now is overdue."""
         for ledger in (self.ledger, self.parking_queues.parking_queues["dev1"].ledger):
             ledger.age(self.clock.seconds(), 0.0)
-        self.parked.let_go_overdue()
+        self.parked.release_overdue()
         self.turn(0.01)
 
     def test_what_waits_for_too_long_is_parked_or_goes_back(self) -> None:
         self.send(*range(5))
         self.assertEqual(self.arrived(), [0, 1, 2, 3, 4])
         self.send(5, 6)
-        self.parked.let_go_overdue()
+        self.parked.release_overdue()
         self.assertEqual((self.ledger.unacked, self.parked.backlog("dev1")), (2, 0))
         self.parking_queues.of("dev1")
         self.grow_old()

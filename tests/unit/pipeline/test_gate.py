@@ -17,7 +17,7 @@ from amqprouter.interfaces import IReadiness, ITarget
 from amqprouter.pipeline.breaker import DOWN_AFTER, FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.pipeline.gate import HANDOVER_REST, TargetGate
 from amqprouter.pipeline.message import TURN_WORK, Message
-from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IGivesBack
+from amqprouter.pipeline.ports import IGate, IGatedTarget, IGateFigures, IRequeues
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.testing.parking import MemoryParkingQueue
 
@@ -55,11 +55,11 @@ class Target:
         del self.out[:count]
 
 
-@implementer(IGivesBack)
+@implementer(IRequeues)
 class KeepingTarget(Target):
     """Tries again by itself."""
 
-    def give_back(self) -> list[Settlement]:
+    def requeue(self) -> list[Settlement]:
         out, self.out = self.out, []
         return out
 
@@ -643,10 +643,10 @@ class OverdueTests(GateTestCase):
         self.fail_until_open()
         self.gate.flush()
         self.parking_queue.let_out(3)
-        self.gate.let_go_overdue()
+        self.gate.release_overdue()
         self.assertEqual(self.gate.waiting, 3)
         self.grow_old(self.parking_queue.ledger)
-        self.gate.let_go_overdue()
+        self.gate.release_overdue()
         self.assertEqual([int(message.body) for message in self.parking_queue.messages], [1, 2, 3, 4])
         self.assertEqual((self.gate.waiting, self.gate.parked), (0, 4))
         self.parking_queue.let_out(4)
@@ -664,9 +664,9 @@ class OverdueTests(GateTestCase):
         self.gate.flush()
         self.assertEqual(set(self.answers), {5, 6})
         self.grow_old(self.ledger)
-        self.gate.let_go_overdue()
+        self.gate.release_overdue()
         self.target.reject()  # one that was tried meanwhile
-        self.gate.let_go_overdue()
+        self.gate.release_overdue()
         self.gate.flush()
         self.assertEqual(set(self.answers), {1, 2, 3, 4, 5, 6})
         self.assertEqual(sorted(int(message.body) for message in self.parking_queue.messages), [1, 2, 3, 4, 5, 6])

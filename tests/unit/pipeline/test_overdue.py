@@ -19,7 +19,7 @@ class Holder:
         self.told: list[float] = []
         self._clock = clock
 
-    def let_go_overdue(self) -> None:
+    def release_overdue(self) -> None:
         self.told.append(self._clock.seconds())
 
 

@@ -306,8 +306,8 @@ class LettingGoTests(SynchronousTestCase):
     def offer(self, device: str, number: int, from_parking: bool = False) -> Decision:
         return self.scheduler.offer(device, number, 1.0, 0, Granted(tenant="acme"), from_parking)
 
-    def let_go(self) -> list[int]:
-        return self.scheduler.let_go(lambda number: number % 2 == 1)
+    def release(self) -> list[int]:
+        return self.scheduler.release(lambda number: number % 2 == 1)
 
     def run_all(self) -> list[int]:
         ran, now = [], 1.0
@@ -322,9 +322,9 @@ class LettingGoTests(SynchronousTestCase):
         for device, numbers in {"a": (1, 2), "b": (4, 3), "c": (5, 6), "d": (8, 10)}.items():
             for number in numbers:
                 self.assertIs(self.offer(device, number), Decision.THROTTLED)
-        self.assertEqual(self.let_go(), [1, 2, 5, 6])
+        self.assertEqual(self.release(), [1, 2, 5, 6])
         self.assertEqual(self.scheduler.waiting, 4)
-        self.assertEqual(self.let_go(), [])
+        self.assertEqual(self.release(), [])
         self.assertIs(self.offer("c", 12), Decision.THROTTLED)
         self.assertEqual(sorted(self.run_all()), [3, 4, 8, 10, 12])
         self.assertEqual((self.scheduler.waiting, self.scheduler.throttled_waiting), (0, 0))
@@ -334,12 +334,12 @@ class LettingGoTests(SynchronousTestCase):
         for device in ("b", "c"):
             self.offer(device, 1)
             self.scheduler.park(device, 1.0)
-        self.assertEqual(self.let_go(), [1, 1])
+        self.assertEqual(self.release(), [1, 1])
         for _ in range(2):  # again, with their places in line yet to be given up
             self.assertIs(self.offer("b", 4), Decision.PARK)
             for device in ("b", "c"):
                 self.assertIs(self.offer(device, 3, from_parking=True), Decision.THROTTLED)
-            self.assertEqual(self.let_go(), [3, 3])
+            self.assertEqual(self.release(), [3, 3])
         self.offer("b", 4, from_parking=True)
         self.assertEqual(self.run_all(), [2, 4])
         self.assertIs(self.offer("b", 4), Decision.PARK)

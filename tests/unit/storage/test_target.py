@@ -334,7 +334,7 @@ class OrderTests(SynchronousTestCase):
 
     def test_what_was_given_back_goes_again_at_once(self) -> None:
         self.bench.send(4)
-        self.assertEqual([settlement.tag for settlement in self.bench.target.give_back()], [1, 2, 3, 4])
+        self.assertEqual([settlement.tag for settlement in self.bench.target.requeue()], [1, 2, 3, 4])
         self.bench.sent = 0
         self.bench.send(3)
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]] * 2)
