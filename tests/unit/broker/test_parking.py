@@ -348,6 +348,30 @@ class ParkingTests(BrokerTestCase, ParkingQueueContract):
         self.confirm()
         self.assertEqual((self.settled, self.parking_queue.confirmed), ([b"0", b"3"], 2))
 
+    def test_a_queue_that_is_gone_turns_nothing_away(self) -> None:
+        """Nor for what may not wait for a full one: it is made again, however long that takes."""
+        away: list[bytes] = []
+        self.parking_queue.use(
+            lambda message, settlement: None, self.changed, lambda s, reason: away.append(s.message.body), lambda: 0
+        )
+        self.park(b"1", b"2")
+        returned = 0
+        for _ in range(8):
+            for published in self.publishing.published[returned:]:
+                self.publishing.send_back(published)
+                self.publishing.ack(published.sequence)
+                returned += 1
+            self.clock.advance(1.0)
+            self.parking_queue.flush()
+        self.assertGreater(returned, 4)
+        self.assertEqual((away, self.parking_queue.backlog), ([], 2))
+        self.entered = returned
+        for _ in range(8):
+            self.confirm()
+            self.clock.advance(1.0)
+            self.parking_queue.flush()
+        self.assertEqual(self.settled, [b"1", b"2"])
+
     def test_what_goes_into_a_young_queue_waits(self) -> None:
         """A node that is killed within its first second forgets the queue, and all that was confirmed."""
         super().park(b"1", b"2")
