@@ -59,7 +59,7 @@ def _publish(uri: str, exchange: str, key: str) -> None:
         channel.confirm_delivery()
         channel.basic_publish(exchange, key, b"{}", mandatory=True)
     finally:
-        if connection.is_down:
+        if connection.is_open:
             connection.close()
 
 

@@ -94,7 +94,7 @@ def amqp(uri: str, *steps: Callable[[Any], object]) -> str:
     except ChannelClosedByBroker as error:
         return f"channel: {error}"
     finally:
-        if connection.is_down:
+        if connection.is_open:
             connection.close()
     return ""
 
