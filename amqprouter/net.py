@@ -4,6 +4,8 @@ A proxy appends to ``X-Forwarded-For`` the address that it was connected to from
 the last entry is the word of the proxy that we are connected to, the one before it the word of the proxy in the last
 entry, and so on, for as long as these are trusted ones. What is further left anybody may have sent, and does not count.
 Neither does what somebody sends who connects without a trusted proxy.
+
+And what counts as one source of requests: an IPv4 address, or the network that an IPv6 host has for itself.
 """
 
 from __future__ import annotations

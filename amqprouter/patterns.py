@@ -1,4 +1,10 @@
-"""Globs over device ids: ``*`` any characters, ``?`` any one, ``[abc]``, ``[a-z]`` and ``[!abc]`` one of a set."""
+"""Patterns: globs over device ids, and those of topics, as AMQP topic exchanges match them.
+
+In a glob ``*`` stands for any characters, ``?`` for any one, ``[abc]``, ``[a-z]`` and ``[!abc]`` for one of a set. A
+topic is words separated by dots; in its pattern ``*`` stands for exactly one word and ``#`` for any number of words,
+none included (AMQP 0-9-1, section 3.1.3.3). Matching takes bounded time, whatever the pattern: patterns come from
+people, and a topic from anybody.
+"""
 
 from __future__ import annotations
 

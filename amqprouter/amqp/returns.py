@@ -15,6 +15,9 @@ from amqprouter.amqp.wire import Returned
 from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 
+UNROUTABLE = "unroutable"
+"""How the reason begins for what the broker returns: no queue takes it."""
+
 REPORT_EVERY = 60.0
 """Seconds between two lines in the log about returns that cannot be told: an exchange that lost its bindings makes
 thousands a second."""
@@ -42,7 +45,7 @@ class Returns:
         """The broker returned a message."""
         publishes, how = self._match.match(returned)
         self._counters.returned[how] += 1
-        reason = f"unroutable: {returned.reply_text.decode(errors='replace')}"
+        reason = f"{UNROUTABLE}: {returned.reply_text.decode(errors='replace')}"
         if how != "one":
             reason += IN_DOUBT
             self._report(returned, how, len(publishes))

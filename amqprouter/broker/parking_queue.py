@@ -27,6 +27,7 @@ from zope.interface import implementer
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import Publisher
+from amqprouter.amqp.returns import UNROUTABLE
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parked_message import parked_by, parked_message, parked_properties
 from amqprouter.clock import Clock
@@ -39,8 +40,6 @@ from amqprouter.pipeline.settlement import Settlement
 
 STILL_FULL = 10.0
 """Seconds after a message was turned away for which the queue counts as full: it may have room for one now and then."""
-_UNROUTABLE = "unroutable"
-"""How the reason begins when the broker returns what was to go in: there is no queue."""
 _LATE = "not confirmed"
 """How the publisher's reason begins where no confirm came."""
 INTO_WINDOW = 256
@@ -172,7 +171,7 @@ class ParkingQueue:
         """The queue takes nothing: turn away what is too much to wait for it. One that is gone is being made again, or
         refused, which is known soon: what is to go in waits for that."""
         most = self._most()
-        if most is not None and not self.gate.breaker.reason.startswith(_UNROUTABLE):
+        if most is not None and not self.gate.breaker.reason.startswith(UNROUTABLE):
             for settlement in self.gate.withdraw(most):
                 self.turn_away(settlement, self.gate.breaker.reason)
 
@@ -362,7 +361,7 @@ class _Entrance:
 
     def troubled(self, settlement: Settlement, reason: str) -> None:
         parking_queue = self._parking_queue
-        is_gone = reason.startswith(_UNROUTABLE)
+        is_gone = reason.startswith(UNROUTABLE)
         if parking_queue.refusal or not (is_gone or parking_queue.is_patient):
             parking_queue.gate.forget(settlement)
             parking_queue.turn_away(settlement, parking_queue.refusal or reason)

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.properties import text_value, with_values
 from amqprouter.amqp.publisher import Publisher, PublishLane
+from amqprouter.amqp.returns import UNROUTABLE
 from amqprouter.broker.celery import CeleryTask
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.reply import ReplyAddress
@@ -201,7 +202,7 @@ class _Lane:
 
     def refused(self, settlement: Settlement, reason: str) -> None:
         """See `PublishLane`."""
-        if reason.startswith("unroutable"):
+        if reason.startswith(UNROUTABLE):
             self._target.deliver_again(settlement)
         else:
             self._gate.refused(settlement, reason)

@@ -36,6 +36,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.amqp.returns import UNROUTABLE
 from amqprouter.clock import Clock
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.breaker import DOWN_AFTER, Breaker
@@ -60,7 +61,6 @@ REPORT_EVERY = 600.0
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
 """Words for metrics, by how a reason begins, of what is the queue's trouble; any other is the message's."""
-_UNROUTABLE = "unroutable"
 _POLICIES = {
     "drop-oldest": "up to {share} of a gateway wait; of more, the oldest are counted and acknowledged",
     "drop-newest": "up to {share} of a gateway wait; more are counted and acknowledged",
@@ -297,7 +297,7 @@ class QuarantineGate:
             self._attend()
             self.breaker.trouble(reason)
         else:
-            self.troubles[_UNROUTABLE if reason.startswith(_UNROUTABLE) else "refused"] += 1
+            self.troubles[UNROUTABLE if reason.startswith(UNROUTABLE) else "refused"] += 1
             if self.breaker.state == "half-open":
                 self.breaker.trouble(reason)
         if self.breaker.is_down or (kind and self._down):
@@ -314,9 +314,9 @@ class QuarantineGate:
 
     def _try_by_itself(self, held: Held, reason: str) -> None:
         held.faults += 1
-        if held.faults == DOWN_AFTER and not reason.startswith(_UNROUTABLE):
+        if held.faults == DOWN_AFTER and not reason.startswith(UNROUTABLE):
             self._strip(held, reason)
-        if held.faults >= DOWN_AFTER and reason.startswith(_UNROUTABLE):
+        if held.faults >= DOWN_AFTER and reason.startswith(UNROUTABLE):
             self._fail(reason)
         delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(held.faults - 1, 16)) * (0.5 + self._random() / 2)
         held.timer = self._clock.callLater(delay, self._again, held)
