@@ -1,9 +1,14 @@
-"""One life of the consuming channel: its consumers, their prefetch, and the ledger of its delivery tags."""
+"""Consuming: a channel from its opening to its end, what it consumes from, and the ledger of its delivery tags.
+
+A `Consumer` has one queue and a channel to itself, and ends with it. A `ConsumerChannel` has many queues, which come
+and go, and outlives consumer timeouts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
+from typing import Any
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.channel import Channel
@@ -13,9 +18,70 @@ from amqprouter.amqp.delayed_calls import DelayedCalls, at_once
 from amqprouter.amqp.orphans import WITHIN, Orphans
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack
+from amqprouter.errors import BrokerUnavailable
 
 BATCH = 8
 """Deliveries in one read that are a flow: below, none waits for others."""
+
+
+class Consumer:
+    """One consumer on a channel of its own.
+
+    :param received: takes what comes, in runs, and this consumer.
+    :param ended: is told why nothing comes any more, once the consumer was there: its channel or the connection ended,
+        or the broker cancelled it. When None the connection is given up, and a new one takes it from there.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        channel: Channel,
+        prefetch: int,
+        received: Callable[[Consumer, list[Delivery]], None],
+        ended: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.channel = channel
+        self.ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
+        """For those who do not acknowledge by themselves. It is closed once the consumer was refused or has ended."""
+        self.ledger.window = prefetch
+        self._connection = connection
+        self._ended = ended or connection.fail
+        channel.on_deliveries = lambda deliveries: received(self, deliveries)
+
+    async def start(
+        self,
+        queue: str,
+        *,
+        tag: str = "",
+        timeout: ConsumerTimeout | None = None,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Consume from this queue.
+
+        :param tag: another consumer tag than `consumer_tag` gives.
+        :param timeout: what the broker is told of its consumer timeout, in the place of `arguments`.
+        :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+        """
+        channel, tag = self.channel, tag or consumer_tag(queue)
+        try:
+            await channel.basic_qos(prefetch_count=self.ledger.window)
+            if timeout is not None:
+                await timeout.consume(self._connection, channel, queue, tag)
+            else:
+                await channel.basic_consume(queue=queue, consumer_tag=tag, arguments=dict(arguments or {}))
+        except BaseException:
+            self.ledger.close()
+            raise
+        channel.on_closed = self._end
+        channel.on_cancelled = lambda tag: self._end(BrokerUnavailable(f"the broker cancelled {tag}: is {queue} gone?"))
+
+    def acknowledge(self, tag: int) -> None:
+        """Acknowledge all deliveries up to this one."""
+        self.channel.write(encode_ack(self.channel.id, tag, True))
+
+    def _end(self, error: Exception) -> None:
+        self.ledger.close()
+        self._ended(error)
 
 
 class ConsumerChannel:

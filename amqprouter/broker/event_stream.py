@@ -23,10 +23,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.properties import Properties
-from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import KEY_HEADER, LARGEST_OFFSET, Event, read_event
 
@@ -87,12 +87,13 @@ class EventReader:
         self._verified()
         self._forget_acks()  # tags live and die with their channel
         self._connection = connection
-        channel = await connection.open_channel()
-        await channel.basic_qos(prefetch_count=PREFETCH)
-        channel.on_deliveries = lambda deliveries: self._received(connection, channel, deliveries)
-        # Whatever ends this consumer, a new connection reads on from the next offset.
-        channel.on_closed = lambda error: self._ended(connection, error)
-        channel.on_cancelled = lambda tag: self._ended(connection, BrokerUnavailable(f"the broker cancelled {tag}"))
+        consumer = Consumer(
+            connection,
+            await connection.open_channel(),
+            PREFETCH,
+            lambda consumer, deliveries: self._received(connection, consumer, deliveries),
+            lambda error: self._ended(connection, error),
+        )
         start: int | datetime
         if self._last is not None:
             start = self._last.offset
@@ -101,16 +102,18 @@ class EventReader:
             if self._history_until is None:
                 self._history_until = int(self._wall_clock())
             start = datetime.fromtimestamp(self._history_until - LOOK_BACK, timezone.utc)
-        await channel.basic_consume(
-            queue=self._stream, consumer_tag=f"amqprouter:{self._stream}", arguments={"x-stream-offset": start}
-        )
+        try:
+            await consumer.start(self._stream, arguments={"x-stream-offset": start})
+        except Exception:
+            self._verified()
+            raise
 
     def throttle(self, wait: bool) -> None:
         """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
         if self._connection is not None:
             self._connection.pause_reading(wait)
 
-    def _received(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
+    def _received(self, connection: Connection, consumer: Consumer, deliveries: list[Delivery]) -> None:
         if connection.end is not None:
             return  # what else came with the chunk that ended it
         for delivery in deliveries:
@@ -130,19 +133,19 @@ class EventReader:
             self._verified()  # one behind it: the stream is as long as it was, and retention took the last one away
             self._last, self._last_timestamp = event, properties.timestamp or 0
             self._publish(event, self._last_timestamp >= (self._history_until or 0))
-        self._acknowledge_soon(connection, channel, deliveries)
+        self._acknowledge_soon(connection, consumer, deliveries)
 
-    def _acknowledge_soon(self, connection: Connection, channel: Channel, deliveries: list[Delivery]) -> None:
+    def _acknowledge_soon(self, connection: Connection, consumer: Consumer, deliveries: list[Delivery]) -> None:
         self._unacked += len(deliveries)
         self._latest_tag = deliveries[-1].delivery_tag
         if self._unacked >= ACK_EVERY:
-            self._acknowledge(channel)
+            self._acknowledge(consumer)
         elif self._acknowledging is None:
-            self._acknowledging = connection.clock.callLater(ACK_WITHIN, self._acknowledge, channel)
+            self._acknowledging = connection.clock.callLater(ACK_WITHIN, self._acknowledge, consumer)
 
-    def _acknowledge(self, channel: Channel) -> None:
+    def _acknowledge(self, consumer: Consumer) -> None:
         self._forget_acks()
-        channel.write(encode_ack(channel.id, self._latest_tag, True))
+        consumer.acknowledge(self._latest_tag)
 
     def _forget_acks(self) -> None:
         self._unacked = 0
@@ -161,6 +164,7 @@ class EventReader:
         _cancel(timer)
 
     def _ended(self, connection: Connection, error: Exception) -> None:
+        """Whatever it was, a new connection reads on from the next offset."""
         self._verified()
         self._forget_acks()
         connection.fail(error)
@@ -218,7 +222,7 @@ class StreamReading:
         self._stream = stream
         self._received = received
         self._failed = failed
-        self._channel: Channel | None = None
+        self._consumer: Consumer | None = None
         self._latest_tag = 0
         self._stopped = False
 
@@ -232,29 +236,24 @@ class StreamReading:
             raise ValueError(f"no event has the offset {offset}")
         if connection is None:
             raise BrokerUnavailable("there is no connection to the broker")
-        channel = self._channel = await connection.open_channel()
+        channel = await connection.open_channel()
+        consumer = self._consumer = Consumer(
+            connection, channel, HISTORY_PREFETCH, self._deliver, lambda error: self.end(Failure(error))
+        )
         try:
             if not self._stopped:
-                await self._consume(channel, offset)
+                tag = f"amqprouter:history:{channel.id}"
+                await consumer.start(self._stream, tag=tag, arguments={"x-stream-offset": offset})
         except BaseException:
             self._shut()
             raise
         if self._stopped:
             self._shut()
 
-    async def _consume(self, channel: Channel, offset: int) -> None:
-        await channel.basic_qos(prefetch_count=HISTORY_PREFETCH)
-        channel.on_deliveries = self._deliver
-        channel.on_closed = lambda error: self.end(Failure(error))
-        channel.on_cancelled = lambda tag: self.end(Failure(BrokerUnavailable(f"the broker cancelled {tag}")))
-        await channel.basic_consume(
-            queue=self._stream, consumer_tag=f"amqprouter:history:{channel.id}", arguments={"x-stream-offset": offset}
-        )
-
     def more(self) -> None:
         """Go on."""
-        if self._channel is not None and not self._stopped:
-            self._channel.write(encode_ack(self._channel.id, self._latest_tag, True))
+        if self._consumer is not None and not self._stopped:
+            self._consumer.acknowledge(self._latest_tag)
 
     def stop(self) -> None:
         """Close the channel; nothing is received any more."""
@@ -272,12 +271,11 @@ class StreamReading:
 
     def _shut(self) -> None:
         """Close the channel, if there is one; doing so twice does no harm."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.on_deliveries = channel.on_closed = channel.on_cancelled = None
-            Deferred.fromCoroutine(channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            Deferred.fromCoroutine(consumer.channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
+    def _deliver(self, _: Consumer, deliveries: list[Delivery]) -> None:
         self._latest_tag = deliveries[-1].delivery_tag
         events = [stream_event(delivery, Properties(delivery.properties), self._stream) for delivery in deliveries]
         self._received([event for event in events if event is not None])

@@ -253,7 +253,8 @@ class Parking:
         )
 
     async def _try_to_read(self, connection: Connection, queue: str) -> None:
-        """See whether we may consume at all, at no cost to the channel that has the consumers of all others."""
+        """See whether we may consume at all, at no cost to the channel that has the consumers of all others. This is no
+        `Consumer`: it takes nothing, and nobody is to be told of its end."""
         channel = await connection.open_channel()
         await channel.basic_qos(prefetch_count=1)
         await channel.basic_consume(queue=queue, consumer_tag="")

@@ -20,12 +20,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.properties import Properties
-from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parking_records import Mark, ParkingHistory, ParkingRecord, SnapshotPart, read_record
-from amqprouter.errors import BrokerUnavailable
+from amqprouter.errors import BrokerRefused, BrokerUnavailable
 
 PREFETCH = 5000
 """Records under way, half a megabyte. Read are 76,000 a second with it, on an idle machine, and 55,000 with 1000."""
@@ -118,9 +118,9 @@ class ParkingReading:
         self,
         start: int | str,
         prefetch: int,
-        received: Callable[[Channel, list[Delivery]], None],
+        received: Callable[[Consumer, list[Delivery]], None],
         awaited: Deferred[Any],
-    ) -> Channel:
+    ) -> Consumer:
         """Consume on a channel of its own; whatever ends it ends the connection, and a new one reads again."""
 
         def ended(error: Exception) -> None:
@@ -129,26 +129,20 @@ class ParkingReading:
             self._connection.fail(error)
 
         channel = await self._connection.open_channel()
-        await channel.basic_qos(prefetch_count=prefetch)
-        channel.on_deliveries = lambda deliveries: received(channel, deliveries)
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"{tag} was cancelled"))
+        consumer = Consumer(self._connection, channel, prefetch, received, ended)
+        tag = f"amqprouter:{self._stream}:{channel.id}"
         try:
-            await channel.basic_consume(
-                queue=self._stream,
-                consumer_tag=f"amqprouter:{self._stream}:{channel.id}",
-                arguments={"x-stream-offset": start},
-            )
-        except Exception:
-            awaited.addErrback(_known)
+            await consumer.start(self._stream, tag=tag, arguments={"x-stream-offset": start})
+        except BrokerRefused as error:
+            self._connection.fail(error)
             raise
-        return channel
+        return consumer
 
     async def _offset_at(self, where: str, meanwhile: Callable[[], Awaitable[None]] | None = None) -> int:
         """The offset that is delivered first to a consumer that starts there; waits for one in an empty stream."""
         answer: Deferred[int] = Deferred()
 
-        def received(channel: Channel, deliveries: list[Delivery]) -> None:
+        def received(_: Consumer, deliveries: list[Delivery]) -> None:
             if answer.called:
                 return
             offset = _offset(deliveries[0])
@@ -158,7 +152,7 @@ class ParkingReading:
             else:
                 answer.callback(offset)
 
-        channel = await self._consume(where, 1, received, answer)
+        consumer = await self._consume(where, 1, received, answer)
         try:
             if meanwhile is not None:
                 await meanwhile()
@@ -166,14 +160,14 @@ class ParkingReading:
             answer.addErrback(_known)
             raise
         offset = await answer
-        await channel.shut()
+        await consumer.channel.shut()
         return offset
 
-    def _received(self, channel: Channel, deliveries: list[Delivery]) -> None:
+    def _received(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
         """From the end on."""
         for delivery in deliveries:
             self._take(_offset(delivery), delivery)
-        channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+        consumer.acknowledge(deliveries[-1].delivery_tag)
         if not self._is_past:
             self._connection.progress()
 
@@ -182,7 +176,7 @@ class ParkingReading:
         done: Deferred[None] = Deferred()
         unacked = 0
 
-        def received(channel: Channel, deliveries: list[Delivery]) -> None:
+        def received(consumer: Consumer, deliveries: list[Delivery]) -> None:
             nonlocal unacked
             if done.called:
                 return
@@ -195,15 +189,15 @@ class ParkingReading:
                 self._take(offset, delivery)
             unacked += len(deliveries)
             if unacked >= ACK_EVERY:
-                channel.write(encode_ack(channel.id, deliveries[-1].delivery_tag, True))
+                consumer.acknowledge(deliveries[-1].delivery_tag)
                 unacked = 0
             self._connection.progress()
             self._tell(max(0, end - offset) + max(0, start - first))
 
         self._tell(end - first)
-        channel = await self._consume(start, PREFETCH, received, done)
+        consumer = await self._consume(start, PREFETCH, received, done)
         await done
-        await channel.shut()
+        await consumer.channel.shut()
 
     def _tell(self, left: int) -> None:
         """Say how far the reading is, now and then."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.amqp.properties import Properties
-from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.reply import ReplyAddress
-from amqprouter.errors import BrokerUnavailable
 from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import Quarantine
@@ -67,21 +66,11 @@ class Replies:
         await declarer.shut()
         if found.is_older:
             self._older.found(connection, [self._queue], self._queue, self._limit)
-        channel = await connection.open_channel()
-        ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
-        ledger.window = PREFETCH
+        consumer = Consumer(connection, await connection.open_channel(), PREFETCH, self._received)
+        await consumer.start(self._queue, timeout=self._timeout)
 
-        def ended(error: Exception) -> None:
-            ledger.close()
-            connection.fail(error)  # a new connection takes it from there
-
-        channel.on_deliveries = lambda deliveries: self._received(channel, ledger, deliveries)
-        await channel.basic_qos(prefetch_count=PREFETCH)
-        await self._timeout.consume(connection, channel, self._queue, f"amqprouter:{self._queue}")
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
-
-    def _received(self, channel: Channel, ledger: AckLedger, deliveries: list[Delivery]) -> None:
+    def _received(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
+        ledger = consumer.ledger
         ledger.received(len(deliveries))
         used: dict[int, ITarget] = {}
         for delivery in deliveries:

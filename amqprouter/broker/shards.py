@@ -122,7 +122,10 @@ class Membership:
         return found.consumers
 
     async def _take(self, connection: Connection, queue: str) -> bool:
-        """Whether we got it; somebody may have been faster."""
+        """Whether we got it; somebody may have been faster.
+
+        No `Consumer`: nothing ever comes from a seat, and one that is lost is seen at the next look.
+        """
         channel = await connection.open_channel()  # of its own, for a refusal closes it
         try:
             await channel.basic_consume(queue=queue, consumer_tag=queue, no_ack=True, exclusive=True)

@@ -10,6 +10,8 @@ one page of bodies is in memory at a time. The broker remembers what is held so:
 A quorum queue's client inside the broker sends only some 32 acks ahead, and forgets the others when the channel closes:
 what was taken would be back. To begin to consume is an answer from the queue itself, behind all acks sent by then. The
 first such answer has the rest of the acks sent, and the second says that they have arrived.
+
+This is no `amqprouter.amqp.consumer.Consumer`: it has one channel for many consumers, of which each ends with its page.
 """
 
 from __future__ import annotations

@@ -19,16 +19,15 @@ from uuid import UUID
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.declare import Declarer, OlderQueues, dead_lettering
 from amqprouter.amqp.properties import Properties
-from amqprouter.amqp.wire import Delivery, encode_ack
+from amqprouter.amqp.wire import Delivery
 from amqprouter.clock import Clock
 from amqprouter.commands.command import SENDER, Command, Fate, Outcome
 from amqprouter.commands.outbox import CommandOutbox
-from amqprouter.errors import BrokerUnavailable
 from amqprouter.identity import AMQP_SENDER, Identity
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import Quarantine
@@ -109,24 +108,13 @@ class CommandQueues:
     async def _consume(
         self, connection: Connection, queue: str, take: Callable[[Delivery, AckLedger], Deferred[None]]
     ) -> None:
-        channel: Channel = await connection.open_channel()
-        ledger = AckLedger(lambda acks: channel.write(b"".join(encode_ack(channel.id, *ack) for ack in acks)))
-        ledger.window = PREFETCH
-
-        def ended(error: Exception) -> None:
-            ledger.close()
-            connection.fail(error)  # a new connection takes it from there
-
-        def received(deliveries: list[Delivery]) -> None:
-            ledger.received(len(deliveries))
+        def received(consumer: Consumer, deliveries: list[Delivery]) -> None:
+            consumer.ledger.received(len(deliveries))
             for delivery in deliveries:
-                take(delivery, ledger)
+                take(delivery, consumer.ledger)
 
-        channel.on_deliveries = received
-        await channel.basic_qos(prefetch_count=PREFETCH)
-        await self._timeout.consume(connection, channel, queue, f"amqprouter:{queue}")
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(BrokerUnavailable(f"the broker cancelled {tag}"))
+        consumer = Consumer(connection, await connection.open_channel(), PREFETCH, received)
+        await consumer.start(queue, timeout=self._timeout)
 
     # Commands of services.
 

@@ -32,18 +32,18 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.address import account_of
 from amqprouter.amqp.connection import Connection
+from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
 from amqprouter.amqp.link import BrokerLink
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.publisher import NACKED, Publisher
-from amqprouter.amqp.wire import Delivery
+from amqprouter.amqp.wire import Delivery, encode_ack, encode_reject
 from amqprouter.counters import Counters
-from amqprouter.errors import BrokerUnavailable, Unencodable
+from amqprouter.errors import Unencodable
 from amqprouter.events.event import KEY_HEADER
 from amqprouter.pipeline.headers import DEVICE
 from amqprouter.settings import BrokerSettings
 from amqprouter.worker import copies
-from amqprouter.worker.intake import Intake
 from amqprouter.worker.job import Job
 from amqprouter.worker.pool import JobFailed, JobPool, PoolBroken
 from amqprouter.worker.queues import WorkQueues
@@ -104,7 +104,7 @@ class Worker(Service):
             reactor, broker, "worker consume", self.consume_over, clock=reactor, counters=counters, random=random
         )
         self._timeout = ConsumerTimeout(0, options.queues.queue_type)  # a job may take as long as it takes
-        self._intake: Intake | None = None
+        self._intake: Consumer | None = None
         self._number = 0
         self._jobs: dict[int, tuple[Job, Properties]] = {}
         self._idle: Deferred[None] | None = None
@@ -124,7 +124,7 @@ class Worker(Service):
     async def _stop(self) -> None:
         """Take no more, let what is being done come to its end, and leave the rest to others."""
         intake = self._intake
-        if intake is not None and intake.alive:
+        if intake is not None and not intake.ledger.closed:
             await intake.channel.basic_cancel(consumer_tag=self._tag)
         if self._jobs:
             self.log.info("Stopping: {count} jobs are being done", count=len(self._jobs))
@@ -164,30 +164,19 @@ class Worker(Service):
         """
         queues = self._options.queues
         await queues.declare(connection)
-        channel = await connection.open_channel()
-        intake = self._intake = Intake(channel)
-
-        def ended(error: Exception) -> None:
-            intake.end()
-            connection.fail(error)  # a new connection takes it from there; harmless when that is what ended
-
-        channel.on_deliveries = lambda deliveries: self._received(intake, deliveries)
-        channel.on_closed = ended
-        channel.on_cancelled = lambda tag: ended(
-            BrokerUnavailable(f"the broker cancelled {tag}: was {queues.work} deleted?")
-        )
-        await channel.basic_qos(prefetch_count=self._pool.processes)
         await self._timeout.ask(connection, queues.work)  # it may be somebody else's
-        await self._timeout.consume(connection, channel, queues.work, self._tag)
+        channel = await connection.open_channel()
+        intake = self._intake = Consumer(connection, channel, self._pool.processes, self._received)
+        await intake.start(queues.work, tag=self._tag, timeout=self._timeout)
         self.log.info("Working on {queue}, {count} jobs at a time", queue=queues.work, count=self._pool.processes)
 
-    def _received(self, intake: Intake, deliveries: list[Delivery]) -> None:
+    def _received(self, intake: Consumer, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             Deferred.fromCoroutine(self._work(intake, delivery)).addErrback(
                 lambda failure: self.log.failure("Cannot handle a job: this is a bug", failure)
             )
 
-    async def _work(self, intake: Intake, delivery: Delivery) -> None:
+    async def _work(self, intake: Consumer, delivery: Delivery) -> None:
         """All of one job; however it goes, the delivery is settled, or the broker has it back."""
         self._number += 1
         number = self._number
@@ -204,15 +193,15 @@ class Worker(Service):
             pass
         except Exception:
             self.log.failure("Cannot give up a job: this is a bug, and the job is rejected")
-            intake.settle(delivery.delivery_tag, is_safe=False)
+            _settle(intake, delivery, is_safe=False)
         else:
-            intake.settle(delivery.delivery_tag, is_safe=is_safe)
+            _settle(intake, delivery, is_safe=is_safe)
         finally:
             del self._jobs[number]
             if not self._jobs and self._idle is not None and not self._idle.called:
                 self._idle.callback(None)
 
-    async def _see_to(self, intake: Intake, properties: Properties, job: Job, problem: str) -> bool:
+    async def _see_to(self, intake: Consumer, properties: Properties, job: Job, problem: str) -> bool:
         """As `_do`, for whatever came."""
         try:
             if problem:
@@ -224,7 +213,7 @@ class Worker(Service):
             self.log.failure("Cannot see to what became of a job: this is a bug, and the job is given up")
             return await self._put((self._options.queues.failed,), b"", job, "an error in the worker") != ""
 
-    async def _do(self, intake: Intake, properties: Properties, job: Job) -> bool:
+    async def _do(self, intake: Consumer, properties: Properties, job: Job) -> bool:
         """Have the job done; returns once what came of it is with the broker, or False when nothing takes it.
 
         :raises _LeftToOthers: the broker has the message back, or is about to get it.
@@ -239,7 +228,7 @@ class Worker(Service):
             raise _LeftToOthers from broken
         except JobFailed as failure:
             error = failure
-        if not intake.alive:
+        if intake.ledger.closed:
             raise _LeftToOthers
         if error is not None:
             return await self._went_wrong(properties, job, error)
@@ -344,6 +333,13 @@ class Worker(Service):
             return
         self._once.publish(b"", self._options.events.encode(), encoded, body, _Done(Deferred()))
         self._once.flush()
+
+
+def _settle(intake: Consumer, delivery: Delivery, *, is_safe: bool) -> None:
+    """Acknowledge a delivery that is safe with the broker, and reject another: it comes no more."""
+    if not intake.ledger.closed:
+        number, tag = intake.channel.id, delivery.delivery_tag
+        intake.channel.write(encode_ack(number, tag, False) if is_safe else encode_reject(number, tag, requeue=False))
 
 
 async def _sent(publisher: Publisher, queue: bytes, properties: bytes, body: bytes) -> str:

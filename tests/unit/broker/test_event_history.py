@@ -72,7 +72,7 @@ class EventHistoryTests(BrokerTestCase):
         self.read(7)
         self.broker.cancel("events")
         self.turn()
-        with patch("amqprouter.broker.event_stream.StreamReading._consume", side_effect=ValueError("not legal")):
+        with patch("amqprouter.amqp.consumer.Consumer.start", side_effect=ValueError("not legal")):
             self.read(8)
         self.assertEqual([type(failure) for failure in self.failures], [BrokerUnavailable, ValueError])
         opened, closed = self.broker.sent("Channel.Open"), self.broker.sent("Channel.Close")
