@@ -31,7 +31,7 @@ from zope.interface import implementer
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
 from amqprouter.amqp.declare import explained
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
 from amqprouter.interfaces import IReadiness
@@ -71,6 +71,7 @@ class BrokerLink(Service):
         self._prepare = prepare
         self._counters = counters
         self._random = random
+        self._backoff = Backoff(FIRST_DELAY, settings.reconnect_max, random, chance=1)
         self._attempt = 0
         self._up_since = 0.0
         self._was_up = False
@@ -105,9 +106,8 @@ class BrokerLink(Service):
 
     def _delay(self, failures: int) -> float:
         """Seconds until the next try."""
-        ceiling = min(self._settings.reconnect_max, FIRST_DELAY * 2 ** min(self._attempt, 16))
         self._attempt += 1
-        return float(self._random() * ceiling)
+        return self._backoff.pause(self._attempt - 1)
 
     async def _connect(self) -> Connection:
         """Connect and prepare, at the first host that lets us; whatever goes wrong, nothing is left open.

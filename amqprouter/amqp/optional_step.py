@@ -15,12 +15,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds before the step is tried again: an operator who lifts a limit, or grants a right, sees it heal."""
+_BACKOFF = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random=None)
 
 
 @implementer(IReadiness)
@@ -49,9 +50,9 @@ class OptionalStep:
 
         :raises BrokerUnavailable: it is lost. :raises BrokerRefused: the refusal has ended it.
         """
-        await self._try(connection, FIRST_PAUSE)
+        await self._try(connection, 0)
 
-    async def _try(self, connection: Connection, pause: float) -> None:
+    async def _try(self, connection: Connection, failures: int) -> None:
         try:
             await self._step(connection)
         except (BrokerRefused, TopologyClash) as error:
@@ -65,18 +66,18 @@ class OptionalStep:
                     cost=self._cost,
                 )
             self._refusal = str(error)
-            self._clock.callLater(pause, self._again, connection, min(2 * pause, LONGEST_PAUSE))
+            self._clock.callLater(_BACKOFF.pause(failures), self._again, connection, failures + 1)
         else:
             if self._refusal:
                 self.log.info("{name} can be used again", name=self.name)
             self._refusal = ""
 
-    def _again(self, connection: Connection, pause: float) -> None:
+    def _again(self, connection: Connection, failures: int) -> None:
         if not connection.closed:
-            Deferred.fromCoroutine(self._tried_again(connection, pause))
+            Deferred.fromCoroutine(self._tried_again(connection, failures))
 
-    async def _tried_again(self, connection: Connection, pause: float) -> None:
+    async def _tried_again(self, connection: Connection, failures: int) -> None:
         try:
-            await self._try(connection, pause)
+            await self._try(connection, failures)
         except AmqprouterError as error:
             connection.fail(error)  # a new connection takes it from there

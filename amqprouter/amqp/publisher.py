@@ -41,7 +41,7 @@ from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.returns import IN_DOUBT, Returns
 from amqprouter.amqp.wire import Confirm, encode_publish
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
 
@@ -159,7 +159,7 @@ class Publisher:
         self._clock = clock
         self._counters = counters
         self._max_attempts = max_attempts
-        self._random = random
+        self._backoff = Backoff(RETRY_FIRST, RETRY_MAX, random)
         self._timeout = timeout
         self._patient = patient  # whether trouble that no message is to blame for is waited out; commands tell of it
         self._condemns = condemns  # whether silence ends the connection; one that knows a single queue cannot tell
@@ -335,8 +335,7 @@ class Publisher:
             )
         self._counters.publish_retries += 1
         self._retrying += 1
-        delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(outgoing.attempts - 1, 16)) * (0.5 + self._random() / 2)
-        self._clock.callLater(delay, self._retry, outgoing)
+        self._clock.callLater(self._backoff.pause(outgoing.attempts - 1), self._retry, outgoing)
 
     def _retry(self, outgoing: _Outgoing) -> None:
         self._retrying -= 1

@@ -25,6 +25,8 @@ from typing import Protocol
 
 from automat import TypeMachineBuilder
 
+from amqprouter.clock import Backoff
+
 FAILING_NAMES = 5
 """Names whose questions fail, with no answer in between, that open the breaker. With fewer devices than that it stays
 closed, and there is nothing to protect the service from."""
@@ -54,15 +56,14 @@ class _Inputs(Protocol):
 
 @dataclass
 class _Core:
-    random: Callable[[], float]
+    backoff: Backoff
     failing: set[str] = field(default_factory=set)
     pauses: int = 0
     open_until: float = 0.0
 
     def open(self, now: float) -> None:
-        pause = min(PAUSE_FIRST * 2**self.pauses, PAUSE_MAX)
-        self.pauses = min(self.pauses + 1, 16)  # enough for the maximum, and no power grows out of hand
-        self.open_until = now + pause * (0.5 + self.random() / 2)
+        self.open_until = now + self.backoff.pause(self.pauses)
+        self.pauses += 1
 
     def close(self) -> None:
         self.pauses = 0
@@ -118,7 +119,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, random: Callable[[], float], failing_names: int = FAILING_NAMES) -> None:
-        self._core = _Core(random)
+        self._core = _Core(Backoff(PAUSE_FIRST, PAUSE_MAX, random))
         self._machine = _MACHINE(self._core)
         self._failing_names = failing_names
 

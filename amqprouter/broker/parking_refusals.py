@@ -15,9 +15,11 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.broker.parking_queue import ParkingQueue
+from amqprouter.clock import Backoff
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two times that refused queues are asked for: an operator who lifts a limit sees it heal."""
+_BACKOFF = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random=None)
 TRIES = 3
 """Refusals at a time: one parking queue of its own that can't be had does not keep all others waiting."""
 FULL_AGAIN = 60.0
@@ -48,7 +50,7 @@ class ParkingRefusals:
         self._seconds = seconds
         self._make = make
         self._parking_queues: dict[ParkingQueue, None] = {}  # in the order in which they are to be asked for
-        self._pause = FIRST_PAUSE
+        self._asked = 0  # how often, since one was granted
         self._told = False
         self._full_at = -FULL_AGAIN
 
@@ -74,7 +76,7 @@ class ParkingRefusals:
             self._parking_queues.pop(parking_queue, None)
             parking_queue.allowed()
         if self._told and not self._parking_queues:
-            self._told, self._pause = False, FIRST_PAUSE
+            self._told, self._asked = False, 0
             self.log.info("The broker lets us have all parking queues again")
 
     def forget(self, parking_queue: ParkingQueue) -> None:
@@ -84,16 +86,16 @@ class ParkingRefusals:
     def ask_later(self) -> None:
         """Ask for them again after a while; also when what was planned is forgotten."""
         if self._parking_queues:
-            self._delayed.later(self._pause, self._ask_again)
+            self._delayed.later(_BACKOFF.pause(self._asked), self._ask_again)
 
     async def _ask_again(self) -> None:
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._asked += 1
         left = TRIES
         for parking_queue in list(self._parking_queues):
             if parking_queue in self._parking_queues:
                 await self._make(parking_queue)
                 if not parking_queue.refusal:
-                    self._pause = FIRST_PAUSE
+                    self._asked = 0
                     continue
                 left -= 1
                 if not left:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 
 from amqprouter.cli.sse_reader import ServerSentEvent, SseReader
+from amqprouter.clock import Backoff
 from amqprouter.errors import EventsRefused
 
 SILENCE = 60.0
@@ -66,8 +67,7 @@ class EventFollower:
             if body.enough:
                 return
             failures = 0 if body.heard else failures + 1
-            ceiling = min(MAX_RETRY, (reader.retry or FIRST_RETRY) * 2**failures)
-            delay = self._random() * ceiling
+            delay = Backoff(reader.retry or FIRST_RETRY, MAX_RETRY, self._random, chance=1).pause(failures)
             self._say(f"{problem}; connecting again in {delay:.1f} s")
             await deferLater(self._reactor, delay)
             reader = _resumed(reader)

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds before a target is tried again, doubling up to the longest: one message in 5 s burdens nobody, and work goes
@@ -68,7 +68,7 @@ class Machine(Protocol):
 class _Core:
     owner: Owner
     clock: Clock
-    random: Callable[[], float]
+    backoff: Backoff
     failures: int = 0
     state: str = "closed"
     reason: str = ""
@@ -90,10 +90,9 @@ def _make_machine() -> Callable[[_Core], Machine]:
     @closed.upon(Machine.trouble).to(opened)
     @half_open.upon(Machine.trouble).to(opened)
     def failed(machine: Machine, core: _Core, reason: str) -> None:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(core.failures, 16)) * (0.5 + core.random() / 2)
+        core.timer = core.clock.callLater(core.backoff.pause(core.failures), machine.due)
         core.failures += 1
         core.reason, core.state = reason, "open"
-        core.timer = core.clock.callLater(pause, machine.due)
         if core.failures == DOWN_AFTER:
             core.owner.opened(reason)
 
@@ -130,7 +129,7 @@ class Breaker:
     """One target's breaker. `clock` provides ``callLater``; `random` is between 0 and 1."""
 
     def __init__(self, owner: Owner, clock: Clock, random: Callable[[], float]) -> None:
-        self._core = _Core(owner, clock, random)
+        self._core = _Core(owner, clock, Backoff(FIRST_PAUSE, LONGEST_PAUSE, random))
         self._machine = _machine(self._core)
         self.trouble, self.success = self._machine.trouble, self._machine.success
         self.recovered, self.stop = self._machine.recovered, self._machine.stop

@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.pending_overflow import Answering, PendingOverflow
@@ -67,7 +67,7 @@ class PendingMessages:
         self._judged = judged
         self._refused = refused
         self._emptied = emptied
-        self._random = random
+        self._backoff = Backoff(RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX, random)
         self._overflow: PendingOverflow | None = None
         self.parked: Mapping[Hashable, int] = {}
         """What is parked, by credential; see `PendingOverflow.ours`."""
@@ -171,7 +171,7 @@ class PendingMessages:
     async def _ask(self, device: str) -> None:
         """Have a device's messages checked, one after the other; more may join while it waits."""
         queue = self.queues[device]
-        delay = RETRY_CHECKER_FIRST
+        failures = 0
         while queue and not self._stopping:
             settlement = queue[0]
             if settlement.is_overdue and self._overflow is not None:
@@ -187,7 +187,7 @@ class PendingMessages:
                 self._refused(self._next(queue), CHECKER_ERROR)
             except CheckerUnavailable as error:
                 # The checker itself says in the log what is wrong with it, once for all the devices that wait for it.
-                pause = delay * (0.5 + self._random() / 2)
+                pause = self._backoff.pause(failures)
                 self.log.debug(
                     "Cannot authenticate {device}: {error}; asking again in {pause:.1f} s",
                     device=device,
@@ -198,7 +198,7 @@ class PendingMessages:
                     self._park(queue)
                     continue
                 await self._pause(device, pause)
-                delay = min(delay * 2, RETRY_CHECKER_MAX)
+                failures += 1
                 continue
             except Exception:
                 self.log.failure("Cannot authenticate {device}: this is a bug", device=device)
@@ -206,7 +206,7 @@ class PendingMessages:
             else:
                 self._judged(self._next(queue), verdict)
                 self._let_pass(queue, self._clock.seconds())
-            delay = RETRY_CHECKER_FIRST
+            failures = 0
         del self.queues[device]
         self._emptied()
 

@@ -37,7 +37,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.returns import UNROUTABLE
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.breaker import DOWN_AFTER, Breaker
 from amqprouter.pipeline.message import Message
@@ -161,7 +161,7 @@ class QuarantineGate:
         self._share = share
         self._when_full = when_full
         self._patience = patience
-        self._random = random
+        self._backoff = Backoff(RETRY_FIRST, RETRY_MAX, random)
         self._wake = wake
         self._numbers = count(1)
         self._held: dict[Held, None] = {}  # all that is not answered for, in the order in which it came
@@ -318,8 +318,7 @@ class QuarantineGate:
             self._strip(held, reason)
         if held.faults >= DOWN_AFTER and reason.startswith(UNROUTABLE):
             self._fail(reason)
-        delay = min(RETRY_MAX, RETRY_FIRST * 2 ** min(held.faults - 1, 16)) * (0.5 + self._random() / 2)
-        held.timer = self._clock.callLater(delay, self._again, held)
+        held.timer = self._clock.callLater(self._backoff.pause(held.faults - 1), self._again, held)
         self._look_later()
 
     def _again(self, held: Held) -> None:

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from amqprouter.clock import Clock
+from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
@@ -85,7 +85,7 @@ class StoreTarget:
         self._settings = settings
         self._clock = clock
         self._counters = counters
-        self._randomness = randomness
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, randomness.random)
         self._document = DocumentMaker(randomness, hidden_headers, max_values).document
         self._waiting: Lineup[Mapping[str, object]] = Lineup(settings.batch_size, BATCH_BYTES)
         self._due = False
@@ -258,9 +258,8 @@ class StoreTarget:
             self._log.error(
                 "{target} cannot be written to, trying again: {problem}", target=self.name, problem=self._problem
             )
-        longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 16))
+        self._pause = self._clock.callLater(self._backoff.pause(self._failures), self._try_again)
         self._failures += 1
-        self._pause = self._clock.callLater(longest * self._randomness.uniform(0.5, 1.0), self._try_again)
         if self._gate is not None:
             self._gate.stumbled(self._problem)
 
