@@ -23,7 +23,7 @@ from amqprouter.acl.groups import Group, is_group_line, parse_groups
 from amqprouter.acl.line import AclLine
 from amqprouter.acl.registry import REGISTRY, own_lines
 from amqprouter.acl.topic import TENANT_MARKER, AclTopic, Subject, plain
-from amqprouter.text_files import FileProblems, counting_lines
+from amqprouter.text import FileProblems, counting_lines
 
 MAX_LINES = 10_000
 """A look that finds nothing remembered tries every line with a glob in it; ten thousand take about 2 ms."""

@@ -10,7 +10,7 @@ import base64
 import binascii
 
 from amqprouter.auth.passwords import name_problem, split_line
-from amqprouter.text_files import FileProblems, counting_lines
+from amqprouter.text import FileProblems, counting_lines
 
 MIN_KEY_BYTES = 16
 """128 bits, the least that nobody guesses. RFC 2104 advises the length of the digest, 32 bytes; many devices come with

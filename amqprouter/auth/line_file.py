@@ -1,22 +1,20 @@
 """Changing a file of lines ``name:something secret``, for the commands that manage such files.
 
-The new file takes the old one's place at once or not at all (written beside it, synced, renamed), so that a daemon that
-reads it meanwhile, or a crash, finds a whole one. Comments and the order of lines stay. A directory lock keeps two
-changes from undoing each other. Daemons take the change into force at their next SIGHUP.
+A daemon that reads it meanwhile, or after a crash, finds a whole one. Comments and the order of lines stay. A directory
+lock keeps two changes from undoing each other. Daemons take the change into force at their next SIGHUP.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.passwords import name_problem, split_line
 from amqprouter.errors import AuthFileError
+from amqprouter.files import replace_file
 
 Parse = Callable[[str, str], Mapping[str, object]]
 """Takes a file's text and its name; raises `AuthFileError` when the file is bad."""
@@ -78,7 +76,6 @@ def _locked(path: str) -> Iterator[None]:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             yield
-            os.fsync(directory)  # the rename is in it
         finally:
             os.close(directory)
     except OSError as error:
@@ -86,22 +83,6 @@ def _locked(path: str) -> Iterator[None]:
 
 
 def _replace(path: str, lines: list[str]) -> None:
-    """Put a file with these lines in the place of `path`. Owner, group and mode stay, or are the caller's own and 0600.
-
-    A mode that lets the group read stays, for a daemon that runs as another user reads the file by its group.
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=".lines-", dir=os.path.dirname(path))  # made with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            if os.path.exists(path):
-                status = os.stat(path)
-                if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                    os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & 0o660)
-            file.write("".join(f"{line}\n" for line in lines).encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Put a file with these lines in the place of `path`. Owner, group and mode stay; a new one has 0600."""
+    content = "".join(f"{line}\n" for line in lines).encode()
+    replace_file(path, content, like=os.stat(path) if os.path.exists(path) else None)

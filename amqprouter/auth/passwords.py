@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from amqprouter.text_files import FileProblems, counting_lines
+from amqprouter.text import FileProblems, counting_lines
 
 MAX_NAME_BYTES = 255
 """As long as a device id may be (`amqprouter.identity`)."""

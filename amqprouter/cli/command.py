@@ -222,7 +222,7 @@ class _Sender:
         except Exception as error:
             complain(f"{self._url} does not answer: {error or type(error).__name__}")
             return ""
-        from amqprouter.printable import printable  # noqa: PLC0415
+        from amqprouter.text import printable  # noqa: PLC0415
 
         if response.code != 202:
             text = printable(answer[:200].decode("utf-8", "replace"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime
 
-from amqprouter.printable import printable
+from amqprouter.text import printable
 
 _DIM, _BLUE, _GREEN, _PLAIN = "\x1b[2m", "\x1b[34m", "\x1b[32m", "\x1b[0m"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, complain, run_in_reactor
-from amqprouter.printable import span
+from amqprouter.text import span
 
 DESCRIPTION = """\
 Look at, and change, how much single devices may send, while the daemon runs.
@@ -95,7 +95,7 @@ async def _explain(reactor: Any, socket: str, device: str, as_json: bool) -> int
 
 def explanation_lines(told: dict[str, Any]) -> Iterator[str]:
     """An explanation as text."""
-    from amqprouter.printable import printable  # noqa: PLC0415
+    from amqprouter.text import printable  # noqa: PLC0415
 
     whose = f"class {told['device_class']}" + (f", tenant {told['tenant']}" if told["tenant"] else "")
     yield f"{printable(told['device'])}: {printable(whose)}; {told['state']}"

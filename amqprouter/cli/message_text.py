@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from amqprouter.amqp.properties import NAMES, Properties
 from amqprouter.cli.quarantined import Quarantined, moment
-from amqprouter.printable import printable
+from amqprouter.text import printable
 
 MOST_SHOWN = 4096
 """Bytes of a body that are shown; ``--raw`` gives all."""

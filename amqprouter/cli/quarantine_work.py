@@ -22,8 +22,8 @@ from amqprouter.cli.outcome import DONE, FAILED, complain
 from amqprouter.cli.quarantine_queue import PAGE, QuarantineQueue
 from amqprouter.cli.quarantined import Quarantined, Wanted, moment
 from amqprouter.cli.replay import Replayer
-from amqprouter.printable import printable
 from amqprouter.settings import Settings
+from amqprouter.text import printable
 
 _LONGEST_PAGE = 60.0
 """Seconds that one page may take at a given rate: the broker ends consumers that hold messages for half an hour."""

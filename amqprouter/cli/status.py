@@ -9,7 +9,7 @@ from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, FAILED, run_in_reactor
-from amqprouter.printable import span
+from amqprouter.text import span
 
 DESCRIPTION = """\
 Show how the running daemon is: its parts, its counters since the start, and the busiest devices.
@@ -45,7 +45,7 @@ async def _status(reactor: Any, socket: str, as_json: bool) -> int:
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status as text."""
-    from amqprouter.printable import printable  # noqa: PLC0415
+    from amqprouter.text import printable  # noqa: PLC0415
 
     yield f"amqprouter {status['version']}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():

@@ -80,7 +80,7 @@ class Printer:
     def take(self, event: ServerSentEvent) -> bool:
         """Print one; whether more are wanted."""
         from amqprouter.cli.event_line import event_line  # noqa: PLC0415
-        from amqprouter.printable import printable  # noqa: PLC0415
+        from amqprouter.text import printable  # noqa: PLC0415
 
         if event.type == "gap":  # what the daemon no longer has of the time since the last id
             complain(f"gap: events are missing here: {printable(event.data)}")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from amqprouter.printable import printable
+from amqprouter.text import printable
 
 COLUMNS = {
     "rate": ("rate/s", "r"),

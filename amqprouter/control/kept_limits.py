@@ -1,7 +1,7 @@
 """Where limits that somebody set by hand are kept: a file of this gateway, or a collection that all gateways share.
 
-The file is a JSON object of device ids and limits, such as ``{"meter-17": "100/s, 2000/min"}``. It is written beside
-itself, synced and renamed, so a crash leaves the old one or the new one. Who edits it by hand has it read with SIGHUP.
+The file is a JSON object of device ids and limits, such as ``{"meter-17": "100/s, 2000/min"}``. A crash leaves the old
+one or the new one (`amqprouter.files`). Who edits it by hand has it read with SIGHUP.
 
 The collection has a document for each device, ``{"_id": "meter-17", "limits": "100/s, 2000/min"}``. Who edits it by
 hand need do nothing more. One bad document there is told of, and the others count: a file is one operator's, and
@@ -10,25 +10,15 @@ refused as a whole, but what many write must not keep everybody else's limits fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from zope.interface import Attribute, Interface
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-    from amqprouter.scheduling.limit import Limit
-
 import json
-import os
-import tempfile
-from contextlib import suppress
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from zope.interface import implementer
+from zope.interface import Attribute, Interface, implementer
 
 from amqprouter.errors import ConfigError, LimitsNotKept, StoreMisconfigured, StoreUnavailable
+from amqprouter.files import replace_file
 from amqprouter.identity import valid_device_id
 from amqprouter.interfaces import IRecords
 from amqprouter.scheduling.limit import Limit
@@ -96,7 +86,8 @@ class LimitsFile:
                     texts.pop(device, None)
                 else:
                     texts[device] = limit.text
-                _write(self.where, json.dumps(texts, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+                text = json.dumps(texts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+                replace_file(self.where, text.encode())
             except ConfigError as error:
                 raise LimitsNotKept(error.problems[0]) from None
             except OSError as error:
@@ -195,27 +186,3 @@ def _read(path: str) -> dict[str, str]:
     if len(entries) > MAX_OVERRIDES:
         raise ConfigError([f"limits set by hand for over {MAX_OVERRIDES} devices; {remedy}"])
     return entries
-
-
-def _write(path: str, text: str) -> None:
-    """Put a file with this text in the place of `path`.
-
-    :raises OSError: it is as it was.
-    """
-    folder = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=".limits-", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)  # the rename is in it
-    finally:
-        os.close(directory)

@@ -1,7 +1,7 @@
 """Log observers: text as twistd writes it, or one JSON object a line for machines.
 
 What strangers chose, a device's name or a broker's error, stands in fields of the events. Nothing of it may do more
-than be read, so both escape it, here and nowhere else: JSON by itself, and the text as `amqprouter.printable` has
+than be read, so both escape it, here and nowhere else: JSON by itself, and the text as `amqprouter.text` has
 it. A field stays in its line; tracebacks have several.
 """
 
@@ -26,8 +26,8 @@ from twisted.python.logfile import LogFile
 from twisted.python.reflect import safe_str
 from zope.interface import implementer
 
-from amqprouter.printable import printable, printable_lines
 from amqprouter.settings import LoggingSettings
+from amqprouter.text import printable, printable_lines
 
 _INTERNAL = ("log_", "isError", "message", "time", "system", "format")
 """Prefixes of event keys that are the logging system's own."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from amqprouter.printable import span
 from amqprouter.scheduling.lanes import Device, Place
 from amqprouter.scheduling.limit import Limit, State
 from amqprouter.scheduling.policy import Policy
+from amqprouter.text import span
 
 _PLACES = {
     Place.NOWHERE: "parked",

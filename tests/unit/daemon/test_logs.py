@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from amqprouter.daemon.logs import JsonObserver, text_line, text_observer
-from amqprouter.printable import printable, printable_lines
+from amqprouter.text import printable, printable_lines
 
 HOSTILE = (
     "\x1b[2J\x1b]0;title\x07",

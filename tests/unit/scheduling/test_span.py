@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.printable import span
+from amqprouter.text import span
 
 
 class SpanTests(SynchronousTestCase):
