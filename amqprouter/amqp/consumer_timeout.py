@@ -18,7 +18,7 @@ from typing import Any
 
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import PRECONDITION_FAILED, look_at
+from amqprouter.amqp.declare import PRECONDITION_FAILED, queue_state
 from amqprouter.errors import BrokerRefused
 
 ARGUMENT = "x-consumer-timeout"
@@ -50,7 +50,7 @@ class ConsumerTimeout:
 
         :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
         """
-        if await look_at(connection, queue) is None:
+        if await queue_state(connection, queue) is None:
             self._asked.pop(queue, None)  # it may be made anew as another
             return False
         if queue not in self._asked and keeps_channels(connection):

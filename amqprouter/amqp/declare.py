@@ -218,7 +218,7 @@ class Declarer:
             await self._channel.shut()
 
 
-async def look(channel: Channel, queue: str) -> Found | None:
+async def passive_declare(channel: Channel, queue: str) -> Found | None:
     """What there is in a queue, which is left as it is; None when it does not exist, and then the channel is over.
 
     :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
@@ -230,6 +230,18 @@ async def look(channel: Channel, queue: str) -> Found | None:
             return None
         raise
     return Found(int(answer.message_count), int(answer.consumer_count))
+
+
+async def queue_state(connection: Connection, queue: str) -> Found | None:
+    """As `passive_declare`, on a channel of its own.
+
+    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+    """
+    channel = await connection.open_channel()
+    found = await passive_declare(channel, queue)
+    if found is not None:
+        await channel.shut()
+    return found
 
 
 async def lacks(connection: Connection, queue: str, argument: str, never: object) -> bool:
@@ -312,18 +324,3 @@ class OlderQueues:
             version=connection.server.text,
             command=policy_command(connection.handshake.vhost, policy, pattern, arguments),
         )
-
-
-async def look_at(connection: Connection, queue: str) -> tuple[int, int] | None:
-    """The messages that wait in a queue, and its consumers; None when it does not exist.
-
-    A channel of its own is opened for the question, since asking for a queue that is missing ends the channel.
-
-    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
-    """
-    channel = await connection.open_channel()
-    found = await look(channel, queue)
-    if found is None:
-        return None
-    await channel.shut()
-    return found.messages, found.consumers

@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
-from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, look_at
+from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, queue_state
 from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.broker.parking import Parking, parking_queue_name
 from amqprouter.broker.parking_queue import ParkingQueue
@@ -182,11 +182,11 @@ class DeviceParking(Parking):
             if parking_queue.is_unreadable:
                 await self._consume(connection, current, parking_queue, make=False)
         parking_queues = [parking_queue for parking_queue in parking_queues if not parking_queue.is_unreadable]
-        looks = await at_once(self._looked(connection, current, parking_queue) for parking_queue in parking_queues)
+        counts = await at_once(self._counted(connection, current, parking_queue) for parking_queue in parking_queues)
         await current.channel.basic_qos(prefetch_count=PREFETCH)
         current.prefetch = min(current.prefetch or PREFETCH, PREFETCH)
         there: list[ParkingQueue] = []
-        for parking_queue, messages in zip(parking_queues, looks, strict=True):
+        for parking_queue, messages in zip(parking_queues, counts, strict=True):
             young_for = parking_queue.safe_at - self._clock.seconds()
             if young_for > 0:
                 self._delayed.later(young_for, self._use, parking_queue)
@@ -208,11 +208,11 @@ class DeviceParking(Parking):
                 self._refusals.granted(parking_queue)
                 self._passing.pop(parking_queue, None)
 
-    async def _looked(
+    async def _counted(
         self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue
     ) -> int | None:
         try:
-            return await self._look(connection, parking_queue.queue)
+            return await self._messages_in(connection, parking_queue.queue)
         except BrokerRefused as error:
             self._not_consumed(connection, current, parking_queue, error)
             return None
@@ -316,7 +316,7 @@ class DeviceParking(Parking):
         parking_queue = self._parking_queues.get(self._tag(device))
         messages = 0
         if parking_queue is not None and parking_queue.declared:
-            messages = await self._look(connection, parking_queue.queue) or 0
+            messages = await self._messages_in(connection, parking_queue.queue) or 0
             parking_queue.seen(messages)
         if self._user is not None:
             self._user.checked(device, messages)
@@ -355,19 +355,19 @@ class DeviceParking(Parking):
             parking_queue.queue for parking_queue in declared if consumer_tag(parking_queue.queue) in current.consumers
         ]
         await at_once(current.cancel(queue) for queue in tags)
-        looks = await at_once(look_at(connection, parking_queue.queue) for parking_queue in declared)
-        for parking_queue, found in zip(declared, looks, strict=True):
+        states = await at_once(queue_state(connection, parking_queue.queue) for parking_queue in declared)
+        for parking_queue, found in zip(declared, states, strict=True):
             if parking_queue.backlog or (
-                found is not None and (found[0] or (found[1] and not parking_queues[parking_queue]))
+                found is not None and (found.messages or (found.consumers and not parking_queues[parking_queue]))
             ):
                 await self._consume(connection, current, parking_queue, make=True)
                 del is_used[parking_queue]
-            elif found is not None and found[1]:
+            elif found is not None and found.consumers:
                 is_used[parking_queue] = True
         if self._queue_type == "classic":
             unused = [
                 parking_queue
-                for parking_queue, found in zip(declared, looks, strict=True)
+                for parking_queue, found in zip(declared, states, strict=True)
                 if found and is_used.get(parking_queue) is False
             ]
             for parking_queue, is_gone in zip(

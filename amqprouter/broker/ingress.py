@@ -39,7 +39,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel
 from amqprouter.amqp.consumer_timeout import ConsumerTimeout
-from amqprouter.amqp.declare import look
+from amqprouter.amqp.declare import passive_declare
 from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery
@@ -109,7 +109,7 @@ class Ingress:
         self._turn = DeferredLock()
         self._missing: set[str] = set()
         self._delayed = DelayedCalls(clock, lambda: self._connection, self._failed)
-        self._looking_since: float | None = None
+        self._asking_since: float | None = None
         self._leaving = False
         self._stopping = False
 
@@ -186,7 +186,7 @@ class Ingress:
 
     async def _open(self, connection: Connection) -> None:
         self._delayed.forget()  # a new channel consumes from everything anyway
-        self._looking_since = None
+        self._asking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         self._missing = missing = {q for q in self._explicit_queues if not await self._timeout.ask(connection, q)}
         self._current = current = await self._incarnate(connection, 1)
@@ -219,7 +219,7 @@ class Ingress:
             return
         new, _ = consuming.received(deliveries)
         if self._by_priority:
-            self._priorities.look(deliveries, consuming.server)
+            self._priorities.inspect(deliveries, consuming.server)
         if consuming.goal:
             self._delayed.later(SURVIVED, self._survived, consuming)
         if new:
@@ -352,18 +352,18 @@ class Ingress:
         self._delayed.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
         if connection is None or current is None:
             return
-        if self._looking_since is not None:
-            if now - self._looking_since >= self._patience:
-                raise BrokerUnavailable(f"no answer about the queues for {now - self._looking_since:.0f} s")
+        if self._asking_since is not None:
+            if now - self._asking_since >= self._patience:
+                raise BrokerUnavailable(f"no answer about the queues for {now - self._asking_since:.0f} s")
             return
         quiet = [queue for queue in current.consumers.values() if self._worth_asking(current, queue)]
         if not quiet:
             return
-        self._looking_since = now
+        self._asking_since = now
         channel = await connection.open_channel()
         for queue in quiet:
             try:
-                found = await look(channel, queue)
+                found = await passive_declare(channel, queue)
             except BrokerRefused as error:
                 self.log.info("Cannot look at {queue}: {reason}", queue=queue, reason=str(error))
                 break
@@ -374,7 +374,7 @@ class Ingress:
             if current is not self._current:
                 break
         await channel.shut()
-        self._looking_since = None
+        self._asking_since = None
 
     def _worth_asking(self, current: ConsumerChannel, queue: str) -> bool:
         latest = current.latest(queue)

@@ -15,7 +15,7 @@ messages of an earlier run or of another gateway, and only after that does the i
 consumed from as long as it is there, by a single active consumer, so that several gateways share it and only one
 empties it. All parking queues' consumers are on one channel, so that there can be thousands, each with a prefetch of
 its own, and its tags are in one ledger; a channel that the broker closes (messages were held for longer than its
-consumer timeout) is opened again, and what was not acknowledged comes again. Every `LOOK_EVERY` seconds the broker is
+consumer timeout) is opened again, and what was not acknowledged comes again. Every `COUNT_EVERY` seconds the broker is
 asked how much is in each parking queue (`ParkingQueue.seen`).
 
 Young queues. A quorum queue does not survive the death of its node in its first second, confirmed messages or not. So
@@ -49,7 +49,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
 from amqprouter.amqp.consumer_timeout import ARGUMENT, ConsumerTimeout
-from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing, look_at
+from amqprouter.amqp.declare import MANY_RETURNS, Declarer, explained, is_passing, queue_state
 from amqprouter.amqp.delayed_calls import DelayedCalls
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.quorum_check import ReturnWatch
@@ -62,7 +62,7 @@ from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.settlement import Settlement
 
-LOOK_EVERY = 5.0
+COUNT_EVERY = 5.0
 """Seconds between two questions how much is in the parking queues: for so long another gateway's messages may go
 unnoticed."""
 REOPEN_DELAY = 0.5
@@ -210,7 +210,7 @@ class Parking:
         for parking_queue in self.parking_queues:
             if current is self._current and not parking_queue.refusal:
                 await self._consume(connection, current, parking_queue, make=bool(parking_queue.entering))
-        self._delayed.later(LOOK_EVERY, self._look_around)
+        self._delayed.later(COUNT_EVERY, self._count_messages)
 
     async def _consume(
         self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue, *, make: bool
@@ -263,7 +263,7 @@ class Parking:
     async def _consume_from(
         self, connection: Connection, current: ConsumerChannel, parking_queue: ParkingQueue, *, make: bool
     ) -> None:
-        messages = await self._look(connection, parking_queue.queue)
+        messages = await self._messages_in(connection, parking_queue.queue)
         if messages is None and make:
             messages = await self._declare(connection, parking_queue)
         if parking_queue.safe_at > self._clock.seconds():
@@ -280,10 +280,10 @@ class Parking:
         await current.consume(parking_queue.queue)
         self._refusals.granted(parking_queue)
 
-    async def _look(self, connection: Connection, queue: str) -> int | None:
+    async def _messages_in(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""
-        found = await look_at(connection, queue)
-        return None if found is None else found[0]
+        found = await queue_state(connection, queue)
+        return None if found is None else found.messages
 
     async def _declare(self, connection: Connection, parking_queue: ParkingQueue) -> int | None:
         arguments: dict[str, Any] = {
@@ -301,7 +301,7 @@ class Parking:
             found = await declarer.queue(parking_queue.queue, arguments)
         except TopologyClash as clash:
             self.log.warn("Using {queue} as it is: {reason}", queue=parking_queue.queue, reason=str(clash))
-            return await self._look(connection, parking_queue.queue)
+            return await self._messages_in(connection, parking_queue.queue)
         if self._queue_type == "quorum":
             parking_queue.safe_at = self._clock.seconds() + SAFE_AFTER
         await declarer.shut()
@@ -379,16 +379,16 @@ class Parking:
             if parking_queue is not None:
                 parking_queue.take(delivery, consuming.ledger)
 
-    async def _look_around(self) -> None:
+    async def _count_messages(self) -> None:
         """See how much is in the parking queues that there are."""
-        self._delayed.later(LOOK_EVERY, self._look_around)
+        self._delayed.later(COUNT_EVERY, self._count_messages)
         async with self._turn:
             connection = self._connection
             if connection is None or self._current is None:
                 return
             for parking_queue in self.parking_queues:
                 if parking_queue.declared:
-                    messages = await self._look(connection, parking_queue.queue)
+                    messages = await self._messages_in(connection, parking_queue.queue)
                     if messages is not None:
                         parking_queue.seen(messages)
 

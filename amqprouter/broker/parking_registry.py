@@ -50,7 +50,7 @@ SEGMENT_BYTES = 1_000_000
 """Of the stream's files: retention removes whole ones."""
 SNAPSHOT_WITHIN = 10.0
 """Seconds in which a snapshot that is due is written: long enough that others mostly see it before their moment."""
-LOOK_EVERY = 3600.0
+REVIEW_EVERY = 3600.0
 """Seconds between two looks at how old the last snapshot is."""
 
 
@@ -129,7 +129,7 @@ class ParkingRegistry:
         await at_once(self.announce(parking_queue, True) for parking_queue in missing)
         reading.history.prune()
         self._see_how_far()
-        self._delayed.later(self._moment(), self._look)
+        self._delayed.later(self._moment(), self._review)
 
     async def announce(self, name: str, used: bool) -> None:
         """Append a record; returns when the broker has it.
@@ -204,9 +204,9 @@ class ParkingRegistry:
         if self._is_far:  # nobody else has written one
             await self._write_snapshot()
 
-    async def _look(self) -> None:
+    async def _review(self) -> None:
         """Retention takes snapshots too: there is to be one of the last day as long as it says anything."""
-        self._delayed.later(LOOK_EVERY, self._look)
+        self._delayed.later(REVIEW_EVERY, self._review)
         assert self._reading is not None
         history = self._reading.history
         if abs(self._wall_clock() - history.snapshot_at) >= ANNOUNCE_EVERY and history.parking_queues():

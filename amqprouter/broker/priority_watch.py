@@ -38,7 +38,7 @@ class PriorityWatch:
         """Whether this broker hands messages out of these queues by their priority."""
         return self._queue_type == "quorum" and server.at_least(4)
 
-    def look(self, deliveries: list[Delivery], server: ServerProperties) -> None:
+    def inspect(self, deliveries: list[Delivery], server: ServerProperties) -> None:
         """Take note of a batch. On the hot path."""
         found = [delivery for delivery in deliveries if delivery.properties[0] & _HAS_PRIORITY]
         if not found:

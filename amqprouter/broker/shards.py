@@ -72,7 +72,7 @@ class Membership:
         self._mine: int | None = None
         self._unanswered = ""  # the seat about which there is no answer yet
 
-    async def look(self, connection: Connection) -> Position:
+    async def position(self, connection: Connection) -> Position:
         """Where we are; takes a seat if we have none.
 
         :raises BrokerRefused: the broker does not let us declare or consume, or a seat's node is down.
@@ -197,7 +197,7 @@ class SharedIngress:
     async def _share(self, connection: Connection) -> None:
         """See which shards are ours; begin with those, and hand over the others."""
         try:
-            place = await self._seats.look(connection)
+            place = await self._seats.position(connection)
             self._unseated, self._refused = "", False
         except (BrokerRefused, TopologyClash) as error:
             if connection.closed:
@@ -223,12 +223,12 @@ class SharedIngress:
             elif not shard.attached:
                 await shard.attach(connection)
         if self._timer is None or not self._timer.active():
-            self._timer = self._clock.callLater(INTERVAL, self._look_again)
+            self._timer = self._clock.callLater(INTERVAL, self._share_again)
 
-    def _look_again(self) -> None:
-        Deferred.fromCoroutine(self._looked_again())
+    def _share_again(self) -> None:
+        Deferred.fromCoroutine(self._shared_again())
 
-    async def _looked_again(self) -> None:
+    async def _shared_again(self) -> None:
         connection = self._connection
         if connection is None or connection.closed:
             return  # the next `attach` goes on

@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, look_at
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, queue_state
 from amqprouter.broker.chosen_names import ChosenNames
 from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
@@ -45,7 +45,7 @@ REMEMBER = 60.0
 """Seconds that a refusal is remembered."""
 MOST_WAITING = 100
 """Messages that wait for names in trouble: few of those that may be under way to a target, so that others go on."""
-LOOK_PAUSE, LOOKS, UNUSED = 10.0, 100, 5.0
+CHECK_PAUSE, CHECKS, UNUSED = 10.0, 100, 5.0
 """Seconds between two looks after names, how many of them are looked after, and for how long nobody has used these. To
 be looked at is a use, for the broker's clock; so that goes on until the name is forgotten, and no longer."""
 BAD_QUEUE, TOO_MANY = "bad-queue", "too-many-queues"
@@ -123,7 +123,7 @@ class DeclaredQueues:
         self._declared: dict[Key, float] = {}  # when
         self._waiting: dict[Key, _Waiting] = {}
         self._refused: dict[Key, str] = {}  # what the broker said
-        self._looked = float("-inf")
+        self._checked = float("-inf")
         self._told = float("-inf")
         self._calls: set[Any] = set()
 
@@ -152,7 +152,7 @@ class DeclaredQueues:
             return f"{BAD_QUEUE}: {told}"
         if self._names.admits(key, owner, self._clock.seconds()):
             return ""
-        self._look_for_room()
+        self._make_room()
         return TOO_MANY
 
     def ready(self, queue: str, routing_key: str) -> bool:
@@ -292,13 +292,13 @@ class DeclaredQueues:
 
     # Names that nobody uses.
 
-    def _look_for_room(self) -> None:
+    def _make_room(self) -> None:
         now = self._clock.seconds()
-        if not self._fixed and self._connection is not None and now - self._looked >= LOOK_PAUSE:
-            self._looked = now
-            Deferred.fromCoroutine(self._look_after(self._connection, self._names.least_used(LOOKS, now - UNUSED)))
+        if not self._fixed and self._connection is not None and now - self._checked >= CHECK_PAUSE:
+            self._checked = now
+            Deferred.fromCoroutine(self._forget_deleted(self._connection, self._names.least_used(CHECKS, now - UNUSED)))
 
-    async def _look_after(self, connection: Connection, keys: list[Key]) -> None:
+    async def _forget_deleted(self, connection: Connection, keys: list[Key]) -> None:
         """Forget those of these whose queues are gone."""
         for key in keys:
             if connection.closed:
@@ -306,7 +306,7 @@ class DeclaredQueues:
             if key not in self._declared:
                 continue  # or it is being declared, or refused
             try:
-                found = await look_at(connection, key[0])
+                found = await queue_state(connection, key[0])
             except BrokerRefused:
                 continue
             except BrokerUnavailable:

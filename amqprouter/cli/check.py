@@ -106,9 +106,9 @@ async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
 
 async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
     """The queues that do not exist."""
-    from amqprouter.amqp.declare import look_at  # noqa: PLC0415
+    from amqprouter.amqp.declare import queue_state  # noqa: PLC0415
 
-    return [queue for queue in queues if await look_at(connection, queue) is None]
+    return [queue for queue in queues if await queue_state(connection, queue) is None]
 
 
 async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import NOT_FOUND, look
+from amqprouter.amqp.declare import NOT_FOUND, passive_declare
 from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.errors import BrokerRefused
 
@@ -58,7 +58,7 @@ class QuarantineQueue:
         :raises BrokerRefused: there is no such queue, or no right to read it.
         """
         self._channel = await self._connection.open_channel()
-        found = await look(self._channel, self.name)
+        found = await passive_declare(self._channel, self.name)
         if found is None:
             raise BrokerRefused(NOT_FOUND, f"there is no queue {self.name!r}; the daemon makes it")
         self.count = found.messages

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.web import http
 
-from amqprouter.control.overrides import LOOK_EVERY, Overrides
+from amqprouter.control.overrides import REFRESH_EVERY, Overrides
 from amqprouter.control.site import ControlCommand
 from amqprouter.errors import ControlRefused, LimitsNotKept
 from amqprouter.identity import valid_device_id
@@ -105,8 +105,8 @@ class LimitCommands:
             raise ControlRefused(
                 http.SERVICE_UNAVAILABLE,
                 f"the limits of {device} are as they were here ({before or 'none set by hand'}), for the new ones "
-                f"could not be kept: {error}; if they were kept all the same, they count within {LOOK_EVERY:g} s: see "
-                "'amqprouter limits ls', and try again",
+                f"could not be kept: {error}; if they were kept all the same, they count within {REFRESH_EVERY:g} s: "
+                "see 'amqprouter limits ls', and try again",
             ) from None
         after = self._overrides.of(device)
         self._log.info(

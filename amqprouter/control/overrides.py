@@ -1,8 +1,8 @@
 """Limits that somebody set by hand for single devices: in force at once, and kept for the next start.
 
-Theory of operation. What is kept where all gateways share it is looked at every `LOOK_EVERY` seconds, and what another
+Theory of operation. What is kept where all gateways share it is read every `REFRESH_EVERY` seconds, and what another
 gateway changed is in force by then. So a limit must be kept before it counts: one that is not would be gone at the next
-look. In a file of one's own nobody else changes anything, so a limit counts even if it cannot be kept.
+reading. In a file of one's own nobody else changes anything, so a limit counts even if it cannot be kept.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from amqprouter.interfaces import IReloadable
 from amqprouter.scheduling.limit import Limit
 from amqprouter.scheduling.scheduler import MAX_OVERRIDES, Scheduler
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks at what other gateways changed. A look is one question, whose answer has a hundred bytes
+REFRESH_EVERY = 5.0
+"""Seconds between two readings of what other gateways changed. One is one question, whose answer has a hundred bytes
 for each device with a limit of its own."""
 
 
@@ -56,8 +56,8 @@ class Overrides(Service):
         self._changed = changed
         self._changes = 0  # made here: what was read before one says nothing about it
         self._trouble = ""
-        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self.look()))
-        self._looking.clock = cast(IReactorTime, clock)  # it asks for no more than a `Clock` has
+        self._refreshing = LoopingCall(lambda: Deferred.fromCoroutine(self.refresh()))
+        self._refreshing.clock = cast(IReactorTime, clock)  # it asks for no more than a `Clock` has
 
     @property
     def limits(self) -> Mapping[str, str]:
@@ -79,12 +79,12 @@ class Overrides(Service):
     def startService(self) -> None:
         super().startService()
         if self.is_shared:
-            self._looking.start(LOOK_EVERY)
+            self._refreshing.start(REFRESH_EVERY)
 
     def stopService(self) -> None:
         super().stopService()
-        if self._looking.running:
-            self._looking.stop()
+        if self._refreshing.running:
+            self._refreshing.stop()
 
     def reload(self) -> None:
         """Have what is kept in force, and nothing else; what all gateways share, as soon as it was read.
@@ -92,14 +92,14 @@ class Overrides(Service):
         :raises ConfigError: the file makes no sense; what was in force stays in force.
         """
         if self.is_shared:
-            Deferred.fromCoroutine(self.look())
+            Deferred.fromCoroutine(self.refresh())
             return
         problems: list[Failure] = []
         Deferred.fromCoroutine(self._read()).addErrback(problems.append)
         for problem in problems:
             problem.raiseException()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """See what other gateways have changed."""
         try:
             await self._read()

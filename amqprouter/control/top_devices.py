@@ -22,18 +22,18 @@ class TopDevices:
         self._scheduler = scheduler
         self._now = now
         self._parked = parked
-        self._looked: float | None = None
+        self._read_at: float | None = None
         self._shown: list[dict[str, object]] = []
 
     def read(self) -> list[dict[str, object]]:
         """One object for each device, the busiest of late first; rates are messages a second since the last look."""
         now = self._now()
-        if self._looked is None or now - self._looked >= INTERVAL:
-            self._looked = now
-            self._shown = self._look(now)
+        if self._read_at is None or now - self._read_at >= INTERVAL:
+            self._read_at = now
+            self._shown = self._top(now)
         return self._shown
 
-    def _look(self, now: float) -> list[dict[str, object]]:
+    def _top(self, now: float) -> list[dict[str, object]]:
         shown: list[dict[str, object]] = []
         for busy in self._scheduler.top(COUNT, now):
             told = self._scheduler.explain(busy.name, now)

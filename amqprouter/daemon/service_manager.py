@@ -33,7 +33,7 @@ from zope.interface import implementer
 from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.routes import CONTROL
 
-LOOK = 2.0
+STATUS_EVERY = 2.0
 """Seconds between two looks at what there is to say in STATUS, which is sent when it has changed."""
 MOST_STATUS = 500
 """Characters of STATUS: a few lines in `systemctl status`."""
@@ -134,7 +134,7 @@ class ServiceManager:
         self._ready = True
         self._told = self._status()
         self._notifier.tell(READY=1, STATUS=self._told)
-        self._again(LOOK, self._look)
+        self._again(STATUS_EVERY, self._tell_status)
         if self._notifier.watchdog and self._notifier.watched in (0, os.getpid()):
             self._beat = _Beat(lambda: self._notifier.tell(WATCHDOG=1))
             self._reactor.addReader(self._beat)
@@ -143,8 +143,8 @@ class ServiceManager:
     def _again(self, seconds: float, action: Callable[[], None]) -> None:
         self._timers[action] = self._reactor.callLater(seconds, action)
 
-    def _look(self) -> None:
-        self._again(LOOK, self._look)
+    def _tell_status(self) -> None:
+        self._again(STATUS_EVERY, self._tell_status)
         status = self._status()
         changed = {} if status == self._told else {"STATUS": status}
         self._told = status

@@ -17,7 +17,7 @@ from amqprouter.amqp.ack_ledger import OVERDUE, AckLedger
 from amqprouter.clock import Clock
 from amqprouter.pipeline.ports import IHoldsDeliveries
 
-LOOKS = 10
+CHECKS = 10
 """In so much time: an age is known to a tenth of it."""
 
 
@@ -50,7 +50,7 @@ class Overdue(Service):
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         if self._most:
-            self._look()
+            self._check()
 
     def stopService(self) -> None:
         super().stopService()  # type: ignore[no-untyped-call]
@@ -58,8 +58,8 @@ class Overdue(Service):
             self._next.cancel()
             self._next = None
 
-    def _look(self) -> None:
-        self._next = self._clock.callLater(self._most / LOOKS, self._look)
+    def _check(self) -> None:
+        self._next = self._clock.callLater(self._most / CHECKS, self._check)
         now = self._clock.seconds()
         overdue = [ledger.age(now, self._most) for ledger in self._ledgers()]
         if any(overdue):

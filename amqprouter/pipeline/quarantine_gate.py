@@ -50,7 +50,7 @@ MOST_BYTES = 16 * 2**20
 """Of the bodies that wait; a single one may be larger."""
 WINDOW = 64
 """Messages out at once when the queue has been in trouble: enough to hide the broker's latency."""
-LOOKS = 4
+CHECKS = 4
 """In one patience: whether too many wait for longer is known to a quarter of it."""
 FORGET = 5
 """Patiences after which a queue for which nothing waits is not called down any more: nothing shows that it still is."""
@@ -178,8 +178,8 @@ class QuarantineGate:
         self._let_go_of = 0  # since it is called so
         self._reported_at = 0.0
         self._reported = 0
-        self._looking: Any = None
-        self._resting = self._empty = 0  # looks in a row
+        self._checking: Any = None
+        self._quiet = self._empty = 0  # checks in a row
         self._usable_since = 0.0  # when the broker was last seen to take no publishes
         self._stopping = False
 
@@ -193,7 +193,7 @@ class QuarantineGate:
             self._counted += 1
             self._bytes += len(message.body)
             self._of[settlement.ledger] += 1
-        self._look_later()
+        self._check_later()
         if not self._attentive:
             self._out(held)
         elif self._stopping:
@@ -249,7 +249,7 @@ class QuarantineGate:
     def _attend(self) -> None:
         self._attentive = True
         self._wake()
-        self._look_later()
+        self._check_later()
 
     # The broker's answers: see `Lane`.
 
@@ -319,7 +319,7 @@ class QuarantineGate:
         if held.faults >= DOWN_AFTER and reason.startswith(UNROUTABLE):
             self._fail(reason)
         held.timer = self._clock.callLater(self._backoff.pause(held.faults - 1), self._again, held)
-        self._look_later()
+        self._check_later()
 
     def _again(self, held: Held) -> None:
         held.timer = None
@@ -412,25 +412,25 @@ class QuarantineGate:
             if self._waiting[place : place + 1] == [held]:
                 del self._waiting[place]
 
-    # Looking, now and then.
+    # Checks, now and then.
 
-    def _look_later(self) -> None:
-        if self._looking is None and not self._stopping:
-            self._looking = self._clock.callLater(self._patience / LOOKS, self._look)
+    def _check_later(self) -> None:
+        if self._checking is None and not self._stopping:
+            self._checking = self._clock.callLater(self._patience / CHECKS, self._check)
 
-    def _look(self) -> None:
-        self._looking = None
+    def _check(self) -> None:
+        self._checking = None
         for held in [held for held in self._held if held.settlement.ledger.closed]:
             self._withdraw(held)
         if self._is_stalled():  # for nobody, and nothing would be gained
             self._usable_since = self._clock.seconds()
-            self._resting = self._empty = 0
+            self._quiet = self._empty = 0
         else:
             self._compare()
             for ledger in self._of:
                 _widen(ledger)
         if self._held or self._down:
-            self._look_later()
+            self._check_later()
 
     def _compare(self) -> None:
         if not self._late and self._too_many_for_too_long():
@@ -440,9 +440,9 @@ class QuarantineGate:
         if self._late:
             for ledger in list(self._of):
                 self._make_room(ledger)
-        self._resting = 0 if self._attentive or self._is_unbound else self._resting + 1
+        self._quiet = 0 if self._attentive or self._is_unbound else self._quiet + 1
         self._empty = 0 if self._held else self._empty + 1
-        if self._down and (self._resting >= LOOKS or self._empty >= LOOKS * FORGET):
+        if self._down and (self._quiet >= CHECKS or self._empty >= CHECKS * FORGET):
             self._up()
         elif self._let_go_of > self._reported and self._clock.seconds() >= self._reported_at + REPORT_EVERY:
             self._reported, self._reported_at = self._let_go_of, self._clock.seconds()
@@ -474,8 +474,8 @@ class QuarantineGate:
                 what=_POLICIES[self._when_full].format(share=self._share),
             )
         self._down = reason
-        self._resting = self._empty = 0
-        self._look_later()
+        self._quiet = self._empty = 0
+        self._check_later()
 
     def _up(self) -> None:
         self.log.info(
@@ -515,9 +515,9 @@ class QuarantineGate:
         """Try no more; what waits stays unacknowledged."""
         self._stopping = True
         self.breaker.stop()
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
         for held in [held for held in self._held if not held.is_out]:
             self._withdraw(held)
 

@@ -37,7 +37,7 @@ class Busiest:
         self._refused: Mapping[str, int] = {}
         self._waiting: Mapping[str, int] = {}
 
-    def look(
+    def compare(
         self, count: int, now: float, passed: Mapping[str, int], refused: Mapping[str, int], waiting: Mapping[str, int]
     ) -> list[Busy]:
         """The `count` devices of which most came since the last look; if fewer had any, others that have messages

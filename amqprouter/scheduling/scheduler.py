@@ -364,7 +364,7 @@ class Scheduler(Generic[Item]):
     def top(self, count: int, now: float) -> list[Busy]:
         """The busiest devices since the last time that somebody asked."""
         waiting = {name: len(lane.items) for name, lane in self._room.lanes.items()}
-        return self._busiest.look(count, now, self._talkers.counts, self._refused.counts, waiting)
+        return self._busiest.compare(count, now, self._talkers.counts, self._refused.counts, waiting)
 
     @property
     def waiting(self) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, look_at
+from amqprouter.amqp.declare import AT_LEAST_ONCE, MANY_RETURNS, Declarer, OlderQueues, dead_lettering, queue_state
 from amqprouter.errors import BrokerRefused, TopologyClash
 
 DELAYS = (1, 5, 30, 120, 600)
@@ -63,7 +63,7 @@ class WorkQueues:
         if (await declarer.queue(self.failed, kind | many, new=many)).is_older:
             older.append(self.failed)
         self.older.found(connection, older, self.failed, many)
-        if await look_at(connection, self.work) is None:
+        if await queue_state(connection, self.work) is None:
             await declarer.queue(self.work, kind | limit)
         elif connection.server.at_least(4) and await self._is_older(declarer, kind, limit):
             self.older.found(connection, [self.work], self.work, limit)

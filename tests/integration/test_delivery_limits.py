@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs
 
-from amqprouter.amqp.declare import DELIVERY_LIMIT, look_at
+from amqprouter.amqp.declare import DELIVERY_LIMIT, queue_state
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
@@ -99,9 +99,9 @@ async def die_with_all(uri: str, queues: list[str]) -> None:
 async def waiting(uri: str, queues: list[str]) -> dict[str, int]:
     """The messages in these queues."""
     connection = await connect_once(reactor, BrokerSettings(uri=uri), "test")
-    found = {queue: await look_at(connection, queue) for queue in queues}
+    found = {queue: await queue_state(connection, queue) for queue in queues}
     await connection.shut()
-    return {queue: 0 if one is None else one[0] for queue, one in found.items()}
+    return {queue: 0 if one is None else one.messages for queue, one in found.items()}
 
 
 class DeliveryLimitTests(GatewayTestCase):

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.declare import look_at
+from amqprouter.amqp.declare import queue_state
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.parking import parking_queue_name
@@ -121,7 +121,10 @@ class DeviceParkingTests(TestCase):
                 async with bed.connection() as connection:
 
                     async def declared(device: str = device, connection: Connection = connection) -> bool:
-                        return await look_at(connection, parking_queue_name("amqprouter", "device", device)) is not None
+                        return (
+                            await queue_state(connection, parking_queue_name("amqprouter", "device", device))
+                            is not None
+                        )
 
                     await until(declared, what="the parking queue is declared", timeout=10, child=bed.gateway.running)
                 await deferLater(reactor, 0.3)  # for what was parked to be settled, if it is

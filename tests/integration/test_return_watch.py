@@ -8,7 +8,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.amqp.declare import look_at
+from amqprouter.amqp.declare import queue_state
 from amqprouter.amqp.link import connect_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
@@ -82,6 +82,6 @@ class ReturnWatchTests(TestCase):
         async with with_vhost() as vhost:
             connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
             await ReturnWatch(["gone"])._ask(connection, "gone")
-            self.assertIsNone(await look_at(connection, "gone"))
+            self.assertIsNone(await queue_state(connection, "gone"))
             self.assertFalse(connection.closed)
             await connection.shut()

@@ -16,7 +16,7 @@ from amqprouter.broker.topology import Names
 from amqprouter.counters import Counters
 from amqprouter.pipeline.breaker import LONGEST_PAUSE
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.quarantine_gate import FORGET, LOOKS, MOST_BYTES, SHARE, WINDOW, QuarantineGate
+from amqprouter.pipeline.quarantine_gate import CHECKS, FORGET, MOST_BYTES, SHARE, WINDOW, QuarantineGate
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
 from tests.unit.amqp.harness import BrokerTestCase
@@ -263,7 +263,7 @@ class DropOldestTests(FullTestCase):
         self.ledger.widen = lambda: asked.append(self.clock.seconds())
         self.broker.confirming = False
         self.bad()
-        self.pass_time(PATIENCE / LOOKS, step=0.1)
+        self.pass_time(PATIENCE / CHECKS, step=0.1)
         self.assertEqual(len(asked), 1, "there is no confirm yet")
         self.broker.confirming = True
         self.broker.room[REJECTED] = 0

@@ -11,7 +11,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.declare import MANY_RETURNS
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT, Publisher
-from amqprouter.broker.parking import LOOK_EVERY, PASSING_FOR, REOPEN_DELAY, SAFE_AFTER, Parking, parking_queue_name
+from amqprouter.broker.parking import COUNT_EVERY, PASSING_FOR, REOPEN_DELAY, SAFE_AFTER, Parking, parking_queue_name
 from amqprouter.broker.parking_queue import STILL_FULL
 from amqprouter.broker.parking_refusals import FIRST_PAUSE, LONGEST_PAUSE
 from amqprouter.counters import Counters
@@ -455,12 +455,12 @@ class ParkingTests(BrokerTestCase, ParkingQueueContract):
         """Another gateway empties it: that counts only once nothing can be under way any more."""
         self.park(b"1")
         self.confirm()
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(COUNT_EVERY)
         self.assertEqual(self.parking_queue.backlog, 1)
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(COUNT_EVERY)
         self.assertEqual(self.parking_queue.backlog, 0)
         self.broker.ready[QUEUE] = 4
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(COUNT_EVERY)
         self.assertEqual(self.parking_queue.backlog, 4)
 
     def test_the_channel_is_closed(self) -> None:

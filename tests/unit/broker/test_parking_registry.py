@@ -16,7 +16,7 @@ from amqprouter.broker import parking_records as parking_queue_history
 from amqprouter.broker import parking_registry as parking_queue_registry
 from amqprouter.broker.parking_reading import TELL_EVERY
 from amqprouter.broker.parking_records import snapshot_records
-from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, LOOK_EVERY, SNAPSHOT_WITHIN, ParkingRegistry
+from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, REVIEW_EVERY, SNAPSHOT_WITHIN, ParkingRegistry
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.testing.amqp import HANDSHAKE
@@ -344,7 +344,7 @@ class SnapshotTests(RegistryTestCase):
         self.pass_time(SNAPSHOT_WITHIN)
         count = len(self.stream.records)
         self.assertEqual(len(self.snapshots()), 1)
-        self.pass_time(7 * 86400, LOOK_EVERY)
+        self.pass_time(7 * 86400, REVIEW_EVERY)
         self.assertEqual(len(self.stream.records), count)
 
     def test_one_of_two_writes_it(self) -> None:
@@ -391,10 +391,10 @@ class SnapshotTests(RegistryTestCase):
         site = Site(self, "a")
         site.attach()
         site.announce("x")
-        self.pass_time(3 * ANNOUNCE_EVERY, LOOK_EVERY)
+        self.pass_time(3 * ANNOUNCE_EVERY, REVIEW_EVERY)
         self.assertEqual(len(self.snapshots()), 3)
         site.announce("x", False)
-        self.pass_time(3 * ANNOUNCE_EVERY, LOOK_EVERY)
+        self.pass_time(3 * ANNOUNCE_EVERY, REVIEW_EVERY)
         self.assertEqual(len(self.snapshots()), 3)
 
     def test_however_often_it_is_restarted(self) -> None:
@@ -404,7 +404,7 @@ class SnapshotTests(RegistryTestCase):
             for _ in range(4):
                 site = Site(self, f"a{day}")
                 self.assertEqual(site.attach(), {"x"})
-                self.pass_time(ANNOUNCE_EVERY / 4, LOOK_EVERY)
+                self.pass_time(ANNOUNCE_EVERY / 4, REVIEW_EVERY)
                 site.kill()
         self.assertEqual(len(self.snapshots()), 4)
 
@@ -472,7 +472,7 @@ class SnapshotTests(RegistryTestCase):
         site.attach()
         self.fill(AFTER)
         site.registry.stop()
-        self.pass_time(2 * ANNOUNCE_EVERY, LOOK_EVERY)
+        self.pass_time(2 * ANNOUNCE_EVERY, REVIEW_EVERY)
         self.assertEqual(self.snapshots(), [])
 
 

@@ -13,7 +13,7 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.work_queues import (
-    LOOK_PAUSE,
+    CHECK_PAUSE,
     MOST_WAITING,
     PATIENCE,
     REMEMBER,
@@ -335,7 +335,7 @@ class RefusedNamesTests(WorkTargetTestCase):
         self.deliver(target, "up.d")
         self.assertEqual(self.reasons(), [""] * 4)
         self.broker.missing_queues = {"w.c"}
-        self.clock.advance(max(UNUSED, LOOK_PAUSE))
+        self.clock.advance(max(UNUSED, CHECK_PAUSE))
         self.deliver(target, "up.e")
         self.deliver(target, "up.e")
         self.assertEqual(self.reasons()[4:], ["too-many-queues", ""])

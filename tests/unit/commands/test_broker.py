@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
-from amqprouter.broker.work_queues import LOOK_PAUSE, DeclaredQueues
+from amqprouter.broker.work_queues import CHECK_PAUSE, DeclaredQueues
 from amqprouter.commands.command import Command, Fate, Outcome
 from amqprouter.commands.outbox import PATIENCE, CommandOutbox
 from amqprouter.commands.queues import RETRY, CommandQueues
@@ -212,7 +212,7 @@ class OutboxTests(CommandTestCase):
             self.send(outbox, f"nobody{number}")
         self.broker.missing_queues = {f"commands.nobody{number}" for number in range(5)}
         self.assertEqual(self.send(outbox, "dev1"), "too-many-queues")  # so soon nobody looks
-        self.clock.advance(LOOK_PAUSE)
+        self.clock.advance(CHECK_PAUSE)
         self.assertEqual(self.send(outbox, "dev1"), "too-many-queues")
         self.turn()
         self.assertEqual([self.send(outbox, f"dev{number}") for number in range(6)], ["sent"] * 5 + ["too-many-queues"])

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.control.kept_limits import keeps_limits
 from amqprouter.control.limits import LimitCommands
-from amqprouter.control.overrides import LOOK_EVERY, Overrides
+from amqprouter.control.overrides import REFRESH_EVERY, Overrides
 from amqprouter.errors import ConfigError, ControlRefused, LimitsNotKept
 from amqprouter.scheduling.decision import Decision
 from amqprouter.scheduling.limit import Limit
@@ -116,13 +116,13 @@ class CollectionTests(OverridesTestCase):
     def test_another_gateways_changes_count_soon(self) -> None:
         self.assertEqual(self.passes("dev1", 4), 1)
         self.document("dev1", "1/day")
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "1/day"})
         self.assertEqual((self.let_go, self.changes), (["m", "m", "m"], 1))
         del self.store.collections["limits"]["dev1"]
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual((self.overrides.limits, self.changes), ({}, 2))
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.changes, 2)
         self.document("dev1", "2/s")
         self.overrides.reload()  # at once
@@ -132,13 +132,13 @@ class CollectionTests(OverridesTestCase):
         self.set("dev1", "5/s")
         self.document("dev1", "5/fortnight")
         self.document("dev2", "7/s")
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "5/s", "dev2": "7/s"})
 
     def test_nothing_is_half_set_while_the_store_is_down(self) -> None:
         self.set("dev1", "5/s")
         self.store.trouble = Trouble.UNAVAILABLE
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "5/s"})
         for limit in (Limit.parse("6/s"), None):
             self.failureResultOf(Deferred.fromCoroutine(self.overrides.set("dev1", limit)), LimitsNotKept)
@@ -148,7 +148,7 @@ class CollectionTests(OverridesTestCase):
         self.assertIn("the limits of dev2 are as they were here (none set by hand)", str(error))
         self.assertIn("the store is unavailable", str(error))
         self.store.trouble = Trouble.NONE
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "5/s"})
 
     def test_kept_although_the_answer_was_lost(self) -> None:
@@ -157,13 +157,13 @@ class CollectionTests(OverridesTestCase):
         self.failureResultOf(Deferred.fromCoroutine(self.overrides.set("dev1", Limit.parse("6/s"))), LimitsNotKept)
         self.assertEqual(self.overrides.limits, {})
         self.store.trouble = Trouble.NONE
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "6/s"})
 
     def test_a_look_that_began_before_a_change_says_nothing(self) -> None:
         answer: Deferred[Any] = Deferred()
         self.patch(self.store, "find_all", lambda collection, most: answer)
-        self.clock.advance(LOOK_EVERY)
+        self.clock.advance(REFRESH_EVERY)
         self.set("dev1", "5/s")
         answer.callback([])
         self.assertEqual(self.overrides.limits, {"dev1": "5/s"})

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from amqprouter.daemon.service_manager import LOOK, MOST_STATUS, Notifier, ServiceManager
+from amqprouter.daemon.service_manager import MOST_STATUS, STATUS_EVERY, Notifier, ServiceManager
 from amqprouter.interfaces import IReadiness
 from tests.support.notify_socket import NotifySocket
 
@@ -102,10 +102,10 @@ class ServiceManagerTests(SynchronousTestCase):
         self.assertEqual(
             self.socket.read(), [{"READY": "1", "STATUS": "Not ready for work: broker-consume: not connected yet"}]
         )
-        self.reactor.advance(LOOK)
+        self.reactor.advance(STATUS_EVERY)
         self.assertEqual(len(self.socket.read()), 1)
         self.part.wrong = ""
-        self.reactor.advance(LOOK)
+        self.reactor.advance(STATUS_EVERY)
         self.assertEqual(self.socket.read()[1:], [{"STATUS": "Ready for work"}])
 
     def test_a_status_is_one_line(self) -> None:

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from amqprouter.amqp.ack_ledger import OVERDUE, AckLedger
-from amqprouter.pipeline.overdue import LOOKS, Overdue
+from amqprouter.pipeline.overdue import CHECKS, Overdue
 from amqprouter.pipeline.ports import IHoldsDeliveries
 
 TIMEOUT = 100.0
@@ -41,11 +41,11 @@ class OverdueTests(SynchronousTestCase):
         self.ledgers[1].received()
         self.clock.pump([1.0] * 40)
         self.assertEqual(self.holder.told, [])
-        self.assertTrue(40 - TIMEOUT * OVERDUE / LOOKS <= overdue.oldest <= 40, overdue.oldest)
+        self.assertTrue(40 - TIMEOUT * OVERDUE / CHECKS <= overdue.oldest <= 40, overdue.oldest)
         self.clock.pump([1.0] * 20)
         first = self.holder.told[0]
         self.assertGreaterEqual(first - 33, TIMEOUT * OVERDUE)
-        self.assertLessEqual(first - 33, TIMEOUT * OVERDUE * (1 + 1 / LOOKS))
+        self.assertLessEqual(first - 33, TIMEOUT * OVERDUE * (1 + 1 / CHECKS))
         told = len(self.holder.told)
         self.ledgers[1].settle(1)
         self.ledgers[1].acks()
