@@ -41,8 +41,8 @@ LEAST_FRAME_MAX = 8192
 """Bytes; RabbitMQ refuses less since 4.1, by closing the socket at tune-ok."""
 OLDEST = (3, 10)
 """The first RabbitMQ whose quorum queues keep a dead letter until another queue has it (at-least-once)."""
-REST = 0.002
-"""Seconds that reading rests where more comes than has to be taken at once: waking up for each segment that the broker
+BRIEF_PAUSE = 0.002
+"""Seconds that reading pauses where more comes than has to be taken at once: waking up for each segment that the broker
 sends costs us, and it, more than the messages in it do."""
 _FULL = 32_768
 """Bytes of a read after which there is probably more to be read already."""
@@ -124,7 +124,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         """What the transport said when it ended."""
         self._last_received = self._last_written = 0.0
         self._last_size = 0
-        self._resting: Any = None
+        self._brief_pause: Any = None
         self._heartbeats = LoopingCall(self._beat)
         self._heartbeats.clock = cast(IReactorTime, clock)  # it asks for no more than a `Clock` has
         self.channels[0] = self.channelFactory(0, None, self)
@@ -224,9 +224,9 @@ class Connection(AMQClient):  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:
         self.lost = reason.value
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
+        if self._brief_pause is not None:
+            self._brief_pause.cancel()
+            self._brief_pause = None
         if self._heartbeats.running:
             self._heartbeats.stop()
         if self.end is None:
@@ -306,19 +306,19 @@ class Connection(AMQClient):  # type: ignore[misc]
         self._last_written = self.clock.seconds()
         send(self.transport, data)
 
-    def rest(self) -> None:
+    def pause_briefly(self) -> None:
         """Read nothing for a moment, unless there is much to read: for who takes what comes and is in no hurry."""
-        if self._resting is None and self._last_size < _FULL and not self.closed:
+        if self._brief_pause is None and self._last_size < _FULL and not self.closed:
             self.transport.pauseProducing()
-            self._resting = self.clock.callLater(REST, self._rested)
+            self._brief_pause = self.clock.callLater(BRIEF_PAUSE, self._resume_reading)
 
     def pause_reading(self, wait: bool) -> None:
         """Read nothing until told to go on: for who has not done yet with what came."""
         if self.end is None:
             (self.transport.pauseProducing if wait else self.transport.resumeProducing)()
 
-    def _rested(self) -> None:
-        self._resting = None
+    def _resume_reading(self) -> None:
+        self._brief_pause = None
         self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:

@@ -221,10 +221,10 @@ class ConsumerChannel:
                 self._returns.returned(queue, delivery, self._connection)
         return deliveries, again
 
-    def rest(self, came: int) -> None:
+    def pause_briefly(self, came: int) -> None:
         """Have a steady flow come in larger batches, while that keeps no consumer's window from being refilled."""
         if came >= BATCH and 2 * self.ledger.unacked <= self.prefetch * len(self.consumers):
-            self._connection.rest()
+            self._connection.pause_briefly()
 
     def latest(self, queue: str) -> int | None:
         """The tag of the latest delivery from this queue; None when nothing came from it."""

@@ -307,7 +307,7 @@ class Publisher:
             self.renew()
             return
         if len(outstanding) >= MANY and self._connection is not None and not self._window:
-            self._connection.rest()  # more confirms are on their way, and come as one
+            self._connection.pause_briefly()  # more confirms are on their way, and come as one
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
@@ -436,7 +436,7 @@ class Publisher:
         if overdue and self._condemns and self._last_confirm < overdue_since:
             connection.fail(BrokerUnavailable(f"no publisher confirm within {self._timeout:g} s"))
             return
-        self._returns.rest()
+        self._returns.forget()
         for sequence in overdue:
             self._returns.overdue(self._outstanding[sequence])
             self._again(self._outstanding.pop(sequence), f"not confirmed within {self._timeout:g} s", blameless=True)

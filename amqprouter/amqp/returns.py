@@ -56,8 +56,8 @@ class Returns:
         """The confirm of this publish is waited for no longer."""
         self._match.overdue(publish)
 
-    def rest(self) -> None:
-        """Let go of what is kept to match returns with; called now and then, since it holds on to bodies."""
+    def forget(self) -> None:
+        """Release what is kept to match returns with; called now and then, since it holds on to bodies."""
         self._match.forget()
 
     def _report(self, returned: Returned, how: str, count: int) -> None:

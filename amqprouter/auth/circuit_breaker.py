@@ -9,7 +9,7 @@ are jittered, so that the gateways of a fleet don't probe together.
 
 ::
 
-                     too_many              rested               may_ask
+                     too_many               due                 may_ask
         ┌────────┐ ───────────► ┌──────┐ ─────────► ┌───────────┐ ────► ┌─────────┐
         │ closed │              │ open │            │ half open │       │ probing │
         └────────┘ ◄─────────── └──────┘ ◄───────── └───────────┘       └─────────┘
@@ -50,7 +50,7 @@ class _Inputs(Protocol):
     def answered(self) -> None:
         """A question was answered."""
 
-    def rested(self) -> None:
+    def due(self) -> None:
         """The pause is over."""
 
 
@@ -79,18 +79,18 @@ def _make_machine() -> Callable[[_Core], _Inputs]:
 
     closed.upon(_Inputs.may_ask).loop().returns(True)
     closed.upon(_Inputs.failed).loop().returns(None)
-    closed.upon(_Inputs.rested).loop().returns(None)
+    closed.upon(_Inputs.due).loop().returns(None)
     opened.upon(_Inputs.may_ask).loop().returns(False)
     opened.upon(_Inputs.too_many).loop().returns(None)
     opened.upon(_Inputs.failed).loop().returns(None)  # asked before it opened
-    opened.upon(_Inputs.rested).to(half_open).returns(None)
+    opened.upon(_Inputs.due).to(half_open).returns(None)
     half_open.upon(_Inputs.may_ask).to(probing).returns(True)
     half_open.upon(_Inputs.too_many).loop().returns(None)
     half_open.upon(_Inputs.failed).loop().returns(None)
-    half_open.upon(_Inputs.rested).loop().returns(None)
+    half_open.upon(_Inputs.due).loop().returns(None)
     probing.upon(_Inputs.may_ask).loop().returns(False)
     probing.upon(_Inputs.too_many).loop().returns(None)
-    probing.upon(_Inputs.rested).loop().returns(None)
+    probing.upon(_Inputs.due).loop().returns(None)
 
     @closed.upon(_Inputs.too_many).to(opened)
     def give_up(inputs: _Inputs, core: _Core, now: float) -> None:
@@ -126,7 +126,7 @@ class CircuitBreaker:
     def may_ask(self, now: float) -> bool:
         """Whether a question may be put. `now` is in seconds."""
         if now >= self._core.open_until:
-            self._machine.rested()
+            self._machine.due()
         return self._machine.may_ask()
 
     def answered(self) -> None:

@@ -224,7 +224,7 @@ class Ingress:
             self._delayed.later(SURVIVED, self._survived, consuming)
         if new:
             self._receive(new, consuming.ledger)
-        consuming.rest(len(deliveries))
+        consuming.pause_briefly(len(deliveries))
 
     # Growing.
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands, frame
 
-from amqprouter.amqp.connection import PREFERRED_FRAME_MAX, REST, Connection, Handshake
+from amqprouter.amqp.connection import BRIEF_PAUSE, PREFERRED_FRAME_MAX, Connection, Handshake
 from amqprouter.amqp.wire import HEARTBEAT_FRAME, Confirm, Delivery, Returned
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, ProtocolError
 from amqprouter.testing.amqp import HANDSHAKE
@@ -335,28 +335,28 @@ class RestTests(BrokerTestCase):
         self.channel(self.connection).on_confirm = lambda confirm: self.confirms.append(confirm.delivery_tag)
 
     def test_a_moment(self) -> None:
-        self.connection.rest()
-        self.connection.rest()
+        self.connection.pause_briefly()
+        self.connection.pause_briefly()
         self.broker.ack(1)
-        self.clock.advance(REST / 2)
+        self.clock.advance(BRIEF_PAUSE / 2)
         self.broker.ack(2)
         self.assertEqual(self.confirms, [])
-        self.clock.advance(REST / 2)
+        self.clock.advance(BRIEF_PAUSE / 2)
         self.assertEqual(self.confirms, [1, 2])
         self.broker.ack(3)
         self.assertEqual(self.confirms, [1, 2, 3])
 
     def test_not_where_there_is_much_to_read(self) -> None:
         self.broker.send_bytes(HEARTBEAT_FRAME * (32_768 // len(HEARTBEAT_FRAME)))
-        self.connection.rest()
+        self.connection.pause_briefly()
         self.broker.ack(1)
         self.assertEqual(self.confirms, [1])
 
     def test_lost_meanwhile(self) -> None:
-        self.connection.rest()
+        self.connection.pause_briefly()
         self.broker.hang_up(ConnectionError("reset"))
         self.turn()
-        self.connection.rest()
+        self.connection.pause_briefly()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 

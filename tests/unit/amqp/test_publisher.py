@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pamqp import commands
 
-from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.connection import BRIEF_PAUSE, Connection
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import (
     CONFIRM_TIMEOUT,
@@ -472,9 +472,9 @@ class LossTests(PublisherTestCase):
         for sequence in range(1, MANY + 2):
             self.broker.ack(sequence)
         self.assertEqual([answer.said for answer in answers], ["delivered", *[None] * MANY])
-        self.clock.advance(REST)
+        self.clock.advance(BRIEF_PAUSE)
         self.assertEqual([answer.said for answer in answers], ["delivered"] * (MANY + 1))
-        self.clock.advance(REST)
+        self.clock.advance(BRIEF_PAUSE)
         self.publish(*[b"1"] * MANY)
         self.broker.ack(MANY + 2)
         self.assertIsNone(connection.transport.unread)

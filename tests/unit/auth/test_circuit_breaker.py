@@ -85,6 +85,6 @@ class CircuitBreakerTests(SynchronousTestCase):
 
     def test_a_late_failure_while_half_open_uses_up_no_probe(self) -> None:
         self.fail_for("a", "b", "c")
-        self.breaker._machine.rested()
+        self.breaker._machine.due()
         self.breaker.failed("d", 1.0)
         self.assertTrue(self.breaker.may_ask(1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amqprouter.amqp.ack_ledger import AckLedger
-from amqprouter.amqp.connection import REST, Connection
+from amqprouter.amqp.connection import BRIEF_PAUSE, Connection
 from amqprouter.amqp.consumer import BATCH
 from amqprouter.amqp.consumer_timeout import ARGUMENT, NEVER
 from amqprouter.amqp.orphans import SLACK, WITHIN
@@ -192,20 +192,20 @@ class ComingBackTests(IngressTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class RestTests(IngressTestCase):
-    """A flow is read in larger batches, by resting in between."""
+class PauseTests(IngressTestCase):
+    """A flow is read in larger batches, by pausing in between."""
 
-    def rested(self, count: int) -> bool:
-        """Whether reading rests after this many deliveries in one read."""
+    def paused(self, count: int) -> bool:
+        """Whether reading pauses after this many deliveries in one read."""
         connection, self.broker.held = self.broker.connection, []
         for _ in range(count):
             self.broker.deliver("amqprouter.ingress", b"body")
         data, self.broker.held = b"".join(self.broker.held), None
         self.broker.send_bytes(data)
         assert connection is not None
-        rested = connection.transport.unread is not None
-        self.pass_time(REST, REST)
-        return rested
+        paused = connection.transport.unread is not None
+        self.pass_time(BRIEF_PAUSE, BRIEF_PAUSE)
+        return paused
 
     def grown(self) -> None:
         """With a prefetch of 100 for each of the three queues."""
@@ -220,19 +220,19 @@ class RestTests(IngressTestCase):
 
     def test_a_flow(self) -> None:
         self.grown()
-        self.assertTrue(self.rested(BATCH))
+        self.assertTrue(self.paused(BATCH))
         self.assertEqual(len(self.received), 3 + BATCH)
 
     def test_a_few(self) -> None:
         """They are not held up for others."""
         self.grown()
-        self.assertFalse(self.rested(BATCH - 1))
+        self.assertFalse(self.paused(BATCH - 1))
 
     def test_much_of_the_window_is_in_use(self) -> None:
         """The consumers may wait for acks, so for confirms, and those may be behind."""
         self.grown()
-        self.assertTrue(self.rested(150))
-        self.assertFalse(self.rested(BATCH))
+        self.assertTrue(self.paused(150))
+        self.assertFalse(self.paused(BATCH))
 
 
 class ExplicitQueueTests(IngressTestCase):
