@@ -41,7 +41,7 @@ class Contender(Protocol):
     async def stop(self) -> None:
         """End it; what it has not acknowledged goes back to its queue."""
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         """The end of its log, for when something went wrong."""
 
 
@@ -92,7 +92,7 @@ class Ours:
     async def stop(self) -> None:
         await self._gateway.stop()
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         return self._gateway.running.tail()
 
 
@@ -138,7 +138,7 @@ class Peer:
         if self._child is not None:
             await self._child.kill()
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         return "" if self._child is None else self._child.tail()
 
 
@@ -161,7 +161,7 @@ class Shovel:
             f" || Q <- [{queues}]], ok."
         )
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         return "its log is the broker's"
 
     async def stop(self) -> None:

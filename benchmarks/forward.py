@@ -128,7 +128,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Run]:
                     try:
                         run = await one_run(contender, bench, broker.pid, mode, number, options, known)
                     except BaseException:
-                        say(f"{contender.name} failed; the end of its log:\n{contender.story()}")
+                        say(f"{contender.name} failed; the end of its log:\n{contender.log_tail()}")
                         await contender.stop()
                         raise
                     runs.append(run)

@@ -328,9 +328,9 @@ class Soak:
 def _name(delivery: Delivery) -> str:
     """The message id; of what is parked it is in the header that says what was parked."""
     properties = Properties(delivery.properties)
-    story = properties.header(PARKED.encode())
-    if properties.message_id is None and isinstance(story, dict):
-        raw = story.get("properties")
+    parked = properties.header(PARKED.encode())
+    if properties.message_id is None and isinstance(parked, dict):
+        raw = parked.get("properties")
         properties = Properties(raw) if isinstance(raw, bytes) else properties
     return properties.message_id or ""
 

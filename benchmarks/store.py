@@ -225,7 +225,7 @@ async def ending(contender: Contender) -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        say(f"{contender.name} failed; the end of its log:\n{contender.story()}")
+        say(f"{contender.name} failed; the end of its log:\n{contender.log_tail()}")
         raise
     finally:
         await contender.stop()

@@ -81,7 +81,7 @@ class Ours:
     async def stop(self) -> None:
         await self._gateway.stop()
 
-    def story(self) -> str:
+    def log_tail(self) -> str:
         return "" if self._gateway.child is None else self._gateway.child.tail()
 
 

@@ -3,7 +3,7 @@
 A device must not steer the broker through us (CC and BCC headers, a delay, expiration, priority, reply-to), claim a
 history that it does not have (x-death, the hops of federation), or speak in our name (``x-amqprouter-…``); its secret
 or signature ends here. ``user_id`` has to go since the broker compares it with the connection's user, which is now
-ours, and would close the channel; what goes into quarantine has ours in its place, so that nobody else's story about
+ours, and would close the channel; what goes into quarantine has ours in its place, so that nobody else's word about
 a message is believed there. The rest, headers and properties alike, is passed on byte for byte.
 """
 
@@ -85,7 +85,7 @@ class Outgoing:
         )
 
     def quarantined(self, message: Message, reason: str, at: float) -> bytes:
-        """For the rejected and dead-letter queues: as much of the device's properties as can be read, and the story."""
+        """For the rejected and dead-letter queues: what can be read of the device's properties, and our headers."""
         headers: dict[str, FieldValue] = {
             REASON: _short(reason),
             AT: datetime.fromtimestamp(int(at), timezone.utc),
@@ -106,7 +106,7 @@ class Outgoing:
         except ValueError:
             return encode_properties(headers=headers, user_id=self._account)
 
-    def story_only(self, message: Message, reason: str, at: float) -> bytes:
+    def headers_only(self, message: Message, reason: str, at: float) -> bytes:
         """For a message whose own properties cannot be sent again: the reason and the claimed device."""
         return encode_properties(
             headers={

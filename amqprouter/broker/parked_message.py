@@ -25,7 +25,7 @@ def parked_properties(message: Message, account: str = "") -> bytes:
     :param account: the daemon's account on the broker; empty when it is not known.
     :raises Unencodable: the message holds something that cannot be written.
     """
-    story: dict[str, FieldValue] = {
+    parked: dict[str, FieldValue] = {
         "device": message.device,
         "topic": message.topic,
         "exchange": message.exchange,
@@ -35,9 +35,9 @@ def parked_properties(message: Message, account: str = "") -> bytes:
         "redelivered": message.redelivered,
     }
     if message.verdict is not None:
-        story["checker"] = message.verdict.checker
-        story["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
-    return encode_properties(headers={PARKED: story}, user_id=account)
+        parked["checker"] = message.verdict.checker
+        parked["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
+    return encode_properties(headers={PARKED: parked}, user_id=account)
 
 
 def parked_by(properties: bytes, account: str) -> bool:
@@ -53,25 +53,25 @@ def parked_message(properties: bytes, body: bytes) -> Message:
 
     :raises ValueError: nothing was.
     """
-    story = Properties(properties).header(_HEADER)
-    if not isinstance(story, dict):
+    parked = Properties(properties).header(_HEADER)
+    if not isinstance(parked, dict):
         raise ValueError(f"no header {PARKED}: this was not parked by amqprouter")
     try:
         message = Message(
-            _text(story["device"]),
-            _text(story["topic"]),
+            _text(parked["device"]),
+            _text(parked["topic"]),
             body,
-            Properties(_bytes(story["properties"])),
-            exchange=_bytes(story["exchange"]),
-            routing_key=_bytes(story["routing-key"]),
-            redelivered=bool(story["redelivered"]),
-            received_at=float(str(story["received-at"])),
+            Properties(_bytes(parked["properties"])),
+            exchange=_bytes(parked["exchange"]),
+            routing_key=_bytes(parked["routing-key"]),
+            redelivered=bool(parked["redelivered"]),
+            received_at=float(str(parked["received-at"])),
         )
     except KeyError as missing:
         raise ValueError(f"header {PARKED} lacks {missing}") from None
-    if "checker" in story:
-        told = _text(story.get("identity", ""))
-        message.verdict = Verdict(True, checker=_text(story["checker"]), identity=recalled(told) if told else None)
+    if "checker" in parked:
+        told = _text(parked.get("identity", ""))
+        message.verdict = Verdict(True, checker=_text(parked["checker"]), identity=recalled(told) if told else None)
     return message
 
 

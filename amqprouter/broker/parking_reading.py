@@ -61,7 +61,7 @@ class ParkingReading:
         self.history = ParkingHistory()
         self.records = 0
         """How many were read."""
-        self.story = ""
+        self.progress = ""
         """How far the reading is, while it takes long."""
         self._connection = connection
         self._stream = stream
@@ -105,7 +105,7 @@ class ParkingReading:
         return max(first, end - size if snapshot is None else snapshot)
 
     def _finish(self) -> None:
-        self._is_past, self.story = True, ""
+        self._is_past, self.progress = True, ""
         self.log.info(
             "Read which devices have parking queues: {records} records, in {seconds:.2f} s",
             records=self.records,
@@ -202,14 +202,14 @@ class ParkingReading:
     def _tell(self, left: int) -> None:
         """Say how far the reading is, now and then."""
         now = self._connection.clock.seconds()
-        if self.story and now < self._told_at + TELL_EVERY:
+        if self.progress and now < self._told_at + TELL_EVERY:
             return
         self._told_at = now
-        self.story = (
+        self.progress = (
             f"reading which devices have parking queues, from {self._stream}: {self.records} records so far, "
             f"{left} more at most"
         )
-        self.log.info("No messages are taken yet: {story}", story=self.story)
+        self.log.info("No messages are taken yet: {story}", story=self.progress)
 
     # Records.
 

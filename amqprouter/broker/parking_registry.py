@@ -100,7 +100,7 @@ class ParkingRegistry:
 
     def problem(self) -> str:
         """How far the reading at a start is, while it takes long; else empty."""
-        return "" if self._reading is None else self._reading.story
+        return "" if self._reading is None else self._reading.progress
 
     async def attach(self, connection: Connection) -> None:
         """Read all that is known, and what comes from now on.

@@ -92,7 +92,7 @@ class BrokerQuarantine:
     def _publish(self, publisher: Publisher, exchange: bytes, held: Held, gate: QuarantineGate) -> None:
         message, key = held.message, b""
         if held.is_bare:
-            properties = self._outgoing.story_only(message, held.reason, held.at)
+            properties = self._outgoing.headers_only(message, held.reason, held.at)
         else:
             properties, key = self._outgoing.quarantined(message, held.reason, held.at), message.routing_key[:255]
         receipt = cast(Any, held)  # its gate is told instead

@@ -31,7 +31,7 @@ class _Watched:
     ready: int = 0
     suspect_since: float | None = None
     restarts: int = 0
-    story: str = ""
+    problem: str = ""
 
 
 class Watchdog:
@@ -49,7 +49,7 @@ class Watchdog:
         came = latest is not None and latest != watched.latest
         watched.latest = latest
         if came:
-            watched.restarts, watched.story = 0, ""
+            watched.restarts, watched.problem = 0, ""
         if came or not acknowledged:
             watched.suspect_since = None
             return False
@@ -61,7 +61,7 @@ class Watchdog:
         fewer = ready < watched.ready
         watched.ready = ready
         if consumers and (not ready or (fewer and watched.latest is None)):
-            watched.suspect_since, watched.restarts, watched.story = None, 0, ""
+            watched.suspect_since, watched.restarts, watched.problem = None, 0, ""
             return False
         if watched.suspect_since is None:
             watched.suspect_since = now
@@ -70,7 +70,7 @@ class Watchdog:
             return False
         if watched.restarts:
             what = f"{ready} messages wait and none is delivered" if consumers else "the broker knows of no consumer"
-            watched.story = f"queue {queue}: {what}, though its consumer was started again ({watched.restarts} times)"
+            watched.problem = f"queue {queue}: {what}, though its consumer was started again ({watched.restarts} times)"
         watched.restarts += 1
         watched.suspect_since = now
         return True
@@ -81,5 +81,5 @@ class Watchdog:
 
     def problem(self) -> str:
         """The queues for which starting again has not helped, for the operator; empty when there is none."""
-        stories = [watched.story for watched in self._watched.values() if watched.story]
-        return "; ".join(stories) + ": look at rabbitmqctl list_consumers and list_queues" if stories else ""
+        problems = [watched.problem for watched in self._watched.values() if watched.problem]
+        return "; ".join(problems) + ": look at rabbitmqctl list_consumers and list_queues" if problems else ""

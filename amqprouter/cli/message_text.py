@@ -15,9 +15,9 @@ _HEX_WIDTH = 16
 
 
 def message_lines(message: Quarantined, hidden_headers: Collection[str]) -> Iterator[str]:
-    """Its story, properties, headers and body. Of `hidden_headers`, which carry credentials, no value is shown."""
+    """What is known of it, its properties, headers and body. No value of `hidden_headers`, secrets, is shown."""
     proof = f"{'yes' if message.proven else 'no'}{f', by {message.checker}' if message.checker else ''}"
-    story = {
+    facts = {
         "reason": message.reason,
         "time": moment(message.at),
         "device": message.device,
@@ -26,11 +26,11 @@ def message_lines(message: Quarantined, hidden_headers: Collection[str]) -> Iter
         "exchange": message.exchange,
         "routing key": message.key,
     }
-    for name, told in story.items():
+    for name, told in facts.items():
         yield f"{name + ':':<14}{printable(told)}".rstrip()
     properties = Properties(message.delivery.properties)
     passed_over = {"headers", "delivery_mode", "priority", "timestamp"}
-    if message.own_story and not message.stranger:
+    if message.own_headers and not message.stranger:
         passed_over.add("user_id")  # the daemon's own, not the device's
     try:
         for name in NAMES:

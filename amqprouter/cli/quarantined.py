@@ -1,10 +1,9 @@
 """One message of a quarantine queue, as the operator sees it; and which of them are meant.
 
-The daemon's story headers are believed only in messages that the daemon itself quarantined: for those the broker
-vouches for its account as their sender (``user_id``). What the broker put into the dead letters (it has an ``x-death``
-header, which the daemon strips) or into the unrouted queue is as a device sent it, and its headers may say anything; of
-those only what the broker knows counts: routing key, exchange, user id. A story that somebody else put there proves
-nothing either.
+The daemon's own headers are believed only in messages that the daemon itself quarantined: for those the broker vouches
+for its account as their sender (``user_id``). What the broker put into the dead letters (it has an ``x-death`` header,
+which the daemon strips) or into the unrouted queue is as a device sent it, and its headers may say anything; of those
+only what the broker knows counts: routing key, exchange, user id. What somebody else put there proves nothing either.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.patterns import DevicePattern
-from amqprouter.pipeline import headers as story
+from amqprouter.pipeline import headers as header
 
 OPERATOR = "operator"
 """The name of the proof that is the operator's word."""
@@ -38,7 +37,7 @@ class Quarantined:
     checker: str = ""
     proven: bool = False
     """Whether the device had proven who it is."""
-    own_story: bool = True
+    own_headers: bool = True
     """Whether the daemon quarantined it, or so it says, rather than the broker."""
     stranger: bool = False
     """Whether it only says so: it was sent by another account."""
@@ -54,7 +53,7 @@ class Quarantined:
 
         :param unrouted: the queue is that of messages which no binding took.
         :param user_id_counts: whether the broker's word is a proof of identity (``[auth] accept``).
-        :param account: the daemon's, whose stories count; empty where it is not known.
+        :param account: the daemon's, whose headers count; empty where it is not known.
         """
         properties = Properties(delivery.properties)
         try:
@@ -76,13 +75,13 @@ class Quarantined:
     def _told(
         cls, delivery: Delivery, position: int, headers: Mapping[str, FieldValue], message_id: str, stranger: bool
     ) -> Quarantined:
-        at = headers.get(story.AT)
-        names = story.DEVICE, story.REASON, story.EXCHANGE, story.CHECKER, story.IDENTITY
+        at = headers.get(header.AT)
+        names = header.DEVICE, header.REASON, header.EXCHANGE, header.CHECKER, header.IDENTITY
         device, reason, exchange, checker, identity = (
             value if isinstance(value, str) else "" for value in map(headers.get, names)
         )
         at = at if isinstance(at, datetime) else None
-        proven = headers.get(story.PROVEN) is True
+        proven = headers.get(header.PROVEN) is True
         if stranger:
             checker, proven, identity = "", False, ""
         return cls(
@@ -119,13 +118,13 @@ class Quarantined:
         }
 
     def replay(self, vouch: bool) -> tuple[bytes, dict[str, FieldValue]]:
-        """The routing key and the story for a replay.
+        """The routing key and the headers for a replay.
 
         :param vouch: the operator's word stands for a proof of identity that is missing.
         :raises ValueError: it cannot be replayed; the text says why.
         """
         key = self.delivery.routing_key
-        if not self.own_story and b"." not in key:  # published by id: the topic is in the type
+        if not self.own_headers and b"." not in key:  # published by id: the topic is in the type
             key += b"." + (Properties(self.delivery.properties).raw_text("type") or b"")
         if not key:
             raise ValueError("its routing key was not kept")
@@ -133,13 +132,13 @@ class Quarantined:
             raise ValueError("its routing key is too long for AMQP")
         if self.stranger and not vouch:
             raise ValueError("another account than the daemon's put it there; --vouch takes your word")
-        if self.own_story and not self.proven and not vouch:
+        if self.own_headers and not self.proven and not vouch:
             raise ValueError("its device had not proven who it is, and its secret is gone; --vouch takes your word")
-        told: dict[str, FieldValue] = {story.DEVICE: self.device, story.EXCHANGE: self.exchange}
+        told: dict[str, FieldValue] = {header.DEVICE: self.device, header.EXCHANGE: self.exchange}
         if self.proven or vouch:
-            told |= {story.CHECKER: self.checker if self.proven else OPERATOR, story.PROVEN: True}
+            told |= {header.CHECKER: self.checker if self.proven else OPERATOR, header.PROVEN: True}
             if self.identity:
-                told[story.IDENTITY] = self.identity
+                told[header.IDENTITY] = self.identity
         return key, told
 
 

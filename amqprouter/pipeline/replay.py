@@ -1,6 +1,6 @@
 """Messages that come back out of quarantine, for another try.
 
-``amqprouter rejected replay`` publishes them to an exchange of their own, with the story headers for an envelope: which
+``amqprouter rejected replay`` publishes them to an exchange of their own, in an envelope of the daemon's headers: which
 device, through which exchange, and whether its identity had been proven. Its secret is gone by then, so the daemon has
 to believe that. It does so only when the broker vouches for the sender (validated ``user_id``) and that is the daemon's
 own account. Any other message there is one like all others, and has to prove who it is.
@@ -25,13 +25,13 @@ _USER_ID = flag_mask("user_id")
 _DROPPED = flag_mask("user_id", "expiration")
 
 
-def enveloped(raw: bytes, user: str, story: Mapping[str, FieldValue]) -> bytes:
-    """The properties of a message for its replay: in an envelope that tells `story`, sent by the account `user`.
+def enveloped(raw: bytes, user: str, headers: Mapping[str, FieldValue]) -> bytes:
+    """The properties of a message for its replay: in an envelope of these headers, sent by the account `user`.
 
     :raises ValueError: the properties are malformed, or the account's name is over 255 bytes.
-    :raises Unencodable: the story cannot be written.
+    :raises Unencodable: a header cannot be written.
     """
-    entries = b"".join(encode_entry(name, value) for name, value in story.items())
+    entries = b"".join(encode_entry(name, value) for name, value in headers.items())
     raw = Properties(raw).spliced(_DROPPED, _ENVELOPE, entries)
     return with_user_id(raw, user.encode())
 

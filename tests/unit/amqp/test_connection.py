@@ -325,7 +325,7 @@ class ReceivingTests(BrokerTestCase):
         self.assertEqual(seen, ["low on memory", ""])
 
 
-class RestTests(BrokerTestCase):
+class PauseTests(BrokerTestCase):
     """For a moment nothing is read, and then what came meanwhile all at once."""
 
     def setUp(self) -> None:

@@ -166,7 +166,7 @@ class OutgoingTests(SynchronousTestCase):
         """And never in the device's: the broker would close the channel."""
         outgoing = Outgoing("x-secret", account="gateway")
         for raw in (everything(), encode_properties(user_id="dev1"), b"\x00\x00", b"\x20\x00\xff"):
-            for made in (outgoing.quarantined(message(raw), "r", 0), outgoing.story_only(message(raw), "r", 0)):
+            for made in (outgoing.quarantined(message(raw), "r", 0), outgoing.headers_only(message(raw), "r", 0)):
                 self.assertEqual(Properties(made).text("user_id"), "gateway")
                 self.assertEqual(Properties(made).headers["x-amqprouter-reason"], "r")
         self.assertIsNone(Properties(outgoing.passed_on(message(everything()))).text("user_id"))
@@ -181,7 +181,7 @@ class OutgoingTests(SynchronousTestCase):
         """Reasons quote others' errors: they are cut, and what is no text is escaped; the message must go somewhere."""
         for made in (
             self.outgoing.quarantined(message(b"\x00\x00"), "\ud800" + "€" * 100_000, 0),
-            self.outgoing.story_only(message(b"\x00\x00"), "\ud800" + "€" * 100_000, 0),
+            self.outgoing.headers_only(message(b"\x00\x00"), "\ud800" + "€" * 100_000, 0),
         ):
             reason = Properties(made).headers["x-amqprouter-reason"]
             assert isinstance(reason, str)
@@ -195,8 +195,8 @@ class OutgoingTests(SynchronousTestCase):
         self.assertEqual(headers["x-amqprouter-routing-key"], "dev1.\\xff")
         self.assertEqual(headers["x-amqprouter-exchange"], "\ufffd")
 
-    def test_story_only(self) -> None:
-        properties = Properties(self.outgoing.story_only(message(everything()), "why", 0))
+    def test_headers_only(self) -> None:
+        properties = Properties(self.outgoing.headers_only(message(everything()), "why", 0))
         self.assertEqual(set(properties.headers), {"x-amqprouter-reason", "x-amqprouter-at", "x-amqprouter-device"})
         self.assertIsNone(properties.message_id)
 

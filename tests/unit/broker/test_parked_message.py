@@ -49,8 +49,8 @@ class ParkedMessageTests(SynchronousTestCase):
     def test_what_a_device_sent_steers_nothing(self) -> None:
         """Neither an expiry, nor copies, nor a user, nor a header that claims to be ours."""
         forged = parked_properties(Message("other", "up", b"", Properties()))
-        story = Properties(forged).headers[PARKED]
-        raw = encode_properties(headers={PARKED: story, "CC": ["x"]}, user_id="meter", delivery_mode=1)
+        parked = Properties(forged).headers[PARKED]
+        raw = encode_properties(headers={PARKED: parked, "CC": ["x"]}, user_id="meter", delivery_mode=1)
         outer = Properties(parked_properties(Message("mine", "up", b"", Properties(raw))))
         self.assertEqual(set(outer.headers), {PARKED})
         self.assertIsNone(outer.text("user_id"))

@@ -134,9 +134,9 @@ class StoryTests(SynchronousTestCase):
 
 class ReplayTests(SynchronousTestCase):
     def test_what_was_proven(self) -> None:
-        key, story = rejected(Verdict(True, checker="user-id")).replay(vouch=False)
+        key, headers = rejected(Verdict(True, checker="user-id")).replay(vouch=False)
         self.assertEqual(
-            (key, story["x-amqprouter-proven"], story["x-amqprouter-checker"]), (b"dev1.up.x", True, "user-id")
+            (key, headers["x-amqprouter-proven"], headers["x-amqprouter-checker"]), (b"dev1.up.x", True, "user-id")
         )
 
     def test_what_a_checker_had_said_goes_along(self) -> None:
@@ -151,13 +151,13 @@ class ReplayTests(SynchronousTestCase):
             self.assertEqual(message.replay(vouch=True)[1]["x-amqprouter-checker"], "operator")
 
     def test_the_brokers_may_still_have_their_secret(self) -> None:
-        _, story = read(delivery(encode_properties(headers=DEATH))).replay(vouch=False)
-        self.assertNotIn("x-amqprouter-proven", story)
+        _, headers = read(delivery(encode_properties(headers=DEATH))).replay(vouch=False)
+        self.assertNotIn("x-amqprouter-proven", headers)
         by_id = read(delivery(encode_properties(headers=DEATH, type="up.y"), key=b"dev1"))
         self.assertEqual(by_id.replay(vouch=False)[0], b"dev1.up.y")
 
     def test_what_lost_its_key(self) -> None:
-        bare = Outgoing(account="gateway").story_only(Message("dev1", "up", b"", Properties()), "no-route", 0)
+        bare = Outgoing(account="gateway").headers_only(Message("dev1", "up", b"", Properties()), "no-route", 0)
         with self.assertRaisesRegex(ValueError, "was not kept"):
             read(delivery(bare, key=b"")).replay(vouch=True)
         with self.assertRaisesRegex(ValueError, "too long"):

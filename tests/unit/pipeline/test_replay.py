@@ -50,7 +50,7 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertEqual(self.opened(sent.raw).properties.raw, raw)
 
     def test_what_is_not_passed_on(self) -> None:
-        """An older story, another's user id, and a time to live."""
+        """An older headers, another's user id, and a time to live."""
         raw = encode_properties(headers={"x-amqprouter-reason": "r", "keep": 1}, user_id="dev9")
         expiring = (int.from_bytes(raw[:2], "big") | 1 << 8).to_bytes(2, "big")
         at = Properties(raw).spans()[11][0]
@@ -61,8 +61,8 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertEqual(self.opened(sent.raw).properties.headers, {"keep": 1})
 
     def test_without_a_proof_it_has_to_prove_itself(self) -> None:
-        for story in ({**STORY, "x-amqprouter-proven": False}, {**STORY, "x-amqprouter-proven": "yes"}, {}):
-            message = self.opened(enveloped(encode_properties(), "gateway", story))
+        for headers in ({**STORY, "x-amqprouter-proven": False}, {**STORY, "x-amqprouter-proven": "yes"}, {}):
+            message = self.opened(enveloped(encode_properties(), "gateway", headers))
             self.assertIsNone(message.verdict)
             self.assertEqual((message.device, message.topic), ("dev1", "up.x"))
 
@@ -79,8 +79,8 @@ class EnvelopeTests(SynchronousTestCase):
     def test_what_a_checker_had_said(self) -> None:
         identity = Identity("dev1", 60.0, "5/s", "alarms", "plant", ("north", "ü"))
         told = identity_text(identity)
-        story = {**STORY, "x-amqprouter-identity": told}
-        message = self.opened(enveloped(encode_properties(), "gateway", story))
+        headers = {**STORY, "x-amqprouter-identity": told}
+        message = self.opened(enveloped(encode_properties(), "gateway", headers))
         self.assertEqual(message.verdict.identity, Identity("", None, "5/s", "alarms", "plant", ("north", "ü")))
         self.assertEqual(identity_text(Identity("dev1")), "")
         self.assertEqual(identity_text(Identity("dev1", groups=("g" * 5000,))), "")
@@ -114,8 +114,8 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertEqual((by_id.device, by_id.topic, by_id.verdict), ("dev1", "", Verdict(True, checker="secret")))
 
     def test_a_dotted_id_is_not_taken_for_a_shorter_one(self) -> None:
-        story = {**STORY, "x-amqprouter-device": "dev1.up", "x-amqprouter-exchange": "devices.by-id"}
-        message = self.opened(enveloped(encode_properties(), "gateway", story), b"dev1.up.x")
+        headers = {**STORY, "x-amqprouter-device": "dev1.up", "x-amqprouter-exchange": "devices.by-id"}
+        message = self.opened(enveloped(encode_properties(), "gateway", headers), b"dev1.up.x")
         self.assertEqual((message.device, message.topic), ("dev1.up", "x"))
 
     def test_malformed_properties(self) -> None:
