@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explain(
-    name: str, device: Device[Any] | None, terms: Policy, is_override: bool, size: int, now: float
+    name: str, device: Device[Any] | None, policy: Policy, is_override: bool, size: int, now: float
 ) -> Explanation:
     """The explanation for a message of `size` bytes, or without a size for the first one that waits.
 
@@ -79,17 +79,17 @@ def explain(
     items = lane.items if lane is not None else ()
     if not size and items:
         size = items[0].size
-    own = terms.limit.start if device is None else device.state
-    limits = _states(f"device {name}", terms.limit, own, terms.device_class.is_shadow, size, now)
-    for meter in terms.meters:
+    own = policy.limit.start if device is None else device.state
+    limits = _states(f"device {name}", policy.limit, own, policy.device_class.is_shadow, size, now)
+    for meter in policy.meters:
         limits += _states(meter.key, meter.limit, meter.state, meter.is_shadow, size, now)
     state = "running" if lane is None else _PLACES[lane.place]
     if lane is not None and lane.is_parked and items:
         state = f"parked, and {state}"
     return Explanation(
         device=name,
-        device_class=terms.device_class.name,
-        tenant=terms.tenant,
+        device_class=policy.device_class.name,
+        tenant=policy.tenant,
         state=state,
         is_override=is_override,
         waiting=len(items),

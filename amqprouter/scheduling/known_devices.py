@@ -34,14 +34,14 @@ class KnownDevices(Generic[Item]):
         self._names: list[str] = []
         self._hand = 0
 
-    def add(self, name: str, terms: Policy, bound: int, now: float) -> Device[Item]:
+    def add(self, name: str, policy: Policy, bound: int, now: float) -> Device[Item]:
         """A device that is not known; others are forgotten for it, so that there are no more than `bound`."""
         by_name = self.by_name
         self._sweep(_STEPS, now - KEEP_IDLE)
         if len(by_name) >= bound and not self._sweep(_LONG_STEPS, now, 1):
             self._sweep(len(by_name), float("inf"), 1 + len(by_name) - bound)
-        device: Device[Item] = Device(terms)
-        terms.members += 1
+        device: Device[Item] = Device(policy)
+        policy.members += 1
         by_name[name] = device
         self._names.append(name)
         return device
@@ -57,8 +57,8 @@ class KnownDevices(Generic[Item]):
         for _ in range(min(steps, len(names))):
             hand = self._hand if self._hand < len(names) else 0
             device = by_name[names[hand]]
-            if device.lane is None and not device.in_flight and device.terms.limit.is_full(device.state, full_by):
-                device.terms.members -= 1
+            if device.lane is None and not device.in_flight and device.policy.limit.is_full(device.state, full_by):
+                device.policy.members -= 1
                 del by_name[names[hand]]
                 last = names.pop()
                 if hand < len(names):

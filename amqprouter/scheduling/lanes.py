@@ -40,40 +40,40 @@ class Waiting(NamedTuple, Generic[Item]):
 class Device(Generic[Item]):
     """What is known of a device. There may be a million of these, so every slot counts."""
 
-    __slots__ = ("in_flight", "lane", "state", "terms")
+    __slots__ = ("in_flight", "lane", "policy", "state")
 
-    def __init__(self, terms: Policy) -> None:
-        self.terms = terms
-        self.state: State = terms.limit.start
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.state: State = policy.limit.start
         self.lane: Lane[Item] | None = None  # made when needed: most devices never wait
         self.in_flight = 0
 
     def own_wait(self, size: int, now: float) -> float:
         """Seconds until the device's own limit has room for a message of `size` bytes; 0 when it has."""
-        terms, state = self.terms, self.state
-        if terms.interval:  # the usual limit, without looking at what else there could be
-            over = (state if state > now else now) - now + terms.interval - terms.tolerance  # type: ignore[operator]
+        policy, state = self.policy, self.state
+        if policy.interval:  # the usual limit, without looking at what else there could be
+            over = (state if state > now else now) - now + policy.interval - policy.tolerance  # type: ignore[operator]
             return over + SLACK if over > 0.0 else 0.0
-        return terms.limit.wait(state, size, now)
+        return policy.limit.wait(state, size, now)
 
     def paid(self, now: float) -> bool:
         """Take a message from all buckets, if that is at most the device's own and it has room; whether it did."""
-        terms, state = self.terms, self.state
-        interval = terms.interval
+        policy, state = self.policy, self.state
+        interval = policy.interval
         if interval:
             full_at: float = (state if state > now else now) + interval  # type: ignore[operator]
-            if full_at - now <= terms.tolerance:
+            if full_at - now <= policy.tolerance:
                 self.state = full_at
                 return True
             return False
-        return terms.is_free
+        return policy.is_free
 
     def blocker(self, size: int, now: float) -> Device[Item] | Meter | None:
         """What has no room for a message of `size` bytes: the device's limit, a bucket that it shares, or nothing."""
-        terms = self.terms
-        if not terms.device_class.is_shadow and self.own_wait(size, now):
+        policy = self.policy
+        if not policy.device_class.is_shadow and self.own_wait(size, now):
             return self
-        for meter in terms.meters:
+        for meter in policy.meters:
             if not meter.is_shadow:
                 is_others = meter.holder is not None and meter.holder is not self.lane
                 if is_others or meter.limit.wait(meter.state, size, now):
@@ -85,18 +85,18 @@ class Device(Generic[Item]):
 
         Returns whether all of them had.
         """
-        terms = self.terms
-        if terms.interval:
+        policy = self.policy
+        if policy.interval:
             state = self.state
-            self.state = (state if state > now else now) + terms.interval  # type: ignore[operator]
+            self.state = (state if state > now else now) + policy.interval  # type: ignore[operator]
             return True
-        device_class = terms.device_class
+        device_class = policy.device_class
         would_wait = False
-        if device_class.is_shadow and terms.limit.wait(self.state, size, now):
+        if device_class.is_shadow and policy.limit.wait(self.state, size, now):
             would_wait = True
         else:
-            self.state = terms.limit.taken(self.state, size, now)
-        for meter in terms.meters:
+            self.state = policy.limit.taken(self.state, size, now)
+        for meter in policy.meters:
             if meter.is_shadow and meter.limit.wait(meter.state, size, now):
                 would_wait = True
             else:
@@ -105,13 +105,13 @@ class Device(Generic[Item]):
 
     def expected_wait(self, held: int, size: int, now: float) -> float:
         """Seconds until one more message, behind `held` others, would have its turn, as far as the limits go."""
-        terms = self.terms
+        policy = self.policy
         wait = 0.0
-        if not terms.device_class.is_shadow:
+        if not policy.device_class.is_shadow:
             wait = self.own_wait(size, now)
             if held:
-                wait += held * terms.interval or terms.limit.backlog(held, held * size)
-        for meter in terms.meters:
+                wait += held * policy.interval or policy.limit.backlog(held, held * size)
+        for meter in policy.meters:
             if not meter.is_shadow:
                 ahead = meter.turns.count + (meter.holder is not None)
                 ahead *= held + 1  # the others take turns with each of the device's own
@@ -138,12 +138,12 @@ class Lane(Generic[Item]):
     @property
     def priority(self) -> int:
         """As `Waiter` has it."""
-        return self.device.terms.device_class.priority
+        return self.device.policy.device_class.priority
 
     @property
     def weight(self) -> float:
         """As `Waiter` has it."""
-        return self.device.terms.device_class.weight
+        return self.device.policy.device_class.weight
 
     @property
     def size(self) -> int:
@@ -200,7 +200,7 @@ class WaitingRoom(Generic[Item]):
             self.give_up(lane)
             self._sleep(lane, now + blocker.own_wait(size, now), now)
             return
-        meters = lane.device.terms.meters
+        meters = lane.device.policy.meters
         self.give_up(lane, meters[: meters.index(blocker) + 1])
         if blocker.holder is None:
             blocker.holder = lane

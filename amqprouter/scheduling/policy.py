@@ -1,8 +1,8 @@
-"""On which terms each device is scheduled: its class, its own limit, and the buckets that it shares with others.
+"""The policy by which each device is scheduled: its class, its own limit, and the buckets that it shares with others.
 
-Theory of operation. Policy are worked out once for a device, from its name and from what the checker granted it, and
-are shared by all devices for which they come out equal: a device in memory holds one reference. When the configuration
-changes, a new book is opened and the old one's terms are marked as retired; a device is moved over when it is next
+Theory of operation. A policy is worked out once for a device, from its name and from what the checker granted it, and
+shared by all devices for which it comes out equal: a device in memory holds one reference. When the configuration
+changes, a new book is opened and the old one's policies are marked as retired; a device is moved over when it is next
 looked at, with what it had used up until the change. So a reload costs nothing for each of a million known devices.
 """
 
@@ -20,8 +20,8 @@ DEFAULT = "default"
 """The class of a device that no other class claims; its limit is ``[scheduler] rate`` and ``burst``."""
 OVER = ("delay", "drop", "reject")
 _FIRST_PRUNING = 1024
-"""Shared terms and tenants kept before those that nobody uses are looked for, and then when there are twice as many as
-were left: a constant for each new one."""
+"""Shared policies and tenants kept before those that nobody uses are looked for, and then when there are twice as many
+as were left: a constant for each new one."""
 
 
 class ClassOptions(Protocol):
@@ -160,7 +160,7 @@ class Policy:
         self.tenant = tenant
         self.granted = granted
         self.members = 0
-        """Devices in memory that refer to these terms."""
+        """Devices in memory that have this policy."""
         self.counted_by = {decision: f"{decision.value} {device_class.name}" for decision in Decision}
         self.counted_as = self.counted_by[Decision.RUN]
         self.retired_at: float | None = None
@@ -171,8 +171,8 @@ class Policy:
         self.is_free = not limit.windows and not meters
 
 
-class TermsBook:
-    """The terms under one configuration. `complain` is told what is wrong with what a checker granted.
+class PolicyBook:
+    """The policies under one configuration. `complain` is told what is wrong with what a checker granted.
 
     :raises ValueError: a limit or a pattern is none.
     """
@@ -195,36 +195,36 @@ class TermsBook:
             for options in tenants
         }
         self._tenants: dict[str, Meter] = {}
-        self._terms: dict[tuple[str, str, Granted | None], Policy] = {}
+        self._policies: dict[tuple[str, str, Granted | None], Policy] = {}
         self._pruning = _FIRST_PRUNING
 
-    def terms(self, device: str, granted: Granted | None, override: Limit | None, now: float) -> Policy:
-        """The terms for a device; `override` takes the place of its own limit."""
+    def policy(self, device: str, granted: Granted | None, override: Limit | None, now: float) -> Policy:
+        """The policy for a device; `override` takes the place of its own limit."""
         limits, wanted, tenant, groups = granted or NOTHING
         device_class = self.classes.get(wanted) or next(
             (known for known in self.classes.values() if known.claims(device, groups)), self.classes[DEFAULT]
         )
         key = (device_class.name, override.text if override is not None else "", granted)
-        terms = self._terms.get(key)
-        if terms is None:
+        policy = self._policies.get(key)
+        if policy is None:
             if wanted and wanted not in self.classes:
                 self._complain(f"the checker puts {device} in the class {wanted!r}, and there is no [class {wanted}]")
             limit = override or self._granted_limit(device, limits) or device_class.limit
             meters = device_class.total, self._tenant(tenant, now), self._gateway
-            terms = Policy(device_class, limit, tuple(m for m in meters if m is not None), tenant, granted)
+            policy = Policy(device_class, limit, tuple(m for m in meters if m is not None), tenant, granted)
             self._prune(now)
-            self._terms[key] = terms
-        return terms
+            self._policies[key] = policy
+        return policy
 
     def meters(self) -> list[Meter]:
         """Every shared bucket."""
         totals = [device_class.total for device_class in self.classes.values()]
         return [meter for meter in (*totals, *self._tenants.values(), self._gateway) if meter is not None]
 
-    def retire(self, successor: TermsBook, now: float) -> None:
+    def retire(self, successor: PolicyBook, now: float) -> None:
         """Let another book take this one's place, with what was used."""
-        for terms in self._terms.values():
-            terms.retired_at, terms.interval, terms.is_free = now, 0.0, False
+        for policy in self._policies.values():
+            policy.retired_at, policy.interval, policy.is_free = now, 0.0, False
         for name in self._tenants:
             successor._tenant(name, now)
         used = {meter.key: meter for meter in self.meters()}
@@ -254,14 +254,14 @@ class TermsBook:
         return meter
 
     def _prune(self, now: float) -> None:
-        """Forget terms that no device has, and tenants without devices whose bucket is full."""
-        if len(self._terms) < self._pruning:
+        """Forget policies that no device has, and tenants without devices whose bucket is full."""
+        if len(self._policies) < self._pruning:
             return
-        for key, terms in list(self._terms.items()):
-            if not terms.members:
-                del self._terms[key]
-        in_use = {terms.tenant for terms in self._terms.values()}
+        for key, policy in list(self._policies.items()):
+            if not policy.members:
+                del self._policies[key]
+        in_use = {policy.tenant for policy in self._policies.values()}
         for name, meter in list(self._tenants.items()):
             if name not in in_use and meter.holder is None and meter.limit.is_full(meter.state, now):
                 del self._tenants[name]
-        self._pruning = max(_FIRST_PRUNING, 2 * len(self._terms))
+        self._pruning = max(_FIRST_PRUNING, 2 * len(self._policies))

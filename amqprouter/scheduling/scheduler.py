@@ -52,9 +52,9 @@ from amqprouter.scheduling.policy import (
     Granted,
     Meter,
     Policy,
+    PolicyBook,
     Rates,
     TenantOptions,
-    TermsBook,
 )
 
 Item = TypeVar("Item")
@@ -111,7 +111,7 @@ class Scheduler(Generic[Item]):
         self.budget = sys.maxsize
         """What may still run in this turn of the reactor, in whatever unit: nothing does from 0 down, but waits for its
         turn. Whoever runs what is given out sets and lowers it."""
-        self._book = TermsBook(limits, classes, tenants, complain)
+        self._book = PolicyBook(limits, classes, tenants, complain)
         self._overtaken = 0  # messages that ran before others who took turns, less the turns taken since
         self._use(limits)
 
@@ -128,14 +128,14 @@ class Scheduler(Generic[Item]):
 
         Returns what would wait too long by these, in order for each device: it is to be parked.
         """
-        book = TermsBook(limits, classes, tenants, self._complain)
+        book = PolicyBook(limits, classes, tenants, self._complain)
         self._book.retire(book, now)
         self._book = book
         self._use(limits)
         lanes = [lane for lane in self._room.lanes.values() if lane.items]
         self._room.clear(self._book.meters())
         for lane in lanes:
-            self._renew(lane.name, lane.device, lane.device.terms.granted, now)
+            self._renew(lane.name, lane.device, lane.device.policy.granted, now)
         return [item for lane in lanes for item in self._wait_or_leave(lane, now)]
 
     def set_limit(self, name: str, limit: Limit | None, now: float) -> list[Item]:
@@ -154,7 +154,7 @@ class Scheduler(Generic[Item]):
         device = self._devices.get(name)
         if device is None:
             return []
-        self._renew(name, device, device.terms.granted, now)
+        self._renew(name, device, device.policy.granted, now)
         if device.lane is None or device.lane.place != Place.ASLEEP:
             return []
         return self._wait_or_leave(device.lane, now)
@@ -188,28 +188,28 @@ class Scheduler(Generic[Item]):
                 granted = None
         if device is None:
             device = self._add(name, granted, now)
-        terms = device.terms
+        policy = device.policy
         if from_parking:
-            granted = terms.granted
-        if granted != terms.granted or terms.retired_at is not None:
-            terms = self._renew(name, device, granted, now)
+            granted = policy.granted
+        if granted != policy.granted or policy.retired_at is not None:
+            policy = self._renew(name, device, granted, now)
             if device.lane is not None and device.lane.place == Place.ASLEEP:
                 self._room.make_ready(device.lane)  # it sleeps by what held till now
         if device.lane is None and self.in_flight < self._open and not self._room.ready.count and self.budget > 0:
             if device.paid(now):
                 self._run(name, device)
                 return RUN
-            if terms.interval:
+            if policy.interval:
                 wait = device.own_wait(size, now)
-                if wait <= self._limits.max_hold and terms.device_class.over == "delay" and self._may_hold(0):
+                if wait <= self._limits.max_hold and policy.device_class.over == "delay" and self._may_hold(0):
                     self._room.sleep(name, device, Waiting(item, size, now, False), now + wait, now)
-                    self._counts[terms.counted_by[Decision.THROTTLED]] += 1
+                    self._counts[policy.counted_by[Decision.THROTTLED]] += 1
                     return Decision.THROTTLED
         decision = self._decide(name, device, item, size, now, from_parking)
         if decision is RUN:
             self._run(name, device)
         else:
-            self._counts[terms.counted_by[decision]] += 1
+            self._counts[policy.counted_by[decision]] += 1
             if decision in _TURNED_AWAY:
                 self._refused.count(name)
         return decision
@@ -217,10 +217,10 @@ class Scheduler(Generic[Item]):
     def _decide(
         self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool
     ) -> Decision:
-        lane, terms = device.lane, device.terms
+        lane, policy = device.lane, device.policy
         if lane is not None and lane.is_parked and not from_parking:
             return Decision.PARK
-        over = terms.device_class.over if not from_parking else "delay"
+        over = policy.device_class.over if not from_parking else "delay"
         is_behind = lane is not None and len(lane.items) > 0
         if is_behind and over == "delay":
             assert lane is not None
@@ -347,19 +347,19 @@ class Scheduler(Generic[Item]):
         size, the first one that waits."""
         device = self._devices.get(name)
         if device is None:
-            terms = self._book.terms(name, None, self.overrides.get(name), now)
-        elif device.terms.retired_at is not None:
-            terms = self._renew(name, device, device.terms.granted, now)
+            policy = self._book.policy(name, None, self.overrides.get(name), now)
+        elif device.policy.retired_at is not None:
+            policy = self._renew(name, device, device.policy.granted, now)
         else:
-            terms = device.terms
-        return explain(name, device, terms, name in self.overrides, size, now)
+            policy = device.policy
+        return explain(name, device, policy, name in self.overrides, size, now)
 
     def held_by(self, name: str, size: int, now: float) -> str:
         """The kind of limit that a message of this device would wait for, and its class, with a space between."""
         device = self._devices[name]
         blocker = device.blocker(size, now)
         kind = blocker.key.partition(" ")[0] if isinstance(blocker, Meter) else "device"
-        return f"{kind} {device.terms.device_class.name}"
+        return f"{kind} {device.policy.device_class.name}"
 
     def top(self, count: int, now: float) -> list[Busy]:
         """The busiest devices since the last time that somebody asked."""
@@ -388,28 +388,28 @@ class Scheduler(Generic[Item]):
     # Inside.
 
     def _add(self, name: str, granted: Granted | None, now: float) -> Device[Item]:
-        terms = self._book.terms(name, granted, self.overrides.get(name), now)
-        return self._known.add(name, terms, self._limits.max_devices, now)
+        policy = self._book.policy(name, granted, self.overrides.get(name), now)
+        return self._known.add(name, policy, self._limits.max_devices, now)
 
     def _renew(self, name: str, device: Device[Item], granted: Granted | None, now: float) -> Policy:
-        """Look up a device's terms again, keeping what it has used."""
-        before = device.terms
-        terms = self._book.terms(name, granted, self.overrides.get(name), now)
-        if terms is not before:
-            if terms.limit is not before.limit:
+        """Look up a device's policy again, keeping what it has used."""
+        before = device.policy
+        policy = self._book.policy(name, granted, self.overrides.get(name), now)
+        if policy is not before:
+            if policy.limit is not before.limit:
                 at = now if before.retired_at is None else before.retired_at
-                device.state = before.limit.converted(device.state, at, terms.limit)
+                device.state = before.limit.converted(device.state, at, policy.limit)
             before.members -= 1
-            terms.members += 1
-            device.terms = terms
-        return terms
+            policy.members += 1
+            device.policy = policy
+        return policy
 
     def _charge(self, device: Device[Item], size: int, now: float) -> None:
         if not device.charge(size, now):
-            self._counts[f"shadow {device.terms.device_class.name}"] += 1
+            self._counts[f"shadow {device.policy.device_class.name}"] += 1
 
     def _run(self, name: str, device: Device[Item]) -> None:
-        self._counts[device.terms.counted_as] += 1
+        self._counts[device.policy.counted_as] += 1
         device.in_flight += 1
         self.in_flight += 1
         self._talkers.count(name)

@@ -146,12 +146,12 @@ class MemoryTests(SynchronousTestCase):
             tracemalloc.stop()
         self.assertLess(used / count + sys.getsizeof(names[0]), 200)
 
-    def test_tenants_and_terms_that_nobody_uses_are_forgotten(self) -> None:
+    def test_tenants_and_policies_that_nobody_uses_are_forgotten(self) -> None:
         scheduler = make(max_devices=50, tenant_limits="5/s")
         for n in range(5000):
             scheduler.offer(f"d{n}", "x", float(n), 0, Granted(tenant=f"t{n}"))
             scheduler.finished(f"d{n}")
-        self.assertLess(len(scheduler._book._terms), 2500)
+        self.assertLess(len(scheduler._book._policies), 2500)
         self.assertLess(len(scheduler._book._tenants), 2500)
 
 
