@@ -153,11 +153,11 @@ class SharedIngress:
     log = Logger()
     name = "ingress"
 
-    def __init__(self, clock: Clock, rest: Ingress, shards: Mapping[str, Ingress], seats: Membership) -> None:
+    def __init__(self, clock: Clock, rest: Ingress, shards: Mapping[str, Ingress], membership: Membership) -> None:
         self._clock = clock
         self._rest = rest
         self._shards = tuple(shards.items())
-        self._seats = seats
+        self._membership = membership
         self._place: Position | None = None
         self._connection: Connection | None = None
         self._timer: Any = None
@@ -197,7 +197,7 @@ class SharedIngress:
     async def _share(self, connection: Connection) -> None:
         """See which shards are ours; begin with those, and hand over the others."""
         try:
-            place = await self._seats.position(connection)
+            place = await self._membership.position(connection)
             self._unseated, self._refused = "", False
         except (BrokerRefused, TopologyClash) as error:
             if connection.closed:

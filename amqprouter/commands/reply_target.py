@@ -1,7 +1,7 @@
 """Answers of workers that go to the device that they are about, as commands.
 
-They pass the same desk as other commands. The sender is the section that handed the work out, ``queue:images``, so the
-access list decides which section may send what. What is over the device's limit, or finds its queue full, is tried
+They pass the same service as other commands. The sender is the section that handed the work out, ``queue:images``, so
+the access list decides which section may send what. What is over the device's limit, or finds its queue full, is tried
 again for as long as a command is worth something, then refused, and so dead-lettered; nobody is there to be told to
 come back.
 """

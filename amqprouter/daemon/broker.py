@@ -27,7 +27,7 @@ class WiredBroker:
     """The user that we are at the broker."""
     outgoing: Outgoing
     publisher: Publisher
-    announcer: EventPublisher
+    event_publisher: EventPublisher
     """Publishes events of our own, and never waits."""
 
     @property

@@ -56,7 +56,7 @@ def wire_commands(runtime: Runtime, broker: WiredBroker, quarantine: Quarantine)
         return WiredCommands()
     per_device, outbox = _way_out(runtime, broker)
     acl = command_acl(settings.acl.commands)
-    desk = CommandService(
+    service = CommandService(
         clock,
         topics=TopicPattern(ours.topics),
         may_command=acl.allows_identity,
@@ -71,7 +71,7 @@ def wire_commands(runtime: Runtime, broker: WiredBroker, quarantine: Quarantine)
         f"{settings.topology.prefix}.commands",
         settings.topology.queue_type,
         broker.names.dead_letter,
-        submit=desk.submit,
+        submit=service.submit,
         outbox=outbox,
         quarantine=quarantine,
         random_id=runtime.random_id,
@@ -79,10 +79,10 @@ def wire_commands(runtime: Runtime, broker: WiredBroker, quarantine: Quarantine)
 
     def leaf(authenticate: Authenticate) -> CommandLeaf:
         login, origins = TokenLogin(authenticate, anonymous=False), settings.http.allowed_origins
-        return CommandLeaf(login, desk.submit, ours.max_bytes, origins, wall_clock, runtime.random_id)
+        return CommandLeaf(login, service.submit, ours.max_bytes, origins, wall_clock, runtime.random_id)
 
     def replies(topic: str) -> CommandReplies:
-        return CommandReplies(clock, topic, desk.submit, ours.ttl)
+        return CommandReplies(clock, topic, service.submit, ours.ttl)
 
     async def sending(connection: Connection) -> None:
         await queues.declare(connection)  # which devices' queues dead-letter to

@@ -101,7 +101,7 @@ def wire_pipeline(
         wake=flush.wake,
     )
     scheduler = _scheduler(runtime)
-    tell, every = broker.announcer.tell, settings.scheduler.limit_events
+    tell, every = broker.event_publisher.tell, settings.scheduler.limit_events
     pipeline = Pipeline(
         clock,
         runtime.wall_clock,

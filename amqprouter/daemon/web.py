@@ -85,7 +85,7 @@ def wire_web(
         wall_clock=runtime.wall_clock,
         run_in_thread=auth.hashing.share("tokens"),
         randomness=runtime.randomness,
-        tell=broker.announcer.tell,
+        tell=broker.event_publisher.tell,
     )
     endpoints = (
         web_service(runtime, auth, hub, commands, mercure, readiness, gauges, top_devices),

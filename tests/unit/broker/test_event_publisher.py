@@ -29,27 +29,27 @@ class Publisher:
 class AnnouncerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.publisher, self.counters = Publisher(), Counters()
-        self.announcer = EventPublisher(self.publisher, "stream", self.counters, lambda: 1_800_000_000.5)  # type: ignore[arg-type]
+        self.events = EventPublisher(self.publisher, "stream", self.counters, lambda: 1_800_000_000.5)  # type: ignore[arg-type]
 
     def test_an_event_is_published_at_once_with_its_type(self) -> None:
         event = Event(7, ("dev1.limits",), b"{}", type="limits")
-        self.assertTrue(self.announcer.tell(event))
+        self.assertTrue(self.events.tell(event))
         [(exchange, key, properties, body)] = self.publisher.published
         self.assertEqual((exchange, key, self.publisher.flushed), (b"", b"stream", 1))
         self.assertEqual(
             Properties(properties).headers, {"x-amqprouter-key": "dev1.limits", "x-amqprouter-type": "limits"}
         )
         self.assertEqual((body, Properties(properties).timestamp), (b"{}", 1_800_000_000))
-        self.announcer.delivered()
+        self.events.delivered()
         self.assertEqual((self.counters.events_published, self.counters.announcements_lost), (1, 0))
 
     def test_no_more_than_so_many_wait_for_the_broker(self) -> None:
         event = Event(0, ("dev1.limits",), b"{}")
-        self.assertEqual([self.announcer.tell(event) for _ in range(MOST_OUTSTANDING + 1)][-2:], [True, False])
-        self.announcer.refused("returned")
-        self.assertTrue(self.announcer.tell(event))
+        self.assertEqual([self.events.tell(event) for _ in range(MOST_OUTSTANDING + 1)][-2:], [True, False])
+        self.events.refused("returned")
+        self.assertTrue(self.events.tell(event))
         self.assertEqual(self.counters.announcements_lost, 2)
 
     def test_a_topic_that_is_too_long(self) -> None:
-        self.assertFalse(self.announcer.tell(Event(0, ("d" * 16_385,), b"{}")))
+        self.assertFalse(self.events.tell(Event(0, ("d" * 16_385,), b"{}")))
         self.assertEqual((self.publisher.published, self.counters.announcements_lost), ([], 1))

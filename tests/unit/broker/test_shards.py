@@ -211,23 +211,23 @@ class SeatsTests(BrokerTestCase):
 
     def test_no_answer(self) -> None:
         """Its node is down: nothing is asked until there is an answer, which comes when the node is back."""
-        seats, connection = Membership("p", 3), self.connected()
-        self.run_now(seats.position(connection))
+        membership, connection = Membership("p", 3), self.connected()
+        self.run_now(membership.position(connection))
         self.broker.held = []
-        looking = self.start(seats.position(connection))
+        looking = self.start(membership.position(connection))
         self.assertNoResult(looking)
         self.clock.advance(ANSWER_WITHIN)
         self.assertIn("is its node down?", str(self.failureResultOf(looking, BrokerRefused).value))
         asked = len(self.broker.received)
-        self.failed(seats.position(connection), BrokerRefused)
+        self.failed(membership.position(connection), BrokerRefused)
         self.assertEqual(len(self.broker.received), asked)
         self.broker.release()
         self.broker.held = None
-        self.assertEqual(self.run_now(seats.position(connection)), Position(0, 1))
+        self.assertEqual(self.run_now(membership.position(connection)), Position(0, 1))
 
     def test_a_seat_lost_is_taken_again(self) -> None:
-        connection, seats = self.connected(), Membership("p", 2)
-        self.assertEqual(self.run_now(seats.position(connection)), Position(0, 1))
+        connection, membership = self.connected(), Membership("p", 2)
+        self.assertEqual(self.run_now(membership.position(connection)), Position(0, 1))
         self.broker.cancel("p.seat.0")  # the queue was deleted
-        self.assertEqual(self.run_now(seats.position(connection)), Position(0, 1))
+        self.assertEqual(self.run_now(membership.position(connection)), Position(0, 1))
         self.assertEqual([queue for _, queue in self.broker.consumers.values()], ["p.seat.0"])

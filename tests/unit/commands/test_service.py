@@ -1,4 +1,4 @@
-"""The desk: who may command what, how much of it, and how much at once."""
+"""The service: who may command what, how much of it, and how much at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DeskTests(SynchronousTestCase):
         self.counters = Counters()
         self.outbox = Outbox()
         self.asked: list[tuple[Identity, str]] = []
-        self.desk = CommandService(
+        self.service = CommandService(
             self.clock,
             topics=TopicPattern("down.#"),
             may_command=self.may_command,
@@ -51,7 +51,7 @@ class DeskTests(SynchronousTestCase):
         return sender.groups == ("staff",) and not key.startswith("dev9")
 
     def submit(self, command: Command = REBOOT, sender: Identity = ANN) -> Outcome:
-        outcome: Outcome = self.successResultOf(self.desk.submit(sender, command))
+        outcome: Outcome = self.successResultOf(self.service.submit(sender, command))
         return outcome
 
     def test_a_good_one(self) -> None:
