@@ -172,7 +172,7 @@ class AckLedger:
             tag = max(heir, 0)
         return tag
 
-    def given_back(self, tag: int) -> int:
+    def requeued(self, tag: int) -> int:
         """The delivery with this tag goes back into its queue; returns the tag to give back, 0 if it is there."""
         while tag in self._strays:
             tag = max(self._strays.pop(tag), 0)

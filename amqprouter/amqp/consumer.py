@@ -189,7 +189,7 @@ class ConsumerChannel:
 
     def requeue(self, tag: int) -> None:
         """Have the broker put a delivery back into its queue."""
-        present = self.ledger.given_back(tag)
+        present = self.ledger.requeued(tag)
         if present:
             self._nack([present])
 

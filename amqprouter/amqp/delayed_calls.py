@@ -36,15 +36,15 @@ class DelayedCalls:
 
     def later(self, delay: float, action: Callable[..., Any], *arguments: Any) -> None:
         """Run it after so many seconds."""
-        plan = action, arguments
-        if self._stopped or plan in self._timers:
+        call = action, arguments
+        if self._stopped or call in self._timers:
             return
 
         def run() -> None:
-            del self._timers[plan]
+            del self._timers[call]
             Deferred.fromCoroutine(self._run(action, arguments))
 
-        self._timers[plan] = self._clock.callLater(delay, run)
+        self._timers[call] = self._clock.callLater(delay, run)
 
     async def _run(self, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         connection = self._connection()
@@ -62,7 +62,7 @@ class DelayedCalls:
         self._timers.clear()
 
     def stop(self) -> None:
-        """Do nothing of it, and plan nothing more."""
+        """Do nothing of it, and take no more calls."""
         self._stopped = True
         self.forget()
 

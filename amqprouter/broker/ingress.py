@@ -130,9 +130,9 @@ class Ingress:
     @property
     def ledgers(self) -> list[AckLedger]:
         """Of the deliveries that are out."""
-        return [one.ledger for one in self._incarnations()]
+        return [one.ledger for one in self._channels()]
 
-    def _incarnations(self) -> list[ConsumerChannel]:
+    def _channels(self) -> list[ConsumerChannel]:
         return [*self._retiring, *([] if self._current is None else [self._current])]
 
     def problem(self) -> str:
@@ -166,18 +166,18 @@ class Ingress:
             return
         self._leaving = True
         self._delayed.forget()
-        self._delayed.later(LEAVING, self._let_go, connection, LEAVING)  # another plan than the one for at once
+        self._delayed.later(LEAVING, self._release, connection, LEAVING)  # not the call that is for at once
         if not self.unacked:
-            self._delayed.later(0, self._let_go, connection)
+            self._delayed.later(0, self._release, connection)
 
-    async def _let_go(self, connection: Connection, after: float = 0) -> None:
+    async def _release(self, connection: Connection, after: float = 0) -> None:
         async with self._turn:
             if connection is not self._connection or not self._leaving or self._stopping:
                 return
             for queue in self._own_queues:
                 self._watchdog.forget(queue)
-            incarnations, self._current, self._retiring = self._incarnations(), None, set()
-            for consuming in incarnations:
+            channels, self._current, self._retiring = self._channels(), None, set()
+            for consuming in channels:
                 consuming.ledger.close()
                 await consuming.channel.shut()
             if connection is self._connection:
@@ -189,7 +189,7 @@ class Ingress:
         self._asking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         self._missing = missing = {q for q in self._explicit_queues if not await self._timeout.ask(connection, q)}
-        self._current = current = await self._incarnate(connection, 1)
+        self._current = current = await self._open_channel(connection, 1)
         for queue in (*self._own_queues, *self._explicit_queues):
             if queue not in missing:
                 await current.consume(queue)
@@ -200,7 +200,7 @@ class Ingress:
         if self._patience:
             self._delayed.later(max(self._patience / 2, MIN_WATCH_INTERVAL), self._watch)
 
-    async def _incarnate(self, connection: Connection, prefetch: int) -> ConsumerChannel:
+    async def _open_channel(self, connection: Connection, prefetch: int) -> ConsumerChannel:
         channel = await connection.open_channel()
         consuming = ConsumerChannel(
             connection, channel, prefetch, self._acknowledged, self._returns, self._timeout, self._delayed
@@ -236,7 +236,7 @@ class Ingress:
     def _acknowledged(self, consuming: ConsumerChannel) -> None:
         if self._leaving:
             if not self.unacked and self._connection is not None:
-                self._delayed.later(0, self._let_go, self._connection)
+                self._delayed.later(0, self._release, self._connection)
         elif consuming.goal and consuming.ledger.floor >= consuming.goal:
             consuming.goal = 0
             self._delayed.later(0, self._grow, consuming)
@@ -266,7 +266,7 @@ class Ingress:
                 new.prefetch, new.redelivered = prefetch, False
                 await new.channel.basic_qos(prefetch_count=prefetch)
             else:
-                new = await self._incarnate(connection, prefetch)
+                new = await self._open_channel(connection, prefetch)
                 if self._stopping or old is not self._current:
                     await new.channel.shut()
                     return
@@ -409,7 +409,7 @@ class Ingress:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
         self._delayed.stop()
-        for consuming in self._incarnations():
+        for consuming in self._channels():
             try:
                 for queue in list(consuming.consumers.values()):
                     await consuming.cancel(queue)

@@ -35,7 +35,7 @@ class Overrides(Service):
     """The scheduler's overrides, and where they are kept; None for nowhere. As a service, it looks every now and then.
 
     :param clock: provides ``seconds`` and ``callLater``; the scheduler's.
-    :param let_go: is given the messages that would wait too long under a new limit; see `Scheduler.set_limit`.
+    :param release: is given the messages that would wait too long under a new limit; see `Scheduler.set_limit`.
     :param changed: is called when a limit has changed: something may run by now.
     """
 
@@ -46,13 +46,13 @@ class Overrides(Service):
         kept: IKeepsLimits | None,
         scheduler: Scheduler[Any],
         clock: Clock,
-        let_go: Callable[[Sequence[Any]], None],
+        release: Callable[[Sequence[Any]], None],
         changed: Callable[[], None],
     ) -> None:
         self.kept = kept
         self._scheduler = scheduler
         self._clock = clock
-        self._let_go = let_go
+        self._release = release
         self._changed = changed
         self._changes = 0  # made here: what was read before one says nothing about it
         self._trouble = ""
@@ -171,4 +171,4 @@ class Overrides(Service):
     def _put(self, device: str, limit: Limit | None) -> None:
         over = self._scheduler.set_limit(device, limit, self._clock.seconds())
         if over:
-            self._let_go(over)
+            self._release(over)

@@ -335,10 +335,10 @@ class TargetGate:
             return
         stuck = stuck or self.breaker.state != "closed"
         if IRequeues.providedBy(self._target) and stuck:
-            given_back = IRequeues(self._target).requeue()
-            self.outstanding -= len(given_back)
-            self._failed.extend(given_back)
-            self._busy.difference_update(settlement.message.device for settlement in given_back)
+            requeued = IRequeues(self._target).requeue()
+            self.outstanding -= len(requeued)
+            self._failed.extend(requeued)
+            self._busy.difference_update(settlement.message.device for settlement in requeued)
             self._keeps = False
         if parking_queue.refusal:
             self._strand()

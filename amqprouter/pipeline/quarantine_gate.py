@@ -66,7 +66,7 @@ _POLICIES = {
     "drop-newest": "up to {share} of a gateway wait; more are counted and acknowledged",
     "wait": "they wait unacknowledged, and queues stand still that have a prefetch window full of them",
 }
-_PENDING, _LET_GO, _WITHDRAWN = range(3)
+_PENDING, _DROPPED, _WITHDRAWN = range(3)
 
 
 class Held:
@@ -175,7 +175,7 @@ class QuarantineGate:
         self._late = False  # whether what is too much is let go of at once
         self._latest = ""  # what was wrong with the latest that was not taken
         self._down = ""  # why the queue is called down
-        self._let_go_of = 0  # since it is called so
+        self._drop_count = 0  # since it is called so
         self._reported_at = 0.0
         self._reported = 0
         self._checking: Any = None
@@ -271,7 +271,7 @@ class QuarantineGate:
         """It cannot be sent as it is."""
         self._answered(held)
         if held.fate != _PENDING or held.is_bare:
-            self._let_go(held)
+            self._drop(held)
         else:
             self._strip(held, reason)
             self._out(held)
@@ -282,7 +282,7 @@ class QuarantineGate:
         self._latest = reason
         kind = next((word for start, word in _KINDS if reason.startswith(start)), "")
         if held.fate != _PENDING:
-            self._let_go(held)
+            self._drop(held)
         elif self._stopping:
             self._withdraw(held)
         elif kind:
@@ -365,7 +365,7 @@ class QuarantineGate:
             if held.settlement.ledger.closed:
                 self._withdraw(held)
             else:
-                self._let_go(held)
+                self._drop(held)
 
     def _next_to_go(self, ledger: AckLedger | None) -> Held | None:
         """Who is let go of; of those that are out, which may arrive yet, only one that is for long."""
@@ -378,13 +378,13 @@ class QuarantineGate:
                 return held
         return None
 
-    def _let_go(self, held: Held) -> None:
+    def _drop(self, held: Held) -> None:
         """Acknowledge a message that is not there; what is out counts once it is known not to arrive."""
         if not held.is_out and held.fate != _WITHDRAWN:
             self._dropped[f"{self._queue} {held.label}"] += 1
-            self._let_go_of += 1
+            self._drop_count += 1
         if held.fate == _PENDING:
-            held.fate = _LET_GO
+            held.fate = _DROPPED
             self._forget(held)
             held.settlement.refused(f"{self._queue} takes no messages")
 
@@ -444,8 +444,8 @@ class QuarantineGate:
         self._empty = 0 if self._held else self._empty + 1
         if self._down and (self._quiet >= CHECKS or self._empty >= CHECKS * FORGET):
             self._up()
-        elif self._let_go_of > self._reported and self._clock.seconds() >= self._reported_at + REPORT_EVERY:
-            self._reported, self._reported_at = self._let_go_of, self._clock.seconds()
+        elif self._drop_count > self._reported and self._clock.seconds() >= self._reported_at + REPORT_EVERY:
+            self._reported, self._reported_at = self._drop_count, self._clock.seconds()
             self.log.error("{queue} has taken no messages for long: {problem}", queue=self.name, problem=self.problem())
 
     def _too_many_for_too_long(self) -> bool:
@@ -465,7 +465,7 @@ class QuarantineGate:
 
     def _fail(self, reason: str) -> None:
         if not self._down:
-            self._let_go_of = self._reported = 0
+            self._drop_count = self._reported = 0
             self._reported_at = self._clock.seconds()
             self.log.error(
                 "{queue} takes no messages: {reason}; {what}",
@@ -481,7 +481,7 @@ class QuarantineGate:
         self.log.info(
             "{queue} takes messages again, or none wait for it; {count} were let go of, counted and acknowledged",
             queue=self.name,
-            count=self._let_go_of,
+            count=self._drop_count,
         )
         self._down = ""
 
@@ -509,7 +509,7 @@ class QuarantineGate:
         """See `IReadiness`."""
         if not self._down:
             return ""
-        return f"takes no messages: {self._down}; {len(self._held)} wait, {self._let_go_of} were let go of"
+        return f"takes no messages: {self._down}; {len(self._held)} wait, {self._drop_count} were let go of"
 
     def stop(self) -> None:
         """Try no more; what waits stays unacknowledged."""

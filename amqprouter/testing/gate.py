@@ -10,10 +10,10 @@ from amqprouter.pipeline.settlement import Settlement
 
 @implementer(IGate)
 class OpenGate:
-    """Passes answers on. What a target gives back is in `given_back`, and is delivered nowhere."""
+    """Passes answers on. What a target gives back is in `requeued`, and is delivered nowhere."""
 
     def __init__(self) -> None:
-        self.given_back: list[tuple[Settlement, str]] = []
+        self.requeued: list[tuple[Settlement, str]] = []
         self.stumbles: list[str] = []
 
     def delivered(self, settlement: Settlement) -> None:
@@ -23,7 +23,7 @@ class OpenGate:
         settlement.refused(reason)
 
     def troubled(self, settlement: Settlement, reason: str) -> None:
-        self.given_back.append((settlement, reason))
+        self.requeued.append((settlement, reason))
 
     def stumbled(self, reason: str) -> None:
         self.stumbles.append(reason)

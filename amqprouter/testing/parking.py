@@ -29,7 +29,7 @@ class MemoryParkingQueue:
         self._room = room
         self._unconfirmed: deque[tuple[Message, Settlement]] = deque()
         self._unsettled = 0
-        self._given_back = 0  # of the messages in front: since the last came out
+        self._requeued = 0  # of the messages in front: since the last came out
         self._tag = 0
         self._receive: Callable[[Message, Settlement], None] | None = None
         self._changed: Callable[[], None] = _nothing
@@ -86,9 +86,9 @@ class MemoryParkingQueue:
     def requeue(self, settlement: Settlement) -> None:
         if self.owns(settlement):
             self._unsettled -= 1
-            self.ledger.given_back(settlement.tag)
-            self.messages.insert(self._given_back, settlement.message)
-            self._given_back += 1
+            self.ledger.requeued(settlement.tag)
+            self.messages.insert(self._requeued, settlement.message)
+            self._requeued += 1
 
     def withdraw(self) -> int:
         return 0
@@ -99,7 +99,7 @@ class MemoryParkingQueue:
         for _ in range(min(count, len(self.messages), self.prefetch - self._unsettled)):
             self._tag += 1
             self._unsettled += 1
-            self._given_back = 0
+            self._requeued = 0
             message = self.messages.popleft()
             self.ledger.received()
             self._receive(message, Settlement(message, self._tag, self.ledger, self._settled))

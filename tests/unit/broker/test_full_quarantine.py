@@ -62,7 +62,7 @@ class FullTestCase(BrokerTestCase):
         self.ledger = self.new_ledger()
         self.tag = 0
         self.delivered: list[int] = []
-        self.let_go: list[int] = []
+        self.refused: list[int] = []
         self.withdrawn: list[int] = []
 
     def wake(self) -> None:
@@ -83,7 +83,7 @@ class FullTestCase(BrokerTestCase):
 
     @property
     def held(self) -> int:
-        return self.tag - len(self.delivered) - len(self.let_go) - len(self.withdrawn)
+        return self.tag - len(self.delivered) - len(self.refused) - len(self.withdrawn)
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -110,7 +110,7 @@ class FullTestCase(BrokerTestCase):
         self.quarantine.flush()
 
     def finished(self, settlement: Settlement) -> None:
-        (self.let_go if settlement.refusals else self.delivered).append(settlement.tag)
+        (self.refused if settlement.refusals else self.delivered).append(settlement.tag)
         settlement.ledger.settle(settlement.tag)
 
 
@@ -124,17 +124,17 @@ class DropOldestTests(FullTestCase):
     def test_no_more_than_a_share_waits(self) -> None:
         self.broker.room[REJECTED] = 5
         self.bad(30)
-        self.assertEqual((self.delivered, self.let_go), ([1, 2, 3, 4, 5], []))
+        self.assertEqual((self.delivered, self.refused), ([1, 2, 3, 4, 5], []))
         self.pass_time(PATIENCE - 0.2, step=0.1)
-        self.assertEqual(self.let_go, [], "they may wait for so long")
+        self.assertEqual(self.refused, [], "they may wait for so long")
         self.pass_time(1, step=0.1)
-        self.assertEqual((self.held, self.let_go), (ROOM, list(range(6, 21))))
+        self.assertEqual((self.held, self.refused), (ROOM, list(range(6, 21))))
         self.assertEqual(self.dropped, {"rejected bad-secret": 15})
 
     def test_then_what_is_too_much_goes_at_once(self) -> None:
         self.fill()
         self.bad(3)
-        self.assertEqual((self.held, self.let_go[-3:]), (ROOM, [21, 22, 23]))
+        self.assertEqual((self.held, self.refused[-3:]), (ROOM, [21, 22, 23]))
 
     def test_it_recovers_in_order(self) -> None:
         self.fill()
@@ -144,7 +144,7 @@ class DropOldestTests(FullTestCase):
         self.assertEqual((self.rejected.problem(), self.rejected.is_down), ("", False))
         self.bad(100)
         self.pass_time(PATIENCE)
-        self.assertEqual((self.held, self.let_go), (0, list(range(6, 21))))
+        self.assertEqual((self.held, self.refused), (0, list(range(6, 21))))
 
     def test_a_channel_that_believes_the_queue_full(self) -> None:
         """As one of RabbitMQ 3.10 does, whatever becomes of the queue's limit: each trial gets a new one."""
@@ -195,7 +195,7 @@ class DropOldestTests(FullTestCase):
         del self.broker.room[REJECTED]
         with capturedLogs() as logs:
             self.pass_time(PATIENCE, step=0.1)
-        self.assertEqual((self.delivered, self.let_go), (list(range(1, 31)), []))
+        self.assertEqual((self.delivered, self.refused), (list(range(1, 31)), []))
         self.assertEqual([one for one in logs if one["log_level"] >= LogLevel.info], [])
 
     def test_a_flood_that_the_queue_keeps_up_with(self) -> None:
@@ -205,28 +205,28 @@ class DropOldestTests(FullTestCase):
             self.bad(PREFETCH)
             self.pass_time(PATIENCE / 2)
             self.broker.ack((second + 1) * PREFETCH, multiple=True)
-        self.assertEqual((len(self.delivered), self.let_go, self.rejected.problem()), (60 * PREFETCH, [], ""))
+        self.assertEqual((len(self.delivered), self.refused, self.rejected.problem()), (60 * PREFETCH, [], ""))
 
     def test_a_flood_after_the_queue_works_again(self) -> None:
         self.fill()
         del self.broker.room[REJECTED]
         self.pass_time(LONGEST_PAUSE + PATIENCE, step=0.1)
-        lost = len(self.let_go)
+        lost = len(self.refused)
         self.broker.confirming = False
         before = len(self.broker.published)
         self.bad(4 * WINDOW)
         self.assertEqual(len(self.broker.published), before + 4 * WINDOW)
         self.pass_time(PATIENCE / 2)
         self.broker.ack(len(self.broker.published), multiple=True)
-        self.assertEqual((self.held, len(self.let_go)), (0, lost))
+        self.assertEqual((self.held, len(self.refused)), (0, lost))
 
     def test_bytes_are_bounded(self) -> None:
         self.broker.room[REJECTED] = 0
         self.bad(4, body=b"x" * (MOST_BYTES // 2))
         self.pass_time(PATIENCE + 1, step=0.1)
-        self.assertEqual(self.let_go, [1, 2])
+        self.assertEqual(self.refused, [1, 2])
         self.bad(body=b"x" * 2 * MOST_BYTES)
-        self.assertEqual(self.let_go, [1, 2, 3, 4], "the last one alone may be larger")
+        self.assertEqual(self.refused, [1, 2, 3, 4], "the last one alone may be larger")
 
     def test_a_channel_has_a_share_of_its_own(self) -> None:
         """Of answers, commands and parked messages fewer may be out than of the ingress queues."""
@@ -235,7 +235,7 @@ class DropOldestTests(FullTestCase):
         self.ledger = self.new_ledger(8)
         self.bad(4, dead=True)
         self.pass_time(PATIENCE + 1, step=0.1)
-        self.assertEqual((self.held, self.let_go), (6 + 8 // SHARE, [7, 8]))
+        self.assertEqual((self.held, self.refused), (6 + 8 // SHARE, [7, 8]))
 
     def test_a_prefetch_of_one(self) -> None:
         """As at the start: there is no room to wait, but each is tried."""
@@ -243,18 +243,18 @@ class DropOldestTests(FullTestCase):
         self.broker.room[REJECTED] = 0
         self.bad()
         self.pass_time(PATIENCE + 1, step=0.1)
-        self.assertEqual((self.held, self.let_go), (0, [1]))
+        self.assertEqual((self.held, self.refused), (0, [1]))
         for number in range(2, 20):
             self.bad()
             self.pass_time(1, step=0.1)
-            self.assertEqual(self.let_go, list(range(1, number + 1)))
+            self.assertEqual(self.refused, list(range(1, number + 1)))
         del self.broker.room[REJECTED]
         for _ in range(10):
             self.bad()
             self.pass_time(1, step=0.1)
         self.assertIn(29, self.delivered)
         self.assertEqual((self.held, self.rejected.problem()), (0, ""))
-        self.assertEqual(self.dropped, {"rejected bad-secret": len(self.let_go)})
+        self.assertEqual(self.dropped, {"rejected bad-secret": len(self.refused)})
 
     def test_a_prefetch_that_is_to_grow(self) -> None:
         """It is asked to, and bounds nothing before it has."""
@@ -272,7 +272,7 @@ class DropOldestTests(FullTestCase):
         self.bad()
         self.assertEqual(len(asked), 3)
         self.pass_time(60)
-        self.assertEqual((self.held, self.let_go), (2, []))
+        self.assertEqual((self.held, self.refused), (2, []))
 
     def test_nothing_comes_any_more(self) -> None:
         """Nobody knows whether the queue works: it is not called down for ever."""
@@ -292,7 +292,7 @@ class DropOldestTests(FullTestCase):
         self.bad(20, replayed=True)
         self.bad(30)
         self.pass_time(60)
-        self.assertEqual((self.held, self.let_go), (20 + ROOM, list(range(21, 41))))
+        self.assertEqual((self.held, self.refused), (20 + ROOM, list(range(21, 41))))
         del self.broker.room[REJECTED]
         self.pass_time(2 * LONGEST_PAUSE, step=0.1)
         self.assertEqual(self.delivered, [*range(1, 21), *range(41, 51)])
@@ -302,7 +302,7 @@ class DropOldestTests(FullTestCase):
         self.ledger.close()
         self.ledger = self.new_ledger()
         self.bad(5)
-        self.assertEqual(len(self.let_go), 15, "the others made room")
+        self.assertEqual(len(self.refused), 15, "the others made room")
         self.pass_time(1)
         self.assertEqual((sorted(self.withdrawn), self.held), (list(range(21, 31)), 5))
         self.assertEqual(self.dropped, {"rejected bad-secret": 15})
@@ -350,9 +350,9 @@ class DropNewestTests(FullTestCase):
         self.broker.room[REJECTED] = 5
         self.bad(30)
         self.pass_time(PATIENCE + 1, step=0.1)
-        self.assertEqual((self.held, sorted(self.let_go)), (ROOM, list(range(16, 31))))
+        self.assertEqual((self.held, sorted(self.refused)), (ROOM, list(range(16, 31))))
         self.bad(3)
-        self.assertEqual(self.let_go[-3:], [31, 32, 33])
+        self.assertEqual(self.refused[-3:], [31, 32, 33])
         del self.broker.room[REJECTED]
         self.pass_time(LONGEST_PAUSE + PATIENCE, step=0.1)
         self.assertEqual(self.delivered, list(range(1, 16)))
@@ -366,7 +366,7 @@ class WaitTests(FullTestCase):
         self.broker.room[REJECTED] = 5
         self.bad(PREFETCH)
         self.pass_time(60)
-        self.assertEqual((self.held, self.let_go), (PREFETCH - 5, []))
+        self.assertEqual((self.held, self.refused), (PREFETCH - 5, []))
         self.assertRegex(self.rejected.problem(), "^takes no messages: nacked .*; 35 wait, 0 were let go of$")
         del self.broker.room[REJECTED]
         self.pass_time(2 * LONGEST_PAUSE, step=0.1)
@@ -386,7 +386,7 @@ class UnconfirmedTests(FullTestCase):
         self.broker.mute_exchanges.add(REJECTED)
         self.bad(30)
         self.others(PATIENCE + 1)
-        self.assertEqual((self.held, self.let_go), (ROOM, list(range(1, 21))))
+        self.assertEqual((self.held, self.refused), (ROOM, list(range(1, 21))))
         self.assertRegex(self.rejected.problem(), "are not confirmed")
         self.assertEqual(self.dropped, {}, "they may arrive yet")
         self.bad(5)
@@ -408,7 +408,7 @@ class UnconfirmedTests(FullTestCase):
         for one in self.broker.published:
             if one.exchange == REJECTED:
                 self.broker.ack(one.sequence)
-        self.assertEqual((self.held, len(self.let_go), self.dropped), (0, 20, {}))
+        self.assertEqual((self.held, len(self.refused), self.dropped), (0, 20, {}))
         self.assertEqual(self.counters.rejected, {"bad-secret": 20}, "the others are counted by who is told")
         self.others(PATIENCE + 1)
         self.assertEqual(self.rejected.problem(), "")
@@ -434,11 +434,11 @@ class UnconfirmedTests(FullTestCase):
         self.bad(30)
         self.broker.send(0, commands.Connection.Blocked("low on disk"))
         self.pass_time(20)  # longer, and the connection would be dead: here is nobody who sends heartbeats
-        self.assertEqual((self.held, self.let_go), (30, []))
+        self.assertEqual((self.held, self.refused), (30, []))
         self.broker.send(0, commands.Connection.Unblocked())
         self.broker.ack(30, multiple=True)
         self.pass_time(PATIENCE)
-        self.assertEqual((self.held, self.let_go, self.rejected.problem()), (0, [], ""))
+        self.assertEqual((self.held, self.refused, self.rejected.problem()), (0, [], ""))
 
     def test_nothing_is_let_go_of_without_a_connection(self) -> None:
         self.broker.confirming = False
@@ -446,7 +446,7 @@ class UnconfirmedTests(FullTestCase):
         self.connection.fail(ZeroDivisionError("lost"))
         self.pass_time(600)
         self.bad(30)
-        self.assertEqual((self.held, self.let_go), (60, []))
+        self.assertEqual((self.held, self.refused), (60, []))
         self.broker.confirming = True
         self.run_now(self.quarantine.attach(self.connected()))
         self.assertEqual((self.held, self.delivered), (0, list(range(1, 61))))
@@ -457,7 +457,7 @@ class OwnFaultTests(FullTestCase):
         self.broker.unbound_exchanges.add(REJECTED)
         self.bad(ROOM)
         self.pass_time(60)
-        self.assertEqual((self.held, self.let_go), (ROOM, []))
+        self.assertEqual((self.held, self.refused), (ROOM, []))
         self.assertRegex(self.rejected.problem(), "^takes no messages: unroutable: NO_ROUTE")
         self.broker.unbound_exchanges.clear()
         self.pass_time(RETRY_MAX + PATIENCE + 1)
@@ -467,7 +467,7 @@ class OwnFaultTests(FullTestCase):
         self.broker.unbound_exchanges.add(REJECTED)
         self.bad(30)
         self.pass_time(60)
-        self.assertEqual((self.held, self.let_go), (ROOM, list(range(1, 21))))
+        self.assertEqual((self.held, self.refused), (ROOM, list(range(1, 21))))
         self.broker.unbound_exchanges.clear()
         self.pass_time(RETRY_MAX + 2 * PATIENCE + 1)
         self.assertEqual((sorted(self.delivered), self.rejected.problem()), (list(range(21, 31)), ""))
@@ -485,7 +485,7 @@ class OwnFaultTests(FullTestCase):
         self.bad(3)
         self.assertEqual(self.delivered, [2, 3, 4])
         self.broker.ack(1)
-        self.assertEqual((self.held, self.let_go), (0, []))
+        self.assertEqual((self.held, self.refused), (0, []))
 
     def test_the_broker_will_have_none(self) -> None:
         """As where it knows the account by another name: what it says is told."""
@@ -496,14 +496,14 @@ class OwnFaultTests(FullTestCase):
             if channel in self.connection.channels:
                 self.broker.close_channel(channel, 406, "PRECONDITION_FAILED - user_id")
             self.pass_time(0.5, step=0.1)
-        self.assertEqual((self.held, self.let_go), (ROOM, [1]))
+        self.assertEqual((self.held, self.refused), (ROOM, [1]))
         self.assertRegex(self.rejected.problem(), "takes no messages: 406 PRECONDITION_FAILED - user_id")
 
     def test_a_missing_exchange(self) -> None:
         self.broker.missing_exchanges.add(REJECTED)
         self.bad(30)
         self.pass_time(60)
-        self.assertEqual((self.held, len(self.let_go)), (ROOM, 20))
+        self.assertEqual((self.held, len(self.refused)), (ROOM, 20))
         self.assertRegex(self.rejected.problem(), "404")
         self.bad(dead=True)
         self.pass_time(1)

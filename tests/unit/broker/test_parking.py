@@ -59,7 +59,7 @@ class ParkingTests(BrokerTestCase, ParkingQueueContract):
             wake=lambda: None,
             finish=self.finish,
         )
-        self.entered = self.came_out = self.given_back = 0
+        self.entered = self.came_out = self.requeued = 0
         self.inside: list[Any] = []
         self.by_tag: dict[int, Any] = {}
         self.use(self.parking.parking_queue("target", "exchange:work", prefetch=self.PREFETCH))
@@ -84,10 +84,10 @@ class ParkingTests(BrokerTestCase, ParkingQueueContract):
         self.entered = len(self.publishing.published)
 
     def come_out(self, count: int) -> None:
-        for nack in self.broker.sent("Basic.Nack")[self.given_back :]:
+        for nack in self.broker.sent("Basic.Nack")[self.requeued :]:
             self.assertEqual((nack.multiple, nack.requeue), (False, True))
             self.inside.insert(0, self.by_tag[nack.delivery_tag])
-            self.given_back += 1
+            self.requeued += 1
         self.inside.sort(key=lambda published: published.sequence)  # the broker puts each back in its place
         self.inside += self.publishing.published[self.came_out :]
         self.came_out = len(self.publishing.published)

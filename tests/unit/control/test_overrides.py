@@ -37,10 +37,10 @@ class OverridesTestCase(SynchronousTestCase):
         classes = (ClassSettings("trial", ("trial-*",), limits="1/s", shadow=True),)
         self.counts: Any = {"shadow trial": 3}
         self.scheduler: Scheduler[str] = Scheduler(SchedulerSettings(rate=1, burst=1), classes)
-        self.let_go: list[str] = []
+        self.released: list[str] = []
         kept = keeps_limits(str(self.path) if path is None else path, self.store)
         self.changes = 0
-        self.overrides = Overrides(kept, self.scheduler, self.clock, self.let_go.extend, self.changed)
+        self.overrides = Overrides(kept, self.scheduler, self.clock, self.released.extend, self.changed)
         self.commands = LimitCommands(self.scheduler, self.overrides, self.counts, self.clock.seconds)
         self.overrides.reload()
 
@@ -64,7 +64,7 @@ class FileTests(OverridesTestCase):
         """It is in nobody else's hands by then."""
         self.assertEqual(self.passes("dev1", 4), 1)
         self.set("dev1", "1/day")
-        self.assertEqual(self.let_go, ["m", "m", "m"])
+        self.assertEqual(self.released, ["m", "m", "m"])
 
     def test_set_survives_a_restart_and_clear_does_too(self) -> None:
         self.assertEqual(self.set("dev1", "5/s, 100/min"), "")
@@ -118,7 +118,7 @@ class CollectionTests(OverridesTestCase):
         self.document("dev1", "1/day")
         self.clock.advance(REFRESH_EVERY)
         self.assertEqual(self.overrides.limits, {"dev1": "1/day"})
-        self.assertEqual((self.let_go, self.changes), (["m", "m", "m"], 1))
+        self.assertEqual((self.released, self.changes), (["m", "m", "m"], 1))
         del self.store.collections["limits"]["dev1"]
         self.clock.advance(REFRESH_EVERY)
         self.assertEqual((self.overrides.limits, self.changes), ({}, 2))

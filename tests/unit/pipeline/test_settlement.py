@@ -79,7 +79,7 @@ class AckLedgerTests(SynchronousTestCase):
         for size in [*batches, len(order)]:
             for tag in remaining[:size]:
                 if tag in back:
-                    ledger.given_back(tag)
+                    ledger.requeued(tag)
                     outstanding.discard(tag)
                 else:
                     ledger.settle(tag)
@@ -160,7 +160,7 @@ class OrphanTests(SynchronousTestCase):
             self.ledger.orphan(tag)
         self.ledger.received()
         self.ledger.adopt(1, 4)
-        self.assertEqual([self.ledger.given_back(tag) for tag in (1, 2, 3)], [4, 0, 3])
+        self.assertEqual([self.ledger.requeued(tag) for tag in (1, 2, 3)], [4, 0, 3])
         self.assertEqual((self.ledger.unacked, self.ledger.floor), (0, 4))
         self.assertFalse(self.ledger.is_orphan(2))
 
@@ -255,11 +255,11 @@ class AgeTests(SynchronousTestCase):
     def test_what_is_given_back_is_not_out(self) -> None:
         self.ledger.received(3)
         self.age(0.0)
-        self.ledger.given_back(2)
-        self.ledger.given_back(1)
+        self.ledger.requeued(2)
+        self.ledger.requeued(1)
         self.assertEqual((self.ledger.unacked, self.ledger.floor), (1, 2))
         self.assertTrue(self.age(10.0))
-        self.ledger.given_back(3)
+        self.ledger.requeued(3)
         self.assertFalse(self.age(11.0))
         self.ledger.received(1)
         self.ledger.settle(4)
