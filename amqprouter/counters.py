@@ -18,6 +18,8 @@ class Counters:
     """A message came with a priority, out of a queue that hands messages out by it."""
     authenticated: int = 0
     """A message's device proved who it is."""
+    spoken_for: int = 0
+    """...or its publisher did, which may speak for it."""
     throttled: int = 0
     """A message had to wait for a limit."""
     dropped: int = 0

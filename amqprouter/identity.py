@@ -13,7 +13,8 @@ class Identity:
     `valid_for` is seconds, the longest that the answer may be remembered, and that what it opens may last (a token's
     rest of life); None leaves that to ``[auth] cache_seconds``. `limits` is text such as ``100/s, 2000/min``, empty for
     the configured ones. `acl` has lines ``[allow|deny] TOPIC PATTERN[, …]`` for this one alone; None says nothing of
-    topics, an empty one allows none.
+    topics, an empty one allows none. `speaks_for` has lines ``[allow|deny] DEVICE[, …]: TOPIC PATTERN[, …]``: for whom
+    it may publish as well; None and an empty one as for `acl`.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Identity:
     tenant: str = ""
     groups: tuple[str, ...] = ()
     acl: tuple[str, ...] | None = None
+    speaks_for: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,10 @@ class Verdict:
     `identity` is what the checker said of who was proved, None where it said the name alone. Where that says how long
     it is good for (`Identity.valid_for`), `good_until` is when that is over, by the clock of who asked. `retry_after`
     is seconds, for those who were not asked about now.
+
+    `publisher` is who was proved, where that is somebody else than the device which a message claims; empty when it is
+    the device itself. `publisher_limits` are then what a checker told of the publisher's limits, as `Identity.limits`;
+    None where it was not asked. Of a verdict that is in force, `identity` is the device's all the same.
     """
 
     allowed: bool
@@ -42,6 +48,8 @@ class Verdict:
     identity: Identity | None = None
     retry_after: float = 0.0
     good_until: float | None = field(default=None, compare=False)
+    publisher: str = ""
+    publisher_limits: str | None = None
 
 
 NO_CREDENTIAL = "no-credential"
@@ -54,6 +62,10 @@ NO_CHECKER = "no-checker"
 
 IDENTITY_MISMATCH = "identity-mismatch"
 """Somebody else was proved than the one claimed."""
+
+
+MAY_NOT_SPEAK_FOR = "may-not-speak-for"
+"""The publisher is who it says, and is not on the list of those who may publish this for the device."""
 
 
 BAD_SECRET = "bad-secret"
@@ -108,6 +120,12 @@ _WORD = re.compile(
 def valid_device_id(text: str) -> bool:
     """Whether a device may have this id."""
     return _WORD(text) is not None and (text.isascii() or len(text.encode()) <= MAX_BYTES)
+
+
+def valid_publisher(text: str) -> bool:
+    """Whether somebody who publishes for devices may have this name. It need not be a device id: accounts and MQTT
+    client ids have dots and slashes in them."""
+    return text.isprintable() and 0 < len(text.encode()) <= MAX_BYTES
 
 
 AMQP_SENDER = "amqp:"

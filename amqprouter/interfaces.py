@@ -26,7 +26,10 @@ T = TypeVar("T")
 
 
 class IDeviceSecret(ICredentials):
-    """A device id and the secret that the device sent with a message."""
+    """A device id, or a publisher's name, and the secret that came with a message.
+
+    A checker that answers with another name than it was asked about says whose the secret is, whoever claims it.
+    """
 
     device_id: str = Attribute("the claimed device id")
     secret: bytes = Attribute("the secret, as sent")

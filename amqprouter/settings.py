@@ -220,6 +220,9 @@ class AuthSettings:
     """Proofs that count for devices, tried in this order."""
     broker_checked_exchanges: tuple[str, ...] = ()
     """Topic exchanges whose routing keys the broker checks with ``[broker_auth]``: what ``broker-topic`` is about."""
+    mqtt_client_id_exchanges: tuple[str, ...] = ()
+    """Exchanges that nobody but MQTT clients may publish to, whose ids the broker writes into their messages: what
+    ``mqtt-client-id`` is about."""
     device_checker: tuple[str, ...] = ()
     """Strcred strings for device secrets, such as ``file:/etc/amqprouter/devices.passwd``; asked in this order."""
     user_checker: tuple[str, ...] = ()
@@ -239,6 +242,9 @@ class AuthSettings:
     """Message header that carries a device's secret; it is removed before anything is passed on."""
     signature_header: str = "x-device-signature"
     """Message header that carries a device's signature; it is removed likewise."""
+    publisher_header: str = "x-publisher"
+    """Message header in which a publisher that speaks for devices names itself, where its secret or signature does not;
+    it counts, and is removed, where ``[acl] publishers`` is set."""
     hmac_keys: str = ""
     """File of ``name:key`` lines with the keys of the devices that sign their messages."""
     hmac_window: float = 300.0
@@ -261,6 +267,8 @@ class AclSettings:
     """File of ``[deny] user pattern -> event topic pattern`` lines; ``%u`` stands for the user's own name."""
     commands: str = ""
     """Such a file about who may send which commands."""
+    publishers: str = ""
+    """File of ``[deny] publisher pattern -> device pattern: topic pattern`` lines, about who may publish for whom."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which topics a device may use, and which a user may see.
+"""Which topics a device may use, which a user may see, and for which devices a publisher may speak.
 
 An ACL is lines of ``[allow|deny] WHO -> TOPIC PATTERN[, TOPIC PATTERN…]``. The left side is a glob over the device id
 or user name, or a group: ``@NAME`` of a line ``group NAME: MEMBER[, MEMBER…]``, or ``@group/NAME`` or ``@tenant/NAME``
@@ -7,7 +7,7 @@ id>.<topic words>``), in which markers stand for the own id or name (``%d`` in t
 and the own tenant (``%t``), and ``@NAME`` in place of the first word for any device of a group. The first line that
 matches decides; what no line matches is denied. A line that begins with ``#`` is a comment; there are none behind a
 pattern, for ``#`` is a pattern too. A line ``registry`` is where lines count that a checker told of the one who asks
-(`amqprouter.acl.registry`).
+(`amqprouter.acl.registry`). In the publishers' list devices stand before the topics: `amqprouter.acl.speaking`.
 
 An id with ``.``, ``*`` or ``#`` in it would make another pattern of the one it is put in, so to such an id an allowing
 topic pattern with the marker gives nothing, and from it a denying one takes too much rather than too little.
@@ -22,6 +22,7 @@ from functools import lru_cache
 from amqprouter.acl.groups import Group, is_group_line, parse_groups
 from amqprouter.acl.line import AclLine
 from amqprouter.acl.registry import REGISTRY, own_lines
+from amqprouter.acl.speaking import SpokenFor
 from amqprouter.acl.topic import TENANT_MARKER, AclTopic, Subject, plain
 from amqprouter.text import FileProblems, counting_lines
 
@@ -206,7 +207,7 @@ class Acl:
         uses_tenant = self._uses_tenant or (own is not None and any(TENANT_MARKER in line for line in own))
         return tuple(sorted(names.intersection(self._of_group))), tenant if uses_tenant else "", own
 
-    def _reasons(self, line: AclLine, pattern: AclTopic, topic: str, subject: Subject) -> Iterator[str]:
+    def _reasons(self, line: AclLine, pattern: AclTopic | SpokenFor, topic: str, subject: Subject) -> Iterator[str]:
         """How groups and markers led to a decision."""
         if line.group in self._groups:
             yield self._membership(subject.who, self._groups[line.group])

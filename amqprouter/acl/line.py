@@ -1,14 +1,20 @@
-"""One line of an ACL: ``[allow|deny] WHO -> TOPIC PATTERN[, TOPIC PATTERN…]``."""
+"""One line of an ACL: ``[allow|deny] WHO -> TOPIC PATTERN[, TOPIC PATTERN…]``.
+
+In the publishers' list stands right of the arrow what `amqprouter.acl.speaking` says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from amqprouter.acl.groups import Group, check_group_name
+from amqprouter.acl.speaking import PUBLISHER_MARKER, SpokenFor, spoken_for
 from amqprouter.acl.topic import MARKERS, TENANT_MARKER, AclTopic, Subject
 from amqprouter.patterns import DevicePattern
 
 ARROW = "->"
+WHOSE = {**MARKERS, PUBLISHER_MARKER: "publisher"}
+"""By each file's marker for the own name, whom its lines are for."""
 _TOLD = ("group/", "tenant/")
 """What begins the name of a group, behind the ``@``, that a checker tells and not the file."""
 
@@ -16,7 +22,7 @@ _TOLD = ("group/", "tenant/")
 class AclLine:
     """One line: whom it is for, and the topics that it allows or denies. Raises `ValueError` saying what is wrong.
 
-    :param marker: ``%d`` or ``%u``, that of the file for the own id.
+    :param marker: ``%d``, ``%u`` or ``%p``, that of the file for the own id.
     :param groups: those that the file defines.
     """
 
@@ -26,8 +32,10 @@ class AclLine:
         self.text = text
         self.number = number
         left, arrow, right = text.partition(ARROW)
+        of_publishers = marker == PUBLISHER_MARKER
         if not arrow or ARROW in right:
-            raise ValueError(f"not one '{ARROW}'; a line is [allow|deny] WHO {ARROW} TOPIC PATTERN[, TOPIC PATTERN…]")
+            form = "DEVICE[, DEVICE…]: TOPIC PATTERN[, …]" if of_publishers else "TOPIC PATTERN[, TOPIC PATTERN…]"
+            raise ValueError(f"not one '{ARROW}'; a line is [allow|deny] WHO {ARROW} {form}")
         words = left.split()
         if words in (["allow"], ["deny"], ["group"]):
             # It may mean a device of this name, but to take a deny for that would open what it should close.
@@ -38,12 +46,12 @@ class AclLine:
             del words[0]
         if len(words) != 1:
             raise ValueError(
-                f"left of '{ARROW}' stands one {MARKERS[marker]} pattern, such as * or meter-*, or one @GROUP; before "
+                f"left of '{ARROW}' stands one {WHOSE[marker]} pattern, such as * or meter-*, or one @GROUP; before "
                 "it may stand allow or deny"
             )
         (self.left,) = words
-        if any(one in self.left for one in (*MARKERS, TENANT_MARKER)):
-            raise ValueError(f"{MARKERS[marker]} pattern {self.left!r}: markers have a meaning in topic patterns only")
+        if any(one in self.left for one in (*MARKERS, TENANT_MARKER)) or (of_publishers and marker in self.left):
+            raise ValueError(f"{WHOSE[marker]} pattern {self.left!r}: markers have a meaning in topic patterns only")
         self.group = ""
         """Which group the line is for: its name in the file, or ``group/NAME`` or ``tenant/NAME`` of a checker's."""
         self.who: DevicePattern | None = None
@@ -52,7 +60,11 @@ class AclLine:
             self.group = _group(self.left[1:], groups)
         else:
             self.who = DevicePattern(self.left)
-        self.topics = tuple(AclTopic(_present(topic.strip()), marker, groups) for topic in right.split(","))
+        self.topics: tuple[AclTopic, ...] | tuple[SpokenFor, ...]
+        if of_publishers:
+            self.topics = spoken_for(right, groups)
+        else:
+            self.topics = tuple(AclTopic(_present(topic.strip()), marker, groups) for topic in right.split(","))
 
     @property
     def is_told(self) -> bool:
@@ -64,7 +76,7 @@ class AclLine:
         """Whether the line decides about whatever topic."""
         return any(topic.is_everything for topic in self.topics)
 
-    def topic_for(self, topic: str, subject: Subject) -> AclTopic | None:
+    def topic_for(self, topic: str, subject: Subject) -> AclTopic | SpokenFor | None:
         """The pattern of this line, which must be for the subject, that matches the topic."""
         widely = not self.allows
         for pattern in self.topics:

@@ -1,5 +1,7 @@
 """Lines that a registry keeps for one device or user, and a checker tells: ``[allow|deny] TOPIC PATTERN[, …]``.
 
+Of a publisher they are about whom it may speak for: ``[allow|deny] DEVICE[, DEVICE…]: TOPIC PATTERN[, …]``.
+
 They have no left side, for they come with the one whom they are for, who is judged by them alone: what none of them
 matches is denied. Where they count is for the file to say, by a line ``registry``: what stands above it goes first, and
 what is below is for those of whom no such lines were told. They can name no group of the file.
@@ -11,6 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from amqprouter.acl.line import ARROW, AclLine
+from amqprouter.acl.speaking import PUBLISHER_MARKER
 
 REGISTRY = "registry"
 """The line of a file."""
@@ -24,14 +27,14 @@ MAX_OWN_BYTES = 2048
 def own_lines(told: tuple[str, ...], marker: str, number: int) -> tuple[AclLine, ...]:
     """These lines, and one behind them that denies the rest, to stand in the place of line `number` of a file.
 
-    :param marker: ``%d`` or ``%u``, that of the file.
+    :param marker: ``%d``, ``%u`` or ``%p``, that of the file.
     :raises ValueError: they make no sense. Never quotes them.
     """
     check_own_lines(told, marker)
     lines = [AclLine(_whole(text), number, marker, {}) for text in told]
     for line, text in zip(lines, told, strict=True):
         line.text = f"{REGISTRY}: {text.strip()}"
-    last = AclLine("deny * -> #", number, marker, {})
+    last = AclLine(f"deny * {ARROW} {'*: #' if marker == PUBLISHER_MARKER else '#'}", number, marker, {})
     last.text = f"{REGISTRY}: none of the {len(told)} own lines is for this topic"
     return (*lines, last)
 
@@ -48,7 +51,10 @@ def check_own_lines(told: Sequence[str], marker: str) -> None:
                 raise ValueError
             AclLine(_whole(text), number, marker, {})
         except ValueError:
-            raise ValueError(f"line {number} is not [allow|deny] TOPIC PATTERN[, TOPIC PATTERN…]") from None
+            form = (
+                "DEVICE[, …]: TOPIC PATTERN[, …]" if marker == PUBLISHER_MARKER else "TOPIC PATTERN[, TOPIC PATTERN…]"
+            )
+            raise ValueError(f"line {number} is not [allow|deny] {form}") from None
 
 
 def _whole(text: str) -> str:

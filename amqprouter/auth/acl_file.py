@@ -8,6 +8,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from amqprouter.acl.acl import Acl, OwnLines
+from amqprouter.acl.speaking import PUBLISHER_MARKER
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReloadable
@@ -18,7 +19,7 @@ class AclFile:
     """An ACL whose lines a reload replaces: `acl` holds those in force.
 
     :param path: the file; empty when none is configured, and `default` is in force for good.
-    :param marker: ``%d`` or ``%u``, for the own id in topic patterns.
+    :param marker: ``%d``, ``%u`` or ``%p``, for the own id or name in patterns.
     :param may_ask_registry: see `Acl.parse`.
     :raises AuthFileError: the file cannot be used; each bad line is named.
     """
@@ -90,3 +91,12 @@ def command_acl(path: str) -> AclFile:
     """
     default = Acl.parse("", "the default without [acl] commands, which is empty", "%u", may_ask_registry=False)
     return AclFile(path, "%u", default, may_ask_registry=False)
+
+
+def publisher_acl(path: str) -> AclFile | None:
+    """The list of those who may publish for devices. Without a file each publishes for itself, and there is no list.
+
+    :raises AuthFileError: the file cannot be used.
+    """
+    default = Acl.parse("", "the default without [acl] publishers, which is empty", PUBLISHER_MARKER)
+    return AclFile(path, PUBLISHER_MARKER, default) if path else None

@@ -7,13 +7,17 @@ good ones. A question that is being asked already is not asked again; all who as
 `flush` or `forget` meets on its way is still handed to those who wait for it, but not remembered, and whoever asks
 after it asks anew. An answer that says how long it is good for (`Identity.valid_for`) is remembered no longer than
 that, counted from the question; one that is good for nothing more still counts for those who asked.
+
+A credential may turn out to be another's than the one claimed: a token says itself whose it is. Where publishers may
+speak for devices that is an answer, remembered once under its owner's name, with a note whose the credential is: so a
+publisher's token is asked about once, however many devices it speaks for.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import blake2s
 
 from twisted.cred.error import UnauthorizedLogin
@@ -21,9 +25,10 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from amqprouter.acl.registry import check_own_lines
+from amqprouter.acl.speaking import PUBLISHER_MARKER
 from amqprouter.auth.aged_cache import AgedCache
 from amqprouter.errors import CheckerUnavailable, NotKnown
-from amqprouter.identity import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Identity, Verdict
+from amqprouter.identity import BAD_SECRET, IDENTITY_MISMATCH, UNKNOWN_NAME, Identity, Verdict, valid_publisher
 
 MAX_WAITING = 4096
 """Askers that may wait for answers: as many as messages may be under way (``[scheduler] max_in_flight``). One more
@@ -51,6 +56,8 @@ class Answers:
     :param seconds: age at which a yes is asked again.
     :param negative_seconds: age at which a no is asked again.
     :param marker: what stands for the own name in lines of an access list: ``%d`` for devices, ``%u`` for users.
+    :param publishers: whether a credential of somebody else than the one claimed proves that one, which
+        `Verdict.publisher` then names.
     """
 
     def __init__(
@@ -61,8 +68,12 @@ class Answers:
         max_waiting: int = MAX_WAITING,
         key: bytes = b"",
         marker: str = "%d",
+        publishers: bool = False,
     ) -> None:
         self._marker = marker
+        self._publishers = publishers
+        self._owners: AgedCache[tuple[str, bytes], str] = AgedCache(size, seconds)
+        """Whose a credential is, by kind of proof and digest, where that is not who was claimed."""
         self._yes: AgedCache[Question, Verdict] = AgedCache(size, seconds)
         self._no: AgedCache[Question, Verdict] = AgedCache(max(size // 10, min(size, 1)), negative_seconds)
         self._asked: dict[Question, _Asked] = {}
@@ -80,6 +91,13 @@ class Answers:
     def get(self, question: Question, now: float) -> Verdict | None:
         """The remembered answer, if there is one."""
         return self._yes.get(question, now) or self._no.get(question, now)
+
+    def owner(self, question: Question, now: float) -> str:
+        """Whose the credential is, if that is remembered and somebody else than the one claimed; else empty."""
+        if not self._owners:
+            return ""
+        proof, _, digest = question
+        return self._owners.get((proof, digest), now) or ""
 
     def ask(self, question: Question, checker: Callable[[], object], now: float) -> Deferred[Verdict]:
         """The checker's answer, remembered from `now` on; `checker` is called unless this is being asked already.
@@ -107,6 +125,7 @@ class Answers:
     def flush(self) -> int:
         """Forget everything, as after a reload; how many answers that was."""
         self._asked = {}
+        self._owners.clear()
         return self._yes.clear() + self._no.clear()
 
     def forget(self, name: str) -> int:
@@ -144,20 +163,25 @@ class Answers:
                 raise CheckerUnavailable(
                     f"the checker for {proof!r} gave an identity whose tenant is no text, or groups no tuple of texts"
                 )
-            self._check_acl(proof, identity.acl)
+            self._check_acl(proof, identity.acl, self._marker)
+            self._check_acl(proof, identity.speaks_for, PUBLISHER_MARKER)
             if identity.valid_for is not None:
                 good_until = now + (identity.valid_for if identity.valid_for > 0 else 0.0)  # NaN is not
         if proved in (name, name.encode("utf-8", "surrogatepass")):  # twisted.cred's own checkers say bytes
             return Verdict(True, checker=proof, identity=identity, good_until=good_until)
+        owner = _owner(proved) if self._publishers else ""
+        if owner:
+            return Verdict(True, checker=proof, identity=identity, good_until=good_until, publisher=owner)
         return Verdict(False, IDENTITY_MISMATCH, proof)
 
-    def _check_acl(self, proof: str, acl: object) -> None:
+    @staticmethod
+    def _check_acl(proof: str, acl: object, marker: str) -> None:
         if acl is None:
             return
         try:
             if not _is_tuple_of_text(acl):
                 raise ValueError("no tuple of texts")
-            check_own_lines(acl, self._marker)  # type: ignore[arg-type]  # it is one
+            check_own_lines(acl, marker)  # type: ignore[arg-type]  # it is one
         except ValueError as error:
             raise CheckerUnavailable(
                 f"the checker for {proof!r} gave an access list that cannot be used: {error}"
@@ -178,13 +202,26 @@ class Answers:
         if self._asked.get(question) is asked:  # neither flushed nor forgotten meanwhile
             del self._asked[question]
             if isinstance(result, Verdict):
-                at_most = None if result.identity is None else result.identity.valid_for
-                (self._yes if result.allowed else self._no).put(question, result, now, at_most)
+                self._remember(question, result, now)
         self._waiting -= len(asked.waiting)
         for answer in asked.waiting:
             answer.callback(result)
+
+    def _remember(self, question: Question, verdict: Verdict, now: float) -> None:
+        at_most = None if verdict.identity is None else verdict.identity.valid_for
+        if verdict.publisher:
+            proof, _, digest = question
+            self._owners.put((proof, digest), verdict.publisher, now, at_most)
+            question, verdict = (proof, verdict.publisher, digest), replace(verdict, publisher="")
+        (self._yes if verdict.allowed else self._no).put(question, verdict, now, at_most)
 
 
 def _is_tuple_of_text(groups: object) -> bool:
     """Whether these can be groups or lines of an identity: a checker's author may take a text, or a list, for them."""
     return isinstance(groups, tuple) and all(isinstance(group, str) for group in groups)
+
+
+def _owner(proved: object) -> str:
+    """The name that was proved, if a publisher may have it; else empty."""
+    name = proved.decode("utf-8", "replace") if isinstance(proved, bytes) else proved
+    return name if isinstance(name, str) and valid_publisher(name) and "\ufffd" not in name else ""

@@ -1,4 +1,5 @@
-"""Whether a message's device is who it claims to be: from the message, from memory, or by asking."""
+"""Whether a message's device is who it claims to be, or its publisher may speak for it: from the message, from memory,
+or by asking."""
 
 from __future__ import annotations
 
@@ -13,8 +14,18 @@ from amqprouter.auth.answers import Answers, Question
 from amqprouter.auth.asking import asking_for
 from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.proofs import ABSENT, Doubt, Proof, SecretProof, UserIdProof, make_proofs
-from amqprouter.identity import LOCKED_OUT, Verdict
+from amqprouter.auth.proofs import (
+    ABSENT,
+    Claim,
+    Doubt,
+    Proof,
+    PublisherHeader,
+    SecretProof,
+    UserIdProof,
+    make_proofs,
+)
+from amqprouter.auth.speakers import Speakers, SpeakingAcl
+from amqprouter.identity import IDENTITY_MISMATCH, LOCKED_OUT, Verdict
 from amqprouter.interfaces import IReloadable
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IAuthenticator
@@ -29,6 +40,8 @@ class Authenticator:
     :param lock_out: keeps too many wrong secrets from being asked about; None lets them all.
     :param cache_size: remembered answers (see `Answers`, also for the ages, in seconds).
     :param further: proofs that `accept` may name besides ``user-id`` and ``secret``.
+    :param publishers: the list of those who may publish for devices; None where each publishes for itself.
+    :param publisher_header: where a publisher names itself, whose secret a message carries.
     :raises ConfigError: a name in `accept` is none of theirs.
     """
 
@@ -43,12 +56,16 @@ class Authenticator:
         negative_cache_seconds: float,
         further: Sequence[Proof] = (),
         lock_out: LockOut | None = None,
+        publishers: SpeakingAcl | None = None,
+        publisher_header: PublisherHeader | None = None,
     ) -> None:
-        self._secret = SecretProof(checker, secret_header)
-        self._proofs = make_proofs(accept, (UserIdProof(), self._secret, *further))
+        are_two = publishers is not None
+        self._secret = SecretProof(checker, secret_header, publisher_header if are_two else None)
+        self._proofs = make_proofs(accept, (UserIdProof(are_two), self._secret, *further))
         self._checker = checker
-        self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds)
+        self._answers = Answers(cache_size, cache_seconds, negative_cache_seconds, publishers=are_two)
         self.logins = BrokerLogins(cache_size)
+        self.speakers = None if publishers is None else Speakers(publishers, self.logins)
         self._lock_out = lock_out
 
     def check(self, message: Message, now: float) -> Verdict | None:
@@ -63,7 +80,7 @@ class Authenticator:
             if isinstance(said, Verdict):
                 return said
             question = said[1]
-        return self._answers.get(question, now)
+        return self._known(question, message, now)
 
     def ask(self, message: Message, now: float) -> Deferred[Verdict]:
         """The verdict, from the checker unless it is known by now.
@@ -75,13 +92,14 @@ class Authenticator:
         if isinstance(said, Verdict):
             return succeed(said)
         proof, question = said
-        known = self._answers.get(question, now)
+        known = self._known(question, message, now)
         if known:
             return succeed(known)
-        credential = proof.examine(message)
-        assert isinstance(credential, bytes)  # or there would be no question
+        claim = proof.examine(message)
+        assert isinstance(claim, Claim)  # or there would be no question
         source = message.properties.text("user_id") or ""
-        return self._ask(question, lambda: proof.ask(message.device, credential), source, now)
+        asked = self._ask(question, lambda: proof.ask(*claim), source, now)
+        return asked if self.speakers is None else asked.addCallback(self._in_force, question[1], message)
 
     def credential(self, message: Message) -> Question | None:
         """The question that this message is, None when its proof asks nobody.
@@ -99,7 +117,7 @@ class Authenticator:
 
         :raises CheckerUnavailable: nobody could say.
         """
-        said = self._secret.judge(secret)
+        said = self._secret.judge(device, secret)
         if isinstance(said, Verdict):
             return said
         if isinstance(said, Doubt):
@@ -108,9 +126,29 @@ class Authenticator:
         verdict = self._answers.get(question, now)
         if verdict is None:
             verdict = await self._ask(question, lambda: self._secret.ask(device, secret), "", now)
+        if verdict.publisher:  # nobody logs in for another
+            return Verdict(False, IDENTITY_MISMATCH, verdict.checker)
         if verdict.allowed:
             self.logins.remember(device, verdict.identity)
         return verdict
+
+    def _known(self, question: Question, message: Message, now: float) -> Verdict | None:
+        """What is remembered of this question, as it is in force for the message."""
+        name = question[1]
+        verdict = self._answers.get(question, now)
+        if self.speakers is None:
+            return verdict
+        if verdict is None:
+            name = self._answers.owner(question, now)
+            verdict = self._answers.get((question[0], name, question[2]), now) if name else None
+        return None if verdict is None else self._in_force(verdict, name, message)
+
+    def _in_force(self, verdict: Verdict, name: str, message: Message) -> Verdict:
+        """What the answer to a question about `name` means for the message."""
+        name = verdict.publisher or name
+        if self.speakers is None or name == message.device or not verdict.allowed:
+            return verdict
+        return self.speakers.verdict(verdict, name, message)
 
     def _ask(self, question: Question, ask: Callable[[], object], source: str, now: float) -> Deferred[Verdict]:
         lock_out = self._lock_out
@@ -168,11 +206,22 @@ class Authenticator:
                     front.known[self] = said
                 return proof, said
             if isinstance(said, Verdict):
-                return self.logins.completed(said, message.device)
+                if not said.publisher:
+                    return self.logins.completed(said, message.device)
+                said = self._speaks(said, message)
+                if isinstance(said, Verdict):
+                    return said
             if doubt is ABSENT:  # the first that saw something has the best reason
                 doubt = said
-        return Verdict(False, doubt.reason)
+        return Verdict(False, doubt.reason, publisher=doubt.publisher)
+
+    def _speaks(self, said: Verdict, message: Message) -> Verdict | Doubt:
+        """The verdict on a message of a publisher that was proved; a doubt where it may not speak for the device."""
+        if self.speakers is None:
+            return Doubt(IDENTITY_MISMATCH)
+        verdict = self.speakers.verdict(said, said.publisher, message)
+        return verdict if verdict.allowed else Doubt(verdict.reason, said.publisher)
 
     def _hear(self, proof: Proof, message: Message) -> Verdict | Doubt | Question:
         said = proof.examine(message)
-        return self._answers.question(proof.name, message.device, said) if isinstance(said, bytes) else said
+        return self._answers.question(proof.name, *said) if isinstance(said, Claim) else said

@@ -2,7 +2,7 @@
 
 The broker asks before it lets a device do something: may it enter the virtual host, may it configure, write or read an
 exchange or a queue, may it use a routing key of a topic exchange. The questions are forms; which fields they have was
-read off RabbitMQ 3.10, 4.0 and 4.3, which ask alike, and its README (deps/rabbitmq_auth_backend_http). Three rules are
+read off RabbitMQ 3.10, 4.0 and 4.3, which ask alike, and its README (deps/rabbitmq_auth_backend_http). Four rules are
 less obvious than the rest:
 
 - Questions about an MQTT connection carry its client id, those about an AMQP one carry none, and neither can feign the
@@ -11,6 +11,7 @@ less obvious than the rest:
   routing key, and nobody is asked about that.
 - An MQTT client id is the device's own, or begins with it and a slash, which no device id has. For a second connection
   with the same client id ends the first, and the names of the plugin's queues are made from it.
+- A publisher that speaks for devices (``[acl] publishers``) is a device here, and may besides use the keys of those.
 - A key that admission would not let in is denied before it is in the broker. MQTT topics may be longer than AMQP's
   routing keys, and the broker takes such a message, but then ends the connection of whoever is to receive it by AMQP.
 """
@@ -52,6 +53,8 @@ class BrokerAccess:
     """Whether MQTT devices may subscribe to what is under their own id."""
     may_use: Callable[[str, str], bool]
     """Whether the ACL lets a device use ``<device id>.<topic words>``."""
+    may_speak: Callable[[str, str], bool] = lambda publisher, key: False
+    """Whether a publisher may use ``<device id>.<topic words>`` of another device."""
     command_queue: str = ""
     """The queue that an AMQP device may read, with ``{device}`` for its id; none when empty."""
 
@@ -100,10 +103,13 @@ class BrokerAccess:
         if fields.get("name") not in self._written(by_mqtt) - {self.by_id_exchange}:
             return "it is no exchange of devices"
         owner, _, topic = key.partition(".")
-        if owner != device or not topic:
+        speaks = owner != device and permission == "write" and valid_device_id(owner) and self.may_speak(device, key)
+        if not topic or not (owner == device or speaks):
             return "the first word of the key is not the device's own id, or nothing is behind it"
         if len(key.encode()) > MAX_ROUTING_KEY:
             return f"the key is longer than the {MAX_ROUTING_KEY} bytes that AMQP can carry"
+        if speaks:
+            return ""
         if permission == "write":
             return "" if self.may_use(device, key) else "the ACL does not allow it"
         return self._subscribing() if permission == "read" and by_mqtt else "devices may only write"

@@ -30,12 +30,16 @@ class BrokerLogins:
 
     def __init__(self, size: int) -> None:
         self._told: AgedCache[str, _Told] = AgedCache(size, inf)
+        self.changes = 0
+        """How often anything was told or forgotten: what was worked out from it holds while this is the same."""
 
     def remember(self, device: str, identity: Identity | None) -> None:
         """The device logged in, and this is what the checker told of it; None for its name alone."""
         if identity is not None:
+            self.changes += 1
             self._told.put(device, _Told(identity), 0.0)
         elif self._told.get(device, 0.0) is not None:
+            self.changes += 1
             self._told.put(device, _Told(Identity(device)), 0.0)
 
     def identity(self, device: str) -> Identity | None:
@@ -57,4 +61,5 @@ class BrokerLogins:
 
     def forget(self, device: str) -> None:
         """Forget what was told of one device. Looks at all of them: for an operator's command."""
+        self.changes += 1
         self._told.forget(lambda name: name == device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from amqprouter.auth.proofs import ABSENT, Doubt
+from amqprouter.auth.proofs import ABSENT, Claim, Doubt
 from amqprouter.identity import IDENTITY_MISMATCH, Verdict
 from amqprouter.pipeline.message import Message
 
@@ -12,12 +12,22 @@ _BY_THE_BROKER = b"x-death", b"x-first-death-exchange"
 """Headers that the broker puts in a message which it dead-letters. It asks nobody about the routing key then."""
 
 
+def was_dead_lettered(message: Message) -> bool:
+    """Whether the broker put the message where it is: its exchange and key may then be any.
+
+    :raises ValueError: the message's properties are malformed.
+    """
+    return any(message.properties.raw_header(name) is not None for name in _BY_THE_BROKER)
+
+
 class BrokerTopicProof:
     """The broker asked ``[broker_auth]`` whether the publisher may use this routing key, so the id in it is its own.
 
     That holds for topic exchanges, for the key of the publish itself (a delivery carries that one, whatever ``CC`` and
     ``BCC`` say), and for exchanges where only devices whom this backend answers for may write; docs/broker-auth.rst has
-    the dangers. A message that was dead-lettered proves nothing: its exchange and key may be any.
+    the dangers. With a list of publishers the id may be one that its publisher speaks for, of which the broker asked as
+    well; who that was, this proof cannot tell. A message that was dead-lettered proves nothing: its exchange and key
+    may be any.
     """
 
     name = "broker-topic"
@@ -29,12 +39,12 @@ class BrokerTopicProof:
     def __init__(self, exchanges: Iterable[str]) -> None:
         self._exchanges = frozenset(exchange.encode() for exchange in exchanges)
 
-    def examine(self, message: Message) -> Verdict | Doubt | bytes:
+    def examine(self, message: Message) -> Verdict | Doubt | Claim:
         if message.exchange not in self._exchanges:
             return ABSENT
-        if any(message.properties.raw_header(name) is not None for name in _BY_THE_BROKER):
+        if was_dead_lettered(message):
             return self._dead_lettered
         return self._allowed
 
-    def ask(self, device: str, credential: bytes) -> object:
+    def ask(self, name: str, credential: bytes) -> object:
         raise AssertionError("this proof never asks")

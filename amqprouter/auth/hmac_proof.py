@@ -13,7 +13,8 @@ digits, a colon, the string, a comma), one behind the other:
 
 The lengths make the encoding unambiguous: no two different messages have the same one. The device id ends at the first
 dot of the second string, for it holds none itself. The header carries ``v1=`` and the HMAC-SHA256 in hexadecimal. Other
-headers and properties are not signed.
+headers and properties are not signed. A publisher that speaks for devices signs with its own key, and names itself in
+another header: who changes that name picks another key, under which the signature is wrong.
 
 MQTT 5 has headers (user properties), but neither a timestamp nor a message id, and where a message has an expiry the
 broker sets the ``timestamp`` by its own clock. So the header may carry both itself, behind the HMAC:
@@ -22,12 +23,12 @@ broker sets the ``timestamp`` by its own clock. So the header may carry both its
 that was signed.
 
 Theory of operation: replays. A message counts while its timestamp is within the window around the clock, and once: its
-id is then used up for the device (`ReplayMemory`). The broker delivers a message again after a lost connection, though,
-when it has not been acknowledged, and that one must pass. The broker marks those as redelivered. A device cannot: the
-mark is a field of basic.deliver, which only the broker sends (AMQP 0-9-1, section 1.8.3.13), and no part of what is
-published. Somebody who replays a message in the very moment in which a connection breaks may get that mark on the copy;
-the store takes the same message id once all the same. The memory is this process's: after a restart, and between
-gateways that consume one queue together, the window alone bounds replays.
+id is then used up for whose key it is (`ReplayMemory`). The broker delivers a message again after a lost connection,
+though, when it has not been acknowledged, and that one must pass. The broker marks those as redelivered. A device
+cannot: the mark is a field of basic.deliver, which only the broker sends (AMQP 0-9-1, section 1.8.3.13), and no part of
+what is published. Somebody who replays a message in the very moment in which a connection breaks may get that mark on
+the copy; the store takes the same message id once all the same. The memory is this process's: after a restart, and
+between gateways that consume one queue together, the window alone bounds replays.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from zope.interface import implementer
 
 from amqprouter.auth.auth_file import read_auth_file
 from amqprouter.auth.hmac_keys import parse_hmac_keys
-from amqprouter.auth.proofs import ABSENT, Doubt
+from amqprouter.auth.proofs import ABSENT, Claim, Doubt, PublisherHeader, proved
 from amqprouter.auth.replay_memory import ReplayMemory
 from amqprouter.identity import BAD_SIGNATURE, NO_MESSAGE_ID, NO_TIMESTAMP, REPLAYED, STALE_TIMESTAMP, Verdict
 from amqprouter.interfaces import IReloadable
@@ -70,6 +71,7 @@ class HmacProof:
 
     :param window: seconds that a timestamp may differ from the clock, in the past and in the future.
     :param wall_clock: seconds since 1970.
+    :param publisher: where the message says whose key it is, if it need not be the device's.
     :raises AuthFileError: the file cannot be used; each bad line is named.
     """
 
@@ -90,7 +92,9 @@ class HmacProof:
         window: float,
         wall_clock: Callable[[], float],
         memory: ReplayMemory | None = None,
+        publisher: PublisherHeader | None = None,
     ) -> None:
+        self._publisher = publisher
         self._path = path
         self._header = header.encode()
         self._wall_clock = wall_clock
@@ -100,7 +104,7 @@ class HmacProof:
     def reload(self) -> None:
         self._keys = parse_hmac_keys(read_auth_file(self._path, secret=True), self._path)
 
-    def examine(self, message: Message) -> Verdict | Doubt | bytes:
+    def examine(self, message: Message) -> Verdict | Doubt | Claim:
         """Allow or deny, or don't know when there is no signature. The same for one delivery however often it is asked.
 
         :raises ValueError: the message's properties are malformed.
@@ -108,13 +112,12 @@ class HmacProof:
         signature = message.properties.raw_header(self._header)
         if signature is None:
             return ABSENT
-        said = message.verdict
-        if isinstance(said, Verdict) and said.checker == self.name:
-            return said  # its id is used up by itself
-        message.verdict = verdict = self._judge(message, signature)
-        return verdict
+        if message.signed is None:  # else its id is used up by itself
+            message.signed = self._judge(message, signature)
+        said: Verdict = message.signed
+        return said
 
-    def ask(self, device: str, credential: bytes) -> object:
+    def ask(self, name: str, credential: bytes) -> object:
         raise AssertionError("this proof never asks")
 
     def _judge(self, message: Message, signature: bytes) -> Verdict:
@@ -129,8 +132,8 @@ class HmacProof:
             return self._no_message_id
         if timestamp is None:
             return self._no_timestamp
-        device = message.device
-        key = self._keys.get(device)
+        name = message.device if self._publisher is None else self._publisher.name_in(message)
+        key = self._keys.get(name)
         if key is None or signature[:3] != _VERSION:
             return self._bad
         signed = signed_bytes(message.routing_key, timestamp, message_id, message.body)
@@ -141,9 +144,9 @@ class HmacProof:
         if not memory.fresh(timestamp, now):
             return self._stale
         if not message.redelivered:
-            if memory.used(device, message_id):
+            if memory.used(name, message_id):
                 return self._replayed
-            if memory.forgotten(device, timestamp):
+            if memory.forgotten(name, timestamp):
                 return self._stale
-        memory.use(device, message_id, timestamp, now)
-        return self._allowed
+        memory.use(name, message_id, timestamp, now)
+        return self._allowed if name == message.device else proved(self.name, name)

@@ -25,6 +25,7 @@ from amqprouter.pipeline.headers import (
     EXCHANGE,
     IDENTITY,
     PROVEN,
+    PUBLISHER,
     REASON,
     ROUTING_KEY,
     identity_text,
@@ -56,7 +57,7 @@ class Outgoing:
         self._dropped_headers = frozenset(name.encode() for name in names)
 
     def passed_on(self, message: Message) -> bytes:
-        """For a target: the device's properties, and who it is.
+        """For a target: the device's properties, and who it is; and who published, where that is somebody else.
 
         :raises ValueError: the properties are malformed.
         """
@@ -65,6 +66,8 @@ class Outgoing:
         if front is None or front.flags & _DROPPED_PROPERTIES:
             return self._spliced(message)
         raw, size = properties.raw, front.size
+        if message.is_spoken_for:  # by whom, the front does not say
+            return self._spliced(message)
         changed: bytes | None = front.known.get(self)
         if changed is None:  # what stands behind the front is passed on as it is
             spliced = self._spliced(message)
@@ -76,13 +79,11 @@ class Outgoing:
 
         :raises ValueError: the properties are malformed.
         """
-        entries = _device_entry(DEVICE, message.device) + field_table.encode_entry(KEY_HEADER.decode(), message.key)
+        entries = _who(message) + field_table.encode_entry(KEY_HEADER.decode(), message.key)
         return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries, ENCODED_PREFIX)
 
     def _spliced(self, message: Message) -> bytes:
-        return message.properties.spliced(
-            _DROPPED_PROPERTIES, self._dropped_headers, _device_entry(DEVICE, message.device), ENCODED_PREFIX
-        )
+        return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, _who(message), ENCODED_PREFIX)
 
     def quarantined(self, message: Message, reason: str, at: float) -> bytes:
         """For the rejected and dead-letter queues: what can be read of the device's properties, and our headers."""
@@ -93,6 +94,8 @@ class Outgoing:
             ROUTING_KEY: message.routing_key.decode(errors="backslashreplace"),
             DEVICE: message.device,
         }
+        if message.is_spoken_for:
+            headers[PUBLISHER] = message.publisher
         if message.verdict is not None:  # else it came to no proof of identity
             headers[CHECKER] = message.verdict.checker
             headers[PROVEN] = message.verdict.allowed
@@ -108,14 +111,20 @@ class Outgoing:
 
     def headers_only(self, message: Message, reason: str, at: float) -> bytes:
         """For a message whose own properties cannot be sent again: the reason and the claimed device."""
-        return encode_properties(
-            headers={
-                REASON: _short(reason),
-                AT: datetime.fromtimestamp(int(at), timezone.utc),
-                DEVICE: message.device,
-            },
-            user_id=self._account,
-        )
+        headers: dict[str, FieldValue] = {
+            REASON: _short(reason),
+            AT: datetime.fromtimestamp(int(at), timezone.utc),
+            DEVICE: message.device,
+        }
+        if message.is_spoken_for:
+            headers[PUBLISHER] = message.publisher
+        return encode_properties(headers=headers, user_id=self._account)
+
+
+def _who(message: Message) -> bytes:
+    """The encoded headers that say whose a message is."""
+    device = _device_entry(DEVICE, message.device)
+    return device + _device_entry(PUBLISHER, message.publisher) if message.is_spoken_for else device
 
 
 def _short(reason: str) -> str:

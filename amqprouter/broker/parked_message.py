@@ -37,6 +37,8 @@ def parked_properties(message: Message, account: str = "") -> bytes:
     if message.verdict is not None:
         parked["checker"] = message.verdict.checker
         parked["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
+        if message.is_spoken_for:
+            parked["publisher"] = message.publisher
     return encode_properties(headers={PARKED: parked}, user_id=account)
 
 
@@ -71,7 +73,10 @@ def parked_message(properties: bytes, body: bytes) -> Message:
         raise ValueError(f"header {PARKED} lacks {missing}") from None
     if "checker" in parked:
         told = _text(parked.get("identity", ""))
-        message.verdict = Verdict(True, checker=_text(parked["checker"]), identity=recalled(told) if told else None)
+        identity, message.publisher = recalled(told) if told else None, _text(parked.get("publisher", ""))
+        message.verdict = Verdict(
+            True, checker=_text(parked["checker"]), identity=identity, publisher=_text(parked.get("publisher", ""))
+        )
     return message
 
 

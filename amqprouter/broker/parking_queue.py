@@ -308,7 +308,7 @@ class ParkingQueue:
             return
         settlement = Settlement(message, delivery.delivery_tag, ledger, self._settled)
         if not ours:
-            message.verdict = None
+            message.verdict, message.publisher = None, ""
             settlement.refused("not parked: the broker does not vouch for our account as its sender")
             return
         assert self._receive is not None, "nobody takes what comes out of this parking queue"

@@ -54,10 +54,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    from amqprouter.auth.acl_file import command_acl, device_acl, user_acl  # noqa: PLC0415
+    from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     acl = settings.acl
-    for file in (device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands)):
+    lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
+    for file in lists:
+        if file is None:
+            continue
         warnings = list(file.acl.warnings())
         yield from warnings[:MAX_WARNINGS]
         if len(warnings) > MAX_WARNINGS:

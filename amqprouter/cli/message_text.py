@@ -21,11 +21,14 @@ def message_lines(message: Quarantined, hidden_headers: Collection[str]) -> Iter
         "reason": message.reason,
         "time": moment(message.at),
         "device": message.device,
+        "publisher": message.publisher,
         "proven": proof,
         "topic": message.topic,
         "exchange": message.exchange,
         "routing key": message.key,
     }
+    if not message.publisher:
+        del facts["publisher"]
     for name, told in facts.items():
         yield f"{name + ':':<14}{printable(told)}".rstrip()
     properties = Properties(message.delivery.properties)

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import fields
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -121,7 +120,7 @@ class QuarantineWork:
             sys.stdout.flush()
             return
         auth = self._settings.auth
-        hidden = {getattr(auth, field.name) for field in fields(auth) if field.name.endswith("_header")}
+        hidden = {auth.secret_header, auth.signature_header}
         print("\n".join(message_lines(message, hidden)))
 
     async def _drop(self) -> int:
@@ -216,7 +215,7 @@ def _row(message: Quarantined) -> str:
     return _ROW.format(
         message.position,
         moment(message.at),
-        cut(message.device, 20),
+        cut(message.device, 20) + (f" by {cut(message.publisher, 20)}" if message.publisher else ""),
         cut(message.topic, 24),
         cut(message.reason, 24),
         len(message.delivery.body),

@@ -44,6 +44,8 @@ class Quarantined:
     message_id: str = ""
     identity: str = ""
     """What a checker had said of the device, as the daemon wrote it down."""
+    publisher: str = ""
+    """Who was proven to have published it, where that is somebody else than the device."""
 
     @classmethod
     def read(
@@ -76,16 +78,28 @@ class Quarantined:
         cls, delivery: Delivery, position: int, headers: Mapping[str, FieldValue], message_id: str, stranger: bool
     ) -> Quarantined:
         at = headers.get(header.AT)
-        names = header.DEVICE, header.REASON, header.EXCHANGE, header.CHECKER, header.IDENTITY
-        device, reason, exchange, checker, identity = (
+        names = header.DEVICE, header.REASON, header.EXCHANGE, header.CHECKER, header.IDENTITY, header.PUBLISHER
+        device, reason, exchange, checker, identity, publisher = (
             value if isinstance(value, str) else "" for value in map(headers.get, names)
         )
         at = at if isinstance(at, datetime) else None
         proven = headers.get(header.PROVEN) is True
         if stranger:
-            checker, proven, identity = "", False, ""
+            checker, proven, identity, publisher = "", False, "", ""
         return cls(
-            position, delivery, device, reason, at, exchange, checker, proven, True, stranger, message_id, identity
+            position,
+            delivery,
+            device,
+            reason,
+            at,
+            exchange,
+            checker,
+            proven,
+            True,
+            stranger,
+            message_id,
+            identity,
+            publisher,
         )
 
     @property
@@ -108,6 +122,7 @@ class Quarantined:
             "position": self.position,
             "at": None if self.at is None else self.at.isoformat(),
             "device": self.device,
+            **({"publisher": self.publisher} if self.publisher else {}),
             "topic": self.topic,
             "exchange": self.exchange,
             "reason": self.reason,
@@ -139,6 +154,8 @@ class Quarantined:
             told |= {header.CHECKER: self.checker if self.proven else OPERATOR, header.PROVEN: True}
             if self.identity:
                 told[header.IDENTITY] = self.identity
+            if self.publisher:
+                told[header.PUBLISHER] = self.publisher
         return key, told
 
 

@@ -14,6 +14,7 @@ def check_broker_auth(settings: Settings, problems: Problems) -> None:
     """Check all."""
     _check_exchanges(settings, problems)
     _check_proof(settings, problems)
+    _check_client_ids(settings, problems)
     if settings.broker_auth.endpoint and not problems.concern(("broker_auth", "endpoint")):
         _check_endpoint(settings, problems)
         _check_tls(settings, problems)
@@ -52,6 +53,25 @@ def _check_proof(settings: Settings, problems: Problems) -> None:
         if checked:
             problem = "would not be used: accept has no broker-topic"
         problems.in_option("auth", "broker_checked_exchanges", ", ".join(checked) or None, problem)
+
+
+def _check_client_ids(settings: Settings, problems: Problems) -> None:
+    auth, trusted = settings.auth, settings.auth.mqtt_client_id_exchanges
+    key = "mqtt_client_id_exchanges"
+    if problems.concern(("auth", "accept"), ("auth", key), ("ingress", "exchanges")):
+        return
+    fit = settings.ingress.exchanges
+    for exchange in trusted:
+        # Devices publish to the devices exchange by AMQP, with whatever headers they like.
+        if exchange not in fit:
+            problem = f"nothing comes from {exchange!r}, or others than MQTT clients publish to it"
+            legal = f"those in [ingress] exchanges: {', '.join(fit)}" if fit else "those in [ingress] exchanges"
+            problems.in_option("auth", key, ", ".join(trusted), problem, legal)
+    if ("mqtt-client-id" in auth.accept) != bool(trusted):
+        problem = "missing; accept has mqtt-client-id, which is about these exchanges"
+        if trusted:
+            problem = "would not be used: accept has no mqtt-client-id"
+        problems.in_option("auth", key, ", ".join(trusted) or None, problem)
 
 
 def _check_endpoint(settings: Settings, problems: Problems) -> None:

@@ -129,8 +129,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "watchdog": Duration(0, most=3600),
     },
     "auth": {
-        "accept": ListOf(Choice(("user-id", "secret", "hmac", "broker-topic")), least=1),
+        "accept": ListOf(Choice(("user-id", "secret", "hmac", "broker-topic", "mqtt-client-id")), least=1),
         "broker_checked_exchanges": ListOf(NAME),
+        "mqtt_client_id_exchanges": ListOf(NAME),
         "device_checker": ListOf(Checker(IDeviceSecret)),
         "user_checker": ListOf(Checker(IUserPassword)),
         "lock_out_after": Integer(0, 1_000_000),
@@ -140,6 +141,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_checker_errors": Integer(2, 1000, why="a single failure says nothing about whose it is"),
         "secret_header": NAME,
         "signature_header": NAME,
+        "publisher_header": NAME,
         "hmac_keys": OrEmpty(FilePath("the file of the devices' HMAC keys"), "no signature is accepted"),
         # A day at most: every message id of so long is kept in memory.
         "hmac_window": Duration(1, most=86_400),
@@ -151,6 +153,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "devices": OrEmpty(FilePath("the devices' ACL file"), "a device may use every topic under its own id"),
         "users": OrEmpty(FilePath("the users' ACL file"), "no user sees anything"),
         "commands": OrEmpty(FilePath("the ACL file for commands"), "nobody sends any"),
+        "publishers": OrEmpty(FilePath("the publishers' ACL file"), "each device publishes for itself"),
     },
     "scheduler": {
         "rate": Number(0, above=True),

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amqprouter.auth.acl_file import AclFile, device_acl, user_acl
+from amqprouter.amqp.connection import Connection
+from amqprouter.auth.acl_file import AclFile, device_acl, publisher_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.checkers.chain import CheckerChain
 from amqprouter.auth.checkers.configured import make_chain
 from amqprouter.auth.checkers.installed import Provisions
 from amqprouter.auth.lock_out import LockOut
-from amqprouter.auth.proofs import Proof
+from amqprouter.auth.mqtt_client_proof import MqttClientProof
+from amqprouter.auth.proofs import Proof, PublisherHeader
 from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.daemon.preflight import hmac_proof
@@ -34,6 +36,9 @@ class WiredAuth:
     users: UserAuthenticator
     devices_acl: AclFile
     users_acl: AclFile
+    publishers_acl: AclFile | None
+    """None where each device publishes for itself."""
+    mqtt_clients: MqttClientProof
 
     @property
     def chains(self) -> list[CheckerChain]:
@@ -48,7 +53,19 @@ class WiredAuth:
     @property
     def reloadable(self) -> list[IReloadable]:
         """What reads files."""
-        return [self.devices_acl, self.users_acl, self.authenticator, self.users]
+        lists = [self.devices_acl, self.users_acl, self.publishers_acl]
+        return [*(acl for acl in lists if acl is not None), self.authenticator, self.users]
+
+    async def attach(self, connection: Connection) -> None:
+        """Messages come over this connection from now on."""
+        self.mqtt_clients.use_broker(connection.server)
+
+    def may_speak(self, publisher: str, key: str) -> bool:
+        """Whether somebody who is no such device may use ``<device id>.<topic words>``, likewise."""
+        speakers = self.authenticator.speakers
+        return (
+            speakers is not None and speakers.may_speak(publisher, key) and self.device_may(key.partition(".")[0], key)
+        )
 
     def device_may(self, device: str, key: str) -> bool:
         """Whether a device may use ``<device id>.<topic words>``, by what is remembered of its log-in."""
@@ -71,8 +88,15 @@ def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
     provisions = {name: Provisions(hashing.share(name), runtime.reactor, store) for name in ("devices", "users")}
     device_chain = make_chain("devices", auth, IDeviceSecret, provisions["devices"], counters, seconds)
     user_chain = make_chain("users", auth, IUserPassword, provisions["users"], counters, seconds)
-    further: list[Proof] = [BrokerTopicProof(auth.broker_checked_exchanges)]
-    signatures = hmac_proof(auth, runtime.wall_clock)
+    publishers = publisher_acl(acl.publishers)
+    publisher_header = None if publishers is None else PublisherHeader(auth.publisher_header)
+    clients = MqttClientProof(
+        auth.mqtt_client_id_exchanges,
+        publishers=publishers is not None,
+        by_account=bool(runtime.settings.broker_auth.endpoint),
+    )
+    further: list[Proof] = [BrokerTopicProof(auth.broker_checked_exchanges), clients]
+    signatures = hmac_proof(auth, runtime.wall_clock, publisher_header)
     if signatures is not None:
         further.append(signatures)
     authenticator = Authenticator(
@@ -84,6 +108,8 @@ def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
         negative_cache_seconds=auth.negative_cache_seconds,
         further=further,
         lock_out=lock_out(),
+        publishers=publishers,
+        publisher_header=publisher_header,
     )
     users = UserAuthenticator(
         user_chain,
@@ -93,5 +119,13 @@ def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
         negative_cache_seconds=auth.negative_cache_seconds,
     )
     return WiredAuth(
-        hashing, device_chain, user_chain, authenticator, users, device_acl(acl.devices), user_acl(acl.users)
+        hashing,
+        device_chain,
+        user_chain,
+        authenticator,
+        users,
+        device_acl(acl.devices),
+        user_acl(acl.users),
+        publishers,
+        clients,
     )

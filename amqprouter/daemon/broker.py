@@ -13,6 +13,7 @@ from amqprouter.broker.event_publisher import EventPublisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.topology import Names, Topology
 from amqprouter.daemon.runtime import Runtime
+from amqprouter.settings import Settings
 
 Attach = Callable[[Connection], Awaitable[None]]
 """Prepares a new connection: declares, consumes, or publishes over it from now on."""
@@ -47,10 +48,16 @@ def wire_broker(runtime: Runtime) -> WiredBroker:
     return WiredBroker(
         topology,
         account,
-        Outgoing(settings.auth.secret_header, settings.auth.signature_header, account=account),
+        Outgoing(*proof_headers(settings), account=account),
         publisher,
         EventPublisher(publisher, topology.names.events, counters, runtime.wall_clock),
     )
+
+
+def proof_headers(settings: Settings) -> list[str]:
+    """The headers with which devices and publishers prove who they are: they are nobody else's business."""
+    auth = settings.auth
+    return [auth.secret_header, auth.signature_header, *([auth.publisher_header] if settings.acl.publishers else [])]
 
 
 def make_link(runtime: Runtime, purpose: str, *steps: Attach) -> BrokerLink:

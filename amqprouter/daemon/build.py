@@ -64,7 +64,7 @@ def build(
     commands = wire_commands(runtime, broker, way.quarantine)
     replies = wire_replies(runtime, broker, targets, way.gates, way.quarantine, commands)
     events = wire_events(runtime, broker)
-    consume, publish = _links(runtime, broker, targets, way, commands, replies)
+    consume, publish = _links(runtime, broker, targets, auth, way, commands, replies)
 
     readiness: list[IReadiness] = [consume, publish, events.link, *way.readiness, *targets.queues]
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
@@ -113,6 +113,7 @@ def _links(
     runtime: Runtime,
     broker: WiredBroker,
     targets: WiredTargets,
+    auth: WiredAuth,
     way: WiredPipeline,
     commands: WiredCommands,
     replies: Sequence[OptionalStep],
@@ -122,6 +123,7 @@ def _links(
         runtime,
         "consume",
         broker.topology.declare,
+        auth.attach,
         way.parking.attach,  # what is parked is older than what the ingress brings
         way.device_queues.attach,
         way.ingress.attach,

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 from amqprouter import config
-from amqprouter.auth.acl_file import command_acl, device_acl, user_acl
+from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl
 from amqprouter.auth.checkers.installed import find_checker_factory, make_checkers
 from amqprouter.auth.hmac_proof import HmacProof
+from amqprouter.auth.proofs import PublisherHeader
 from amqprouter.daemon.mercure import make_verifiers
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
@@ -27,9 +28,10 @@ def load_settings(path: str) -> Settings:
         lambda: device_acl(settings.acl.devices),
         lambda: user_acl(settings.acl.users),
         lambda: command_acl(settings.acl.commands),
+        lambda: publisher_acl(settings.acl.publishers),
         lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
-        lambda: hmac_proof(settings.auth, time.time),
+        lambda: hmac_proof(settings.auth, time.time, None),
         lambda: make_verifiers(settings.mercure) if settings.mercure.enabled else None,
         lambda: read_address(settings.store),
     ):
@@ -44,11 +46,13 @@ def load_settings(path: str) -> Settings:
     return settings
 
 
-def hmac_proof(auth: AuthSettings, wall_clock: Callable[[], float]) -> HmacProof | None:
-    """The proof by signature, None without ``hmac_keys``.
+def hmac_proof(
+    auth: AuthSettings, wall_clock: Callable[[], float], publisher: PublisherHeader | None
+) -> HmacProof | None:
+    """The proof by signature, None without ``hmac_keys``. `publisher` is given where keys may be publishers'.
 
     :raises ConfigError: the file of the keys is bad.
     """
     if not auth.hmac_keys:
         return None
-    return HmacProof(auth.hmac_keys, auth.signature_header, auth.hmac_window, wall_clock)
+    return HmacProof(auth.hmac_keys, auth.signature_header, auth.hmac_window, wall_clock, publisher=publisher)

@@ -17,7 +17,7 @@ from amqprouter.broker.targets import EventsTarget, ExchangeTarget
 from amqprouter.broker.work_queues import DeclaredQueues
 from amqprouter.broker.work_target import Encoder, WorkTarget, calling, passing_on
 from amqprouter.config.work import work_sections
-from amqprouter.daemon.broker import WiredBroker
+from amqprouter.daemon.broker import WiredBroker, proof_headers
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.errors import AmqprouterError
 from amqprouter.pipeline.ports import IGatedTarget
@@ -71,7 +71,7 @@ def wire_targets(
     collections = list(dict.fromkeys(target.name for target in wanted if target.kind == "store"))
     store = MongoStore(settings.store, collections, runtime.reactor) if collections or needs_store else None
     declared: list[DeclaredQueues] = []
-    proof_headers = [settings.auth.secret_header, settings.auth.signature_header]
+    hidden_headers = proof_headers(settings)
 
     def make(target: Target) -> IGatedTarget:
         if target.kind == "exchange":
@@ -82,7 +82,7 @@ def wire_targets(
         if target.kind == "store" and store is not None:
             counters, randomness = runtime.counters, runtime.randomness
             return StoreTarget(
-                store, target.name, settings.store, clock, counters, randomness, proof_headers, max_values
+                store, target.name, settings.store, clock, counters, randomness, hidden_headers, max_values
             )
         section = sections[f"{target.kind} {target.name}"]
         queues = _queues(runtime, broker, target, section)

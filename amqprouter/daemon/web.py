@@ -95,6 +95,7 @@ def wire_web(
             broker.names.by_id,
             lambda device, secret: auth.authenticator.check_secret(device, secret, runtime.clock.seconds()),
             auth.device_may,
+            auth.may_speak,
             takes_reasons=lambda: consume.connection is not None and consume.connection.server.at_least(4, 3),
             counters=counters,
             reactor=runtime.reactor,

@@ -109,6 +109,7 @@ def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
     content_type = properties.content_type
     envelope: dict[str, str | None] = {
         "device": message.device,
+        **({"publisher": message.publisher} if message.is_spoken_for else {}),
         "topic": message.topic,
         "received_at": _iso(message.received_at),
     }

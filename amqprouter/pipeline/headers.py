@@ -14,7 +14,7 @@ from amqprouter.identity import Identity
 PREFIX = "x-amqprouter-"
 ENCODED_PREFIX = PREFIX.encode()
 
-DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
+DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER = (
     "x-amqprouter-device",
     "x-amqprouter-reason",
     "x-amqprouter-at",
@@ -23,14 +23,16 @@ DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY = (
     "x-amqprouter-checker",
     "x-amqprouter-proven",
     "x-amqprouter-identity",
+    "x-amqprouter-publisher",
 )
 """The device, proven on what is passed on; and on quarantined messages: what happened, when, where the message had been
-published, which proof of identity decided, whether it had said yes, and what a checker had said of the device."""
+published, which proof of identity decided, whether it had said yes, and what a checker had said of the device. On both,
+who was proven to have published it, where that is somebody else than the device."""
 
 PARKED = "x-amqprouter-parked"
 """On parked messages: what `amqprouter.broker.parked_message` needs to make the message again."""
 
-NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PARKED)
+NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, PARKED)
 _MOST_IDENTITY = 4096
 """Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
 

@@ -17,10 +17,12 @@ class Message:
     `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
     `topic` is the dotted topic without the device id; `key`, ``<device>.<topic>``, is what events are filtered by.
     `received_at` is seconds since 1970, by the gateway's clock. `verdict` is what authentication said, once it has.
+    `publisher` is who was proved to have sent it, once somebody was: the device itself, unless that is told.
     `is_replayed` says that an operator has it tried again: it was safe in quarantine before.
     """
 
     __slots__ = (
+        "_publisher",
         "body",
         "device",
         "exchange",
@@ -31,6 +33,7 @@ class Message:
         "received_at",
         "redelivered",
         "routing_key",
+        "signed",
         "topic",
         "verdict",
     )
@@ -59,7 +62,24 @@ class Message:
         self.is_json = False
         """Whether a target has read the body as JSON, strictly, and found that it is: the others need not."""
         self.verdict: Any = None  # an Verdict, which the core does not know
+        self.signed: Any = None
+        """What was found out about its signature. That must not be done twice, for it uses the message id up."""
         self.is_replayed = False
+        self._publisher = ""
+
+    @property
+    def publisher(self) -> str:
+        """The name of who published it."""
+        return self._publisher or self.device
+
+    @publisher.setter
+    def publisher(self, name: str) -> None:
+        self._publisher = name
+
+    @property
+    def is_spoken_for(self) -> bool:
+        """Whether somebody else than the device published it."""
+        return bool(self._publisher) and self._publisher != self.device
 
     @property
     def work(self) -> int:

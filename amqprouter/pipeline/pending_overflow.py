@@ -143,7 +143,7 @@ class PendingOverflow:
         self._finish(settlement)
 
     def _receive(self, message: Message, outer: Settlement) -> None:
-        message.verdict = None
+        message.verdict, message.publisher = None, ""
         key = self._key(message)
         if not self.ours[key]:
             self._count(key, 1)  # from before a restart, or another gateway's

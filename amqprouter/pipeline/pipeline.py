@@ -213,10 +213,14 @@ class Pipeline:
     def _judge(self, settlement: Settlement, verdict: Verdict, now: float) -> None:
         message = settlement.message
         message.verdict = verdict
+        if verdict.publisher:
+            message.publisher = verdict.publisher
         if not verdict.allowed:
             self._reject(settlement, verdict.reason)
             return
         self._counters.authenticated += 1
+        if verdict.publisher:
+            self._counters.spoken_for += 1
         identity = verdict.identity
         if identity is None:
             allowed = self._acl.allows(message.device, message.key)

@@ -14,11 +14,11 @@ from amqprouter.amqp.field_table import FieldValue, encode_entry
 from amqprouter.amqp.properties import Properties, flag_mask, with_user_id
 from amqprouter.amqp.wire import Delivery
 from amqprouter.identity import Verdict
-from amqprouter.pipeline.headers import CHECKER, DEVICE, EXCHANGE, IDENTITY, NAMES, PROVEN, recalled
+from amqprouter.pipeline.headers import CHECKER, DEVICE, EXCHANGE, IDENTITY, NAMES, PROVEN, PUBLISHER, recalled
 from amqprouter.pipeline.message import Message
 
-_DEVICE, _EXCHANGE, _CHECKER, _PROVEN, _IDENTITY = (
-    name.encode() for name in (DEVICE, EXCHANGE, CHECKER, PROVEN, IDENTITY)
+_DEVICE, _EXCHANGE, _CHECKER, _PROVEN, _IDENTITY, _PUBLISHER = (
+    name.encode() for name in (DEVICE, EXCHANGE, CHECKER, PROVEN, IDENTITY, PUBLISHER)
 )
 _ENVELOPE = frozenset(name.encode() for name in NAMES)
 _USER_ID = flag_mask("user_id")
@@ -59,7 +59,9 @@ class Replays:
                 checker = (properties.raw_header(_CHECKER) or b"").decode("utf-8", "backslashreplace")
                 if properties.header(_PROVEN) is True:
                     told = (properties.raw_header(_IDENTITY) or b"").decode("utf-8", "backslashreplace")
-                    verdict = Verdict(True, checker=checker, identity=recalled(told) if told else None)
+                    publisher = (properties.raw_header(_PUBLISHER) or b"").decode("utf-8", "backslashreplace")
+                    identity = recalled(told) if told else None
+                    verdict = Verdict(True, checker=checker, identity=identity, publisher=publisher)
                 properties = Properties(properties.spliced(_USER_ID, _ENVELOPE, b""))
         except ValueError:
             device, verdict = "", None  # malformed, which will be found again and told

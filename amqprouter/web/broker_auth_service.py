@@ -27,6 +27,7 @@ def broker_auth_service(
     by_id_exchange: str,
     ask_secret: AskSecret,
     may_use: Callable[[str, str], bool],
+    may_speak: Callable[[str, str], bool],
     *,
     takes_reasons: Callable[[], bool],
     counters: Counters,
@@ -35,6 +36,7 @@ def broker_auth_service(
     """The endpoint, or None where it is turned off. Secret and certificates are read here, once.
 
     :param may_use: whether a device may use ``<device id>.<topic words>``.
+    :param may_speak: whether somebody may use it who is another than the device.
     :param takes_reasons: whether the broker that we are connected to can read a reason behind ``deny``.
     :raises ConfigError: a file cannot be read any more.
     """
@@ -55,6 +57,7 @@ def broker_auth_service(
         services=frozenset((*ours.services, broker.username or uri.username)),
         subscribe=ours.subscribe,
         may_use=may_use,
+        may_speak=may_speak,
         command_queue=settings.commands.queue if settings.commands.enabled else "",
     )
     leaf = BrokerAuthLeaf(

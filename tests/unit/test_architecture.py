@@ -72,11 +72,11 @@ LONGEST_FUNCTION = 80
 LONG_FUNCTIONS = {"amqprouter.amqp.wire.FrameReader.feed"}
 """One loop over the bytes that every message comes in; a call for each frame would cost more than the frame."""
 PURE = {
-    "amqprouter.acl": "acl groups line registry topic",
+    "amqprouter.acl": "acl groups line registry speaking topic",
     "amqprouter.amqp": "ack_ledger field_table orphans properties return_match returns server travel uri wire",
     "amqprouter.auth": (
         "aged_cache asking blame broker_access broker_logins circuit_breaker credentials hmac_keys passwords "
-        "replay_memory"
+        "replay_memory speakers"
     ),
     "amqprouter.auth.checkers": "http_answer http_options",
     "amqprouter.broker": "celery chosen_names outgoing parked_message parking_records priority_watch reply watchdog",

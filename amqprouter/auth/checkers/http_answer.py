@@ -52,25 +52,34 @@ def _read_json(name: str, body: bytes) -> str | Identity:
     if result != "allow":
         raise _bad('JSON without a "result" of allow, deny or unknown')
     texts = {ours: answer.get(theirs) or "" for theirs, ours in _FIELDS.items()}
-    groups, acl, valid_for = answer.get("groups") or [], answer.get("acl"), answer.get("valid_for")
+    groups, valid_for = answer.get("groups") or [], answer.get("valid_for")
+    lists = {name: _lines(answer, name) for name in ("acl", "speaks_for")}
     for theirs, ours in _FIELDS.items():
         if not isinstance(texts[ours], str):
             raise _bad(f'JSON whose "{theirs}" is no text')
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
         raise _bad('JSON whose "groups" are no list of texts')
-    if acl is not None and not (isinstance(acl, list) and all(isinstance(line, str) for line in acl)):
-        raise _bad('JSON whose "acl" is no list of texts')
     if valid_for is not None and (isinstance(valid_for, bool) or not isinstance(valid_for, (int, float))):
         raise _bad('JSON whose "valid_for" is no number of seconds')
-    if valid_for is None and acl is None and not groups and not any(texts.values()):
+    if valid_for is None and lists["acl"] is lists["speaks_for"] is None and not groups and not any(texts.values()):
         return name
     return Identity(
         name,
         valid_for=None if valid_for is None else float(valid_for),
         groups=tuple(groups),
-        acl=None if acl is None else tuple(acl),
-        **texts,
+        limits=texts["limits"],
+        device_class=texts["device_class"],
+        tenant=texts["tenant"],
+        acl=lists["acl"],
+        speaks_for=lists["speaks_for"],
     )
+
+
+def _lines(answer: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    lines = answer.get(name)
+    if lines is not None and not (isinstance(lines, list) and all(isinstance(line, str) for line in lines)):
+        raise _bad(f'JSON whose "{name}" is no list of texts')
+    return None if lines is None else tuple(lines)
 
 
 def _bad(what: str) -> CheckerUnavailable:

@@ -41,6 +41,7 @@ class ClaimNames:
     device_class: str = ""
     limits: str = ""
     acl: str = ""
+    speaks_for: str = ""
 
 
 @implementer(ICredentialsChecker, IReloadable, IUsesThreads)
@@ -104,7 +105,8 @@ class JwtChecker:
             device_class=_text(values, names.device_class),
             tenant=_text(values, names.tenant),
             groups=_texts(values, names.groups),
-            acl=_texts(values, names.acl) if names.acl and names.acl in values else None,
+            acl=_lines(values, names.acl),
+            speaks_for=_lines(values, names.speaks_for),
         )
 
 
@@ -113,6 +115,11 @@ def _text(values: Mapping[str, Any], claim: str) -> str:
     if not isinstance(text, str):
         raise BadToken(BAD_CLAIMS)
     return text
+
+
+def _lines(values: Mapping[str, Any], claim: str) -> tuple[str, ...] | None:
+    """Of an access list; None where there is no such claim."""
+    return _texts(values, claim) if claim and claim in values else None
 
 
 def _texts(values: Mapping[str, Any], claim: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ OPTIONS = (
     "class_claim",
     "limits_claim",
     "acl_claim",
+    "speaks_for_claim",
 )
 DEFAULT_LEEWAY, MAX_LEEWAY = 30.0, 600.0
 """Seconds. Clocks that are set by the network differ by less than the default; over ten minutes something is broken."""
@@ -49,6 +50,7 @@ class JwtCheckerFactory:
         "  class_claim=NAME\n"
         "  limits_claim=NAME\n"
         "  acl_claim=NAME\n"
+        "  speaks_for_claim=NAME\n"
         "\n"
         "Example: /etc/amqprouter/keys.json issuer=https://id.example audience=plant\n"
     )
@@ -77,6 +79,7 @@ class JwtCheckerFactory:
             device_class=options.get("class_claim", ""),
             limits=options.get("limits_claim", ""),
             acl=options.get("acl_claim", ""),
+            speaks_for=options.get("speaks_for_claim", ""),
         )
         return JwtChecker(verifier, names)
 

@@ -84,9 +84,17 @@ class MongoChecker:
         return hashed
 
     def _identity(self, name: str, document: Mapping[str, Any]) -> Identity:
-        groups, acl = self._texts(document, "groups") or (), self._texts(document, "acl")
+        groups, acl, speaks_for = (self._texts(document, field) for field in ("groups", "acl", "speaks_for"))
         limits, device_class, tenant = (self._text(document, field) for field in ("limits", "class", "tenant"))
-        return Identity(name, limits=limits, device_class=device_class, tenant=tenant, groups=groups, acl=acl)
+        return Identity(
+            name,
+            limits=limits,
+            device_class=device_class,
+            tenant=tenant,
+            groups=groups or (),
+            acl=acl,
+            speaks_for=speaks_for,
+        )
 
     def _texts(self, document: Mapping[str, Any], field: str) -> tuple[str, ...] | None:
         texts = document.get(field)

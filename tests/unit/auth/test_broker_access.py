@@ -18,6 +18,7 @@ def access(*, subscribe: bool = False) -> BrokerAccess:
         services=frozenset(("gateway", "backend")),
         subscribe=subscribe,
         may_use=lambda device, key: not key.endswith(".secret"),
+        may_speak=lambda publisher, key: publisher == "bridge" and key.startswith("lamp-"),
     )
 
 
@@ -144,6 +145,15 @@ class TopicTests(SynchronousTestCase):
         for key in ("dev2.up.temp", "dev1", "dev1.", "", ".dev1.up", "#", "*.up", "dev12.up", "Dev1.up"):
             self.assertFalse(self.allowed(topic("write", key, "devices")), key)
             self.assertFalse(self.allowed(topic("write", key, "amq.topic", "dev1")), key)
+
+    def test_publishers_write_under_the_ids_of_others(self) -> None:
+        for exchange, client in (("devices", None), ("amq.topic", "bridge")):
+            self.assertTrue(self.allowed(topic("write", "lamp-1.up.temp", exchange, client, "bridge")))
+            for key in ("plug-1.up", "lamp-1", "lamp-1.", "lamp-*.up", "lamp-#", "lamp-1." + "x" * 255):
+                self.assertFalse(self.allowed(topic("write", key, exchange, client, "bridge")), key)
+        self.assertFalse(self.allowed(topic("write", "lamp-1.up", "devices")))
+        self.assertFalse(self.allowed(topic("write", "lamp-1.up", "devices.by-id", None, "bridge")))
+        self.assertFalse(self.allowed(topic("read", "lamp-1.up", "amq.topic", "bridge", "bridge"), subscribe=True))
 
     def test_the_acl_is_asked(self) -> None:
         self.assertFalse(self.allowed(topic("write", "dev1.secret", "devices")))

@@ -130,6 +130,24 @@ class OutgoingTests(SynchronousTestCase):
             passed = self.outgoing.passed_on(Message("dev1", "up", b"", known))
             self.assertEqual(Properties(passed).headers, expected)
 
+    def test_who_published_it(self) -> None:
+        """Told where it was somebody else than the device, and not what a front said that came from another."""
+        values = encode_properties(headers=FORGED | KEPT | {"x-amqprouter-publisher": "forged"}, message_id="m")
+        sender = Senders(b"by-id", b"k").of(b"devices", b"dev1.up")
+        for publisher, told in (("", None), ("bridge", "bridge"), ("dev1", None), ("other", "other"), ("", None)):
+            known = Properties(values)
+            sender.recognise(known)
+            made = Message("dev1", "up", b"", known)
+            made.publisher = publisher
+            self.assertEqual((made.publisher, made.is_spoken_for), (told or "dev1", told is not None))
+            for raw in (
+                self.outgoing.passed_on(made),
+                self.outgoing.with_key(made),
+                self.outgoing.quarantined(made, "r", 0),
+                self.outgoing.headers_only(made, "r", 0),
+            ):
+                self.assertEqual(Properties(raw).headers.get("x-amqprouter-publisher"), told)
+
     def test_quarantined(self) -> None:
         properties = Properties(self.outgoing.quarantined(message(everything()), "no-route", 1577836800.9))
         self.assertEqual(

@@ -14,12 +14,13 @@ from amqprouter.pipeline.headers import PARKED
 from amqprouter.pipeline.message import Message
 
 SHORT = st.binary(max_size=255)
-FIELDS = ("device", "topic", "body", "exchange", "routing_key", "redelivered", "received_at", "verdict")
+FIELDS = ("device", "topic", "body", "exchange", "routing_key", "redelivered", "received_at", "verdict", "publisher")
 VERDICTS = st.sampled_from(
     [
         None,
         Verdict(True, checker="secret"),
         Verdict(True, checker="user-id", identity=Identity("", tenant="t", groups=("g",))),
+        Verdict(True, checker="user-id", publisher="bridge-7"),
     ]
 )
 
@@ -41,6 +42,7 @@ class ParkedMessageTests(SynchronousTestCase):
             received_at=at,
         )
         message.verdict = verdict
+        message.publisher = "" if verdict is None else verdict.publisher
         restored = parked_message(parked_properties(message), message.body)
         for field in FIELDS:
             self.assertEqual(getattr(restored, field), getattr(message, field), field)

@@ -32,6 +32,17 @@ class ExplainTests(CommandTestCase):
         self.assertIn("commands.acl:1", self.succeeds(*asked, "amqp:shop", "meter-1.down.x"))
         self.fails(*asked, "shop", "meter-1.down.x")
 
+    def test_publishers(self) -> None:
+        asked = ("acl", "explain", "-c", self.config, "--publisher", "bridge-7", "lamp-3.state")
+        self.assertIn("each device publishes for itself alone", amqprouter(*asked).stdout)
+        self.fails(*asked)
+        path = self.file("publishers.acl", "bridge-7 -> lamp-*: state\n")
+        self.file("config.ini", f"[acl]\npublishers = {path}\n[route all]\ntargets = events:\n")
+        self.assertIn("publishers.acl:1: bridge-7 -> lamp-*: state", self.succeeds(*asked))
+        self.fails(*asked[:-1], "lamp-3.other")
+        self.file("publishers.acl", "registry\n")
+        self.assertIn("registry: lamp-*: #", self.succeeds(*asked, "--line", "lamp-*: #"))
+
     def test_what_denies_is_named(self) -> None:
         path = self.file("devices.acl", "group bad: meter-1\ndeny @bad -> #\n* -> #\n")
         ended = amqprouter("acl", "explain", "-c", self.config, "meter-1", "meter-1.reading")

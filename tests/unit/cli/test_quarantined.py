@@ -48,6 +48,7 @@ def rejected(
         routing_key=b"dev1.up.x",
     )
     message.verdict = verdict
+    message.publisher = "" if verdict is None else verdict.publisher
     told = Outgoing("x-secret", account=writer).quarantined(message, reason, 1_767_312_000)
     return read(delivery(told), account=account)
 
@@ -71,6 +72,17 @@ class StoryTests(SynchronousTestCase):
             },
         )
         self.assertEqual(message.label, "bad-json")
+
+    def test_who_published_it(self) -> None:
+        verdict = Verdict(False, "may-not-speak-for", "secret", publisher="bridge-7")
+        message = rejected(verdict, "may-not-speak-for")
+        self.assertEqual(message.as_json()["publisher"], "bridge-7")
+        self.assertIn("publisher:    bridge-7", list(message_lines(message, ())))
+        self.assertEqual(message.replay(vouch=True)[1]["x-amqprouter-publisher"], "bridge-7")
+        self.assertEqual(rejected(verdict, writer="evil").publisher, "")
+        proven = Verdict(True, checker="user-id", publisher="bridge-7")
+        self.assertEqual(rejected(proven).replay(vouch=False)[1]["x-amqprouter-publisher"], "bridge-7")
+        self.assertNotIn("publisher:", "".join(message_lines(rejected(Verdict(True, checker="secret")), ())))
 
     def test_what_another_account_put_there_proves_nothing(self) -> None:
         """Else whoever may write to the queue had a message replayed as any device's, with any groups."""

@@ -43,6 +43,17 @@ class BrokerAuthTests(ConfigTestCase):
             problems = self.problems(f"{CHECKER}[broker_auth]\nendpoint = {endpoint}\nsecret_file = secret\n")
             self.assertIn("endpoint", problems[0])
 
+    def test_exchanges_for_mqtt_client_ids(self) -> None:
+        accept = "[auth]\naccept = user-id, mqtt-client-id\n"
+        self.assertIn("mqtt_client_id_exchanges: missing", self.problem(accept))
+        unused = "[auth]\nmqtt_client_id_exchanges = amq.topic\n[ingress]\nexchanges = amq.topic\n"
+        self.assertIn("would not be used", self.problem(unused))
+        for exchange in ("devices", "devices.by-id", "other"):
+            section = f"{accept}mqtt_client_id_exchanges = {exchange}\n[ingress]\nexchanges = amq.topic\n"
+            self.assertIn("others than MQTT clients publish to it", self.problem(section))
+        good = f"{accept}mqtt_client_id_exchanges = from-mqtt\n[ingress]\nexchanges = amq.topic, from-mqtt\n"
+        self.assertEqual(self.load(good).auth.mqtt_client_id_exchanges, ("from-mqtt",))
+
     def test_the_broker_must_be_known(self) -> None:
         self.assertIn("[broker_auth] secret_file: missing", self.problem(f"{CHECKER}[broker_auth]\n{LOCAL}"))
         tls = "tls_certificate = cert.pem\ntls_key = key.pem\ntls_client_ca = ca.pem\n"

@@ -40,6 +40,12 @@ class EnvelopeTests(SynchronousTestCase):
         event = json.loads(encode_event_body(message(b"1", correlation_id="c-1")))
         self.assertEqual(event["correlation_id"], "c-1")
 
+    def test_who_published_it(self) -> None:
+        made = message(b"1")
+        made.publisher = "bridge-7"
+        self.assertEqual(json.loads(encode_event_body(made))["publisher"], "bridge-7")
+        self.assertNotIn("publisher", json.loads(encode_event_body(message(b"1"))))
+
     def test_absent_properties(self) -> None:
         event = json.loads(encode_event_body(message(b"1")))
         self.assertNotIn("sent_at", event)

@@ -249,6 +249,15 @@ class WayTests(PipelineTestCase):
         self.turn()
         self.assertEqual((self.quarantine.dead, self.acks), ([("x", "no-route")], [(1, True)]))
 
+    def test_who_published_it_is_told(self) -> None:
+        self.authenticator.known["dev1"] = Verdict(True, checker="user-id", publisher="bridge-7")
+        self.authenticator.known["dev2"] = Verdict(False, "may-not-speak-for", publisher="bridge-7")
+        self.receive(self.delivery("dev1.up.x", "good"), self.delivery("dev2.up.x", "bad"))
+        (message, _), *others = self.store.taken
+        self.assertEqual((others, message.publisher, message.is_spoken_for), ([], "bridge-7", True))
+        self.assertEqual(self.quarantine.rejected, [("bad", "may-not-speak-for")])
+        self.assertEqual((self.counters.authenticated, self.counters.spoken_for), (1, 1))
+
     def test_what_a_checker_told_of_the_device_counts(self) -> None:
         self.authenticator.known["dev1"] = answer_of(identity=Identity("dev1", groups=("lab", "x"), tenant="acme"))
         for last in ("group-lab", "group-acme", "tenant-acme", "tenant-lab", "forbidden"):

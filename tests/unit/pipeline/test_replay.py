@@ -104,6 +104,12 @@ class EnvelopeTests(SynchronousTestCase):
         ):
             self.assertIsNone(recalled(odd), odd)
 
+    def test_who_published_it(self) -> None:
+        story = {**STORY, "x-amqprouter-publisher": "bridge-7"}
+        message = self.opened(enveloped(encode_properties(), "gateway", story))
+        self.assertEqual(message.verdict, Verdict(True, checker="secret", publisher="bridge-7"))
+        self.assertIsNone(self.opened(enveloped(encode_properties(), "evil", story)).verdict)
+
     def test_the_story_and_the_key_must_agree(self) -> None:
         """A proof holds for its own device alone."""
         for key in (b"dev2.up.x", b"dev11.up.x", b".up", b"", b"dev1\xff.up"):

@@ -60,6 +60,9 @@ class JsonTests(SynchronousTestCase):
         self.assertEqual(say({"result": "allow", "valid_for": 0}), Identity("dev1", 0.0))
         self.assertEqual(say({"result": "allow", "acl": ["%d.#"]}), Identity("dev1", acl=("%d.#",)))
         self.assertEqual(say({"result": "allow", "acl": []}), Identity("dev1", acl=()))
+        speaks = {"result": "allow", "speaks_for": ["lamp-*: #"]}
+        self.assertEqual(say(speaks), Identity("dev1", speaks_for=("lamp-*: #",)))
+        self.assertEqual(say({"result": "allow", "speaks_for": []}), Identity("dev1", speaks_for=()))
 
     def test_no_name_but_the_one_asked_about(self) -> None:
         self.assertEqual(say({"result": "allow", "name": "dev2", "username": "dev2"}), "dev1")
@@ -88,6 +91,7 @@ class JsonTests(SynchronousTestCase):
             {"result": "allow", "acl": "#"},
             {"result": "allow", "acl": [1]},
             {"result": "allow", "acl": False},
+            {"result": "allow", "speaks_for": "lamp-*: #"},
             {"result": "allow", "valid_for": "60"},
             {"result": "allow", "valid_for": True},
             {"result": "allow", "valid_for": [1]},

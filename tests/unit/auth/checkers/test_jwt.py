@@ -98,6 +98,9 @@ class JwtCheckerTests(JwtTestCase):
         for said, acl in (({}, None), ({"topics": []}, ()), ({"topics": "%d.#"}, ("%d.#",)), ({"": ["#"]}, None)):
             claims = {"exp": NOW + 60, "sub": "dev1", **said}
             self.assertEqual(self.ask(self.make(names), token(claims, "HS256")), Identity("dev1", 90.0, acl=acl))
+        claims = {"exp": NOW + 60, "sub": "dev1", "lamps": ["lamp-*: #"]}
+        speaks = self.ask(self.make(ClaimNames(speaks_for="lamps")), token(claims, "HS256"))
+        self.assertEqual(speaks, Identity("dev1", 90.0, speaks_for=("lamp-*: #",)))
         claims = {"exp": NOW + 60, "sub": "dev1", "": ["#"]}
         self.assertEqual(self.ask(self.make(ClaimNames()), token(claims, "HS256")), Identity("dev1", 90.0))
 

@@ -51,6 +51,10 @@ class MongoCheckerTests(CheckerContract, SynchronousTestCase):
         self.assertEqual(said, Identity("dev1", None, "100/s", "meter", "acme", ("a", "b")))
         self.put("dev1", secret=HASH, groups=None, tenant=None, acl=None)
         self.assertEqual(self.successResultOf(self.ask_device("dev1", b"sesame")), Identity("dev1"))
+        self.put("dev1", secret=HASH, speaks_for=["lamp-*: #"])
+        self.assertEqual(
+            self.successResultOf(self.ask_device("dev1", b"sesame")), Identity("dev1", speaks_for=("lamp-*: #",))
+        )
         for acl in (["deny %d.x", "#"], []):
             self.put("dev1", secret=HASH, acl=acl)
             said = self.successResultOf(self.ask_device("dev1", b"sesame"))
@@ -76,6 +80,7 @@ class MongoCheckerTests(CheckerContract, SynchronousTestCase):
             {"secret": HASH, "acl": "#"},
             {"secret": HASH, "acl": ["#", None]},
             {"secret": HASH, "acl": {}},
+            {"secret": HASH, "speaks_for": "lamp-*: #"},
             {"secret": HASH, "limits": 100},
             {"secret": HASH, "tenant": {"a": 1}},
             {"secret": HASH, "class": ["a"]},
