@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import mkdtemp
@@ -34,7 +34,8 @@ PLUGINS = (
 class AskingBroker:
     """A node that is configured as docs/broker-auth.rst says, with TLS besides."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, more: Mapping[str, str] | None = None) -> None:
+        """`more` is further lines of rabbitmq.conf, or others in the place of these."""
         self.authority = Authority("Fleet authority")
         self.backend_port, self.tls_port, self.mqtts_port = free_ports(3)
         certificate, key = self.authority.issue("localhost", "127.0.0.1")
@@ -55,7 +56,8 @@ class AskingBroker:
                 "ssl_options.cacertfile": str(folder / "ca.pem"),
                 "mqtt.listeners.ssl.1": f"127.0.0.1:{self.mqtts_port}",
                 "mqtt.ssl_cert_login": "true",
-            },
+            }
+            | dict(more or {}),
         )
 
     @property
