@@ -15,6 +15,9 @@ from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.request import Grant, RouterRequest, reply_error
 
 EVENT_STREAM = b"text/event-stream"
+_CONTENT_TYPE = EVENT_STREAM + b"; charset=utf-8"
+"""Event streams are always UTF-8, but to libraries that know text in general, such as requests, this means Latin-1
+unless it is said."""
 EXPRESSIONS_PER_TOPIC = 4
 """Parts of topic selectors that stand for others, on average over as many selectors as one subscription may have."""
 
@@ -54,7 +57,7 @@ class StreamResponses:
             request.setHeader(b"Retry-After", b"10")
             reply_error(request, refusal.status, refusal.problem)
             return
-        request.setHeader(b"Content-Type", EVENT_STREAM)
+        request.setHeader(b"Content-Type", _CONTENT_TYPE)
         request.setHeader(b"Cache-Control", b"private, no-cache, no-store, must-revalidate, max-age=0")
         request.setHeader(b"X-Accel-Buffering", b"no")  # else nginx would hold events back until its buffer is full
         if request.method == b"HEAD":
@@ -78,8 +81,16 @@ class StreamResponses:
 
 
 def last_event_id(request: RouterRequest) -> str:
-    """The header's, which a reconnecting browser sends, or else the query's, for clients that cannot set headers."""
+    """The header's, which a reconnecting browser sends, or else the query's, for clients that cannot set headers.
+
+    There it may be spelled ``lastEventID`` (Mercure 0.x), ``lastEventId`` (event-source-polyfill), ``last_event_id``
+    (Mercure 1.0), ``Last-Event-ID``, or otherwise by case and separators. The last one counts: libraries add theirs
+    behind one that a page has written into the URL, where it grows old.
+    """
     raw = request.getHeader(b"Last-Event-ID")
     if raw is None:
-        raw = request.args.get(b"lastEventID", [b""])[-1]
+        raw = b""
+        for name, values in request.args.items():
+            if name.lower().translate(None, b"-_") == b"lasteventid":
+                raw = values[-1]
     return raw.decode("utf-8", "backslashreplace")

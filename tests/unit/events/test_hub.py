@@ -506,7 +506,7 @@ class SlowReaderTests(HubTestCase):
         self.publish(10)
         for _ in range(SPOKES):
             self.hub.heartbeat()
-        self.assertEqual(free.written[-1], b":\n\n")
+        self.assertEqual(free.written[-1], b":\n")
         self.assertEqual(len(blocked.written), 1)
 
 

@@ -63,8 +63,14 @@ class EncodeTests(SynchronousTestCase):
         self.assertEqual(receive(encoded), [("message", re.sub("\r\n|\r", "\n", text), str(offset))])
 
     def test_comments_and_retry_dispatch_nothing(self) -> None:
-        self.assertEqual(sse.retry(2.5), b"retry: 2500\n\n")
+        self.assertEqual(sse.retry(2.5), b"retry: 2500\n")
         self.assertEqual(receive(sse.retry(2.5) + sse.comment("hello") + sse.HEARTBEAT), [])
+
+    def test_no_blank_line_but_behind_an_event(self) -> None:
+        """Some receivers make an event of each, an empty one where there is no data."""
+        for encoded in (sse.retry(2.5), sse.comment("hello"), sse.HEARTBEAT):
+            self.assertTrue(encoded.endswith(b"\n"))
+            self.assertNotIn(b"\n\n", encoded)
 
 
 class LastEventIdTests(SynchronousTestCase):

@@ -219,6 +219,6 @@ class World:
         connection.get(path, {**ALICE, **(headers or {})})
         response = Response(connection.take())
         assert response.status == 200, (response.status, response.body)
-        assert response.body.startswith(b":\nretry: 3000\n\n"), response.body
-        self.first_body = response.body.removeprefix(b":\nretry: 3000\n\n")
+        assert response.body.startswith(b":\nretry: 3000\n"), response.body
+        self.first_body = response.body.removeprefix(b":\nretry: 3000\n")
         return connection

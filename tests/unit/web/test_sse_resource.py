@@ -23,7 +23,7 @@ class WayInTests(SynchronousTestCase):
     def test_headers(self) -> None:
         response = World().get("/events", ALICE)
         self.assertEqual(response.status, 200)
-        self.assertEqual(response.headers["content-type"], "text/event-stream")
+        self.assertEqual(response.headers["content-type"], "text/event-stream; charset=utf-8")
         self.assertIn("no-store", response.headers["cache-control"])
         self.assertEqual(response.headers["x-accel-buffering"], "no")
         self.assertNotIn("content-length", response.headers)
@@ -32,7 +32,7 @@ class WayInTests(SynchronousTestCase):
         world = World()
         response = world.get("/events", ALICE, method="HEAD")
         self.assertEqual((response.status, response.body), (200, b""))
-        self.assertEqual(response.headers["content-type"], "text/event-stream")
+        self.assertEqual(response.headers["content-type"], "text/event-stream; charset=utf-8")
         self.assertEqual(len(world.hub.subscribers), 0)
 
     def test_login_is_needed(self) -> None:
@@ -175,6 +175,11 @@ class StreamTests(SynchronousTestCase):
             ("/events", {"Last-Event-ID": "1"}),
             ("/events?lastEventID=1", {}),
             ("/events?lastEventID=0", {"Last-Event-ID": "1"}),
+            ("/events?lastEventId=1", {}),
+            ("/events?last_event_id=1", {}),
+            ("/events?Last-Event-ID=1", {}),
+            ("/events?lastEventID=0&lastEventId=1", {}),
+            ("/events?lastEventId=0", {"last-event-id": "1"}),
         ):
             connection = self.world.stream(path, headers)
             self.assertEqual(self.ids(connection, self.world.first_body), ["2", "3"], path)
@@ -220,10 +225,10 @@ class StreamTests(SynchronousTestCase):
         at_once = []
         for _ in range(SPOKES):
             self.world.clock.advance(15 / SPOKES)
-            at_once.append(sum(unchunk(connection.take()) == b":\n\n" for connection in connections))
+            at_once.append(sum(unchunk(connection.take()) == b":\n" for connection in connections))
         self.assertEqual(at_once, [1] * SPOKES)
         self.world.clock.pump([15 / SPOKES] * SPOKES)
-        self.assertEqual({unchunk(connection.take()) for connection in connections}, {b":\n\n"})
+        self.assertEqual({unchunk(connection.take()) for connection in connections}, {b":\n"})
 
     def test_retry_is_jittered(self) -> None:
         randoms: Iterator[float] = iter([0.0, 0.25, 0.999])
@@ -264,7 +269,7 @@ class StreamTests(SynchronousTestCase):
     def test_the_daemon_stops(self) -> None:
         connection = self.world.stream()
         self.world.hub.close()
-        self.assertEqual(unchunk(connection.take()), b"retry: 15000\n\n")  # and the last chunk, which ends the body
+        self.assertEqual(unchunk(connection.take()), b"retry: 15000\n")  # and the last chunk, which ends the body
         response = self.world.get("/events", ALICE)
         self.assertEqual((response.status, response.json()), (503, {"error": "shutting down"}))
         self.assertEqual(self.world.get("/healthz").status, 200)
@@ -275,9 +280,9 @@ class StreamTests(SynchronousTestCase):
         self.world.publish(event(0))
         head, _, body = connection.take().partition(b"\r\n\r\n")
         self.assertNotIn(b"Transfer-Encoding", head)
-        self.assertEqual(body, b":\nretry: 3000\n\n" + sse.encode(event(0)))
+        self.assertEqual(body, b":\nretry: 3000\n" + sse.encode(event(0)))
         self.world.hub.close()
-        self.assertEqual(connection.take(), b"retry: 15000\n\n")
+        self.assertEqual(connection.take(), b"retry: 15000\n")
         self.assertTrue(connection.transport.disconnecting)
 
     def test_a_client_that_talks_on_is_cut(self) -> None:
@@ -304,7 +309,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual([formatEvent(line) for line in logged], [])
         self.world.clock.advance(2.5)
         connection.lose()
-        self.assertEqual([formatEvent(line) for line in logged], ["192.168.1.1 alice GET /events 200 28 B 2.500 s"])
+        self.assertEqual([formatEvent(line) for line in logged], ["192.168.1.1 alice GET /events 200 26 B 2.500 s"])
 
     def test_heartbeats_end_with_the_site(self) -> None:
         self.world.site.stopFactory()

@@ -24,7 +24,7 @@ PATH = "/.well-known/mercure"
 NOW = 1_700_000_000.0
 """The wall clock's time while the fake clock says 0."""
 ORIGIN = "https://app.example"
-HELLO = re.compile(rb":\nretry: [0-9]{4}\n\n")
+HELLO = re.compile(rb":\nretry: [0-9]{4}\n")
 
 
 def minted(

@@ -48,7 +48,7 @@ class RequestTests(MercureTestCase):
         world = self.world(anonymous=True)
         world.follow(["a"])
         headers = world.response.headers
-        self.assertEqual(headers["content-type"], "text/event-stream")
+        self.assertEqual(headers["content-type"], "text/event-stream; charset=utf-8")
         self.assertEqual(headers["cache-control"], "private, no-cache, no-store, must-revalidate, max-age=0")
         self.assertEqual(headers["x-accel-buffering"], "no")
         self.assertEqual(headers["link"], '</.well-known/mercure>; rel="mercure"')
