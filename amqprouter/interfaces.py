@@ -59,7 +59,8 @@ class RunInThread(Protocol):
 
 
 class IUsesThreads(Interface):
-    """A checker with work too slow for the reactor's thread: it is given a place to run it."""
+    """A checker with work too slow for the reactor's thread: it is given a place to run it, once it is made from its
+    section alone."""
 
     def use_threads(run_in_thread: RunInThread) -> None:
         """Run slow work by this from now on."""

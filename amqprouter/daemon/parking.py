@@ -1,5 +1,4 @@
-"""Putting together what stands between the pipeline and its targets: a gate for each, and a parking queue
-behind it."""
+"""Putting together what stands between the pipeline and its targets: a gate for each, and a parking queue behind it."""
 
 from __future__ import annotations
 
@@ -12,11 +11,10 @@ from amqprouter.broker.parking import Parking
 from amqprouter.daemon.broker import WiredBroker
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.pipeline.gate import TargetGate
-from amqprouter.pipeline.pending_overflow import PendingOverflow
-from amqprouter.pipeline.pipeline import Pipeline
-from amqprouter.pipeline.ports import IAuthenticator, IGatedTarget
+from amqprouter.pipeline.ports import IGatedTarget
 from amqprouter.pipeline.routes import Target
 from amqprouter.pipeline.settlement import Settlement
+from amqprouter.settings import Settings
 
 Finish = Callable[[Settlement], None]
 """Told of a parked message that its target has answered for it."""
@@ -40,20 +38,9 @@ def device_parking(runtime: Runtime, broker: WiredBroker, *, wake: Callable[[], 
     )
 
 
-def park_held(
-    runtime: Runtime, parking: Parking, pipeline: Pipeline, authenticator: IAuthenticator, *, finish: Finish
-) -> None:
-    """Have messages parked that wait for a checker's answer, when they become too many."""
-    settings = runtime.settings
-    most = max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
-    overflow = PendingOverflow(
-        parking.parking_queue("auth", "held", prefetch=most),
-        credential=authenticator.credential,
-        seconds=runtime.clock.seconds,
-        readmit=lambda message, ledger: pipeline.readmit(Settlement(message, 1, ledger, pipeline.finish)),
-        parked=finish,
-    )
-    pipeline.pending.use_overflow(overflow, most)
+def max_pending(settings: Settings) -> int:
+    """How many messages that wait for a checker's answer are held, before the others are parked."""
+    return max(1, min(settings.auth.max_held, settings.ingress.prefetch // 2))
 
 
 def park_and_gate(
@@ -65,8 +52,7 @@ def park_and_gate(
     finish: Finish,
 ) -> tuple[Parking, dict[Target, TargetGate]]:
     """The gates of all targets, with a parking queue for each. A single target holds up nobody else: there it is for
-    what would
-    be unacknowledged for longer than the broker allows. `wake` asks for a flush of the pipeline.
+    what would be unacknowledged for longer than the broker allows. `wake` asks for a flush of the pipeline.
     """
     settings, random = runtime.settings, runtime.randomness.random
     limits, everything = settings.limits, settings.scheduler.max_in_flight

@@ -15,7 +15,7 @@ from amqprouter.control.kept_limits import keeps_limits
 from amqprouter.control.overrides import Overrides
 from amqprouter.daemon.auth import WiredAuth
 from amqprouter.daemon.broker import WiredBroker
-from amqprouter.daemon.parking import device_parking, park_and_gate, park_held
+from amqprouter.daemon.parking import device_parking, max_pending, park_and_gate
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.targets import WiredTargets
 from amqprouter.events.limit_events import Throttling
@@ -101,6 +101,8 @@ def wire_pipeline(
         wake=flush.wake,
     )
     scheduler = _scheduler(runtime)
+    most = max_pending(settings)
+    has_checkers = auth.device_chain is not None
     tell, every = broker.event_publisher.tell, settings.scheduler.limit_events
     pipeline = Pipeline(
         clock,
@@ -113,6 +115,9 @@ def wire_pipeline(
         quarantine=quarantine,
         by_id_exchange=names.by_id,
         flush=flush,
+        device_parking=device_queues,
+        pending_queue=parking.parking_queue("auth", "held", prefetch=most) if has_checkers else None,
+        max_pending=most,
         replays=Replays(names.replay, broker.account),
         limits=settings.limits,
         counters=counters,
@@ -124,9 +129,8 @@ def wire_pipeline(
     )
     if not overrides.is_shared:
         overrides.reload()
-    parked_devices = pipeline.use_parking(device_queues)
-    if auth.device_chain is not None:
-        park_held(runtime, parking, pipeline, auth.authenticator, finish=finish_parked)
+    parked_devices = pipeline.parked
+    assert parked_devices is not None
     prefix, receive = settings.topology.prefix, pipeline.receive
     ingress = make_ingress(clock, broker.topology, prefix, settings.ingress, receive, counters=counters)
     overdue = Overdue(

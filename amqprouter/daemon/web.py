@@ -44,13 +44,24 @@ class WiredWeb:
 
 
 def wire_events(runtime: Runtime, broker: WiredBroker) -> WiredEvents:
-    """The hub. A subscriber that comes back is given what it missed over the same connection."""
+    """The hub. A subscriber that comes back is given what it missed over the same connection.
+
+    The reader hands events to the hub, which asks it to wait: one of the two has to know the other by a function.
+    """
     stream = broker.names.events
-    hub = Hub(runtime.settings.events, runtime.counters, runtime.clock)
+
+    def throttle(wait: bool) -> None:
+        reader.throttle(wait)
+
+    hub = Hub(
+        runtime.settings.events,
+        runtime.counters,
+        runtime.clock,
+        history=EventHistory(stream, lambda: link.connection),
+        throttle=throttle,
+    )
     reader = EventReader(stream, hub.publish, runtime.wall_clock, hub.restart)
-    hub.throttle = reader.throttle
     link = make_link(runtime, "events", broker.topology.declare_events, reader.attach)
-    hub.use_history(EventHistory(stream, lambda: link.connection))
     return WiredEvents(hub, link)
 
 

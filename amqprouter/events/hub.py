@@ -122,7 +122,11 @@ class Heartbeats:
 
 @implementer(IReloadable)
 class Hub:
-    """All subscribers of this gateway, and the events that they may resume from. `clock` is an `IReactorTime`."""
+    """All subscribers of this gateway, and the events that they may resume from.
+
+    :param history: where what those who resume from before the window have missed is read.
+    :param throttle: is called with True when the source of events should wait, and with False when it may go on.
+    """
 
     _log = Logger()
 
@@ -132,6 +136,8 @@ class Hub:
         counters: Counters,
         clock: Clock,
         *,
+        history: History | None = None,
+        throttle: Callable[[bool], None] = _nothing,
         window_bytes: int = WINDOW_BYTES,
         replay_bytes: int = REPLAY_BYTES,
         max_remembered: int = MAX_REMEMBERED,
@@ -144,8 +150,6 @@ class Hub:
         self.slices = Slices(clock)
         """Where work for users has its turns."""
         self._published_ids = PublishedIds()
-        self.throttle: Callable[[bool], None] = _nothing
-        """Called with True when the source of events should wait, and with False when it may go on."""
         self.on_reload: tuple[Callable[[], None], ...] = ()
         """Called by `reload`, for others who hold what is permitted now."""
         self._clock = clock
@@ -153,13 +157,14 @@ class Hub:
         self._latest_number = 0
         self._audiences = Audiences(max_remembered)
         self._heartbeats = Heartbeats()
-        self._catch_ups: CatchUps | None = None
+        self._catch_ups = None if history is None else CatchUps(self, history, clock)
         self._users: Counter[str] = Counter()
         self._expressions: Counter[str] = Counter()  # in selectors, by user
         self._characters: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()  # by source
         self._unwritten: deque[Subscriber] = deque()  # those whose batch waits for the end of the turn
         self._writing: Any = None  # the timer of the next slice
+        self._throttle = throttle
         self._throttled = False
 
     @property
@@ -265,10 +270,6 @@ class Hub:
             self._clock.callLater(0, self._catch_ups.start_some)
         return subscriber
 
-    def use_history(self, history: History) -> None:
-        """Read from there what those who resume from before the window have missed."""
-        self._catch_ups = CatchUps(self, history, self._clock)
-
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
         self.window.clear()
@@ -339,7 +340,7 @@ class Hub:
         self._write_soon()
         if self._throttled != bool(unwritten):
             self._throttled = bool(unwritten)
-            self.throttle(self._throttled)
+            self._throttle(self._throttled)
 
     def _resume(self, subscriber: Subscriber, last_event_id: str) -> None:
         """Put it where in the window it goes on, and have it told first what it has missed for good."""

@@ -41,7 +41,7 @@ class Flush:
         self._idle: list[Deferred[None]] = []
 
     def use(self, turn: Callable[[], None], write: Callable[[], None], under_way: Callable[[], int]) -> None:
-        """What a flush is for.
+        """What a flush is for. Told afterwards, since all that asks for a flush is made before the pipeline is.
 
         :param turn: called before a flush that `wake` asked for: a new turn of the reactor.
         :param write: lets the next messages go, and has what was put together written.

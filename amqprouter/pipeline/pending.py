@@ -8,7 +8,7 @@ those who wait for the same checker don't come back all at once. Only one that w
 the wait, and the message goes to the dead letters.
 
 Bounds: everything held is an unacknowledged delivery, and their number is bounded by the consumers' prefetch. With
-`use_overflow` only so many are held once a checker does not answer, or takes so long that for `CROWDED` seconds there
+`overflow` only so many are held once a checker does not answer, or takes so long that for `CROWDED` seconds there
 were too many: what is beyond is parked in the broker, to be judged when it comes back. Else nothing is, for it will
 be a moment only; but what is overdue is parked however little there is.
 """
@@ -48,6 +48,7 @@ class PendingMessages:
     :param judged: is called with each message and its verdict.
     :param refused: is called with a message that there will be no answer about, and the reason, a dead letter's.
     :param emptied: is called when nothing of some device is held any more.
+    :param overflow: parks what would be more than `most` messages held; None to hold them all.
     """
 
     log = Logger()
@@ -60,6 +61,8 @@ class PendingMessages:
         judged: Callable[[Settlement, Verdict], None],
         refused: Callable[[Settlement, str], None],
         emptied: Callable[[], None],
+        overflow: PendingOverflow | None = None,
+        most: int = 0,
         random: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._clock = clock
@@ -68,10 +71,10 @@ class PendingMessages:
         self._refused = refused
         self._emptied = emptied
         self._backoff = Backoff(RETRY_CHECKER_FIRST, RETRY_CHECKER_MAX, random)
-        self._overflow: PendingOverflow | None = None
-        self.parked: Mapping[Hashable, int] = {}
+        self._overflow = overflow
+        self._most = most
+        self.parked: Mapping[Hashable, int] = {} if overflow is None else overflow.ours
         """What is parked, by credential; see `PendingOverflow.ours`."""
-        self._most = 0
         self._crowded_since: float | None = None
         self.count = 0
         """Messages held."""
@@ -79,11 +82,6 @@ class PendingMessages:
         """By device. The first of each is being asked about."""
         self._pauses: dict[str, Any] = {}  # by device
         self._stopping = False
-
-    def use_overflow(self, overflow: PendingOverflow, most: int) -> None:
-        """Park what would be more than `most` messages held."""
-        self._overflow, self._most = overflow, most
-        self.parked = overflow.ours
 
     def flush(self) -> None:
         """The end of a batch."""

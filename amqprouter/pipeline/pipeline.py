@@ -37,7 +37,8 @@ from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.message import TURN_WORK
 from amqprouter.pipeline.pending import PendingMessages
-from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, Quarantine
+from amqprouter.pipeline.pending_overflow import PendingOverflow
+from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, IParkingQueue, Quarantine
 from amqprouter.pipeline.replay import Replays
 from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.sender import Senders
@@ -69,6 +70,9 @@ class Pipeline:
     :param clock: provides ``seconds`` and ``callLater``.
     :param wall_clock: seconds since 1970.
     :param flush: its `wake` is for all that may ask for a flush; by default one of our own.
+    :param device_parking: takes what is over its device's rate, which is rejected when None.
+    :param pending_queue: takes what would be more than `max_pending` messages that wait for a checker; when None, all
+        of them wait here.
     :param random: gives numbers from 0 to 1.
     """
 
@@ -89,6 +93,9 @@ class Pipeline:
         limits: LimitsSettings,
         counters: Counters,
         flush: Flush | None = None,
+        device_parking: IDeviceParking | None = None,
+        pending_queue: IParkingQueue | None = None,
+        max_pending: int = 0,
         replays: Replays | None = None,
         random: Callable[[], float] = lambda: 1.0,
         throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
@@ -117,28 +124,37 @@ class Pipeline:
             judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
             refused=self._dead_letter,
             emptied=self._flush.wake,
+            overflow=None if pending_queue is None else self._overflow_to(pending_queue),
+            most=max_pending,
             random=random,
         )
         self._quarantining = 0
         self._stopping = False
-        self._parked: ParkedDevices | None = None
+        self.parked = None if device_parking is None else self._parked_in(device_parking)
         self.use_rules(rules)
 
-    def use_parking(self, parking_queues: IDeviceParking) -> ParkedDevices:
-        """Park in these parking queues what is over its device's rate, instead of rejecting it."""
-        self._parked = ParkedDevices(
+    def _overflow_to(self, parking_queue: IParkingQueue) -> PendingOverflow:
+        return PendingOverflow(
+            parking_queue,
+            credential=self._authenticator.credential,
+            seconds=self._clock.seconds,
+            readmit=lambda message, ledger: self.readmit(Settlement(message, 1, ledger, self.finish)),
+            parked=self._finish_parked,
+        )
+
+    def _parked_in(self, parking_queues: IDeviceParking) -> ParkedDevices:
+        return ParkedDevices(
             self._clock,
             self._scheduler,
             parking_queues,
             max_messages=self._limits.max_parked_per_device,
             max_devices=self._limits.max_parked_devices,
             route=self._route,
-            finish=lambda settlement: self.finish(settlement, in_flight=False),
+            finish=self._finish_parked,
             wake=self._flush.wake,
             defer=lambda settlement: self.park((settlement,)),
             reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
         )
-        return self._parked
 
     def use_rules(self, rules: RuleSet) -> None:
         """Route by these rules from now on. Every target that they name must be among the pipeline's."""
@@ -252,7 +268,7 @@ class Pipeline:
 
     def _park(self, settlement: Settlement, now: float) -> None:
         """Too much of the device waits already."""
-        if self._parked is None or not self._parked.park(settlement):
+        if self.parked is None or not self.parked.park(settlement):
             self._reject_as_over(settlement, now)
 
     def _reject_as_over(self, settlement: Settlement, now: float) -> None:
@@ -304,6 +320,9 @@ class Pipeline:
             self._dead_letter(settlement, "; ".join(settlement.refusals))
         else:
             self._settle(settlement)
+
+    def _finish_parked(self, settlement: Settlement) -> None:
+        self.finish(settlement, in_flight=False)
 
     def _reject(self, settlement: Settlement, reason: str) -> None:
         self._quarantine.reject(settlement.message, reason, self._counted(settlement, reason, self._counters.rejected))
@@ -361,8 +380,8 @@ class Pipeline:
                 self._flush.at(due)
         for target in self._targets.values():
             target.flush()
-        if self._parked is not None:
-            self._parked.flush()
+        if self.parked is not None:
+            self.parked.flush()
         self.pending.flush()
         self._quarantine.flush()
 
@@ -371,7 +390,7 @@ class Pipeline:
     @property
     def under_way(self) -> int:
         """Messages handed to targets, to quarantine or to parking and not yet answered for."""
-        parking = 0 if self._parked is None else self._parked.entering
+        parking = 0 if self.parked is None else self.parked.entering
         return self._scheduler.in_flight + self._quarantining + parking
 
     def drain(self) -> Deferred[None]:
@@ -379,6 +398,6 @@ class Pipeline:
         self._stopping = True
         self._scheduler.withdraw()
         self.pending.stop()
-        if self._parked is not None:
-            self._parked.stop()
+        if self.parked is not None:
+            self.parked.stop()
         return self._flush.drain()

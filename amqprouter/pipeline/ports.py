@@ -64,7 +64,8 @@ class IGatedTarget(ITarget):
     """A target that can answer to a gate."""
 
     def use_gate(gate: IGate) -> None:
-        """Answer to this gate from now on, exactly once for each message taken."""
+        """Answer to this gate from now on, exactly once for each message taken. Each of the two needs the other: a gate
+        is made for a target that is there, and then tells it of itself."""
 
 
 class IRequeues(Interface):
@@ -96,8 +97,8 @@ class IParkingQueue(Interface):
         most: Callable[[], int | None] | None = None,
     ) -> None:
         """Hand every message that comes out of the parking queue to `receive`, in order, each with a settlement of its
-        own;
-        `changed` is called when the backlog turns out to be another than it seemed, or the `refusal`.
+        own; `changed` is called when the backlog turns out to be another than it seemed, or the `refusal`. It is called
+        once, by whoever is made for a parking queue that is there.
 
         What is parked and not taken goes to `turned_away` with the reason, the older first; without, it is refused as
         `CANNOT_PARK`. It is all of it while there is a `refusal`. While there is a queue that takes nothing, it is what
@@ -106,8 +107,7 @@ class IParkingQueue(Interface):
 
     def park(message: Message, settlement: Settlement) -> None:
         """Take the message, behind all that are there; ``settlement.delivered()`` once the broker has it. A full
-        parking queue
-        takes its time. Written at the next `flush`."""
+        parking queue takes its time. Written at the next `flush`."""
 
     def flush() -> None:
         """The end of a batch of `park` calls."""
@@ -117,8 +117,7 @@ class IParkingQueue(Interface):
 
     def requeue(settlement: Settlement) -> None:
         """Have a message that came out of this parking queue go back to its place there; it comes out again. Those of a
-        parking queue are
-        to be given back in order."""
+        parking queue are to be given back in order."""
 
     def withdraw() -> int:
         """Forget the messages that have not set out for the parking queue yet, unanswered; returns how many there
@@ -159,8 +158,7 @@ class IDeviceParking(Interface):
 
     def leave(device: str, ours: bool) -> None:
         """Give up an empty parking queue; `IDeviceParkingUser.gone` is told, unless it turns out not to be empty. One
-        that is not
-        ours, that is, which another gateway made, is only left when nobody else uses it."""
+        that is not ours, that is, which another gateway made, is only left when nobody else uses it."""
 
     def flush() -> None:
         """The end of a batch."""

@@ -73,8 +73,8 @@ class CatchUpTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.history = MemoryHistory()
-        self.hub = Hub(EventsSettings(window=5, max_subscribers_per_user=0), Counters(), self.clock)
-        self.hub.use_history(self.history)
+        settings = EventsSettings(window=5, max_subscribers_per_user=0)
+        self.hub = Hub(settings, Counters(), self.clock, history=self.history)
         self.hidden: set[str] = set()
 
     def test_from_a_publishers_own_id(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ class HubTestCase(SynchronousTestCase):
         buffer_bytes: int = 100,
         window_bytes: int = WINDOW_BYTES,
         max_remembered: int = 100_000,
+        throttle: Callable[[bool], None] = lambda wait: None,
     ) -> None:
         self.counters = Counters()
         settings = EventsSettings(window=window, buffer_bytes=buffer_bytes, max_subscribers=2)
@@ -51,6 +53,7 @@ class HubTestCase(SynchronousTestCase):
             window_bytes=window_bytes,
             replay_bytes=1,
             max_remembered=max_remembered,
+            throttle=throttle,
         )
 
     def allows(self, user: Identity, key: str) -> bool:
@@ -192,10 +195,10 @@ class MatchingTests(HubTestCase):
         self.assertEqual(self.counters.events_delivered, 5)
 
     def test_a_long_write_is_sliced_and_the_source_waits(self) -> None:
-        self.make_hub()
         waits: list[tuple[bool, int]] = []
-        sinks = [self.subscribe() for _ in range(100)]
-        self.hub.throttle = lambda wait: waits.append((wait, sum(bool(sink.written) for sink in sinks)))
+        sinks: list[MemorySink] = []
+        self.make_hub(throttle=lambda wait: waits.append((wait, sum(bool(sink.written) for sink in sinks))))
+        sinks += [self.subscribe() for _ in range(100)]
         self.hub.publish(event(0))
         seconds = self.clock.seconds
         moments = itertools.count()

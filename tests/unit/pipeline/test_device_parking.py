@@ -19,9 +19,10 @@ class ParkedDevicesTests(PipelineTestCase):
     SCHEDULER = SchedulerSettings(rate=RATE, burst=5, max_waiting_per_device=3, max_waiting=10, max_in_flight=100)
 
     def setUp(self) -> None:
+        self.device_parking = self.parking_queues = MemoryDeviceParking()
         super().setUp()
-        self.parking_queues = MemoryDeviceParking()
-        self.parked = self.pipeline.use_parking(self.parking_queues)
+        assert self.pipeline.parked is not None
+        self.parked = self.pipeline.parked
 
     def send(self, *numbers: int, device: str = "dev1") -> None:
         self.receive(*[self.delivery(f"{device}.up.x", str(number)) for number in numbers])

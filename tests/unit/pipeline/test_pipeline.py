@@ -20,9 +20,8 @@ from amqprouter.identity import Identity, Verdict
 from amqprouter.interfaces import ITarget
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import CROWDED
-from amqprouter.pipeline.pending_overflow import PendingOverflow
 from amqprouter.pipeline.pipeline import Pipeline
-from amqprouter.pipeline.ports import IAuthenticator
+from amqprouter.pipeline.ports import IAuthenticator, IDeviceParking, IParkingQueue
 from amqprouter.pipeline.replay import Replays, enveloped
 from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.settlement import Settlement
@@ -142,6 +141,7 @@ class PipelineTestCase(SynchronousTestCase):
         RouteSettings("both", ("events:",), topic="up.both"),
     )
     SCHEDULER = SchedulerSettings(rate=10, burst=5, max_waiting_per_device=3, max_waiting=10, max_in_flight=100)
+    device_parking: IDeviceParking | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -157,7 +157,13 @@ class PipelineTestCase(SynchronousTestCase):
         self.use(self.SCHEDULER)
 
     def use(
-        self, scheduler: SchedulerSettings, classes: Sequence[ClassSettings] = (), max_body_bytes: int = 100
+        self,
+        scheduler: SchedulerSettings,
+        classes: Sequence[ClassSettings] = (),
+        max_body_bytes: int = 100,
+        *,
+        pending_queue: IParkingQueue | None = None,
+        max_pending: int = 0,
     ) -> None:
         self.pipeline = Pipeline(
             self.clock,
@@ -171,6 +177,9 @@ class PipelineTestCase(SynchronousTestCase):
             by_id_exchange="devices.by-id",
             limits=LimitsSettings(max_body_bytes=max_body_bytes, max_headers=3),
             counters=self.counters,
+            device_parking=self.device_parking,
+            pending_queue=pending_queue,
+            max_pending=max_pending,
             replays=Replays("replay", "gateway"),
             random=lambda: self.random,
         )
@@ -563,7 +572,7 @@ class AuthenticationTests(PipelineTestCase):
 
     def test_a_crowd_that_is_asked_about_for_too_long_is_parked(self) -> None:
         parking_queue = MemoryParkingQueue(prefetch=2)
-        self.pipeline.pending.use_overflow(self.overflow(parking_queue), 4)
+        self.use(self.SCHEDULER, pending_queue=parking_queue, max_pending=4)
         self.receive(*(self.delivery(f"new{n}.up.x", "a") for n in range(5)))
         self.turn(CROWDED - 0.1)
         self.receive(self.delivery("new5.up.x", "b"))
@@ -584,19 +593,10 @@ class AuthenticationTests(PipelineTestCase):
         self.receive(*(self.delivery(f"late{n}.up.x", "f") for n in range(5)))
         self.assertEqual((self.pipeline.pending.count, parking_queue.backlog), (5, 2))  # and now it is a moment again
 
-    def overflow(self, parking_queue: MemoryParkingQueue) -> PendingOverflow:
-        return PendingOverflow(
-            parking_queue,
-            credential=self.authenticator.credential,
-            seconds=self.clock.seconds,
-            readmit=lambda message, ledger: self.pipeline.readmit(Settlement(message, 1, ledger, self.pipeline.finish)),
-            parked=lambda settlement: self.pipeline.finish(settlement, in_flight=False),
-        )
-
     def test_order_holds_through_an_outage_that_was_parked(self) -> None:
         """Though the device is known once the first of what was parked is judged; and strangers change nothing."""
         parking_queue = MemoryParkingQueue(prefetch=2)
-        self.pipeline.pending.use_overflow(self.overflow(parking_queue), 1)
+        self.use(self.SCHEDULER, pending_queue=parking_queue, max_pending=1)
         self.receive(self.delivery("other.up.x", "o"))
         self.authenticator.asked.pop().errback(CheckerUnavailable("down"))
         for n in range(3):
