@@ -2,12 +2,17 @@
 
 Theory of operation. Each consuming channel has one `AckLedger` for as long as it lives. Whoever works on a delivery
 marks its tag once it is done. At the end of a batch the ledger says which acks to write: one with `multiple` for the
-run of settled tags at the front, single ones for those behind a delivery that is still under way. While many deliveries
-are out, acks wait a moment for more to join them: each write costs us and the broker a good deal, and an ack of its own
-is often spared to a delivery by the ones before it being settled next. What is settled is never more than a small share
-of what the broker lets be out, so this holds nothing up. A ledger is closed with its channel and then ignores
-everything, so an old tag is never acknowledged on a new channel (AMQP 0-9-1, 1.8.3.13: delivery tags are local to a
-channel).
+run of settled tags at the front, single ones for those behind a delivery that is still under way (the gap). A ledger is
+closed with its channel and then ignores everything, so an old tag is never acknowledged on a new channel (AMQP 0-9-1,
+1.8.3.13: delivery tags are local to a channel).
+
+Holding. While many deliveries are out, acks wait a moment for more to join them: each write costs us and the broker a
+good deal. Single ones cost the broker the most: each is a frame and a message to its channel's process, which then
+looks for the tag from the oldest on. Where targets answer for batches, the gap is mostly another batch that is about to
+be answered for, and then one ack does for both. So single acks wait for as long as the gap is a new one; only one that
+stays, such as a message that waits for its device's rate, is written around. Meanwhile a queue may have all of its
+prefetch settled and stand still, for `PATIENCE` at the most and once for each gap; where consumers may have few out at
+all, nothing waits so long, nor where most of what is out waits for its ack alone.
 
 Strays. A delivery may be back in its queue while it is being worked on, and come again on the same channel (see
 `amqprouter.amqp.orphans`). It is an *orphan* then: its own tag is never acknowledged. Once it has come again, the new
@@ -28,11 +33,25 @@ HOLD = 0.002
 
 
 HOLD_SINGLES = 0.005
-"""Seconds that acks wait which could become part of one with `multiple`."""
+"""Seconds that single acks wait for others, beside a gap that stays."""
+
+
+PATIENCE = 0.05
+"""Seconds that single acks wait for a gap to close: as long as it takes at the full rate until the next batch of 500 is
+written, in which what makes the gap is, if it is not in this one."""
 
 
 SHARE = 8
 """Acks wait only while they are less than this part of all deliveries that are out, an eighth."""
+
+
+MOST_HELD = 3 / 4
+"""Of all deliveries that are out: where more are settled and wait for a gap, they wait no longer."""
+
+
+FEW = 8
+"""Deliveries that a consumer may have out, up to which it is not to wait for others' gaps: it would stand still for
+each few of its messages."""
 
 
 _AWAITED, _DONE, _LOST = 0, -1, -2
@@ -54,6 +73,8 @@ class AckLedger:
         "_acked_beyond",
         "_closed",
         "_floor",
+        "_gap",
+        "_gap_since",
         "_held_since",
         "_next",
         "_notes",
@@ -84,7 +105,9 @@ class AckLedger:
         self._received = 0  # which is the latest tag
         self._notes: deque[tuple[float, int]] = deque()  # moments, and the latest tag at each
         self._overdue = 0  # the latest tag that is too old
-        self._held_since: float | None = None
+        self._held_since: float | None = None  # the latest write, or what is due since
+        self._gap = 0  # the first tag that was not settled when it was looked last, and since when it was that
+        self._gap_since = 0.0
         self._strays: dict[int, int] = {}  # orphans, and by tag the heirs of deliveries that are being worked on
         self._closed = False
 
@@ -243,22 +266,40 @@ class AckLedger:
         due = self._due
         if not due:
             return None
-        singles = True
-        if now is not None:
-            since = self._held_since
-            if since is None:
-                since = self._held_since = now
-            if due * SHARE < self._unacked:
-                if now < since + HOLD:
-                    return since + HOLD
-                singles = now >= since + HOLD_SINGLES
-        acks = self.acks(singles)
+        if now is None:
+            self._hand_over(self.acks())
+            self._held_since = None
+            return None
+        since = self._held_since
+        if since is None:
+            since = self._held_since = now
+        many = due * SHARE >= self._unacked
+        if not many and now < since + HOLD:
+            return since + HOLD
+        acks = self.acks(singles=False)
+        until = None
+        if self._settled:
+            until = self._wait_for_gap(now, since, many)
+            if now >= until:
+                acks += self.acks()
+                until = None
+        self._held_since = None if until is None else now if acks else since
+        self._hand_over(acks)
+        return until
+
+    def _wait_for_gap(self, now: float, since: float, many: bool) -> float:
+        """Until when acks that would be single ones wait for the delivery before them."""
+        if self._gap != self._next:
+            self._gap, self._gap_since = self._next, now
+        if 0 < self.window <= FEW or len(self._settled) >= MOST_HELD * self._unacked:
+            until = now
+        else:
+            until = self._gap_since + PATIENCE
+        return until if many else max(until, since + HOLD_SINGLES)
+
+    def _hand_over(self, acks: list[tuple[int, bool]]) -> None:
         if acks and self._write is not None:
             self._write(acks)
-        if self._settled and self._held_since is not None:
-            return self._held_since + HOLD_SINGLES
-        self._held_since = None
-        return None
 
     def close(self) -> None:
         """The channel is gone: its tags mean nothing any more."""

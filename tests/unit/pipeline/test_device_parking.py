@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amqprouter.amqp.ack_ledger import PATIENCE
 from amqprouter.amqp.properties import Properties
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.device_parking import IDLE, SWEEP_EVERY
@@ -48,7 +49,8 @@ class ParkedDevicesTests(PipelineTestCase):
         self.assertEqual(self.quarantine.rejected, [])
         self.assertEqual(len(self.parking_queues.parking_queues["dev1"].messages), 30 - 5 - 3)
         self.assertEqual((self.parked.devices, self.parked.backlog("dev1")), (1, 22))
-        self.turn(0.01)
+        self.turn()
+        self.turn(PATIENCE)
         self.assertEqual(self.ledger.unacked, 5 + 3, "what is parked is settled")
         numbers = self.pass_time(1)
         self.assertAlmostEqual(len(numbers), 5 + RATE, delta=1)

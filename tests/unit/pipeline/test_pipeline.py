@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from amqprouter.amqp.ack_ledger import HOLD, AckLedger
+from amqprouter.amqp.ack_ledger import HOLD, PATIENCE, AckLedger
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.counters import Counters
@@ -675,6 +675,7 @@ class SchedulingTests(PipelineTestCase):
         self.assertEqual(self.store.bodies, [b"10", b"20"])
         self.assertEqual(self.quarantine.rejected, [("21", "rate-limited: 1/min of device dev2, retry in 60 s")])
         self.turn()
+        self.turn(PATIENCE)
         self.assertEqual((self.counters.dropped, self.acks), (1, [(2, False), (4, False)]))
 
     def test_what_the_checker_grants_takes_effect_at_once(self) -> None:

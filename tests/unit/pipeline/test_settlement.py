@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.ack_ledger import HOLD, HOLD_SINGLES, SHARE, AckLedger
+from amqprouter.amqp.ack_ledger import FEW, HOLD, HOLD_SINGLES, MOST_HELD, PATIENCE, SHARE, AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
@@ -303,26 +303,76 @@ class HoldingTests(SynchronousTestCase):
 
     def test_where_few_are_out_none_waits(self) -> None:
         """A consumer with a small prefetch is given its next delivery for the ack of this one."""
+        self.ledger.settle(1)
         ledger = AckLedger(self.written.extend)
         ledger.received(SHARE)
-        ledger.settle(2)
+        ledger.settle(1)
         self.assertIsNone(ledger.flush(10.0))
-        self.assertEqual(self.written, [(2, False)])
+        self.assertEqual(self.written, [(1, True)])
 
     def test_those_behind_a_gap_wait_for_it_to_close(self) -> None:
         self.settle(1, 3, 4)
         self.flush(10.0)
-        self.assertEqual((self.flush(10.0 + HOLD), self.written), (10.0 + HOLD_SINGLES, [(1, True)]))
+        self.assertEqual((self.flush(10.0 + HOLD), self.written), (10.0 + HOLD + PATIENCE, [(1, True)]))
         self.settle(2)
-        self.assertEqual((self.flush(10.0 + HOLD), self.written), (None, [(4, True)]))
+        self.assertEqual((self.flush(10.1), self.written), (None, [(4, True)]))
         self.assertEqual(self.ledger.unacked, 996)
 
+    def test_however_many_they_are(self) -> None:
+        """Half of all are a batch that is in the store before the one before it."""
+        self.settle(*range(401, 901))
+        self.assertEqual((self.flush(10.0), self.written), (10.0 + PATIENCE, []))
+        self.settle(*range(1, 401))
+        self.assertEqual((self.flush(10.01), self.written), (None, [(900, True)]))
+
     def test_not_for_long(self) -> None:
-        self.settle(1, 3, 4)
+        self.settle(1, *range(3, 203))
+        singles = [(tag, False) for tag in range(3, 203)]
+        self.assertEqual((self.flush(10.0), self.written), (10.0 + PATIENCE, [(1, True)]))
+        self.assertEqual((self.flush(10.0 + PATIENCE), self.written), (None, singles))
+        self.assertEqual(self.ledger.unacked, 799)
+
+    def test_beside_a_gap_that_stays_they_wait_for_each_other_only(self) -> None:
+        self.settle(2)
         self.flush(10.0)
         self.flush(10.0 + HOLD)
-        self.assertEqual((self.flush(10.0 + HOLD_SINGLES), self.written), (None, [(3, False), (4, False)]))
-        self.assertEqual(self.ledger.unacked, 997)
+        self.flush(10.0 + HOLD + PATIENCE)
+        self.assertEqual(self.written, [(2, False)])
+        self.settle(3)
+        now = 11.0
+        self.assertEqual((self.flush(now), self.written), (now + HOLD, []))
+        self.assertEqual((self.flush(now + HOLD), self.written), (now + HOLD_SINGLES, []))
+        self.settle(4)
+        self.assertEqual((self.flush(now + HOLD_SINGLES), self.written), (None, [(3, False), (4, False)]))
+        self.settle(*range(5, 205))
+        self.flush(12.0)
+        self.assertEqual(len(self.written), 200)  # at once, for they are many
+
+    def test_the_next_gap_is_waited_for_anew(self) -> None:
+        self.settle(2)
+        self.flush(10.0)
+        self.flush(10.0 + HOLD)
+        self.settle(1, 4)
+        now = 10.0 + HOLD + PATIENCE
+        self.assertEqual((self.flush(now), self.written), (now + PATIENCE, [(2, True)]))
+
+    def test_not_where_nearly_all_that_is_out_waits_for_its_ack(self) -> None:
+        most = int(1000 * MOST_HELD)
+        self.settle(*range(2, most + 1))
+        self.assertEqual((self.flush(10.0), self.written), (10.0 + PATIENCE, []))
+        self.settle(most + 1)
+        self.assertIsNone(self.flush(10.0))
+        self.assertEqual(len(self.written), most)
+
+    def test_not_where_a_consumer_may_have_few_out(self) -> None:
+        """Its queue would stand still meanwhile."""
+        self.ledger.window = FEW
+        self.settle(*range(2, 202))
+        self.assertIsNone(self.flush(10.0))
+        self.assertEqual(len(self.written), 200)
+        self.settle(202)
+        self.flush(11.0)
+        self.assertEqual((self.flush(11.0 + HOLD_SINGLES), self.written), (None, [(202, False)]))
 
     def test_without_a_time_nothing_waits(self) -> None:
         self.settle(1, 3)
