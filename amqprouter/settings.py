@@ -365,7 +365,7 @@ class StoreSettings:
     batch_size: int = 500
     """Documents in one write."""
     linger: float = 0.005
-    """Seconds that a batch which is not full waits for more."""
+    """Seconds that a batch which is not full waits for more: ten times as long at most while a write is under way."""
     max_batches: int = 2
     """Writes under way at once; never two with messages of one device."""
     write_concern: str = "majority"

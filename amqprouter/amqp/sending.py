@@ -3,7 +3,7 @@
 Twisted's TCP transports keep what is written until the reactor's next turn, when the socket says that it takes data:
 two system calls to ask for that word and to stop asking, and another turn. What we write is whole batches, to a socket
 that nearly always has room for them; so it is offered to the socket first, and only what that does not take is left to
-the reactor.
+the reactor, which sends 128 KiB in each of its turns.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ def send(transport: Any, data: bytes) -> None:
     """Write data, now where nothing older waits. Errors are left to the reactor, which meets them as it writes and then
     tells the protocol."""
     if isinstance(transport, TcpConnection) and _is_idle(transport):
-        sent = transport.writeSomeData(data)
-        if isinstance(sent, int) and sent > 0:
-            if sent == len(data):
-                return
-            data = data[sent:]
+        left: Any = memoryview(data)
+        while left:
+            sent = transport.writeSomeData(left)  # `SEND_LIMIT` of it at the most
+            if not isinstance(sent, int) or not sent:
+                break
+            left = left[sent:]
+        if not left:
+            return
+        data = bytes(left)
     transport.write(data)
 
 

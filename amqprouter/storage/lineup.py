@@ -4,14 +4,18 @@ Two writes that are under way at once reach a store in whatever order. So the do
 are being written, or are to be tried again, stand behind these until they are in the store; other devices' go on.
 
 Theory of operation. Each device that has documents here has a list of them, in order. A list stands in `_ready`, in the
-order in which the devices came, or in `_behind` while the device is `_busy`. `take` makes a batch of whole lists as far
-as they go in: so a second batch finds other devices, as long as there are any, and several writes are under way even
-when few devices send much. Nothing is searched: each step costs as much as the documents that it moves.
+order in which the devices came, or in `_behind` while the device is `_busy`; once it is not, the list stands in
+`_older`, before all that is ready. `take` makes a batch of whole lists as far as they go in: so a second batch finds
+other devices, as long as there are any, and several writes are under way even when few devices send much. A list that
+does not go in waits for the next one, for its rest would wait for this one, and the acks of all that came later with
+it; it is cut only where the batch would be less than half of one without it. Nothing is searched: each step costs as
+much as the documents that it moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Generic, TypeVar
 
 from amqprouter.pipeline.settlement import Settlement
@@ -27,11 +31,14 @@ class Lineup(Generic[Document]):
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
+        self._older: dict[str, list[Entry[Document]]] = {}
         self._ready: dict[str, list[Entry[Document]]] = {}
         self._behind: dict[str, list[Entry[Document]]] = {}
         self._busy: set[str] = set()
         self.free = 0
         """Documents that may be written now."""
+        self.behind = 0
+        """Documents that wait for their device's earlier ones."""
         self._free_bytes = 0
 
     def add(self, device: str, document: Document, settlement: Settlement, octets: int) -> None:
@@ -39,8 +46,9 @@ class Lineup(Generic[Document]):
         entry = (document, settlement, octets)
         if device in self._busy:
             self._behind.setdefault(device, []).append(entry)
+            self.behind += 1
             return
-        entries = self._ready.get(device)
+        entries = self._ready.get(device) or self._older.get(device)
         if entries is None:
             self._ready[device] = [entry]
         else:
@@ -59,7 +67,7 @@ class Lineup(Generic[Document]):
         devices: list[str] = []
         size, most, most_bytes = 0, self._most, self._most_bytes
         fits_all = self._free_bytes <= most_bytes
-        for device, entries in self._ready.items():
+        for device, entries in chain(self._older.items(), self._ready.items()):
             fit = most - len(taken)
             if not fits_all:
                 for place, (_, _, octets) in enumerate(entries[:fit]):
@@ -69,15 +77,19 @@ class Lineup(Generic[Document]):
                         break
             if not fit:
                 break
-            devices.append(device)
             if fit < len(entries):
-                taken += entries[:fit]
-                self._behind[device] = rest = entries[fit:]
-                self._count(rest, -1)
+                if 2 * len(taken) < most:
+                    devices.append(device)
+                    taken += entries[:fit]
+                    self._behind[device] = rest = entries[fit:]
+                    self.behind += len(rest)
+                    self._count(rest, -1)
                 break
+            devices.append(device)
             taken += entries
         for device in devices:
-            del self._ready[device]
+            if self._older.pop(device, None) is None:
+                del self._ready[device]
         self._busy.update(devices)
         self._count(taken, -1)
         return taken, devices
@@ -92,14 +104,17 @@ class Lineup(Generic[Document]):
             self._busy.discard(device)
             entries = self._behind.pop(device, None)
             if entries is not None:
-                self._ready[device] = entries
+                self._older[device] = entries
+                self.behind -= len(entries)
                 self._count(entries, 1)
 
     def clear(self) -> list[Entry[Document]]:
         """Everything that waits, in each device's order; nothing waits and nobody is busy any more."""
-        left = [entry for lists in (self._ready, self._behind) for entries in lists.values() for entry in entries]
+        lists = *self._older.values(), *self._ready.values(), *self._behind.values()
+        left = [entry for entries in lists for entry in entries]
+        self._older.clear()
         self._ready.clear()
         self._behind.clear()
         self._busy.clear()
-        self.free = self._free_bytes = 0
+        self.free = self.behind = self._free_bytes = 0
         return left

@@ -9,6 +9,9 @@ not do by itself:
 - it waits for ever: here every command has a time limit, and one that is not answered in time ends all connections,
   for they lead to the same server, so that the next attempt gets a fresh one rather than another dead one;
 - it keeps the reasons of failed connections to itself: here the latest one is kept for whoever asks;
+- it leaves what it writes to the reactor, which sends 128 KiB of it in each turn, and the rest of a batch only after
+  all that it has to read: here a command goes out as far as the socket takes it, and its end waits for no segment
+  before it to be confirmed;
 - with several hosts, one TLS name for all: here each connection verifies the host that it goes to;
 - its errors quote the whole command: here what leaves is scrubbed.
 """
@@ -31,9 +34,10 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from txmongo.connection import ConnectionPool
-from txmongo.protocol import MongoProtocol, Msg
+from txmongo.protocol import BaseMessage, MongoProtocol, Msg
 from zope.interface import implementer
 
+from amqprouter.amqp.sending import send
 from amqprouter.errors import AmqprouterError, StoreMisconfigured, StoreUnavailable
 from amqprouter.storage.mongo_address import MongoAddress
 from amqprouter.storage.mongo_reply import scrubbed
@@ -43,6 +47,8 @@ RETRY_DELAY = 1.5
 limit for the first reply on it: enough for one lost SYN, which is sent again after 1 s (RFC 6298, section 2)."""
 MAX_DELAY = 3.0
 """Seconds; the longest pause between connections, before jitter: a store that returns is used again within 10 s."""
+MOST_ID = 2**31 - 1
+"""Of a request: an int32."""
 
 
 class _Protocol(MongoProtocol):  # type: ignore[misc]  # no type information there
@@ -51,13 +57,20 @@ class _Protocol(MongoProtocol):  # type: ignore[misc]  # no type information the
     def __init__(self, link: MongoLink) -> None:
         super().__init__()
         self._link = link
+        self._last_id = 0
         self.heard = False
         self._explained = False
         self.closed: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:
         self._link.connections.add(self)
+        self.transport.setTcpNoDelay(True)
         super().connectionMade()
+
+    def _send(self, request: BaseMessage) -> int:
+        self._last_id = self._last_id % MOST_ID + 1
+        send(self.transport, request.encode(self._last_id))
+        return self._last_id
 
     def dataReceived(self, data: bytes) -> None:
         self.heard = True

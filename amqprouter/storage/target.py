@@ -1,8 +1,13 @@
 """Messages into a collection: put together into batches, written, and written again until the store has them.
 
 Theory of operation. A message becomes a document at once, or is refused at once, alone. Documents wait in `_waiting`
-until they fill a batch or the oldest has lingered long enough (`_due`), and a write slot is free. Those of a device
-whose earlier ones are on their way wait for these (`amqprouter.storage.lineup`), and are due then. A batch that fails
+until a batch is worth its write: a full one is, as soon as a slot is free. What does not fill one is written once the
+oldest has lingered long enough, but not beside another write: while one is under way, more is gathered, for much longer
+at least. So batches are what comes in the time of a write, they are answered for in the order in which the messages
+came, and one ack does for each. A store that is slow is given several at once all the same. In a flow that will have
+filled the batch soon, that is waited for, too, as long as it goes on: what waits may be all that the broker lets be out
+(`_is_worth_it` decides). Documents of a device whose earlier ones are on their way wait for these
+(`amqprouter.storage.lineup`). A batch that fails
 keeps its place, and its devices' later documents their place behind it: it goes to `_failed`, by its number, and is
 sent again before anything newer, with the same documents and ids, after a pause that doubles from one failure to the
 next and is jittered, so that many gateways do not come back as one. While the store fails, one batch at a time tries;
@@ -46,6 +51,18 @@ BATCH_BYTES = 4 * 1024 * 1024
 """Of documents in one batch, unless a single one is larger. Five hundred usual ones are a tenth of it; with large ones
 the reactor hands over so much in some milliseconds, and has other things to do in between."""
 
+FLOW = 1 / 5
+"""Of a batch: where so much has come within the linger time, the rest is waited for, as long as it should take by that
+and more keeps coming. With 500 documents in 5 ms that is from 20,000 messages a second on."""
+LEAST_FLOW = 50
+"""Documents below which no more is waited for, however small batches are to be."""
+GATHER = 10
+"""Times the linger time that documents wait for a write that is under way, if they do not fill a batch or if others of
+them stand behind that write: then they would overtake these, and each need an ack of its own. A write that takes longer
+than 50 ms, by default, is a slow one or a lost one, which is not to hold up all other devices."""
+TICK = 0.0005
+"""Seconds for which nobody is woken again: the reactor is no more punctual than that."""
+
 
 @dataclass(order=True)
 class _Batch:
@@ -88,8 +105,9 @@ class StoreTarget:
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, randomness.random)
         self._document = DocumentMaker(randomness, hidden_headers, max_values).document
         self._waiting: Lineup[Mapping[str, object]] = Lineup(settings.batch_size, BATCH_BYTES)
-        self._due = False
-        self._linger: Any = None
+        self._since = 0.0  # the oldest of these waits since then, or for its own device's write
+        self._seen = 0  # how many they were at the latest look
+        self._look: Any = None  # the call that looks whether they have waited long enough
         self._failed: list[_Batch] = []  # a heap
         self._numbers = count()
         self._writing = 0
@@ -119,8 +137,9 @@ class StoreTarget:
         waiting.add(message.device, document, settlement, len(document.raw))
         if waiting.is_full:
             self._write()
-        elif self._linger is None and not self._due and waiting.free:
-            self._linger = self._clock.callLater(self._settings.linger, self._lingered)
+        elif waiting.free == 1:
+            self._since = self._clock.seconds()
+            self._look_in(self._settings.linger)
 
     def _refuse(self, settlement: Settlement, reason: str) -> None:
         if self._gate is None:
@@ -136,11 +155,7 @@ class StoreTarget:
         for batch in batches:
             batch.settlements, batch.devices = [], ()
         self._failed.clear()
-        for call in (self._linger, self._pause):
-            if call is not None and call.active():
-                call.cancel()
-        self._linger = self._pause = None
-        self._due = False
+        self._cancel_calls()
         self._failures = 0  # the gate says when to try again
         self._pending -= len(given)
         self._tell_idle()
@@ -166,23 +181,23 @@ class StoreTarget:
         and so unacknowledged, and comes again."""
         done: Deferred[None] = Deferred(self._give_up)
         self._idle.append(done)
-        self._lingered()
+        self._write()
         self._tell_idle()
         return done
 
     def _give_up(self, done: Deferred[None]) -> None:
         self._idle.remove(done)
         self._given_up = True
-        for call in (self._linger, self._pause):
-            if call is not None:
+        self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        for call in (self._look, self._pause):
+            if call is not None and call.active():
                 call.cancel()
-        self._linger = self._pause = None
+        self._look = self._pause = None
 
     def _lingered(self) -> None:
-        if self._linger is not None and self._linger.active():
-            self._linger.cancel()
-        self._linger = None
-        self._due = self._waiting.free > 0
+        self._look = None
         self._write()
 
     def _write(self) -> None:
@@ -195,19 +210,44 @@ class StoreTarget:
                 break
             if self._failed:
                 self._start(heappop(self._failed))
-            elif self._due or self._waiting.is_full:
+            elif self._waiting.free and self._is_worth_it():
                 self._start(self._next_batch())
             else:
                 break
         self._starting = False
 
+    def _is_worth_it(self) -> bool:
+        """Whether what may be written is to be written now; else it is looked at again in time."""
+        waiting, linger = self._waiting, self._settings.linger
+        if waiting.is_full and not (self._writing and waiting.behind):
+            return True
+        if self._writing:
+            patience = step = GATHER * linger
+        elif self._idle:
+            return True  # nothing more is to come
+        else:
+            flows = waiting.free > self._seen and waiting.free >= max(FLOW * self._settings.batch_size, LEAST_FLOW)
+            patience, step = linger / FLOW if flows else linger, linger
+        left = self._since + patience - self._clock.seconds()
+        if left < TICK:
+            return True
+        self._seen = waiting.free
+        self._look_in(min(left, step))
+        return False
+
+    def _look_in(self, seconds: float) -> None:
+        if self._look is None:
+            self._look = self._clock.callLater(seconds, self._lingered)
+        else:
+            self._look.reset(seconds)
+
     def _next_batch(self) -> _Batch:
         taken, devices = self._waiting.take()
-        if not self._waiting.free:
-            self._due = False
-            if self._linger is not None:
-                self._linger.cancel()
-                self._linger = None
+        self._since = self._clock.seconds()  # what is left had no place, or is behind its device's: no reason to hurry
+        self._seen = 0
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         documents, settlements = [document for document, _, _ in taken], [settlement for _, settlement, _ in taken]
         return _Batch(next(self._numbers), documents, settlements, devices)
 
@@ -226,8 +266,6 @@ class StoreTarget:
             self._failures, self._problem = 0, ""
         self._pending -= len(batch.settlements)
         self._waiting.release(batch.devices)
-        if self._waiting.free and self._linger is None:
-            self._due = True  # what is free by now has waited for this write
         counters, gate = self._counters, self._gate
         for result, settlement in zip(results, batch.settlements, strict=bool(batch.settlements)):
             if result.outcome is WriteOutcome.REFUSED:

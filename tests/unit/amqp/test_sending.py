@@ -18,9 +18,9 @@ from amqprouter.amqp.sending import send
 class Bed:
     """A Twisted transport on one end of a pair of sockets, with a reactor that has to be told to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 4096) -> None:
         near, self.far = socket.socketpair()
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
         self.far.setblocking(False)
         self.reactor = MemoryReactor()
         self.transport = TcpConnection(near, Protocol(), self.reactor)
@@ -64,6 +64,15 @@ class SendTests(SynchronousTestCase):
         send(self.bed.transport, b"frames")
         self.assertEqual(self.bed.arrived(), b"frames")
         self.assertFalse(self.bed.waits)
+
+    def test_much_at_once(self) -> None:
+        """More than the transport sends in one turn goes out all the same, where the socket takes it."""
+        much = b"x" * (TcpConnection.SEND_LIMIT + 1)
+        bed = Bed(4 * len(much))
+        self.addCleanup(bed.close)
+        send(bed.transport, much)
+        self.assertFalse(bed.waits)
+        self.assertEqual(bed.arrived(), much)
 
     @given(st.lists(st.integers(1, 300_000), min_size=1, max_size=8), st.randoms(use_true_random=False))
     def test_in_order(self, sizes: list[int], random: object) -> None:

@@ -51,6 +51,27 @@ class LineupTests(SynchronousTestCase):
         self.assertEqual(self.take(), ([1, 3, 5], ["a"]))
         self.assertEqual(self.take(), ([2, 4, 6], ["b"]))
 
+    def test_a_list_that_does_not_go_in_waits_for_the_next_batch(self) -> None:
+        """Cut, its rest would wait for this one to be written, and come into the one after the next."""
+        self.add("a", "a", "b", "b")
+        self.assertEqual(self.take(), ([1, 2], ["a"]))
+        self.assertEqual((self.lineup.free, self.lineup.behind, self.take()), (2, 0, ([3, 4], ["b"])))
+
+    def test_unless_the_batch_is_small_without_it(self) -> None:
+        self.add("a", "b", "b", "b")
+        self.assertEqual(self.take(), ([1, 2, 3], ["a", "b"]))
+        self.assertEqual((self.lineup.free, self.lineup.behind), (0, 1))
+
+    def test_those_that_waited_for_a_write_come_first(self) -> None:
+        self.add("a")
+        self.take()
+        self.add("a", "b")
+        self.assertEqual(self.lineup.behind, 1)
+        self.lineup.release(["a"])
+        self.add("c", "b", "a")
+        self.assertEqual(self.lineup.behind, 0)
+        self.assertEqual((self.take(), self.take()), (([2, 6], ["a"]), ([3, 5, 4], ["b", "c"])))
+
     def test_bytes(self) -> None:
         self.add("a", "b", size=60)
         self.assertTrue(self.lineup.is_full)
@@ -106,7 +127,7 @@ class LineupTests(SynchronousTestCase):
                 waiting -= take()
             elif out:
                 lineup.release(out.pop(step % len(out)))
-            assert lineup.free <= waiting
+            assert lineup.free + lineup.behind == waiting
         while waiting:
             while out:
                 lineup.release(out.pop())

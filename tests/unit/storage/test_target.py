@@ -98,6 +98,7 @@ class StoreTargetTests(SynchronousTestCase):
         self.assertEqual(self.bench.target.pending, 20)
         self.bench.store.trouble = Trouble.NONE
         self.bench.store.answer_late()
+        self.bench.clock.advance(0.005)
         self.assertEqual(sum(self.bench.sizes), 20)
         self.assertLessEqual(max(self.bench.sizes), 3)
         self.assertEqual(self.bench.target.pending, 0)
@@ -303,15 +304,41 @@ class OrderTests(SynchronousTestCase):
         self.store.answer()
         self.assertEqual(self.store.written, ["m1", "m2", "m3", "m4", "m5"])
 
-    def test_other_devices_go_at_the_same_time(self) -> None:
+    def test_what_comes_during_a_write_is_gathered(self) -> None:
+        """One after the other, the batches are large, and one ack does for each."""
+        self.bench.send(1, device="a")
+        self.bench.clock.advance(0.005)
+        for device in ("b", "c"):
+            self.bench.send(1, device=device)
+            self.bench.clock.advance(0.01)
+        self.assertEqual(self.store.waiting_for, [["m1"]])
+        self.store.answer()
+        self.assertEqual(self.store.waiting_for, [["m2", "m3"]])
+
+    def test_a_full_batch_goes_at_the_same_time(self) -> None:
+        self.bench.send(3, device="a")
+        self.bench.send(3, device="b")
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m4", "m5", "m6"]])
+        self.store.answer(1)
+        self.assertEqual(self.bench.answers, {4: "delivered", 5: "delivered", 6: "delivered"})
+
+    def test_but_not_soon_where_it_overtakes_others(self) -> None:
+        self.bench.send(4, device="noisy")
+        self.bench.send(3, device="other")
+        self.bench.clock.advance(0.04)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.bench.clock.advance(0.01)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m5", "m6", "m7"]])
+
+    def test_a_slow_write_holds_no_other_device_up(self) -> None:
         self.bench.send(5, device="noisy")
         self.bench.send(1, device="quiet")
-        self.bench.clock.advance(0.005)
+        self.bench.clock.advance(0.05)
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m6"]])
         self.store.answer(1)
         self.assertEqual(self.bench.answers, {6: "delivered"})
         self.bench.send(1, device="quiet")
-        self.bench.clock.advance(0.005)
+        self.bench.clock.advance(0.05)
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m7"]])
 
     def test_who_waits_for_its_own_makes_nobody_write_sooner(self) -> None:
@@ -320,7 +347,9 @@ class OrderTests(SynchronousTestCase):
         self.bench.clock.advance(1)
         self.bench.send(1, device="quiet")
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
-        self.bench.clock.advance(0.005)
+        self.bench.clock.advance(0.04)
+        self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
+        self.bench.clock.advance(0.01)
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m5"]])
 
     def test_a_stop_writes_what_waits_for_its_own(self) -> None:
@@ -342,6 +371,7 @@ class OrderTests(SynchronousTestCase):
         self.store.answer(0)  # nobody's: the device's later message still waits
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"]])
         self.store.answer()
+        self.bench.clock.advance(0.005)
         self.assertEqual(self.store.waiting_for, [["m4"]])
         self.store.answer()
         self.assertEqual((self.store.written, self.bench.target.pending), (["m1", "m2", "m3", "m4"], 0))
@@ -353,6 +383,14 @@ class OrderTests(SynchronousTestCase):
         for first in (3, 5, 7):
             self.store.answer()
             self.assertEqual(self.store.waiting_for, [[f"m{first}", f"m{first + 1}"]])
+
+    def test_a_stop_waits_for_no_more(self) -> None:
+        self.bench.send(1)
+        stopped = self.bench.target.stop()
+        self.assertEqual(self.store.waiting_for, [["m1"]])
+        self.store.answer()
+        self.successResultOf(stopped)
+        self.assertEqual(self.bench.clock.getDelayedCalls(), [])
 
     @settings(deadline=None)
     @given(
@@ -386,6 +424,52 @@ class OrderTests(SynchronousTestCase):
         for device, messages in sent.items():
             self.assertEqual([name for name in store.written if name in messages], messages, device)
         self.assertEqual(bench.answers, dict.fromkeys(range(1, bench.sent + 1), "delivered"))
+
+
+class FlowTests(SynchronousTestCase):
+    """A batch has 500 documents, and those that wait linger for 5 ms."""
+
+    def setUp(self) -> None:
+        self.bench = Bench(StoreSettings())
+
+    def pass_time(self, messages: int, seconds: float) -> None:
+        self.bench.send(messages)
+        self.bench.clock.advance(seconds)
+
+    def test_a_batch_that_will_be_full_soon_is_waited_for(self) -> None:
+        for _ in range(4):
+            self.pass_time(120, 0.005)
+        self.assertEqual(self.bench.sizes, [])
+        self.bench.send(20)
+        self.assertEqual(self.bench.sizes, [500])
+
+    def test_for_as_long_as_more_comes(self) -> None:
+        """What waits may be all that the broker lets be out."""
+        self.pass_time(120, 0.005)
+        self.pass_time(50, 0.005)
+        self.assertEqual(self.bench.sizes, [])
+        self.bench.clock.advance(0.005)
+        self.assertEqual(self.bench.sizes, [170])
+
+    def test_and_not_longer_than_it_should_take(self) -> None:
+        self.pass_time(120, 0.005)
+        for _ in range(4):
+            self.pass_time(1, 0.005)
+        self.assertEqual(self.bench.sizes, [124])
+
+    def test_a_trickle_is_not(self) -> None:
+        self.pass_time(99, 0.005)
+        self.assertEqual(self.bench.sizes, [99])
+
+    def test_small_batches_are_not(self) -> None:
+        self.bench = Bench(StoreSettings(batch_size=60))
+        self.pass_time(49, 0.005)
+        self.assertEqual(self.bench.sizes, [49])
+
+    def test_without_a_linger_time_nothing_waits(self) -> None:
+        self.bench = Bench(StoreSettings(linger=0))
+        self.pass_time(120, 0)
+        self.assertEqual(self.bench.sizes, [120])
 
 
 class StopTests(SynchronousTestCase):
