@@ -4,6 +4,9 @@ Events travel through a RabbitMQ stream. The body of each message there is the e
 JSON object that `encode_event_body` makes. Its headers say the rest: ``x-amqprouter-key`` the first topic, which alone
 makes a message an event, and the others what is not as usual. Its offset in the stream is the event's place in the
 order of all, and its id at every gateway unless the publisher gave another.
+
+Of the headers only plain texts, numbers and truth values reach every reader: the streams of RabbitMQ 3 drop those that
+are arrays or tables. So further topics go as a text. Earlier releases know them as an array alone, and get that too.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from amqprouter.pipeline.message import Message
 
 KEY_HEADER = b"x-amqprouter-key"
 """Header of a stream message that holds the event's first topic: of a device's, ``<device>.<topic>``."""
-_ALTERNATES = b"x-amqprouter-alternates"
+_ALTERNATES = b"x-amqprouter-alternates"  # an array, of earlier releases and for them
+_OTHER_TOPICS = b"x-amqprouter-other-topics"  # the same as a text: a JSON array
 _PUBLIC = b"x-amqprouter-public"
 _TYPE = b"x-amqprouter-type"
 _RETRY = b"x-amqprouter-retry"
@@ -31,7 +35,18 @@ _ID = b"x-amqprouter-id"
 LARGEST_OFFSET = 2**63 - 1
 """The largest that the broker can be asked for; a million events a second take 292,000 years to get there."""
 
+EARLIEST = "earliest"
+"""The id that stands before all others (Mercure)."""
+GAP = "gap"
+"""The type of the event that tells a subscriber of what it will not get."""
+OWN_TYPES = frozenset((GAP,))
+"""Types of events that only the hub makes, for a single subscriber: nobody else's event may have one."""
+ARRAY_BYTES = 32_768
+"""Bytes of further topics, as a text, up to which they are written as an array as well: all headers must fit into a
+frame, of 131,072 bytes by default."""
+
 _LINE_ENDS = re.compile("[\r\n\0]")
+_NUMBER = re.compile("-?[0-9]+")
 
 
 @dataclass(slots=True)
@@ -54,7 +69,11 @@ class Event:
         """The headers of the stream message that `read_event` makes this event of."""
         headers: dict[str, FieldValue] = {KEY_HEADER.decode(): self.topics[0]}
         if len(self.topics) > 1:
-            headers[_ALTERNATES.decode()] = list(self.topics[1:])
+            others: list[FieldValue] = list(self.topics[1:])
+            text = _encode_texts(others)
+            headers[_OTHER_TOPICS.decode()] = text
+            if len(text.encode()) <= ARRAY_BYTES:
+                headers[_ALTERNATES.decode()] = others
         if not self.private:
             headers[_PUBLIC.decode()] = True
         if self.type:
@@ -76,9 +95,6 @@ def read_event(offset: int, properties: Properties, body: bytes) -> Event | None
         return None
     if properties.header_count() <= 2:  # the key and the offset: a device's, as nearly all are
         return Event(offset, (_text(key, KEY_HEADER),), body)
-    alternates = properties.header(_ALTERNATES) or []
-    if not isinstance(alternates, list):
-        raise ValueError(f"the header {_ALTERNATES.decode()} is no array")
     retry = properties.header(_RETRY)
     if retry is not None and (isinstance(retry, bool) or not isinstance(retry, int) or retry < 0):
         raise ValueError(f"the header {_RETRY.decode()} is no number of milliseconds")
@@ -86,8 +102,29 @@ def read_event(offset: int, properties: Properties, body: bytes) -> Event | None
     for text in (kind, own_id):
         if _LINE_ENDS.search(text):
             raise ValueError(f"a type or an id with CR, LF or NUL: {text[:40]!r}")
-    topics = (_text(key, KEY_HEADER), *(_text(topic, _ALTERNATES) for topic in alternates))
+    if not may_be_own_id(own_id):
+        own_id = ""  # of an earlier release's publisher, who could take the name of another event
+    topics = (_text(key, KEY_HEADER), *_other_topics(properties))
     return Event(offset, topics, body, properties.header(_PUBLIC) is not True, kind, retry, own_id)
+
+
+def may_be_own_id(id: str) -> bool:
+    """Whether a publisher may give its event this id: the names of other events are numbers, and `EARLIEST`."""
+    return id != EARLIEST and not _NUMBER.fullmatch(id)
+
+
+def _other_topics(properties: Properties) -> list[str]:
+    text, name = properties.header(_OTHER_TOPICS), _OTHER_TOPICS
+    if text is None:
+        topics, name = properties.header(_ALTERNATES) or [], _ALTERNATES
+    else:
+        try:
+            topics = json.loads(_text(text, name))
+        except RecursionError:
+            topics = None
+    if not isinstance(topics, list):
+        raise ValueError(f"the header {name.decode()} is no array")
+    return [_text(topic, name) for topic in topics]
 
 
 def _text(value: FieldValue, name: bytes) -> str:
@@ -138,6 +175,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 # Made once: `json.dumps` and `json.loads` make theirs anew for every call that has options.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode_texts = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 

@@ -48,7 +48,7 @@ from amqprouter.events import sse
 from amqprouter.events.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.events.batch import Batch
 from amqprouter.events.catch_up import MOST_AHEAD, CatchUps, History
-from amqprouter.events.event import LARGEST_OFFSET, Event
+from amqprouter.events.event import EARLIEST, GAP, LARGEST_OFFSET, Event
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.published_ids import Published, PublishedIds
 from amqprouter.events.slices import BURST, SLICE, Slices
@@ -80,8 +80,6 @@ EXPRESSIONS_EACH, CHARACTERS_EACH = 20, 4096
 """Of all of a user's topic selectors, as many times as the user may have subscriptions: selectors are tried for each
 new topic, and kept. A single subscription may have more of them than its part."""
 NOTHING = Interest(())
-EARLIEST = "earliest"
-"""The id that stands before all others (Mercure)."""
 SPOKES = 128
 """Places on the wheel of heartbeats: of 10,000 subscribers, 80 have their turn together, which takes about a
 millisecond."""
@@ -398,7 +396,7 @@ class Hub:
     def gap(self, reason: str, resumes_after: int | None = None) -> bytes:
         """Tell that events are missing. It has an id, so that a client cut off right behind it is not told again."""
         data = json.dumps({"reason": reason, "resumes_after": resumes_after}).encode()
-        return sse.encode_fields(data, id="" if resumes_after is None else str(resumes_after), event_type="gap")
+        return sse.encode_fields(data, id="" if resumes_after is None else str(resumes_after), event_type=GAP)
 
     def _ask(self, subscriber: Subscriber, topics: tuple[str, ...], private: bool) -> bool | None:
         """Whether it wants such events, if that can be said at once."""

@@ -130,6 +130,26 @@ class MercureTests(GatewayTestCase):
 
         return self.with_gateways(test)
 
+    def test_alternate_topics_come_through_the_broker(self) -> Deferred[None]:
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            app = minted("shop", publish=["*"])
+            by_name = await follow(other, minted("bob", subscribe=["second é"]), "second é")
+            long = "x" * 1000
+            by_template = await follow(gateway, minted("bob", subscribe=["*"]), "x{rest}")
+            many = [("topic", "first"), ("topic", "second é"), *(("topic", f"{long}{n}") for n in range(60))]
+            headers = Headers({"Authorization": [f"Bearer {app}"]})
+            url = f"{gateway.url}/.well-known/mercure"
+            for fields in (many[:2], many):
+                form = [*fields, ("private", "on"), ("data", f"of {len(fields)} topics")]
+                response = await treq.post(url, data=form, headers=headers, persistent=False, timeout=20)
+                self.assertEqual(response.code, 200)
+            self.assertEqual(await by_name.has(2), ["of 2 topics", "of 62 topics"])
+            self.assertEqual(await by_template.has(1), ["of 62 topics"])
+            by_name.close()
+            by_template.close()
+
+        return self.with_gateways(test)
+
     def test_resuming_at_another_gateway_with_the_publishers_id(self) -> Deferred[None]:
         async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
             app, reader = minted("shop", publish=["*"]), minted("ann", subscribe=["*"])

@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from twisted.web import http
 
 from amqprouter.errors import BadToken, BrokerUnavailable
-from amqprouter.events.event import Event
-from amqprouter.events.hub import EARLIEST, Hub
+from amqprouter.events.event import EARLIEST, Event
+from amqprouter.events.hub import Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.subscriber import Subscriber
 from amqprouter.events.topic_selector import TopicSelector

@@ -27,8 +27,8 @@ from twisted.web import http
 
 from amqprouter.clock import Clock
 from amqprouter.errors import BadToken
-from amqprouter.events.event import Event
-from amqprouter.events.hub import EARLIEST, Hub
+from amqprouter.events.event import EARLIEST, Event
+from amqprouter.events.hub import Hub
 from amqprouter.events.subscriber import Subscriber
 from amqprouter.web.mercure.bearers import PATH as HUB
 from amqprouter.web.mercure.bearers import MercureBearers, unauthorized

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl
 
-from amqprouter.events.event import Event
+from amqprouter.events.event import OWN_TYPES, Event, may_be_own_id
 
 RESERVED = "/.well-known/mercure"
 """Topics with this in them are the hub's own, such as those of subscriptions."""
@@ -53,12 +53,17 @@ def read_update(body: bytes, new_id: str, max_topics: int) -> Event:
     own_id = _line(fields, "id")
     if own_id.startswith("#"):
         raise ValueError("an id must not begin with '#'")
+    if not may_be_own_id(own_id):
+        raise ValueError("an id must not be a number, nor 'earliest': events of devices have such names")
+    event_type = _line(fields, "type")
+    if event_type in OWN_TYPES:
+        raise ValueError(f"events of the type {event_type} are the hub's own")
     return Event(
         -1,
         tuple(topics),
         fields.get("data", "").encode(),
         private="private" in fields,
-        type=_line(fields, "type"),
+        type=event_type,
         retry=_retry(fields.get("retry", "")),
         id=own_id or new_id,
     )
@@ -69,6 +74,8 @@ def _topic(text: str) -> str:
         raise ValueError(f"a topic of {len(text)} characters; 1 to {MAX_TOPIC} are legal")
     if _CONTROL.search(text):
         raise ValueError("a topic with a control character in it")
+    if text == "*":
+        raise ValueError("the topic '*' is every subscriber's word for all topics, and no topic")
     if RESERVED in text:
         raise ReservedTopic(f"topics with {RESERVED} in them are the hub's own")
     return text

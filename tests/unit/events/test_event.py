@@ -139,6 +139,36 @@ class StreamMessageTests(SynchronousTestCase):
             raw = encode_properties(headers={**event.headers(), "x-stream-offset": 7})
             self.assertEqual(read_event(7, Properties(raw), b"{}"), event)
 
+    def test_alternate_topics_for_every_reader(self) -> None:
+        """RabbitMQ 3 drops arrays from streams, and earlier releases read and write nothing else."""
+        event = Event(7, ("https://example.com/1", "alternate", 'é"'), b"{}", False)
+        headers = event.headers()
+        texts_alone = {name: value for name, value in headers.items() if not isinstance(value, list)}
+        raw = encode_properties(headers={**texts_alone, "x-stream-offset": 7})
+        self.assertEqual(read_event(7, Properties(raw), b"{}"), event)
+        self.assertEqual(headers["x-amqprouter-alternates"], ["alternate", 'é"'])
+        self.assertEqual(
+            self.read(key="https://example.com/1", alternates=["alternate", 'é"'], public=True),
+            event,
+        )
+
+    def test_as_many_topics_as_there_may_be_fit_into_a_frame(self) -> None:
+        event = Event(7, tuple(f"{number}".rjust(1024, "x") for number in range(100)), b"{}")
+        raw = encode_properties(headers={**event.headers(), "x-stream-offset": 7})
+        self.assertLess(len(raw), 131_000)
+        self.assertEqual(read_event(7, Properties(raw), b"{}"), event)
+
+    def test_names_of_other_events_are_nobodys_own(self) -> None:
+        """Of publishers of earlier releases: such an event has its offset for an id."""
+        for own in ("2", "-1", "00", "earliest"):
+            event = self.read(key="k", id=own)
+            assert event is not None
+            self.assertEqual(event.id, "", own)
+        for own in ("2a", "urn:2", "Earliest", "1.0"):
+            event = self.read(key="k", id=own)
+            assert event is not None
+            self.assertEqual(event.id, own)
+
     def test_what_is_no_event(self) -> None:
         self.assertIsNone(self.read())
 
@@ -147,6 +177,11 @@ class StreamMessageTests(SynchronousTestCase):
             {"key": 4},
             {"key": "k", "alternates": "x"},
             {"key": "k", "alternates": [4]},
+            {"key": "k", "other-topics": ["x"]},
+            {"key": "k", "other-topics": "x"},
+            {"key": "k", "other-topics": "{}"},
+            {"key": "k", "other-topics": "[4]"},
+            {"key": "k", "other-topics": "[" * 100_000},
             {"key": "k", "retry": -1},
             {"key": "k", "retry": "1"},
             {"key": "k", "retry": True},

@@ -56,6 +56,11 @@ class PublishTests(MercureTestCase):
             b"topic=\xff",
             b"topic=a&" * 40,
             {"topic": "a", "id": "#1"},
+            {"topic": "a", "id": "2"},
+            {"topic": "a", "id": "-1"},
+            {"topic": "a", "id": "earliest"},
+            {"topic": "a", "type": "gap"},
+            {"topic": ["a", "*"]},
             {"topic": "a", "id": "1\r\ndata: forged"},
             {"topic": "a", "id": "1\0"},
             {"topic": "a", "id": "x" * 256},
@@ -158,16 +163,16 @@ class BrokerTests(MercureTestCase):
         world = self.world()
         confirmed = world.confirmed = Deferred()
         connection = world.connect()
-        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        connection.send(world.form({"topic": "a", "id": "id-1"}, EVERYTHING))
         self.assertEqual(connection.take(), b"")
         confirmed.callback(None)
-        self.assertEqual(Response(connection.take()).body, b"1")
+        self.assertEqual(Response(connection.take()).body, b"id-1")
 
     def test_no_confirm(self) -> None:
         world = self.world()
         confirmed = world.confirmed = Deferred()
         connection = world.connect()
-        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        connection.send(world.form({"topic": "a", "id": "id-1"}, EVERYTHING))
         world.clock.advance(CONFIRM_WITHIN)
         answer = Response(connection.take())
         self.assertEqual(answer.status, 503)
@@ -178,7 +183,7 @@ class BrokerTests(MercureTestCase):
         world = self.world()
         confirmed = world.confirmed = Deferred()
         connection = world.connect()
-        connection.send(world.form({"topic": "a", "id": "1"}, EVERYTHING))
+        connection.send(world.form({"topic": "a", "id": "id-1"}, EVERYTHING))
         connection.lose()
         confirmed.callback(None)
         self.assertEqual(len(world.published), 1)
