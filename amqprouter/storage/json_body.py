@@ -1,14 +1,15 @@
 """JSON bodies as values that MongoDB can hold, read strictly: nothing that two readers could take for different things.
 
 Refused, beyond what is not JSON at all (RFC 8259): duplicate keys, which the RFC leaves open and an attacker may use
-to show two faces to two readers; NaN and Infinity; encodings other than UTF-8; nesting over 64, where the server's own
-bound is 100; what would take too long to read. Half surrogate pairs and integers over 64 bits are found when the
-document is encoded. Numbers become what MongoDB has: 32- and 64-bit integers, and doubles.
+to show two faces to two readers; NaN and Infinity, also as 1e400; encodings other than UTF-8; nesting over 64, where
+the server's own bound is 100; what would take too long to read. Half surrogate pairs and integers over 64 bits are
+found when the document is encoded. Numbers become what MongoDB has: 32- and 64-bit integers, and doubles.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import NoReturn
 
 from amqprouter.errors import Unstorable
@@ -32,7 +33,14 @@ def _constant(text: str) -> NoReturn:
     raise Unstorable("bad-json", f"{text} is not JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise Unstorable("number-too-large", "a number is beyond what a double holds, 1.8e308")
+    return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float).decode
 
 
 def decode(body: bytes, max_values: int = MAX_VALUES) -> object:

@@ -242,6 +242,7 @@ class BodyTests(DocumentTestCase):
             (b'["\\ud800"]', "bad-text"),
             (b'{"\\udfff":1}', "bad-text"),
             (b"[9223372036854775808]", "integer-too-large"),
+            (b"[1e400]", "number-too-large"),
             (b"-9223372036854775809", "integer-too-large"),
             (b"[" * 65 + b"]" * 65, "json-too-deep"),
             (b"[" + b"0," * 2_000_000 + b"0]", "too-many-values"),

@@ -58,6 +58,11 @@ class JsonBodyTests(SynchronousTestCase):
         ):
             self.assertRefused(body)
 
+    def test_numbers_beyond_a_double(self) -> None:
+        for body in (b"1e400", b"-1e400", b"[1E309]", b'{"a":{"b":1.8e308}}', b"9" * 400 + b".0", b"[1e0400]"):
+            self.assertRefused(body, "number-too-large")
+        self.assertEqual(decode(b"[1.7e308,-1e-400,1e1]"), [1.7e308, -0.0, 10.0])
+
     def test_nesting_up_to_the_bound(self) -> None:
         for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
             middle = b"1" if opening != b"[" else b""
