@@ -150,12 +150,9 @@ class FrameReader:
         :raises ProtocolError: the bytes are not AMQP, or a frame is larger than agreed.
         """
         if self._waiting:
-            self._waiting.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
+            data = self._joined(data)
+            if not data:
                 return []
-            data = b"".join(self._waiting)
-            self._waiting = []
         events: list[Delivery | Returned | Confirm | MethodFrame] = []
         append = events.append
         position, end = 0, len(data)
@@ -166,9 +163,8 @@ class FrameReader:
         while end - position >= FRAME_OVERHEAD:
             kind, channel, size = frame_head(data, position)
             if size > limit and (kind != _HEADER or size > limit + HEADER_ALLOWANCE):
-                raise ProtocolError(
-                    f"frame of {size + FRAME_OVERHEAD} bytes on channel {channel}; {self.frame_max} agreed"
-                )
+                size += FRAME_OVERHEAD
+                raise ProtocolError(f"frame of {size} bytes on channel {channel}; {self.frame_max} agreed")
             behind = position + FRAME_OVERHEAD + size
             if behind > end:
                 self._missing = behind - end
@@ -183,8 +179,8 @@ class FrameReader:
                     if origin is None:
                         origin = self._origin(data[tag_end + 8 : behind - 1], channel)
                     redelivered, exchange, routing_key = origin
-                    consumer_tag = data[position + 12 : tag_end]
-                    delivery_tag = _DELIVERY_TAG.unpack_from(data, tag_end)[0]
+                    consumer = data[position + 12 : tag_end]
+                    tag = _DELIVERY_TAG.unpack_from(data, tag_end)[0]
                     position = behind
                     # The usual case: the content is all there, in two frames.
                     if end - position >= _MIN_HEADER_FRAME and not assemblies:
@@ -197,54 +193,47 @@ class FrameReader:
                             and header_channel == channel
                             and _MIN_HEADER_SIZE <= size <= limit
                             and data[body - 1] == FRAME_END
+                            and data[behind - 1] == FRAME_END  # the same one when there is no body
                             and (
                                 not body_size
-                                or (
-                                    body_size <= limit
-                                    and frame_head(data, body) == (_BODY, channel, body_size)
-                                    and data[behind - 1] == FRAME_END
-                                )
+                                or (body_size <= limit and frame_head(data, body) == (_BODY, channel, body_size))
                             )
                         ):
-                            append(
-                                Delivery(
-                                    channel,
-                                    consumer_tag,
-                                    delivery_tag,
-                                    redelivered,
-                                    exchange,
-                                    routing_key,
-                                    data[position + 19 : body - 1],
-                                    data[body + 7 : behind - 1],
-                                )
-                            )
+                            raw, content = data[position + 19 : body - 1], data[body + 7 : behind - 1]
+                            append(Delivery(channel, consumer, tag, redelivered, exchange, routing_key, raw, content))
                             position = behind
                             continue
-                    self._open(
-                        channel, Delivery(channel, consumer_tag, delivery_tag, redelivered, exchange, routing_key)
-                    )
+                    self._open(channel, Delivery(channel, consumer, tag, redelivered, exchange, routing_key))
                     continue
                 if method in (_ACK, _NACK):
                     if size != _CONFIRM_SIZE:
                         raise ProtocolError(f"a confirm of {size} bytes on channel {channel}")
-                    tag, bits = _CONFIRM.unpack_from(data, position + 11)
-                    append(Confirm(channel, tag, bool(bits & 1), method == _ACK))
+                    number, bits = _CONFIRM.unpack_from(data, position + 11)
+                    append(Confirm(channel, number, bool(bits & 1), method == _ACK))
                 elif method == _RETURN:
                     self._open(channel, _read_return(data, position + 11, behind - 1, channel))
                 else:
                     append(MethodFrame(channel, data[position:behind]))
-            elif kind in (_BODY, _HEADER):
+            elif kind != _HEARTBEAT:
                 event = self._fill(kind, channel, data, position + 7, behind - 1)
                 if event is not None:
                     append(event)
-            elif kind != _HEARTBEAT:
-                raise ProtocolError(f"frame of unknown type {kind} on channel {channel}")
             position = behind
         else:
             self._missing = FRAME_OVERHEAD - (end - position)
         if position < end:
             self._waiting.append(data[position:] if position else data)
         return events
+
+    def _joined(self, data: bytes) -> bytes:
+        """What waited, with `data` behind it, once that makes a frame; else it waits on, and this is empty."""
+        self._waiting.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return b""
+        data = b"".join(self._waiting)
+        self._waiting = []
+        return data
 
     def _origin(self, raw: bytes, channel: int) -> Origin:
         """Read what stands behind the delivery tag of a basic.deliver, and remember it."""
@@ -266,6 +255,8 @@ class FrameReader:
 
     def _fill(self, kind: int, channel: int, data: bytes, start: int, end: int) -> Delivery | Returned | None:
         """Take the payload ``data[start:end]`` of a header or body frame; returns the event that it completes."""
+        if kind not in (_BODY, _HEADER):
+            raise ProtocolError(f"frame of unknown type {kind} on channel {channel}")
         assembly = self._assemblies.get(channel)
         if assembly is None or (kind == _HEADER) != (assembly.missing < 0):
             raise ProtocolError(f"a content frame out of place on channel {channel}")
