@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 
-from amqprouter.auth.passwords import name_problem, split_line
-from amqprouter.text import FileProblems, counting_lines
+from amqprouter.auth.passwords import parse_lines
 
 MIN_KEY_BYTES = 16
 """128 bits, the least that nobody guesses. RFC 2104 advises the length of the digest, 32 bytes; many devices come with
@@ -33,26 +32,5 @@ def key_of(text: str) -> bytes:
 
 
 def parse_hmac_keys(text: str, filename: str) -> dict[str, bytes]:
-    """The keys in the text of a file, by name. `filename` is for the errors.
-
-    :raises AuthFileError: naming every bad line; then none of the file may be used.
-    """
-    keys: dict[str, bytes] = {}
-    first_seen: dict[str, int] = {}
-    problems = FileProblems(filename)
-    for number, line in counting_lines(text):
-        try:
-            name, encoded = split_line(line)
-            problem = name_problem(name)
-            if problem:
-                raise ValueError(problem)
-            key = key_of(encoded)
-            if name in keys:
-                raise ValueError(f"{name!r} is in line {first_seen[name]} already; a name has one line")
-        except ValueError as error:
-            problems.add(number, str(error).replace("name:hash", "name:key"))
-            continue
-        keys[name] = key
-        first_seen[name] = number
-    problems.check()
-    return keys
+    """The keys in the text of a file, by name; as `parse_lines`."""
+    return parse_lines(text, filename, "key", key_of)

@@ -10,9 +10,13 @@ once its line is known to be whole.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from amqprouter.text import FileProblems, counting_lines
+
+Value = TypeVar("Value")
 
 MAX_NAME_BYTES = 255
 """As long as a device id may be (`amqprouter.identity`)."""
@@ -69,38 +73,51 @@ def hash_problem(text: str) -> str:
     return _cost_problem(*match.groups())
 
 
-def split_line(line: str) -> tuple[str, str]:
-    """The name and the hash of one line, whatever they look like.
+def split_line(line: str, what: str = "hash") -> tuple[str, str]:
+    """The name and what stands behind the last colon of one line, whatever they look like.
 
     :raises ValueError: the line has no colon.
     """
-    name, colon, hashed = line.rpartition(":")
+    name, colon, value = line.rpartition(":")
     if not colon:
-        raise ValueError("no ':'; a line is name:hash")
-    return name, hashed
+        raise ValueError(f"no ':'; a line is name:{what}")
+    return name, value
 
 
-def parse_passwords(text: str, filename: str) -> dict[str, str]:
-    """The hashes in the text of a password file, by name. `filename` is for the errors.
+def parse_lines(text: str, filename: str, what: str, value_of: Callable[[str], Value]) -> dict[str, Value]:
+    """The values in the text of a file of lines ``name:value``, by name. `filename` is for the errors.
 
+    :param what: what a value is called. :param value_of: makes it of what stands in the line, or raises a `ValueError`.
     :raises AuthFileError: naming every bad line; then none of the file may be used.
     """
-    hashes: dict[str, str] = {}
+    values: dict[str, Value] = {}
     first_seen: dict[str, int] = {}
     problems = FileProblems(filename)
     for number, line in counting_lines(text):
         try:
-            name, hashed = split_line(line)
+            name, told = split_line(line, what)
+            problem = name_problem(name)
+            if problem:
+                raise ValueError(problem)
+            value = value_of(told)
+            if name in values:
+                raise ValueError(f"{name!r} is in line {first_seen[name]} already; a name has one line")
         except ValueError as error:
             problems.add(number, str(error))
             continue
-        problem = name_problem(name) or hash_problem(hashed)
-        if not problem and name in hashes:
-            problem = f"{name!r} is in line {first_seen[name]} already; a name has one line"
-        if problem:
-            problems.add(number, problem)
-        else:
-            hashes[name] = hashed
-            first_seen[name] = number
+        values[name] = value
+        first_seen[name] = number
     problems.check()
-    return hashes
+    return values
+
+
+def parse_passwords(text: str, filename: str) -> dict[str, str]:
+    """The hashes in the text of a password file, by name; as `parse_lines`."""
+    return parse_lines(text, filename, "hash", _good_hash)
+
+
+def _good_hash(text: str) -> str:
+    problem = hash_problem(text)
+    if problem:
+        raise ValueError(problem)
+    return text
