@@ -3,51 +3,10 @@
    Two connections and one loop: as many deliveries as there are, each published at once; then the confirms that have
    come, each acknowledged as it is; then sleep until either connection has something. */
 
-#include <amqp.h>
-#include <amqp_framing.h>
-#include <amqp_tcp_socket.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/time.h>
+#define PROGRAM "librabbitmq_forward"
+#include "librabbitmq_peer.h"
 
 #define BURST 64 /* deliveries between two looks at the confirms */
-
-static void die(const char *what) {
-  fprintf(stderr, "librabbitmq_forward: %s\n", what);
-  exit(1);
-}
-
-static void check(amqp_connection_state_t connection, const char *what) {
-  if (amqp_get_rpc_reply(connection).reply_type != AMQP_RESPONSE_NORMAL) die(what);
-}
-
-static amqp_connection_state_t connected(const char *host, int port) {
-  amqp_connection_state_t connection = amqp_new_connection();
-  amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-  if (!socket || amqp_socket_open(socket, host, port)) die("cannot connect");
-  if (amqp_login(connection, "/", 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, "guest", "guest").reply_type !=
-      AMQP_RESPONSE_NORMAL)
-    die("cannot log in");
-  amqp_channel_open(connection, 1);
-  check(connection, "cannot open a channel");
-  return connection;
-}
-
-/* The next frame that is already here; 0 when there is none. */
-static int next_frame(amqp_connection_state_t connection, amqp_frame_t *frame) {
-  struct timeval at_once = {0, 0};
-  int status = amqp_simple_wait_frame_noblock(connection, frame, &at_once);
-  if (status == AMQP_STATUS_TIMEOUT) return 0;
-  if (status != AMQP_STATUS_OK) die(amqp_error_string2(status));
-  return 1;
-}
-
-static void content_frame(amqp_connection_state_t connection, amqp_frame_t *frame, int type) {
-  if (amqp_simple_wait_frame(connection, frame) != AMQP_STATUS_OK || frame->frame_type != type)
-    die("a content frame is missing");
-}
 
 static int forward_one(amqp_connection_state_t consuming, amqp_connection_state_t publishing, char *body, size_t room) {
   amqp_frame_t method, header, part;
@@ -85,10 +44,10 @@ static int acknowledge_one(amqp_connection_state_t publishing, amqp_connection_s
 int main(int argc, char **argv) {
   static char body[1 << 20];
   if (argc < 5) die("arguments: host port prefetch queue...");
-  amqp_connection_state_t publishing = connected(argv[1], atoi(argv[2]));
+  amqp_connection_state_t publishing = opened(argv[1], atoi(argv[2]), "/", "guest", "guest");
   amqp_confirm_select(publishing, 1);
   check(publishing, "no confirms");
-  amqp_connection_state_t consuming = connected(argv[1], atoi(argv[2]));
+  amqp_connection_state_t consuming = opened(argv[1], atoi(argv[2]), "/", "guest", "guest");
   amqp_basic_qos(consuming, 1, 0, (uint16_t)atoi(argv[3]), 0);
   check(consuming, "cannot set the prefetch");
   for (int i = 4; i < argc; i++) {

@@ -3,56 +3,19 @@
    The house rules are those of storing.py. One loop: as many deliveries as there are, each made a document; a full batch,
    or one whose first message has lingered, is written and acknowledged with one ack. */
 
-#include <amqp.h>
-#include <amqp_framing.h>
-#include <amqp_tcp_socket.h>
+#define PROGRAM "librabbitmq_store"
+#include "librabbitmq_peer.h"
 #include <mongoc/mongoc.h>
-#include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/time.h>
 
 #define SECRET_HEADER "x-device-secret"
 #define DUPLICATE 11000
 #define MAX_BODY (1 << 20)
 
-static void die(const char *what) {
-  fprintf(stderr, "librabbitmq_store: %s\n", what);
-  exit(1);
-}
-
-static void check(amqp_connection_state_t connection, const char *what) {
-  if (amqp_get_rpc_reply(connection).reply_type != AMQP_RESPONSE_NORMAL) die(what);
-}
-
 static amqp_connection_state_t connected(char *uri) {
   struct amqp_connection_info to;
   amqp_default_connection_info(&to);
   if (amqp_parse_url(uri, &to) != AMQP_STATUS_OK) die("no broker's URI");
-  amqp_connection_state_t connection = amqp_new_connection();
-  amqp_socket_t *socket = amqp_tcp_socket_new(connection);
-  if (!socket || amqp_socket_open(socket, to.host, to.port)) die("cannot connect");
-  if (amqp_login(connection, to.vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN, to.user, to.password).reply_type !=
-      AMQP_RESPONSE_NORMAL)
-    die("cannot log in");
-  amqp_channel_open(connection, 1);
-  check(connection, "cannot open a channel");
-  return connection;
-}
-
-/* The next frame that is already here; 0 when there is none. */
-static int next_frame(amqp_connection_state_t connection, amqp_frame_t *frame) {
-  struct timeval at_once = {0, 0};
-  int status = amqp_simple_wait_frame_noblock(connection, frame, &at_once);
-  if (status == AMQP_STATUS_TIMEOUT) return 0;
-  if (status != AMQP_STATUS_OK) die(amqp_error_string2(status));
-  return 1;
-}
-
-static void content_frame(amqp_connection_state_t connection, amqp_frame_t *frame, int type) {
-  if (amqp_simple_wait_frame(connection, frame) != AMQP_STATUS_OK || frame->frame_type != type)
-    die("a content frame is missing");
+  return opened(to.host, to.port, to.vhost, to.user, to.password);
 }
 
 static int64_t milliseconds(void) {

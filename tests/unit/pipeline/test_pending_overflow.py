@@ -142,7 +142,7 @@ class OverflowTests(SynchronousTestCase):
         self.assertFalse(ledger.settle(1))
         self.assertIsInstance(ledger, Answering)
 
-    def test_put_off(self) -> None:
+    def test_deferred(self) -> None:
         """What came out of the parking queue goes back to its place, and anything else goes in behind it."""
         self.parking_queue.find(self.message("dev1"), self.message("dev2"))
         self.parking_queue.let_out()
