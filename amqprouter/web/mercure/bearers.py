@@ -74,11 +74,16 @@ class MercureBearers:
         self._subscribers = subscribers
         self._allows = allows
 
-    async def of(self, request: RouterRequest) -> Bearer:
-        """Whom a request is for.
+    async def of(self, request: RouterRequest) -> Bearer | None:
+        """Whom a request is for; None where there is nothing more to do: it was `unauthorized`, or its client left."""
+        try:
+            bearer = await self._bearer(request)
+        except BadToken as error:
+            unauthorized(request, error.reason)
+            return None
+        return None if request.gone else bearer
 
-        :raises BadToken: nobody who may subscribe.
-        """
+    async def _bearer(self, request: RouterRequest) -> Bearer:
         sent = token_of(request, self._cookie)
         if sent is None:
             if self._settings.anonymous:

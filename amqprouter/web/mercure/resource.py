@@ -98,12 +98,8 @@ class MercureLeaf(HubLeaf):
     async def _subscribing(self, request: RouterRequest) -> None:
         if refuse_unacceptable(request, EVENT_STREAM):
             return
-        try:
-            bearer = await self._bearers.of(request)
-        except BadToken as error:
-            unauthorized(request, error.reason)
-            return
-        if request.gone:
+        bearer = await self._bearers.of(request)
+        if bearer is None:
             return
         try:
             interest = self._interest(request.args.get(b"topic", []))

@@ -26,7 +26,6 @@ from twisted.internet.defer import Deferred
 from twisted.web import http
 
 from amqprouter.clock import Clock
-from amqprouter.errors import BadToken
 from amqprouter.events.event import EARLIEST, Event
 from amqprouter.events.hub import Hub
 from amqprouter.events.subscriber import Subscriber
@@ -195,12 +194,8 @@ class SubscriptionsLeaf(HubLeaf):
         """Answer by the path."""
         if refuse_unacceptable(request, _LD_JSON, JSON):
             return
-        try:
-            bearer = await self._bearers.of(request)
-        except BadToken as error:
-            unauthorized(request, error.reason)
-            return
-        if request.gone:
+        bearer = await self._bearers.of(request)
+        if bearer is None:
             return
         try:
             parts = [unquote_to_bytes(part).decode() for part in request.path[len(PATH) :].split(b"/")[1:]]
