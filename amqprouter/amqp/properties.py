@@ -36,6 +36,8 @@ NAMES = (
 _INDEX = {name: index for index, name in enumerate(NAMES)}
 _FLAG = {name: 1 << (15 - index) for index, name in enumerate(NAMES)}
 _HEADERS, _CONTENT_TYPE, _TIMESTAMP = _INDEX["headers"], _INDEX["content_type"], _INDEX["timestamp"]
+_MESSAGE_ID_FLAG, _TIMESTAMP_FLAG = _FLAG["message_id"], _FLAG["timestamp"]
+_STRINGS_BEFORE_ID = ("correlation_id", "reply_to", "expiration")
 _SHORT, _LONG, _LONGLONG = struct.Struct(">H"), struct.Struct(">I"), struct.Struct(">Q")
 
 # How long a property is, for the scan: its octets where that is fixed, or what else tells.
@@ -308,7 +310,18 @@ class Front:
     :raises ValueError: the properties are malformed.
     """
 
-    __slots__ = ("_digest", "_expected", "_first", "_gaps", "flags", "header_count", "known", "size")
+    __slots__ = (
+        "_before_id",
+        "_digest",
+        "_expected",
+        "_first",
+        "_gaps",
+        "_octets",
+        "flags",
+        "header_count",
+        "known",
+        "size",
+    )
 
     def __init__(self, properties: Properties, digest: Any) -> None:
         self.flags = properties.flags
@@ -322,6 +335,8 @@ class Front:
             else:
                 gaps.append(0)
         self._first, self._gaps = self.size + gaps[0], gaps[1:]
+        self._octets = self.size + sum([1 for name in ("delivery_mode", "priority") if self.flags & _FLAG[name]])
+        self._before_id = sum([1 for name in _STRINGS_BEFORE_ID if self.flags & _FLAG[name]])
         self.known: dict[object, Any] = {}
         """What others worked out from the front and from whom it came, by who did; never a secret."""
         self._digest = digest.copy  # copying a keyed hash is cheaper than making one
@@ -343,6 +358,17 @@ class Front:
         except IndexError:
             return False
         return position == len(raw)
+
+    def id_and_time(self, raw: bytes) -> tuple[bytes, int | None]:
+        """The message id, empty when there is none, and the timestamp of properties with this front (see `is_of`)."""
+        flags, position, message_id = self.flags, self._octets, b""
+        for _ in range(self._before_id):
+            position += 1 + raw[position]
+        if flags & _MESSAGE_ID_FLAG:
+            start = position + 1
+            position = start + raw[position]
+            message_id = raw[start:position]
+        return message_id, _LONGLONG.unpack_from(raw, position)[0] if flags & _TIMESTAMP_FLAG else None
 
 
 def text_value(text: str) -> bytes:

@@ -8,7 +8,8 @@ Theory of operation. A routing key names a device and its topic. And most device
 property flags, content type and headers, which stand in one piece at the front of the properties: up to the end of the
 header table, where what differs begins (delivery mode, message id, timestamp…). A `Sender` knows the `Front` of the
 latest message; when the next one begins with the same bytes, then whatever follows from these need not be worked out
-again: how many headers there are, which credential is among them, what the front looks like when it is passed on.
+again: how many headers there are, which credential is among them, what the front looks like when it is passed on, or
+in a document.
 Senders whose headers differ from message to message are found out and no longer looked at in this way.
 """
 
@@ -22,8 +23,9 @@ from amqprouter.amqp.wire import Delivery
 from amqprouter.pipeline.message import Message
 
 MAX_SENDERS = 65_536
-"""Senders kept, each some 800 bytes: 50 MB. Topics come from devices, so without a bound one of them could fill the
-memory with made-up ones. When it is reached all are forgotten: that costs one long look at a message of each sender."""
+"""Senders kept, each some 800 bytes, and 1,200 where its messages are stored: 50 or 80 MB. Topics come from devices, so
+without a bound one of them could fill the memory with made-up ones. When it is reached all are forgotten: that costs
+one long look at a message of each sender."""
 PATIENCE = 8
 """Fronts in a row, each unlike the one before, after which a sender's are not remembered any more."""
 

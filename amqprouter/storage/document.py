@@ -8,21 +8,25 @@ is lost. A device never chooses the ``_id``: its fields are all one level down, 
 
 A document is encoded once, here, whatever becomes of it: that finds what BSON cannot hold while it is still one
 message's matter, and the store sends the bytes as they are, batch after batch.
+
+Theory of operation. Most devices send message after message with the same content type and headers, the front of their
+properties, which is recognised on arrival (`amqprouter.amqp.properties.Front`). What a document gets from there is
+remembered with the front, as BSON elements (`_Envelope`), so that only the id, the times and the body are encoded for
+each message. Without a front, the same is worked out for the one message.
 """
 
 from __future__ import annotations
 
 import random
+import struct
+from binascii import hexlify
 from collections.abc import Callable, Collection
-from datetime import datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
 from hashlib import sha256
+from typing import Any
 
-from bson import encode
 from bson.decimal128 import Decimal128
-from bson.errors import BSONError
-from bson.raw_bson import RawBSONDocument
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
@@ -32,18 +36,29 @@ from amqprouter.pipeline.headers import in_our_name
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
 from amqprouter.storage import json_body
+from amqprouter.storage.elements import binary, elements, joined
+from amqprouter.storage.encoding import EncodedDocument
 from amqprouter.storage.keys import escaped
 
-MAX_BYTES = 16 * 1024 * 1024
-"""Of one document: MongoDB's own bound (manual, "MongoDB Limits and Thresholds": BSON document size)."""
-
-ENCODING_ERRORS = (BSONError, OverflowError, UnicodeEncodeError, RecursionError, TypeError)
-"""What `bson.encode` raises for what it cannot hold."""
+MAX_REMEMBERED = 1024
+"""Bytes of the elements that are remembered with a front. The usual ones take a tenth; larger ones, which may come from
+as many made-up senders as are kept (`amqprouter.pipeline.sender.MAX_SENDERS`), are encoded for each message."""
 
 _PLAIN_ENCODINGS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"identity"})
 """Content encodings that leave the body as it is. Kombu, and so Celery, names the character set there."""
-_UTC = timezone.utc
+_NO_JSON, _PERHAPS_JSON, _PROMISED_JSON = range(3)
+
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, where `datetime` ends. Times beyond it are milliseconds, more often than not."""
 _INT64 = 1 << 63
+
+_ID = struct.Struct("<9s32sx")
+_ID_START = b"\x02_id\0" + struct.pack("<i", 33)
+_TEXT = struct.Struct("<12si")
+_TEXT_START = b"\x02message_id\0"
+_TIME = struct.Struct("<13sq")
+_SENT = struct.Struct("<9sq")
+_RECEIVED_START, _SENT_START = b"\x09received_at\0", b"\x09sent_at\0"
 
 
 @lru_cache(maxsize=256)  # few types are in use; the bound only guards against a hostile sender
@@ -51,6 +66,43 @@ def promises_json(content_type: str) -> bool:
     """Whether a media type says that the body is JSON (RFC 8259, and RFC 6839 for ``+json``)."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
+
+
+class _Envelope:
+    """What the documents have in common that are made of messages with one front, as elements.
+
+    `tail` has the headers and what says how to read the body; `reading` is one of the three above. The names of device
+    and topic come from `use_names`, which is to be called first.
+    """
+
+    __slots__ = ("_id_length", "_id_start", "device", "names", "reading", "tail", "topic")
+
+    def __init__(self, tail: bytes, reading: int) -> None:
+        self.tail = tail
+        self.reading = reading
+        self.device = self.topic = ""
+        self.names = b""
+        """The elements of device and topic; empty before they are known."""
+        self._id_length = -1
+        self._id_start = b""
+
+    def use_names(self, device: str, topic: str) -> None:
+        """From here on, the documents are about this device and topic.
+
+        :raises Unstorable: one of them has half of a surrogate pair.
+        """
+        self.names = elements({"device": device, "topic": topic})
+        self.device, self.topic = device, topic
+        self._id_length = -1
+
+    def identity(self, message_id: bytes, body: bytes) -> bytes:
+        """The ``_id``, in ASCII. This rule never changes: by it a message is recognised that was stored before."""
+        length = len(message_id)
+        if length != self._id_length:
+            device, topic = self.device.encode(), self.topic.encode()
+            self._id_start = b"%d %d %d %b%b" % (len(device), len(topic), length, device, topic)
+            self._id_length = length
+        return hexlify(sha256(b"%b%b%b" % (self._id_start, message_id, body)).digest()[:16])
 
 
 class DocumentMaker:
@@ -67,82 +119,95 @@ class DocumentMaker:
         self._random_bits: Callable[[int], int] = randomness.getrandbits
         self._max_values = max_values
         self._hidden = TRAVEL_HEADERS | set(hidden_headers)
+        self._received_at = 0.0  # messages that came together have the same
+        self._received = _TIME.pack(_RECEIVED_START, 0)
 
-    def document(self, message: Message) -> RawBSONDocument:
+    def document(self, message: Message) -> EncodedDocument:
         """The document that stands for the message; a fresh ``_id`` at each call when it has no message id.
 
         :raises Unstorable: it can never be stored as it is.
         """
         properties, body = message.properties, message.body
+        front = properties.front
         try:
-            fields = self._envelope(message, properties)
-            content_type = properties.content_type
-            encoding = properties.raw_text("content_encoding")
+            if front is None:
+                envelope = self._envelope(properties)
+                message_id, timestamp = properties.raw_text("message_id") or b"", properties.timestamp
+            else:
+                known: Any = front.known.get(self)
+                envelope = self._envelope(properties) if known is None else known
+                if known is None and len(envelope.tail) <= MAX_REMEMBERED:
+                    front.known[self] = envelope
+                message_id, timestamp = front.id_and_time(properties.raw)
         except ValueError as error:
             raise Unstorable("malformed-properties", str(error)) from None
-        if content_type is not None:
-            fields["content_type"] = content_type
-        if encoding:
-            fields["content_encoding"] = encoding.decode("utf-8", "backslashreplace")
-        if encoding and encoding.lower() not in _PLAIN_ENCODINGS:
-            promised = may_be_json = False
-        elif content_type is None:
-            promised, may_be_json = False, body[:1] in (b"{", b"[")
-        else:
-            promised = may_be_json = promises_json(content_type)
-        if may_be_json:
+        if not envelope.names or envelope.device != message.device or envelope.topic != message.topic:
+            envelope.use_names(message.device, message.topic)
+        start = self._start(envelope, message_id, timestamp, message)
+        reading = envelope.reading
+        if reading == _PROMISED_JSON or (reading == _PERHAPS_JSON and body[:1] in (b"{", b"[")):
             try:
-                fields["body"] = json_body.decode(body, self._max_values)
+                element = json_body.encoded(body, self._max_values)
                 message.is_json = True
-                return _encoded(fields)
+                return EncodedDocument(joined((start, envelope.tail, element)))
             except Unstorable:
-                if promised:
+                if reading == _PROMISED_JSON:
                     raise
-        fields["body"] = body
-        return _encoded(fields)
+        return EncodedDocument(joined((start, envelope.tail, binary(b"body", body))))
 
-    def _envelope(self, message: Message, properties: Properties) -> dict[str, object]:
-        """Everything but the body and what says how to read it."""
-        device, topic = message.device, message.topic
-        message_id = properties.raw_text("message_id")
+    def _start(self, envelope: _Envelope, message_id: bytes, timestamp: int | None, message: Message) -> bytes:
+        """The elements in front of the envelope's tail."""
         if message_id:
-            names = device.encode("utf-8", "surrogatepass"), topic.encode("utf-8", "surrogatepass"), message_id
-            lengths = b"%d %d %d " % (len(names[0]), len(names[1]), len(names[2]))
-            identity = sha256(b"%b%b%b%b%b" % (lengths, *names, message.body)).hexdigest()[:32]
+            identity = envelope.identity(message_id, message.body)
+            text = message_id
+            if not text.isascii():
+                text = text.decode("utf-8", "backslashreplace").encode()
+            named = b"%b%b\0" % (_TEXT.pack(_TEXT_START, len(text) + 1), text)
         else:
-            identity = f"{self._random_bits(128):032x}"
-        fields: dict[str, object] = {"_id": identity, "device": device, "topic": topic}
-        if message_id:
-            fields["message_id"] = message_id.decode("utf-8", "backslashreplace")
-        fields["received_at"] = datetime.fromtimestamp(message.received_at, _UTC)
-        timestamp = properties.timestamp
-        if timestamp is not None:
-            try:
-                fields["sent_at"] = datetime.fromtimestamp(timestamp, _UTC)
-            except (ValueError, OverflowError, OSError):  # beyond the year 9999: milliseconds, more often than not
-                fields["sent_at_raw"] = _storable(timestamp)
+            identity = b"%032x" % self._random_bits(128)
+            named = b""
+        if message.received_at != self._received_at:
+            self._received_at = message.received_at
+            self._received = _TIME.pack(_RECEIVED_START, _milliseconds(message.received_at))
+        if timestamp is None:
+            sent = b""
+        elif timestamp <= _LAST_SECOND:
+            sent = _SENT.pack(_SENT_START, timestamp * 1000)
+        else:
+            sent = elements({"sent_at_raw": _storable(timestamp)})
+        return b"%b%b%b%b%b" % (_ID.pack(_ID_START, identity), envelope.names, named, self._received, sent)
+
+    def _envelope(self, properties: Properties) -> _Envelope:
+        """Without the names.
+
+        :raises ValueError: the properties are malformed.
+        :raises Unstorable: BSON cannot hold them.
+        """
         headers = {
             escaped(name): _storable(value)
             for name, value in properties.headers.items()
             if not (name in self._hidden or in_our_name(name))
         }
-        if headers:
-            fields["headers"] = headers
-        return fields
+        fields: dict[str, object] = {"headers": headers} if headers else {}
+        content_type = properties.content_type
+        encoding = properties.raw_text("content_encoding")
+        if content_type is not None:
+            fields["content_type"] = content_type
+        if encoding:
+            fields["content_encoding"] = encoding.decode("utf-8", "backslashreplace")
+        if encoding and encoding.lower() not in _PLAIN_ENCODINGS:
+            reading = _NO_JSON
+        elif content_type is None:
+            reading = _PERHAPS_JSON
+        else:
+            reading = _PROMISED_JSON if promises_json(content_type) else _NO_JSON
+        return _Envelope(elements(fields), reading)
 
 
-def _encoded(fields: dict[str, object]) -> RawBSONDocument:
-    try:
-        raw = encode(fields)
-    except OverflowError:
-        raise Unstorable("integer-too-large", "an integer needs more than 64 bits") from None
-    except UnicodeEncodeError:
-        raise Unstorable("bad-text", "half a surrogate pair") from None
-    except ENCODING_ERRORS as error:
-        raise Unstorable("unencodable", type(error).__name__) from None
-    if len(raw) > MAX_BYTES:
-        raise Unstorable("document-too-large", f"{len(raw)} bytes as BSON; {MAX_BYTES} is the most")
-    return RawBSONDocument(raw)
+def _milliseconds(moment: float) -> int:
+    """A time as BSON has it, of seconds since 1970: rounded to microseconds, as `datetime` does, and then down."""
+    seconds = int(moment)
+    return seconds * 1000 + round((moment - seconds) * 1_000_000) // 1000
 
 
 def _storable(value: FieldValue) -> object:

@@ -18,7 +18,7 @@ from amqprouter.errors import StoreMisconfigured, StoreUnavailable
 from amqprouter.interfaces import IDocuments, IReadiness, IRecords, IStore, WriteResult
 from amqprouter.settings import StoreSettings
 from amqprouter.storage import mongo_indexes
-from amqprouter.storage.document import MAX_BYTES
+from amqprouter.storage.elements import MAX_BYTES
 from amqprouter.storage.encoding import encoded
 from amqprouter.storage.mongo_address import read_address
 from amqprouter.storage.mongo_reply import PASSING, UNAUTHORIZED, check_change, describe, results

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from amqprouter.errors import StoreUnavailable
 from amqprouter.interfaces import IDocuments, IReadiness, IRecords, IStore, WriteOutcome, WriteResult
-from amqprouter.storage.document import MAX_BYTES
+from amqprouter.storage.elements import MAX_BYTES
 from amqprouter.storage.encoding import encoded
 
 

@@ -31,7 +31,9 @@ from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
 from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import RouteSettings
+from amqprouter.storage import json_body
 from amqprouter.storage.document import DocumentMaker
+from amqprouter.storage.elements import elements
 from tests.fuzz.fuzz_wire import check_properties, fuzz
 
 MAX_VALUES = 2000
@@ -67,8 +69,17 @@ def _values(value: object) -> int:
     return count
 
 
+def _outcome(make: Callable[[], bytes]) -> bytes | str:
+    try:
+        return make()
+    except Unstorable as refusal:
+        return str(refusal)
+
+
 def check_body(body: bytes) -> None:
-    """A body as JSON: for the store, for subscribers, and for a task."""
+    """A body as JSON: for the store, by its fast reader and by its strict one, for subscribers, and for a task."""
+    fast = _outcome(lambda: json_body.encoded(body, MAX_VALUES))
+    assert fast == _outcome(lambda: elements({"body": json_body.decode(body, MAX_VALUES)})), "two readers, two values"
     refused = ""
     promised = _message(body, _PROMISED)
     try:

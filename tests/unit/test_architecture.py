@@ -61,7 +61,16 @@ VOCABULARY = {"amqprouter.pipeline.message", "amqprouter.pipeline.settlement"}
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time"}
 """Modules of the standard library by which a module does I/O, reads a clock or takes chances."""
 LIBRARIES = {
-    *("automat", "bson", "pamqp", "zope", "twisted.cred.credentials", "twisted.cred.error", "twisted.internet.defer"),
+    *(
+        "automat",
+        "bson",
+        "msgspec",
+        "pamqp",
+        "zope",
+        "twisted.cred.credentials",
+        "twisted.cred.error",
+        "twisted.internet.defer",
+    ),
     "twisted.logger",
 }
 """What pure modules may use besides: none has a reactor, a socket or a clock."""
@@ -93,8 +102,8 @@ PURE = {
     "amqprouter.scheduling": (
         "busiest decision explanation known_devices lanes limit policy scheduler shares slot_ring timer_wheel turns"
     ),
-    "amqprouter.storage": "json_body keys lineup mongo_indexes mongo_reply",
-    "amqprouter.testing": "gate parking",
+    "amqprouter.storage": "elements encoding json_body keys lineup mongo_indexes mongo_reply",
+    "amqprouter.testing": "gate parking store",
     "amqprouter.web.mercure": "claims update_form",
 }
 """By package, the modules that do no I/O and read no clock: `now` is an argument, and so is chance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from hashlib import blake2s
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from pamqp import commands, header
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp import field_table
-from amqprouter.amqp.properties import NAMES, Properties, encode_properties, flag_mask
+from amqprouter.amqp.properties import NAMES, Front, Properties, encode_properties, flag_mask
 from amqprouter.errors import Unencodable
 from tests.fuzz.fuzz_wire import check_properties
 
@@ -103,6 +104,13 @@ class ReadingTests(SynchronousTestCase):
                 self.assertRaises(ValueError, Properties(raw).raw_header, b"k")
                 self.assertRaises(ValueError, Properties(raw).text, "message_id")
                 self.assertRaises(ValueError, Properties(raw).spliced, 0, frozenset((b"k",)), b"")
+
+    @given(ANY)
+    @settings(max_examples=200, deadline=None)
+    def test_id_and_time_of_a_known_front(self, values: dict[str, Any]) -> None:
+        properties = Properties(by_pamqp(values))
+        found = Front(properties, blake2s(key=b"k")).id_and_time(properties.raw)
+        self.assertEqual(found, (properties.raw_text("message_id") or b"", properties.timestamp))
 
     @given(st.binary(max_size=80))
     @settings(max_examples=200, deadline=None)

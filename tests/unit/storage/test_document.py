@@ -10,14 +10,18 @@ from hashlib import sha256
 from typing import Any
 
 from bson import CodecOptions, Decimal128, decode
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.amqp.properties import NAMES, Properties, encode_properties, text_value, with_values
+from amqprouter.amqp.wire import Delivery
 from amqprouter.errors import Unstorable
 from amqprouter.pipeline.message import Message
-from amqprouter.storage.document import DocumentMaker, promises_json
+from amqprouter.pipeline.sender import Senders
+from amqprouter.storage.document import MAX_REMEMBERED, DocumentMaker, promises_json
+from amqprouter.storage.elements import MAX_BYTES
+from tests.unit.storage.plain_documents import plain_document
 
 AWARE: Any = CodecOptions(tz_aware=True)
 JSON = "application/json"
@@ -243,6 +247,7 @@ class BodyTests(DocumentTestCase):
             (b'{"\\udfff":1}', "bad-text"),
             (b"[9223372036854775808]", "integer-too-large"),
             (b"[1e400]", "number-too-large"),
+            (b"[1e400]", "number-too-large"),
             (b"-9223372036854775809", "integer-too-large"),
             (b"[" * 65 + b"]" * 65, "json-too-deep"),
             (b"[" + b"0," * 2_000_000 + b"0]", "too-many-values"),
@@ -259,3 +264,144 @@ class BodyTests(DocumentTestCase):
             self.document(message(raw, content_type=content_type))
         except Unstorable:
             self.assertEqual(content_type, JSON)
+
+    def test_json_larger_as_bson(self) -> None:
+        """Three megabytes of small numbers are seventeen as elements; the bound is on what is stored."""
+        raw = b"[" + b"1," * 1_600_000 + b"1]"
+        document = DocumentMaker(random.Random(1), max_values=10_000_000).document
+        with self.assertRaises(Unstorable) as caught:
+            document(message(raw, content_type=JSON))
+        self.assertEqual(caught.exception.reason, "document-too-large")
+        self.assertEqual(document(message(raw))["body"], raw)
+
+    def test_the_size_is_exact(self) -> None:
+        rest = len(self.maker.document(message(b"")).raw)
+        self.assertEqual(len(self.maker.document(message(bytes(MAX_BYTES - rest))).raw), MAX_BYTES)
+        self.assertUnstorable(message(bytes(MAX_BYTES - rest + 1)), "document-too-large")
+
+    def test_fields_of_the_body_stay_in_order(self) -> None:
+        self.assertEqual(list(self.body(b'{"b":1,"_id":2}')), ["b", "_id"])
+
+
+FIELDS = st.dictionaries(
+    st.text(max_size=6) | st.sampled_from(["unit", "x-death", "x-device-secret", "X-amqprouter-a", "a.b", "$a", "_id"]),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats(allow_nan=False)
+        | st.text(max_size=9)
+        | st.binary(max_size=9)
+        | st.decimals(-1, 1, places=4)
+        | st.integers(0, 2**32).map(lambda seconds: datetime.fromtimestamp(seconds, timezone.utc)),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=5,
+    ),
+    max_size=4,
+)
+SHORT_TEXTS = [name for name in NAMES if name not in ("headers", "delivery_mode", "priority", "timestamp")]
+TYPES = st.none() | st.sampled_from([JSON, "text/plain", "application/senml+json; v=1", ""])
+BODIES = st.sampled_from([
+    b"", b"{}", b'{"t":21.5}', b'{"a":{"a.b":1}}', b'{"a":1,"a":1}', b"[1e400]", b"\xff", b"[" + b"9" * 30 + b"]"
+])  # fmt: skip
+TIMES = st.none() | st.integers(0, 2**64 - 1) | st.sampled_from([253_402_300_799, 253_402_300_800, 2**63 - 1, 2**63])
+
+
+class PlainDocumentTests(SynchronousTestCase):
+    """Whatever is remembered of its sender, a message's document is, byte for byte, what it is by the plain way."""
+
+    def setUp(self) -> None:
+        self.maker = DocumentMaker(random.Random(5), {"x-device-secret"}, 2000)
+        self.senders = Senders(b"by-id", b"k" * 16)
+
+    def assertPlain(self, message: Message) -> None:
+        try:
+            made: bytes | str = self.maker.document(message).raw
+        except Unstorable as refusal:
+            made = str(refusal)
+        random_id = made[13:45].decode() if isinstance(made, bytes) else ""
+        try:
+            expected: bytes | str = plain_document(message, {"x-device-secret"}, random_id, 2000)
+        except Unstorable as refusal:
+            expected = str(refusal)
+        self.assertEqual(made, expected)
+
+    @settings(max_examples=300, deadline=None)
+    @given(FIELDS, TYPES, st.sets(st.sampled_from(SHORT_TEXTS)), st.data())
+    def test_the_same_bytes(
+        self, headers: Any, content_type: str | None, others: set[str], data: st.DataObject
+    ) -> None:
+        """Twice, at least: the second message's front is known."""
+        priority = data.draw(st.booleans())
+        for _ in range(2):
+            timestamp = data.draw(TIMES)
+            values = {name: text_value(data.draw(st.text(max_size=5))) for name in others - {"content_type"}}
+            if "message_id" in others and data.draw(st.booleans()):
+                values["message_id"] = b"\x03\xff\xe9a"
+            raw = encode_properties(headers=headers, timestamp=timestamp)
+            if content_type is not None:
+                values["content_type"] = text_value(content_type)
+            if "content_encoding" in others:
+                values["content_encoding"] = text_value(data.draw(st.sampled_from(["utf-8", "gzip", ""])))
+            if priority:
+                values["priority"] = b"\x04"
+            raw = with_values(raw, values)
+            body = data.draw(BODIES)
+            for exchange, key in ((b"devices", b"dev1.up.t"), (b"devices", "dév".encode()), (b"by-id", b"dev1")):
+                delivery = Delivery(1, b"c", 1, False, exchange, key, raw, body)
+                received_at = data.draw(st.floats(0, 4e9))
+                for _ in range(2):
+                    some = self.senders.of(exchange, key).message(delivery, received_at)
+                    self.assertPlain(some)
+                    some.use_topic(data.draw(st.sampled_from(["t", "u"])))
+                    self.assertPlain(some)
+                self.assertPlain(Message("dev1", "up", body, Properties(raw), received_at=received_at))
+
+    @given(st.floats(0, 253_402_300_799))
+    def test_times_are_rounded_alike(self, received_at: float) -> None:
+        self.assertPlain(message(received_at=received_at))
+
+    def test_times_about_a_millisecond(self) -> None:
+        for seconds in (0, 1, 1_700_000_000, 1_700_000_001):
+            for micros in (0, 1, 499, 500, 999, 1000, 1001, 999_499, 999_999):
+                for off in (-6e-7, -5e-7, -4e-7, 0, 4e-7, 5e-7, 6e-7):
+                    self.assertPlain(message(received_at=max(0.0, seconds + micros / 1e6 + off)))
+
+    def known(self, message: Message, key: bytes = b"dev1.up") -> Message:
+        delivery = Delivery(1, b"c", 1, False, b"devices", key, message.properties.raw, message.body)
+        return self.senders.of(b"devices", key).message(delivery, RECEIVED)
+
+    def test_what_is_remembered_is_used(self) -> None:
+        first = self.known(message(content_type=JSON, headers={"fw": "1.2"}))
+        self.maker.document(first)
+        front = first.properties.front
+        assert front is not None
+        self.patch(Properties, "headers", property(lambda _: self.fail("decoded anew")))
+        self.assertEqual(
+            self.maker.document(self.known(message(content_type=JSON, headers={"fw": "1.2"})))["device"], "dev1"
+        )
+
+    def test_no_secret_is_remembered(self) -> None:
+        some = self.known(message(headers={"x-device-secret": "sesame", "fw": "open"}))
+        self.maker.document(some)
+        front = some.properties.front
+        assert front is not None
+        kept = front.known[self.maker]
+        remembered = b"".join(value for name in kept.__slots__ if isinstance(value := getattr(kept, name), bytes))
+        self.assertIn(b"open", remembered)
+        self.assertNotIn(b"sesame", remembered)
+
+    def test_little_is_remembered(self) -> None:
+        for octets, is_kept in ((MAX_REMEMBERED - 50, True), (MAX_REMEMBERED + 1, False)):
+            some = self.known(message(headers={"h": "x" * octets}))
+            self.maker.document(some)
+            front = some.properties.front
+            assert front is not None
+            self.assertEqual(self.maker in front.known, is_kept)
+            self.assertPlain(self.known(message(headers={"h": "x" * octets})))
+
+    def test_half_a_surrogate_pair_in_a_name(self) -> None:
+        for device, topic in (("\ud800", "t"), ("d", "\udfff")):
+            with self.assertRaises(Unstorable) as caught:
+                self.maker.document(message(device=device, topic=topic))
+            self.assertEqual(caught.exception.reason, "bad-text")

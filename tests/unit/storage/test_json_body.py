@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 
-from hypothesis import given
+from bson import encode
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.errors import Unstorable
 from amqprouter.pipeline.json_text import MAX_DEPTH
-from amqprouter.storage.json_body import decode
+from amqprouter.storage import json_body
+from amqprouter.storage.elements import elements
+from amqprouter.storage.json_body import decode, encoded
 from amqprouter.storage.keys import unescaped
+from benchmarks.store_traffic import SIZES, reading
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -83,3 +88,146 @@ class JsonBodyTests(SynchronousTestCase):
 
     def test_keys_are_escaped_at_every_level(self) -> None:
         self.assertEqual(decode(b'[{"$where":{"a.b":1,"\\u0000":"a.b"}}]'), [{"%24where": {"a%2Eb": 1, "%00": "a.b"}}])
+
+
+NAMES = st.sampled_from([
+    "a", "b", "a.b", "$a", "a$", "%2E", "50%", "t:1", "a:.b", ".:", 'q"', '":', "\\", "n\0", "é", "{", ""
+])  # fmt: skip
+TEXTS = st.sampled_from([
+    "12:30", "2024-01-01T00:00:00.123+01:00", ":", '":', "a.b", ".", "}", "[", "\\", '"', "\0", "°C", "%"
+])  # fmt: skip
+NUMBERS = st.sampled_from([
+    "0", "-0", "-0.0", "21.5", "1e5", "1E+2", "5e-324", "1e308", "1e309", "-1e400", "1" * 19, "9" * 20, "01"
+])  # fmt: skip
+ODD = st.sampled_from([
+    "NaN", "Infinity", "-Infinity", "nul", "'a'", '"\\u003a"', '"\\u0022"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\/"'
+])  # fmt: skip
+SPACES = st.sampled_from(["", "", " ", "\n", "\t", "\r "])
+
+
+def written(name: str, is_ascii: bool) -> str:
+    """A JSON text, in one of the ways in which it may be written."""
+    return json.dumps(name, ensure_ascii=is_ascii)
+
+
+texts = st.builds(written, TEXTS | st.text(max_size=8), st.booleans())
+scalars = (
+    NUMBERS | texts | st.sampled_from(["true", "false", "null"]) | st.floats().map(repr) | st.integers().map(str) | ODD
+)
+
+
+def _array(values: list[str], space: str) -> str:
+    return f"[{space}{f'{space},'.join(values)}{space}]"
+
+
+def _written_object(fields: list[tuple[str, str]], space: str) -> str:
+    return f"{{{f',{space}'.join(f'{name}{space}:{space}{value}' for name, value in fields)}}}"
+
+
+names = st.builds(written, NAMES | st.text(max_size=3), st.booleans())
+bodies = st.recursive(
+    scalars,
+    lambda inner: (
+        st.builds(_array, st.lists(inner, max_size=4), SPACES)
+        | st.builds(_written_object, st.lists(st.tuples(names, inner), max_size=4), SPACES)
+    ),
+    max_leaves=12,
+)
+"""JSON as anybody may write it: names that stand twice, or mean something; colons, brackets and quotes in texts."""
+
+
+def outcome(body: bytes, max_values: int) -> bytes | str:
+    try:
+        return encoded(body, max_values)
+    except Unstorable as refusal:
+        return str(refusal)
+
+
+def strict_outcome(body: bytes, max_values: int) -> bytes | str:
+    """What `encoded` has to say, by `decode` alone."""
+    try:
+        return elements({"body": decode(body, max_values)})
+    except Unstorable as refusal:
+        return str(refusal)
+
+
+class EncodedTests(SynchronousTestCase):
+    """The fast way says what the strict one does, word for word and byte for byte."""
+
+    def assertSame(self, body: bytes, max_values: int = 1000) -> None:
+        self.assertEqual(outcome(body, max_values), strict_outcome(body, max_values), body[:200])
+
+    def only_fast(self) -> None:
+        """Have the strict way fail the test if it is asked."""
+
+        def refuse(body: bytes, max_values: int) -> None:
+            raise AssertionError(f"not read the fast way: {body[:200]!r}")
+
+        self.patch(json_body, "decode", refuse)
+
+    @settings(max_examples=400, deadline=None)
+    @given(bodies.map(lambda text: text.encode("utf-8", "surrogatepass")))
+    @example(b'{"a":1,"a":2}')
+    @example(b'{"a":1,"a":":"}')
+    @example(b'{"a":":","a":1}')
+    @example(b'{"a":"\\u003a","b" :1,"b":2}')
+    @example(b'{"x":{"a.b:c":1},"y":":"}')
+    @example(b'{"x":{"a.b\\"c":1},"y":":"}')
+    @example(b'{"x":{"\\u0000":1}}')
+    @example(b'{"x":{"\\u002e":1}}')
+    @example(b'{"x":"\\\\","a.b":[]}')
+    @example(b'[{"_id":1},{"a":1,"_id":2}]')
+    @example(b'{"a":1,"_id":2}')
+    def test_json_as_anybody_writes_it(self, body: bytes) -> None:
+        self.assertSame(body)
+
+    @settings(max_examples=200, deadline=None)
+    @given(bodies, st.integers(1, 4), st.data())
+    def test_damaged_json(self, text: str, damages: int, data: st.DataObject) -> None:
+        body = bytearray(text.encode("utf-8", "surrogatepass"))
+        for _ in range(damages):
+            body[data.draw(st.integers(0, len(body) - 1))] = data.draw(
+                st.integers(0, 255) | st.sampled_from(b'":.,{}[]\\')
+            )
+        self.assertSame(bytes(body))
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-400, 400))
+    def test_numbers(self, real: float, exponent: int) -> None:
+        self.assertSame(f"[{real!r},{real:.25e},{real:f},{real}e{exponent}]".encode())
+        self.assertSame(f"[{abs(real):.17e}{exponent}]".encode())
+
+    def test_numbers_of_many_digits(self) -> None:
+        chance = random.Random(1)
+        for _ in range(2000):
+            digits = "".join(chance.choices("0123456789", k=chance.randrange(1, 40)))
+            number = f"{chance.choice('123456789')}{digits}"
+            self.assertSame(f"[{number},{number}.{digits},0.{digits},{number}e{chance.randrange(-330, 309)}]".encode())
+
+    def test_depth(self) -> None:
+        for opening, closing in (("[", "]"), ('{"a":', "}"), ('[{"[":', "}]"), ('{"a":"\\"","b":', "}")):
+            for depth in (1, 12, 13, 32, 33, MAX_DEPTH, MAX_DEPTH + 1, 500, 100_000):
+                for beside in ("", ",[]" * 70, ',"]",[]' * 70, ',"[[["' * 70):
+                    self.assertSame(f"[{opening * depth}1{closing * depth}{beside}]".encode(), 10_000_000)
+
+    def test_weight(self) -> None:
+        for body in (b"[" + b"1," * 400 + b"1]", b'{"a":1' + b',"b":2' * 100 + b"}"):
+            for most in range(300, 420, 7):
+                self.assertSame(body, most)
+
+    def test_what_devices_send_is_read_the_fast_way(self) -> None:
+        self.only_fast()
+        for size in SIZES:
+            body = reading(size, 1)
+            self.assertEqual(json_body.encoded(body), encode({"body": json.loads(body)})[4:-1])
+        for body in (
+            b"21.5",
+            b"[]",
+            b'"on"',
+            b'{"t":21.5}',
+            b'{"t": 21.5, "at": "2024-01-01T00:00:00.123+01:00"}',
+            b'{"t":{"v":21.5,"unit":"\\u00b0C"},"note":"say \\"x\\": 5.1%"}',
+            b'[{"n":"temp 1","v":1e3},{"n":"$x","v":-1}]',
+            b'{"rows":[' + b",".join([b'{"a":1.5,"b":"12:30"}'] * 100) + b"]}",
+        ):
+            self.assertEqual(json_body.encoded(body), encode({"body": json.loads(body)})[4:-1], body)
