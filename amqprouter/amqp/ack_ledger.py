@@ -225,6 +225,23 @@ class AckLedger:
             self._settled.add(tag)
         return True
 
+    def settle_all(self, tags: list[int]) -> bool:
+        """The deliveries with these tags, in whatever order, may be acknowledged; False when the channel is gone."""
+        if self._closed:
+            return False
+        if self._strays:
+            for tag in tags:
+                self.settle(tag)
+            return True
+        following = self._next
+        for tag in sorted(tags):
+            if tag == following:
+                following += 1
+            elif tag > following:
+                self._settled.add(tag)
+        self._next = following
+        return True
+
     def acks(self, singles: bool = True) -> list[tuple[int, bool]]:
         """The (delivery tag, multiple) pairs to write now, in order; they then count as written.
 

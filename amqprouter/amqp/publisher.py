@@ -59,8 +59,8 @@ class Receipt(Protocol):
 class PublishLane(Protocol):
     """Answers for all publishes of one target, each known by its receipt."""
 
-    def delivered(self, receipt: Any) -> None:
-        """The broker has it."""
+    def delivered_all(self, receipts: list[Any]) -> None:
+        """The broker has these, in the order in which they were published."""
 
     def refused(self, receipt: Any, reason: str) -> None:
         """The broker never will."""
@@ -288,19 +288,14 @@ class Publisher:
             self._oldest = max(self._oldest, last + 1)
         else:
             answered = [outstanding.pop(tag)] if tag in outstanding else []
-        delivered = 0
-        for outgoing in answered:
-            if outgoing.returned and (confirm.acked or not outgoing.returned.endswith(IN_DOUBT)):
-                self._again(outgoing, outgoing.returned)
-            elif confirm.acked:
-                delivered += 1
-                if outgoing.lane is None:
-                    outgoing.receipt.delivered()
+        if confirm.acked:
+            self._arrived(answered)
+        else:
+            for outgoing in answered:
+                if outgoing.returned and not outgoing.returned.endswith(IN_DOUBT):
+                    self._again(outgoing, outgoing.returned)
                 else:
-                    outgoing.lane.delivered(outgoing.receipt)
-            else:
-                self._again(outgoing, NACKED, blameless=True)
-        self._counters.published += delivered
+                    self._again(outgoing, NACKED, blameless=True)
         if not confirm.acked and self._connection is not None:
             self._nacked(self._connection)
         if self._held_back and not outstanding:
@@ -311,6 +306,27 @@ class Publisher:
         if self._backlog and not outstanding:
             self._window *= 2
             self._send_backlog()
+
+    def _arrived(self, answered: list[_Outgoing]) -> None:
+        """The broker has these, but for those that it has returned."""
+        lane: PublishLane | None = None
+        receipts: list[Any] = []  # the lane's, to be told at once
+        for outgoing in answered:
+            if outgoing.lane is not lane or outgoing.returned:
+                if lane is not None and receipts:
+                    lane.delivered_all(receipts)
+                    receipts = []
+                lane = outgoing.lane
+            if outgoing.returned:
+                self._again(outgoing, outgoing.returned)
+                continue
+            self._counters.published += 1
+            if lane is None:
+                outgoing.receipt.delivered()
+            else:
+                receipts.append(outgoing.receipt)
+        if lane is not None and receipts:
+            lane.delivered_all(receipts)
 
     def _again(self, outgoing: _Outgoing, reason: str, *, blameless: bool = False) -> None:
         """A publish failed; `blameless` when the message is not to blame for it."""

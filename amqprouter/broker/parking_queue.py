@@ -351,9 +351,10 @@ class _Entrance:
     def flush(self) -> None:
         self._publisher.flush()
 
-    def delivered(self, settlement: Settlement) -> None:
-        self._parking_queue.entered()
-        self._gate.delivered(settlement)
+    def delivered_all(self, receipts: list[Settlement]) -> None:
+        for _ in receipts:
+            self._parking_queue.entered()
+        self._gate.delivered_all(receipts)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
         self._parking_queue.left()

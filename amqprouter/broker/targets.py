@@ -96,15 +96,15 @@ class EventsTarget:
     def flush(self) -> None:
         self._publisher.flush()
 
-    def delivered(self, settlement: Settlement) -> None:
-        """See `Lane`."""
-        self._counters.events_published += 1
-        self._gate.delivered(settlement)
+    def delivered_all(self, receipts: list[Settlement]) -> None:
+        """See `PublishLane`."""
+        self._counters.events_published += len(receipts)
+        self._gate.delivered_all(receipts)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
-        """See `Lane`."""
+        """See `PublishLane`."""
         self._gate.refused(settlement, reason)
 
     def troubled(self, settlement: Settlement, reason: str) -> None:
-        """See `Lane`."""
+        """See `PublishLane`."""
         self._gate.troubled(settlement, reason)

@@ -196,7 +196,7 @@ class _Lane:
 
     def __init__(self, target: WorkTarget, gate: IGate) -> None:
         self._target = target
-        self.delivered = gate.delivered
+        self.delivered_all = gate.delivered_all
         self.troubled = gate.troubled
         self._gate = gate
 

@@ -42,7 +42,7 @@ they would be if the broker closed the channel for them, they are overtaken by i
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.logger import Logger
@@ -62,7 +62,7 @@ from amqprouter.pipeline.ports import (
     IParkingQueue,
     IRequeues,
 )
-from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement, deliver_all
 
 _KINDS = (("nacked", "rejected"), ("404", "missing"), ("403", "forbidden"), ("not confirmed", "unconfirmed"))
 """Words for metrics, by how a reason begins; any other is ``unavailable``."""
@@ -195,6 +195,15 @@ class TargetGate:
                 self._limit += 1
             self._wake()
         settlement.delivered()
+
+    def delivered_all(self, settlements: Sequence[Settlement]) -> None:
+        """See `IGate`."""
+        if self._attentive:
+            for settlement in settlements:
+                self.delivered(settlement)
+        else:
+            self.outstanding -= len(settlements)
+            deliver_all(settlements)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
         """See `IGate`."""

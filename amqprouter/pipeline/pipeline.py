@@ -130,6 +130,7 @@ class Pipeline:
         )
         self._quarantining = 0
         self._stopping = False
+        self._finish_all = self.finish_all  # the same object for all, by which they are known to finish together
         self.parked = None if device_parking is None else self._parked_in(device_parking)
         self.use_rules(rules)
 
@@ -177,7 +178,8 @@ class Pipeline:
         now, received_at = self._clock.seconds(), self._wall_clock()
         counters = self._counters
         counters.received += len(deliveries)
-        replays, sender_of, guarded, finish = self._replays, self._senders.of, self._guarded, self.finish
+        replays, sender_of, guarded = self._replays, self._senders.of, self._guarded
+        finish, finish_all = self.finish, self._finish_all
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
@@ -185,7 +187,7 @@ class Pipeline:
                 message = replays.message(delivery, received_at)
             else:
                 message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
-            settlement = Settlement(message, delivery.delivery_tag, ledger, finish)
+            settlement = Settlement(message, delivery.delivery_tag, ledger, finish, finish_all)
             guarded(settlement, now)
         self._scheduler.tidy(now)
         self._flush.flush()
@@ -324,6 +326,21 @@ class Pipeline:
     def _finish_parked(self, settlement: Settlement) -> None:
         self.finish(settlement, in_flight=False)
 
+    def finish_all(self, settlements: list[Settlement]) -> None:
+        """As `finish`, for messages that were in flight and were answered for at once."""
+        self._scheduler.finished_all([settlement.message.device for settlement in settlements])
+        ledger = settlements[0].ledger
+        tags: list[int] = []
+        for settlement in settlements:
+            if settlement.refusals:
+                self._dead_letter(settlement, "; ".join(settlement.refusals))
+                continue
+            if settlement.ledger is not ledger:
+                self._settle_all(ledger, tags)
+                ledger, tags = settlement.ledger, []
+            tags.append(settlement.tag)
+        self._settle_all(ledger, tags)
+
     def _reject(self, settlement: Settlement, reason: str) -> None:
         self._quarantine.reject(settlement.message, reason, self._counted(settlement, reason, self._counters.rejected))
         self._flush.wake()
@@ -358,6 +375,12 @@ class Pipeline:
             flush.ledgers.add(ledger)
         if not flush.is_near:
             flush.wake()
+
+    def _settle_all(self, ledger: AckLedger, tags: list[int]) -> None:
+        if ledger.settle_all(tags):
+            self._counters.settled += len(tags)
+            self._flush.ledgers.add(ledger)
+        self._flush.wake()
 
     def wake(self) -> None:
         """See `Flush.wake`."""

@@ -5,7 +5,7 @@ These are for parts of the daemon. What a plugin of yours may implement is `amqp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zope.interface import Attribute, Interface
@@ -38,6 +38,9 @@ class IGate(Interface):
 
     def delivered(settlement: Settlement) -> None:
         """The target has the message for good."""
+
+    def delivered_all(settlements: Sequence[Settlement]) -> None:
+        """The target has all these messages for good."""
 
     def refused(settlement: Settlement, reason: str) -> None:
         """The target will never take the message, and the message is to blame."""

@@ -251,7 +251,12 @@ class QuarantineGate:
         self._wake()
         self._check_later()
 
-    # The broker's answers: see `Lane`.
+    # The broker's answers: see `PublishLane`.
+
+    def delivered_all(self, receipts: list[Held]) -> None:
+        """The queue has them."""
+        for held in receipts:
+            self.delivered(held)
 
     def delivered(self, held: Held) -> None:
         """The queue has it."""

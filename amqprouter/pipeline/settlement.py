@@ -2,23 +2,34 @@
 
 A `Settlement` stands for one delivery: it counts the targets still to answer and, when the last has, hands itself to
 its `finish` callable, the pipeline's, which dead-letters what some target refused and then marks the delivery's tag in
-the ledger of its channel (`amqprouter.amqp.ack_ledger`).
+the ledger of its channel (`amqprouter.amqp.ack_ledger`). What a target answers for at once, `deliver_all` hands over
+together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.pipeline.message import Message
 
 
 class Settlement:
-    """One delivery's outstanding answers. Each target answers exactly once, with `delivered` or `refused`."""
+    """One delivery's outstanding answers. Each target answers exactly once, with `delivered` or `refused`.
 
-    __slots__ = ("_finish", "_pending", "ledger", "message", "refusals", "tag")
+    `finish_all` is for several that finish at once, each with the same `finish_all`; without, each has its `finish`.
+    """
 
-    def __init__(self, message: Message, tag: int, ledger: AckLedger, finish: Callable[[Settlement], None]) -> None:
+    __slots__ = ("_finish", "_finish_all", "_pending", "ledger", "message", "refusals", "tag")
+
+    def __init__(
+        self,
+        message: Message,
+        tag: int,
+        ledger: AckLedger,
+        finish: Callable[[Settlement], None],
+        finish_all: Callable[[list[Settlement]], None] | None = None,
+    ) -> None:
         self.message = message
         self.tag = tag
         self.ledger = ledger
@@ -26,6 +37,7 @@ class Settlement:
         """The reasons of the targets that refused."""
         self._pending = 1
         self._finish = finish
+        self._finish_all = finish_all
 
     @property
     def is_overdue(self) -> bool:
@@ -51,3 +63,24 @@ class Settlement:
         self._pending -= 1
         if not self._pending:
             self._finish(self)
+
+
+def deliver_all(settlements: Sequence[Settlement]) -> None:
+    """A target has all these messages for good."""
+    together: list[Settlement] = []
+    finish_all: Callable[[list[Settlement]], None] | None = None
+    for settlement in settlements:
+        settlement._pending -= 1
+        if settlement._pending:
+            continue
+        if settlement._finish_all is None:
+            settlement._finish(settlement)
+            continue
+        if settlement._finish_all is not finish_all:
+            if finish_all is not None:
+                finish_all(together)
+                together = []
+            finish_all = settlement._finish_all
+        together.append(settlement)
+    if finish_all is not None:
+        finish_all(together)

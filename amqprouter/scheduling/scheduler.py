@@ -310,6 +310,15 @@ class Scheduler(Generic[Item]):
         if device is not None:
             device.in_flight -= 1
 
+    def finished_all(self, names: list[str]) -> None:
+        """An item of each of these devices is no longer in flight."""
+        self.in_flight -= len(names)
+        devices = self._devices
+        for name in names:
+            device = devices.get(name)
+            if device is not None:
+                device.in_flight -= 1
+
     def due(self) -> float | None:
         """When `take` will next have something by the passing of time alone; None when nothing waits for that."""
         return self._room.due()

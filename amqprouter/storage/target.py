@@ -40,7 +40,7 @@ from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget, IRequeues
-from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement, deliver_all
 from amqprouter.settings import StoreSettings
 from amqprouter.storage.document import DocumentMaker
 from amqprouter.storage.lineup import Lineup
@@ -266,18 +266,19 @@ class StoreTarget:
             self._failures, self._problem = 0, ""
         self._pending -= len(batch.settlements)
         self._waiting.release(batch.devices)
-        counters, gate = self._counters, self._gate
+        stored = []
         for result, settlement in zip(results, batch.settlements, strict=bool(batch.settlements)):
             if result.outcome is WriteOutcome.REFUSED:
                 self._refuse(settlement, result.reason)
                 continue
-            counters.stored += 1
+            stored.append(settlement)
             if result.outcome is WriteOutcome.DUPLICATE:
-                counters.store_duplicates += 1
-            if gate is None:
-                settlement.delivered()
-            else:
-                gate.delivered(settlement)
+                self._counters.store_duplicates += 1
+        self._counters.stored += len(stored)
+        if self._gate is None:
+            deliver_all(stored)
+        else:
+            self._gate.delivered_all(stored)
         self._write()
         self._tell_idle()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zope.interface import implementer
 
 from amqprouter.pipeline.ports import IGate
-from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement, deliver_all
 
 
 @implementer(IGate)
@@ -18,6 +20,9 @@ class OpenGate:
 
     def delivered(self, settlement: Settlement) -> None:
         settlement.delivered()
+
+    def delivered_all(self, settlements: Sequence[Settlement]) -> None:
+        deliver_all(settlements)
 
     def refused(self, settlement: Settlement, reason: str) -> None:
         settlement.refused(reason)

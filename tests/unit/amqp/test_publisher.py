@@ -281,9 +281,12 @@ class Lane:
 
     def __init__(self) -> None:
         self.told: list[tuple[object, str]] = []
+        self.together: list[int] = []
+        """How many were delivered at once, each time."""
 
-    def delivered(self, receipt: object) -> None:
-        self.told.append((receipt, "delivered"))
+    def delivered_all(self, receipts: list[object]) -> None:
+        self.together.append(len(receipts))
+        self.told += [(receipt, "delivered") for receipt in receipts]
 
     def refused(self, receipt: object, reason: str) -> None:
         self.told.append((receipt, f"refused: {reason}"))
@@ -324,6 +327,19 @@ class LaneTests(PublisherTestCase):
         self.assertEqual(self.told(three), "delivered")
         self.clock.advance(RETRY_MAX)
         self.assertEqual((self.publisher.outstanding, len(self.broker.published)), (0, 3))
+
+    def test_what_one_confirm_answers_for_is_told_at_once(self) -> None:
+        ours, others = self.lane, Lane()
+        receipts = [*self.send(b"1", b"2")]
+        self.lane = others
+        receipts += self.send(b"3")
+        self.lane = ours
+        receipts += self.send(b"4", b"5", b"6")
+        self.broker.send_back(self.broker.published[4])
+        self.broker.ack(6, multiple=True)
+        self.assertEqual((ours.together, others.together), ([2, 1, 1], [1]))
+        self.assertEqual([receipt for receipt, _ in ours.told], [receipts[place] for place in (0, 1, 3, 5)])
+        self.assertEqual((self.counters.published, self.publisher.outstanding), (5, 1))
 
     def test_a_message_at_fault(self) -> None:
         """Unencodable at once; unroutable after some tries, unless it must arrive: then it is the lane's to mend."""

@@ -168,6 +168,25 @@ class WindowTests(GateTestCase):
         self.assertEqual(self.take_all(), [1, 2, 3, 4, 5, 6, 7])
         self.assertEqual((self.gate.waiting, self.gate.outstanding), (0, 0))
 
+    def test_several_answers_at_once(self) -> None:
+        """They count as many, also while the gate is careful."""
+        self.use(Target(), window=8)
+        self.send(8)
+        out, self.target.out = self.target.out, []
+        self.gate.delivered_all(out[:3])
+        self.assertEqual((sorted(self.answers), self.gate.outstanding), ([1, 2, 3], 5))
+        self.gate.troubled(out[3], "nacked by the broker")
+        self.gate.delivered_all(out[4:])
+        self.assertEqual((len(self.answers), self.gate.outstanding), (7, 0))
+        self.send(8)
+        self.clock.advance(LONGEST_PAUSE)
+        sizes = []
+        while self.out():
+            sizes.append(len(self.target.out))
+            out, self.target.out = self.target.out, []
+            self.gate.delivered_all(out)
+        self.assertEqual((sizes, len(self.answers)), ([1, 2, 4, 2], 16))
+
     def test_a_refusal_is_the_messages_own_affair(self) -> None:
         self.send(1)
         self.target.gate.refused(self.target.out.pop(), "unroutable: NO_ROUTE")

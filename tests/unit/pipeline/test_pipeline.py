@@ -24,7 +24,7 @@ from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.ports import IAuthenticator, IDeviceParking, IParkingQueue
 from amqprouter.pipeline.replay import Replays, enveloped
 from amqprouter.pipeline.routes import RuleSet, Target
-from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement, deliver_all
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import ClassSettings, LimitsSettings, RouteSettings, SchedulerSettings
 from amqprouter.testing.parking import MemoryParkingQueue
@@ -214,6 +214,18 @@ class WayTests(PipelineTestCase):
         self.store.answer(5)
         self.turn()
         self.assertEqual(self.acks, [(5, True)])
+
+    def test_what_is_answered_for_at_once_is_settled_in_every_channel(self) -> None:
+        """The refused are dead-lettered, each alone, and what another target has not taken waits."""
+        self.receive(*[self.delivery(f"dev1.up.{topic}", topic) for topic in ("x", "both", "y", "both")])
+        before, self.ledger, self.tag = self.ledger, AckLedger(self.acks.extend), 0
+        self.receive(self.delivery("dev1.up.z", "z"))
+        self.events.taken[0][1].refused("unroutable")
+        deliver_all([settlement for _, settlement in self.store.taken])
+        self.assertEqual(self.pipeline.under_way, 1)
+        self.turn()
+        self.assertEqual((self.quarantine.dead, self.counters.settled), ([("both", "unroutable")], 4))
+        self.assertEqual((sorted(self.acks), before.unacked, self.ledger.unacked), ([(1, True), (3, True)], 1, 0))
 
     def some_of_many_are_settled(self) -> None:
         """One in ten has its answer: too few to be worth a write at once."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.ack_ledger import FEW, HOLD, HOLD_SINGLES, MOST_HELD, PATIENCE, SHARE, AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.settlement import Settlement
+from amqprouter.pipeline.settlement import Settlement, deliver_all
 
 
 class AckLedgerTests(SynchronousTestCase):
@@ -94,6 +96,33 @@ class AckLedgerTests(SynchronousTestCase):
             self.assertEqual(ledger.unacked, len(outstanding))
             last = min(outstanding, default=len(order) + 1) - 1
             self.assertEqual((ledger.floor, [tag for tag in order if not ledger.acknowledged(tag)]), (last, remaining))
+
+    @given(
+        strategies.permutations(range(1, 30)),
+        strategies.lists(strategies.integers(1, 8)),
+        strategies.sets(strategies.integers(1, 29), max_size=3),
+    )
+    def test_several_at_once_are_as_one_by_one(self, order: list[int], batches: list[int], back: set[int]) -> None:
+        one_by_one, at_once = AckLedger(), AckLedger()
+        for ledger in (one_by_one, at_once):
+            ledger.received(len(order))
+            for tag in back:
+                ledger.orphan(tag)
+        for size in [*batches, len(order)]:
+            batch, order = order[:size], order[size:]
+            for tag in batch:
+                one_by_one.settle(tag)
+            self.assertTrue(at_once.settle_all(batch))
+            self.assertEqual(at_once.acks(), one_by_one.acks())
+            self.assertEqual(at_once.unacked, one_by_one.unacked)
+        at_once.close()
+        self.assertFalse(at_once.settle_all([30]))
+
+    def test_several_at_once_settled_twice(self) -> None:
+        ledger = AckLedger()
+        ledger.received(4)
+        ledger.settle_all([3, 1, 1])
+        self.assertEqual(ledger.acks(), [(1, True), (3, False)])
 
 
 class OrphanTests(SynchronousTestCase):
@@ -396,3 +425,47 @@ class SettlementTests(SynchronousTestCase):
         self.settlement.delivered()
         self.assertEqual(self.finished, [self.settlement])
         self.assertEqual(self.settlement.refusals, ("full",))
+
+
+class TogetherTests(SynchronousTestCase):
+    """What a target answers for at once finishes at once, where the pipeline can take it so."""
+
+    def setUp(self) -> None:
+        self.alone: list[int] = []
+        self.ours: list[list[int]] = []
+        self.others: list[list[int]] = []
+
+    def finish(self, settlement: Settlement) -> None:
+        self.alone.append(settlement.tag)
+
+    def finish_ours(self, settlements: list[Settlement]) -> None:
+        self.ours.append([settlement.tag for settlement in settlements])
+
+    def finish_others(self, settlements: list[Settlement]) -> None:
+        self.others.append([settlement.tag for settlement in settlements])
+
+    def settlements(self, finish_all: Callable[[list[Settlement]], None] | None, *tags: int) -> list[Settlement]:
+        message = Message("d", "t", b"", Properties())
+        return [Settlement(message, tag, AckLedger(), self.finish, finish_all) for tag in tags]
+
+    def test_in_order(self) -> None:
+        ours, others = self.finish_ours, self.finish_others
+        batch = [
+            *self.settlements(ours, 1, 2),
+            *self.settlements(None, 3),
+            *self.settlements(others, 4),
+            *self.settlements(ours, 5, 6),
+        ]
+        deliver_all(batch)
+        self.assertEqual((self.alone, self.ours, self.others), ([3], [[1, 2], [5, 6]], [[4]]))
+
+    def test_who_waits_for_another_target_does_not_finish(self) -> None:
+        batch = self.settlements(self.finish_ours, 1, 2, 3)
+        batch[1].expect(2)
+        deliver_all(batch)
+        deliver_all(batch[1:2])
+        self.assertEqual(self.ours, [[1, 3], [2]])
+
+    def test_none(self) -> None:
+        deliver_all([])
+        self.assertEqual((self.alone, self.ours), ([], []))

@@ -83,7 +83,7 @@ class TurnTests(SynchronousTestCase):
         scheduler = make(max_in_flight=1)
         scheduler.offer("a", "a0", 0.0)
         scheduler.offer("b", "b0", 0.0)
-        scheduler.finished("a")
+        scheduler.finished_all(["a"])
         self.assertIs(scheduler.offer("c", "c0", 0.0), Decision.WAIT)
         self.assertEqual(scheduler.take(0.0), ["b0"])
 
