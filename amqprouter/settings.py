@@ -291,6 +291,8 @@ class SchedulerSettings:
     """Devices remembered; those with full buckets are forgotten first."""
     tenant_limits: str = ""
     """Limits of a tenant's devices together, for tenants without a section of their own; none when empty."""
+    publisher_limits: str = ""
+    """Limits of what a publisher sends for devices, for publishers without a section of their own; none when empty."""
     gateway_limits: str = ""
     """Limits of all devices of this gateway together; none when empty."""
     overrides: str = "/var/lib/amqprouter/limits.json"
@@ -329,6 +331,17 @@ class TenantSettings:
     name: str
     limits: str = ""
     """Of all devices of the tenant together; ``[scheduler] tenant_limits`` when empty."""
+    shadow: bool = False
+    """Whether the limits only count what they would have held up."""
+
+
+@dataclass(frozen=True)
+class PublisherSettings:
+    """A section ``[publisher NAME]``: limits of all that this publisher sends for devices."""
+
+    name: str
+    limits: str = ""
+    """Of all devices that it speaks for together; ``[scheduler] publisher_limits`` when empty."""
     shadow: bool = False
     """Whether the limits only count what they would have held up."""
 
@@ -487,6 +500,7 @@ class Settings:
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
     classes: tuple[ClassSettings, ...] = ()
     tenants: tuple[TenantSettings, ...] = ()
+    publishers: tuple[PublisherSettings, ...] = ()
     routes: tuple[RouteSettings, ...] = ()
     work_queues: tuple[WorkQueueSettings, ...] = ()
     celery_tasks: tuple[CeleryTaskSettings, ...] = ()

@@ -149,4 +149,4 @@ class HmacProof:
             if memory.forgotten(name, timestamp):
                 return self._stale
         memory.use(name, message_id, timestamp, now)
-        return self._allowed if name == message.device else proved(self.name, name)
+        return self._allowed if name == message.device else proved(self.name, name.encode()) or self._bad

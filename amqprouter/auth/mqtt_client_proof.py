@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from amqprouter.amqp.server import ServerProperties
 from amqprouter.auth.broker_topic_proof import was_dead_lettered
-from amqprouter.auth.proofs import ABSENT, Claim, Doubt, proved, publisher_name
+from amqprouter.auth.proofs import ABSENT, Claim, Doubt, proved
 from amqprouter.identity import IDENTITY_MISMATCH, Verdict
 from amqprouter.pipeline.message import Message
 
@@ -75,8 +75,7 @@ class MqttClientProof:
             client = client.partition(b"/")[0]
         if client == message.device.encode("utf-8", "surrogatepass"):
             return self._allowed
-        publisher = publisher_name(client) if self._publishers else ""
-        return proved(self.name, publisher) if publisher else self._somebody_else
+        return (proved(self.name, client) if self._publishers else None) or self._somebody_else
 
     def ask(self, name: str, credential: bytes) -> object:
         raise AssertionError("this proof never asks")

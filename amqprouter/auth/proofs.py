@@ -105,9 +105,13 @@ def publisher_name(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=REMEMBERED_PUBLISHERS)
-def proved(checker: str, publisher: str) -> Verdict:
-    """That this one is proved, who is not the device. The same object each time, so that it can be known by that."""
-    return Verdict(True, checker=checker, publisher=publisher)
+def proved(checker: str, publisher: bytes) -> Verdict | None:
+    """That the publisher of this name is proved, who is not the device; None where nobody can have it.
+
+    The same object each time, so that it can be known by that.
+    """
+    name = publisher_name(publisher)
+    return Verdict(True, checker=checker, publisher=name) if name else None
 
 
 class UserIdProof:
@@ -135,8 +139,7 @@ class UserIdProof:
         # As bytes: decoding could make two names out of different bytes equal.
         if user_id == message.device.encode("utf-8", "surrogatepass"):
             return self._allowed
-        publisher = publisher_name(user_id) if self._publishers else ""
-        return proved(self.name, publisher) if publisher else self._somebody_else
+        return (proved(self.name, user_id) if self._publishers else None) or self._somebody_else
 
     def ask(self, name: str, credential: bytes) -> object:
         raise AssertionError("this proof never asks")

@@ -14,7 +14,7 @@ there, all are forgotten, which costs a few microseconds for each that comes aga
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from amqprouter.acl.acl import Acl
 from amqprouter.auth.broker_logins import BrokerLogins
@@ -41,11 +41,8 @@ class SpeakingAcl(Protocol):
         """Whether the publisher `who` may publish ``<device id>.<topic words>``."""
 
 
-class _Answer(NamedTuple):
-    said: Verdict
-    logins: int
-    acl: Acl
-    verdict: Verdict
+_Answer = tuple[Verdict, int, Acl, Verdict]
+"""What the proof said, how often log-ins had changed, and the lines that were asked; and the verdict for this."""
 
 
 class Speakers:
@@ -60,17 +57,14 @@ class Speakers:
         """The verdict in force on a message that `publisher` was proved, by `said`, to have sent. On the hot path."""
         key = publisher, message.key
         known = self._answers.get(key)
-        if (
-            known is not None
-            and known.said is said
-            and known.logins == self._logins.changes
-            and known.acl is self._acl.acl
-        ):
-            return known.verdict
+        if known is not None:
+            then, logins, acl, verdict = known
+            if then is said and logins == self._logins.changes and acl is self._acl.acl:
+                return verdict
         verdict = self._judge(said, publisher, message)
         if len(self._answers) >= MOST:
             self._answers.clear()
-        self._answers[key] = _Answer(said, self._logins.changes, self._acl.acl, verdict)
+        self._answers[key] = (said, self._logins.changes, self._acl.acl, verdict)
         return verdict
 
     def may_speak(self, publisher: str, key: str) -> bool:

@@ -98,6 +98,7 @@ def explanation_lines(told: dict[str, Any]) -> Iterator[str]:
     from amqprouter.text import printable  # noqa: PLC0415
 
     whose = f"class {told['device_class']}" + (f", tenant {told['tenant']}" if told["tenant"] else "")
+    whose += f", by {told['publisher']}" if told.get("publisher") else ""
     yield f"{printable(told['device'])}: {printable(whose)}; {told['state']}"
     if not told["is_known"]:
         yield "  it has sent nothing of late; what its checker grants it is known when it does"

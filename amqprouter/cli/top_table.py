@@ -45,7 +45,7 @@ def render(
     for device in shown:
         held = device["limit"] or ("" if device["state"] == "running" else device["state"])
         table.add_row(
-            Text(printable(device["device"])),
+            Text(printable(device["device"] + (f" by {device['publisher']}" if device.get("publisher") else ""))),
             _figure(device["rate"]),
             _figure(device["allowed"]),
             _noticed(device["waiting"], "yellow"),

@@ -165,6 +165,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_in_flight": Integer(1, 10_000_000),
         "max_devices": Integer(1, 100_000_000),
         "tenant_limits": OrEmpty(LIMITS, "none"),
+        "publisher_limits": OrEmpty(LIMITS, "none"),
         "gateway_limits": OrEmpty(LIMITS, "none"),
         "overrides": OrEmpty(LimitsPlace(), "limits set by hand last until the restart"),
         "limit_events": Duration(0, most=86_400),
@@ -329,3 +330,9 @@ TENANT: dict[str, Value] = {
     "shadow": Boolean(),
 }
 """The options of each section ``[tenant NAME]``."""
+
+PUBLISHER: dict[str, Value] = {
+    "limits": OrEmpty(LIMITS, "publisher_limits of [scheduler]"),
+    "shadow": Boolean(),
+}
+"""The options of each section ``[publisher NAME]``."""

@@ -21,7 +21,7 @@ from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.scheduler import Scheduler
 from amqprouter.settings import Settings
 
-_LIVE = {"routes", "scheduler", "classes", "tenants"}
+_LIVE = {"routes", "scheduler", "classes", "tenants", "publishers"}
 _RESTART = ("overrides", "limit_events")
 """Options of ``[scheduler]`` that need a restart nevertheless."""
 
@@ -90,7 +90,9 @@ class Reloader:
             return self._kept(error.problems)
         except ValueError as error:
             return self._kept([f"{error}; a target that is new needs a restart"])
-        over = self._scheduler.configure(settings.scheduler, settings.classes, settings.tenants, self._now())
+        over = self._scheduler.configure(
+            settings.scheduler, settings.classes, settings.tenants, self._now(), settings.publishers
+        )
         self._pipeline.park(over)
         problems: list[str] = []
         for part in self._parts:

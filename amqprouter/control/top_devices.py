@@ -40,6 +40,7 @@ class TopDevices:
             shown.append(
                 {
                     "device": busy.name,
+                    **({"publisher": told.publisher} if told.publisher else {}),
                     "class": told.device_class,
                     "rate": round(busy.offered_rate, 3),
                     "allowed": round(busy.passed_rate, 3),

@@ -152,4 +152,5 @@ def _scheduler(runtime: Runtime) -> Scheduler[Settlement]:
         settings.tenants,
         counts=runtime.counters.scheduled,
         complain=lambda problem: log.warn("{problem}", problem=problem),
+        publishers=settings.publishers,
     )

@@ -70,7 +70,8 @@ class Throttling:
             "waiting": told.waiting,
             "messages": count,
         }
-        data = {"device": device, "topic": TOPIC, "received_at": _iso(moment), "body": body}
+        who = {"device": device} | ({"publisher": told.publisher} if told.publisher else {})
+        data = {**who, "topic": TOPIC, "received_at": _iso(moment), "body": body}
         return Event(0, (f"{device}.{TOPIC}",), json.dumps(data, separators=(",", ":")).encode(), type=TOPIC)
 
 

@@ -13,7 +13,8 @@ newer messages wait behind those in its lane. A parking queue that has been empt
 queue goes away.
 
 Bounds. A parking queue takes `max_messages`, and `max_devices` may have one: more than that is not taken, and rejected
-by whoever asked, for it would fill the consumers' prefetch window and stall everybody else. The same goes for what a
+by whoever asked, for it would fill the consumers' prefetch window and stall everybody else. Devices for which one
+publisher speaks may have a quarter of those. The same goes for what a
 parking queue does not take, for whatever reason of the broker's: its queue cannot be made, takes fewer, or does not
 confirm. A device whose parking queue has no queue is not parked: a few of its messages wait in memory, as before there
 was need of a parking queue.
@@ -24,6 +25,7 @@ count as parked until the broker has said that there is nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -42,6 +44,9 @@ IDLE = 30.0
 """Seconds that an empty parking queue is kept: making one takes several questions to the broker."""
 SWEEP_EVERY = 5.0
 """Seconds between two looks at which parking queues are idle, or still."""
+PUBLISHERS_SHARE = 4
+"""A publisher over its limits may have one in so many of all parking queues for the devices that it speaks for: a
+bridge with thousands of them leaves some to others."""
 CHECKS = 20
 """Parking queues from which nothing comes that the broker is asked about in one sweep: ten thousand take the better
 part of an hour, and nothing waits for it but the return to the short way."""
@@ -50,10 +55,11 @@ part of an hour, and nothing waits for it but the return to the short way."""
 class _Parked:
     """A device that has a parking queue."""
 
-    __slots__ = ("idle_since", "is_checking", "is_ours", "is_parked", "out", "parking_queue")
+    __slots__ = ("idle_since", "is_checking", "is_ours", "is_parked", "out", "parking_queue", "publisher")
 
-    def __init__(self, parking_queue: IParkingQueue) -> None:
+    def __init__(self, parking_queue: IParkingQueue, publisher: str) -> None:
         self.parking_queue = parking_queue
+        self.publisher = publisher  # who spoke for it when it was parked
         self.out = 0  # came out of the parking queue, not yet settled
         self.is_parked = False
         self.is_checking = False
@@ -120,6 +126,7 @@ class ParkedDevices:
         self.entering = 0
         """Messages on their way into parking queues."""
         self._devices: dict[str, _Parked] = {}
+        self._by_publisher: Counter[str] = Counter()  # devices
         self._dirty: set[IParkingQueue] = set()
         self._sweeping: Any = None
         parking_queues.use(self)
@@ -146,22 +153,26 @@ class ParkedDevices:
         """Park a message, whose verdict is known, behind all others of its device; False when there is no room."""
         message = settlement.message
         parked = self._devices.get(message.device)
-        if (
-            len(self._devices) >= self._max_devices
-            if parked is None
-            else parked.parking_queue.backlog >= self._max_messages
-        ):
+        if not self._has_room(message.other_publisher) if parked is None else self._is_full(parked):
             return False
         if parked is not None and parked.parking_queue.refusal:
             parked.idle_since = None  # it is still wanted
             return False
-        parked = self._park(message.device)
+        parked = self._park(message.device, message.other_publisher)
         parked.is_ours = True
         self.entering += 1
         receipt = Settlement(message, settlement.tag, settlement.ledger, partial(self._entered, settlement))
         parked.parking_queue.park(message, receipt)
         self._dirty.add(parked.parking_queue)
         return True
+
+    def _has_room(self, publisher: str) -> bool:
+        """Whether one more device may have a parking queue, that this publisher speaks for if not itself."""
+        share = self._max_devices // PUBLISHERS_SHARE
+        return len(self._devices) < self._max_devices and not (publisher and self._by_publisher[publisher] >= share)
+
+    def _is_full(self, parked: _Parked) -> bool:
+        return parked.parking_queue.backlog >= self._max_messages
 
     def _entered(self, settlement: Settlement, receipt: Settlement) -> None:
         """The parking queue has a message, or will never take it."""
@@ -181,11 +192,12 @@ class ParkedDevices:
                 parking_queue.flush()
         self._parking_queues.flush()
 
-    def _park(self, device: str) -> _Parked:
+    def _park(self, device: str, publisher: str = "") -> _Parked:
         parked = self._devices.get(device)
         if parked is None:
             parking_queue = self._parking_queues.of(device)
-            parked = self._devices[device] = _Parked(parking_queue)
+            parked = self._devices[device] = _Parked(parking_queue, publisher)
+            self._by_publisher[publisher] += 1
             receive, changed = partial(self._receive, device, parked), partial(self._changed, device, parked)
             parking_queue.use(receive, changed, most=lambda: 0)
             self._sweep_later()
@@ -209,14 +221,20 @@ class ParkedDevices:
         inner = _FromParkingQueue(settlement, partial(self._finished, device, release), release)
         now = self._clock.seconds()
         decision = self._scheduler.offer(
-            device, inner, now, len(message.body), message.verdict.identity, from_parking=True
+            device,
+            inner,
+            now,
+            len(message.body),
+            message.verdict.identity,
+            from_parking=True,
+            publisher=message.other_publisher,
         )
         if decision is Decision.RUN:
             self._route(inner)
         self._wake()
 
     def _finished(self, device: str, release: Callable[[Settlement], None], inner: Settlement) -> None:
-        self._scheduler.finished(device)
+        self._scheduler.finished(device, inner.message.other_publisher)
         release(inner)
 
     def _release(self, device: str, parked: _Parked, outer: Settlement, answered: Settlement) -> None:
@@ -275,6 +293,10 @@ class ParkedDevices:
     def gone(self, device: str) -> None:
         """See `IDeviceParkingUser`."""
         parked = self._devices.pop(device, None)
+        if parked is not None:
+            self._by_publisher[parked.publisher] -= 1
+            if not self._by_publisher[parked.publisher]:
+                del self._by_publisher[parked.publisher]
         if parked is not None and parked.is_parked:
             self._scheduler.unpark(device)
 

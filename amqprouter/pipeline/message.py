@@ -77,6 +77,11 @@ class Message:
         self._publisher = name
 
     @property
+    def other_publisher(self) -> str:
+        """The publisher, where it is somebody else than the device; empty where it is not."""
+        return self._publisher if self._publisher != self.device else ""
+
+    @property
     def is_spoken_for(self) -> bool:
         """Whether somebody else than the device published it."""
         return bool(self._publisher) and self._publisher != self.device

@@ -247,7 +247,18 @@ class Pipeline:
         if not allowed:
             self._reject(settlement, "not-authorised")
             return
-        decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
+        if verdict.publisher:
+            decision = self._scheduler.offer(
+                message.device,
+                settlement,
+                now,
+                len(message.body),
+                identity,
+                publisher=message.other_publisher,
+                publisher_limits=verdict.publisher_limits,
+            )
+        else:
+            decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
         if decision is RUN:
             self._route(settlement)
             return
@@ -317,7 +328,8 @@ class Pipeline:
     def finish(self, settlement: Settlement, in_flight: bool = True) -> None:
         """Every target has answered; a parked message was not in flight."""
         if in_flight:
-            self._scheduler.finished(settlement.message.device)
+            message = settlement.message
+            self._scheduler.finished(message.device, message.other_publisher)
         if settlement.refusals:
             self._dead_letter(settlement, "; ".join(settlement.refusals))
         else:
@@ -395,7 +407,8 @@ class Pipeline:
         if scheduler.waiting and not self._stopping:
             for settlement in scheduler.each(self._clock.seconds()):
                 if settlement.ledger.closed:  # it comes again, and would be there twice
-                    scheduler.finished(settlement.message.device)
+                    message = settlement.message
+                    scheduler.finished(message.device, message.other_publisher)
                 else:
                     self._route(settlement)
             due = scheduler.due()

@@ -23,7 +23,7 @@ class LimitState:
     """One window of a limit that holds for a device, and how much of it is left."""
 
     key: str
-    """Whose limit it is: ``device NAME``, ``class NAME``, ``tenant NAME`` or ``gateway``."""
+    """Whose limit it is: ``device NAME``, ``class NAME``, ``tenant NAME``, ``publisher NAME`` or ``gateway``."""
     text: str
     """As configured, such as ``100/s``."""
     left: float
@@ -52,6 +52,8 @@ class Explanation:
     retry_after: float
     """Seconds until its limits let one more message pass; 0 when they do now. Others may be waiting before it."""
     limits: list[LimitState] = field(default_factory=list)
+    publisher: str = ""
+    """Who spoke for it last; empty where it speaks for itself."""
     is_known: bool = True
     """Whether the device is in memory; of one that is not, nobody knows what its checker will grant it."""
 
@@ -90,6 +92,7 @@ def explain(
         device=name,
         device_class=policy.device_class.name,
         tenant=policy.tenant,
+        publisher=policy.publisher,
         state=state,
         is_override=is_override,
         waiting=len(items),

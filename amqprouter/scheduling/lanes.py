@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 from amqprouter.scheduling.limit import SLACK, State
 from amqprouter.scheduling.policy import Meter, Policy
 from amqprouter.scheduling.timer_wheel import TimerWheel
-from amqprouter.scheduling.turns import Turns
+from amqprouter.scheduling.turns import GroupedTurns
 
 Item = TypeVar("Item")
 
@@ -35,6 +35,8 @@ class Waiting(NamedTuple, Generic[Item]):
     since: float
     is_paid: bool
     """Whether its limits were charged when it came: what is not delayed is measured as it arrives."""
+    publisher: str = ""
+    """Who sent it, where that is not the device."""
 
 
 class Device(Generic[Item]):
@@ -120,7 +122,7 @@ class Device(Generic[Item]):
 
 
 class Lane(Generic[Item]):
-    """The waiting messages of one device, in order. It is a `Waiter` of `amqprouter.scheduling.turns`."""
+    """The waiting messages of one device, in order. It is a `Member` of `amqprouter.scheduling.turns`."""
 
     __slots__ = ("device", "due", "earned_in", "earned_with", "holds", "is_parked", "items", "name", "place")
 
@@ -147,8 +149,13 @@ class Lane(Generic[Item]):
 
     @property
     def size(self) -> int:
-        """As `Waiter` has it."""
-        return self.items[0].size
+        """As `Waiter` has it; 0 for one that was emptied while it stood in line."""
+        return self.items[0].size if self.items else 0
+
+    @property
+    def group(self) -> str:
+        """As `Member` has it: those whom one publisher speaks for."""
+        return self.device.policy.publisher
 
 
 class WaitingRoom(Generic[Item]):
@@ -156,7 +163,7 @@ class WaitingRoom(Generic[Item]):
 
     def __init__(self) -> None:
         self.lanes: dict[str, Lane[Item]] = {}
-        self.ready: Turns[Lane[Item]] = Turns()
+        self.ready: GroupedTurns[Lane[Item]] = GroupedTurns()
         self._wheel: TimerWheel[Lane[Item]] = TimerWheel()
         self.waiting = 0
         """Messages that wait, for room or for a limit."""
@@ -303,9 +310,9 @@ class WaitingRoom(Generic[Item]):
 
     def clear(self, meters: Sequence[Meter]) -> None:
         """Have no lane stand anywhere, nor hold any of the shared buckets."""
-        self.ready, self._wheel = Turns(), TimerWheel()
+        self.ready, self._wheel = GroupedTurns(), TimerWheel()
         for meter in meters:
-            meter.holder, meter.turns = None, Turns()
+            meter.holder, meter.turns = None, GroupedTurns()
         for lane in self.lanes.values():
             self.move(lane, Place.NOWHERE)
             lane.holds = ()

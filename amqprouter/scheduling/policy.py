@@ -8,13 +8,13 @@ looked at, with what it had used up until the change. So a reload costs nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from amqprouter.patterns import DevicePattern
 from amqprouter.scheduling.decision import Decision
-from amqprouter.scheduling.limit import Limit
-from amqprouter.scheduling.turns import PRIORITIES, Turns
+from amqprouter.scheduling.limit import UNLIMITED, Limit
+from amqprouter.scheduling.turns import PRIORITIES, GroupedTurns
 
 DEFAULT = "default"
 """The class of a device that no other class claims; its limit is ``[scheduler] rate`` and ``burst``."""
@@ -47,8 +47,8 @@ class ClassOptions(Protocol):
     def shadow(self) -> bool: ...
 
 
-class TenantOptions(Protocol):
-    """A section ``[tenant NAME]``."""
+class SharedOptions(Protocol):
+    """A section ``[tenant NAME]`` or ``[publisher NAME]``."""
 
     @property
     def name(self) -> str: ...
@@ -68,6 +68,8 @@ class Rates(Protocol):
     @property
     def tenant_limits(self) -> str: ...
     @property
+    def publisher_limits(self) -> str: ...
+    @property
     def gateway_limits(self) -> str: ...
 
 
@@ -84,13 +86,14 @@ class DeviceGrant(Protocol):
     def groups(self) -> tuple[str, ...]: ...
 
 
-Granted = tuple[str, str, str, tuple[str, ...]]
-"""Limits, class, tenant and groups."""
-NOTHING: Granted = ("", "", "", ())
+Granted = tuple[str, str, str, tuple[str, ...], str, str | None]
+"""Limits, class, tenant and groups; the publisher that speaks for the device, empty where it does itself, and what was
+told of that one's limits, None where nothing was."""
+NOTHING: Granted = ("", "", "", (), "", None)
 
 
 class Meter:
-    """A bucket that devices share: a class's total, a tenant's, the gateway's."""
+    """A bucket that devices share: a class's total, a tenant's, a publisher's, the gateway's."""
 
     __slots__ = ("holder", "is_shadow", "key", "limit", "state", "turns")
 
@@ -100,7 +103,7 @@ class Meter:
         self.is_shadow = is_shadow
         self.state = limit.start
         self.holder: object = None  # who is next to take from it, of those who found it empty
-        self.turns: Turns[Any] = Turns()  # the others
+        self.turns: GroupedTurns[Any] = GroupedTurns()  # the others
 
 
 class DeviceClass:
@@ -146,6 +149,7 @@ class Policy:
         "limit",
         "members",
         "meters",
+        "publisher",
         "retired_at",
         "tenant",
         "tolerance",
@@ -159,6 +163,7 @@ class Policy:
         self.meters = meters
         self.tenant = tenant
         self.granted = granted
+        self.publisher = "" if granted is None else granted[4]
         self.members = 0
         """Devices in memory that have this policy."""
         self.counted_by = {decision: f"{decision.value} {device_class.name}" for decision in Decision}
@@ -181,8 +186,9 @@ class PolicyBook:
         self,
         rates: Rates,
         classes: Sequence[ClassOptions],
-        tenants: Sequence[TenantOptions],
+        tenants: Sequence[SharedOptions],
         complain: Callable[[str], None],
+        publishers: Sequence[SharedOptions] = (),
     ) -> None:
         fallback = Limit.of(rates.rate, rates.burst)
         self._complain = complain
@@ -195,22 +201,31 @@ class PolicyBook:
             for options in tenants
         }
         self._tenants: dict[str, Meter] = {}
-        self._policies: dict[tuple[str, str, Granted | None], Policy] = {}
+        self._any_publisher = Limit.parse(rates.publisher_limits) if rates.publisher_limits else None
+        self._named_publishers = {
+            options.name: (Limit.parse(options.limits) if options.limits else self._any_publisher, options.shadow)
+            for options in publishers
+        }
+        self._publishers: dict[str, tuple[Meter, str | None]] = {}  # with what was told last of each
+        self._without_limits: set[str] = set()
+        """Publishers of whom some policies take no notice; once they get a limit these are out of date."""
+        self._policies: dict[tuple[str, str, Granted | None, bool], Policy] = {}
         self._pruning = _FIRST_PRUNING
 
     def policy(self, device: str, granted: Granted | None, override: Limit | None, now: float) -> Policy:
         """The policy for a device; `override` takes the place of its own limit."""
-        limits, wanted, tenant, groups = granted or NOTHING
+        limits, wanted, tenant, groups, publisher, told = granted or NOTHING
         device_class = self.classes.get(wanted) or next(
             (known for known in self.classes.values() if known.claims(device, groups)), self.classes[DEFAULT]
         )
-        key = (device_class.name, override.text if override is not None else "", granted)
+        spoken = self._publisher(publisher, told, now)
+        key = (device_class.name, override.text if override is not None else "", granted, spoken is not None)
         policy = self._policies.get(key)
         if policy is None:
             if wanted and wanted not in self.classes:
                 self._complain(f"the checker puts {device} in the class {wanted!r}, and there is no [class {wanted}]")
             limit = override or self._granted_limit(device, limits) or device_class.limit
-            meters = device_class.total, self._tenant(tenant, now), self._gateway
+            meters = device_class.total, self._tenant(tenant, now), spoken, self._gateway
             policy = Policy(device_class, limit, tuple(m for m in meters if m is not None), tenant, granted)
             self._prune(now)
             self._policies[key] = policy
@@ -219,27 +234,36 @@ class PolicyBook:
     def meters(self) -> list[Meter]:
         """Every shared bucket."""
         totals = [device_class.total for device_class in self.classes.values()]
-        return [meter for meter in (*totals, *self._tenants.values(), self._gateway) if meter is not None]
+        publishers = [meter for meter, _ in self._publishers.values()]
+        shared = (*totals, *self._tenants.values(), *publishers, self._gateway)
+        return [meter for meter in shared if meter is not None]
 
     def retire(self, successor: PolicyBook, now: float) -> None:
         """Let another book take this one's place, with what was used."""
-        for policy in self._policies.values():
-            policy.retired_at, policy.interval, policy.is_free = now, 0.0, False
+        self._retire(self._policies.values(), now)
         for name in self._tenants:
             successor._tenant(name, now)
+        for name, (_, told) in self._publishers.items():
+            successor._publisher(name, told, now)
         used = {meter.key: meter for meter in self.meters()}
         for meter in successor.meters():
             before = used.get(meter.key)
             if before is not None:
                 meter.state = before.limit.converted(before.state, now, meter.limit)
 
-    def _granted_limit(self, device: str, text: str) -> Limit | None:
+    @staticmethod
+    def _retire(policies: Iterable[Policy], now: float) -> None:
+        """Have devices be moved over to others when they are next looked at."""
+        for policy in policies:
+            policy.retired_at, policy.interval, policy.is_free = now, 0.0, False
+
+    def _granted_limit(self, name: str, text: str, instead: str = "its class's counts") -> Limit | None:
         if not text:
             return None
         try:
             return Limit.parse(text)
         except ValueError as error:
-            self._complain(f"the checker gives {device} a limit that is none: {error}; its class's counts")
+            self._complain(f"the checker gives {name} a limit that is none: {error}; {instead}")
             return None
 
     def _tenant(self, name: str, now: float) -> Meter | None:
@@ -253,8 +277,32 @@ class PolicyBook:
             meter = self._tenants[name] = Meter(f"tenant {name}", limit, is_shadow)
         return meter
 
+    def _publisher(self, name: str, told: str | None, now: float) -> Meter | None:
+        """Its bucket, with the limits that were told last; None for one without limits."""
+        if not name:
+            return None
+        meter, before = self._publishers.get(name, (None, None))
+        if meter is not None and told in (None, before):
+            return meter
+        limit, is_shadow = self._named_publishers.get(name, (self._any_publisher, False))
+        limit = self._granted_limit(name, told or "", "what is configured counts") or limit
+        if meter is None:
+            if limit is None:
+                self._without_limits.add(name)
+                return None
+            meter = Meter(f"publisher {name}", limit, is_shadow)
+            if name in self._without_limits:
+                self._without_limits.discard(name)
+                self._retire([policy for policy in self._policies.values() if policy.publisher == name], now)
+        else:
+            limit = limit or UNLIMITED
+            meter.state = meter.limit.converted(meter.state, now, limit)
+            meter.limit = limit
+        self._publishers[name] = meter, told
+        return meter
+
     def _prune(self, now: float) -> None:
-        """Forget policies that no device has, and tenants without devices whose bucket is full."""
+        """Forget policies that no device has, and tenants and publishers without devices whose bucket is full."""
         if len(self._policies) < self._pruning:
             return
         for key, policy in list(self._policies.items()):
@@ -264,4 +312,9 @@ class PolicyBook:
         for name, meter in list(self._tenants.items()):
             if name not in in_use and meter.holder is None and meter.limit.is_full(meter.state, now):
                 del self._tenants[name]
+        in_use = {policy.publisher for policy in self._policies.values()}
+        self._without_limits &= in_use
+        for name, (meter, _) in list(self._publishers.items()):
+            if name not in in_use and meter.holder is None and meter.limit.is_full(meter.state, now):
+                del self._publishers[name]
         self._pruning = max(_FIRST_PRUNING, 2 * len(self._policies))

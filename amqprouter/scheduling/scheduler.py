@@ -17,7 +17,7 @@ has them wait in the device's lane, in order, which stands in one place at a tim
 Of the room in flight an eighth is a reserve, for devices that have less in flight than there is room left (a dynamic
 threshold, Choudhury and Hahne, 1998): they run at once, even before those who take turns, but in the long run not more
 often than these. So a device that sends more than the targets take yields to quiet ones, without any rate being
-configured, and nobody starves.
+configured, and nobody starves. Devices for which one publisher speaks count as one in this, and take turns as one.
 
 What runs in one turn of the reactor is bounded by a budget: what is over it takes turns too, so that nobody's large
 messages, however many are let go at once, keep the others from theirs.
@@ -54,7 +54,7 @@ from amqprouter.scheduling.policy import (
     Policy,
     PolicyBook,
     Rates,
-    TenantOptions,
+    SharedOptions,
 )
 
 Item = TypeVar("Item")
@@ -94,9 +94,10 @@ class Scheduler(Generic[Item]):
         self,
         limits: Limits,
         classes: Sequence[ClassOptions] = (),
-        tenants: Sequence[TenantOptions] = (),
+        tenants: Sequence[SharedOptions] = (),
         counts: defaultdict[str, int] | None = None,
         complain: Callable[[str], None] = lambda problem: None,
+        publishers: Sequence[SharedOptions] = (),
     ) -> None:
         self._counts: defaultdict[str, int] = defaultdict(int) if counts is None else counts
         self._complain = complain
@@ -111,7 +112,9 @@ class Scheduler(Generic[Item]):
         self.budget = sys.maxsize
         """What may still run in this turn of the reactor, in whatever unit: nothing does from 0 down, but waits for its
         turn. Whoever runs what is given out sets and lowers it."""
-        self._book = PolicyBook(limits, classes, tenants, complain)
+        self._book = PolicyBook(limits, classes, tenants, complain, publishers)
+        self._in_flight_by: dict[str, int] = {}
+        """Of `in_flight`, those that publishers sent who are not the device, by publisher."""
         self._overtaken = 0  # messages that ran before others who took turns, less the turns taken since
         self._use(limits)
 
@@ -122,13 +125,18 @@ class Scheduler(Generic[Item]):
         self._open = limits.max_in_flight - self._reserve
 
     def configure(
-        self, limits: Limits, classes: Sequence[ClassOptions], tenants: Sequence[TenantOptions], now: float
+        self,
+        limits: Limits,
+        classes: Sequence[ClassOptions],
+        tenants: Sequence[SharedOptions],
+        now: float,
+        publishers: Sequence[SharedOptions] = (),
     ) -> list[Item]:
         """Use these limits and bounds from now on; what was used stays used, and what waits goes by the new ones.
 
         Returns what would wait too long by these, in order for each device: it is to be parked.
         """
-        book = PolicyBook(limits, classes, tenants, self._complain)
+        book = PolicyBook(limits, classes, tenants, self._complain, publishers)
         self._book.retire(book, now)
         self._book = book
         self._use(limits)
@@ -177,15 +185,23 @@ class Scheduler(Generic[Item]):
         size: int = 0,
         grant: DeviceGrant | None = None,
         from_parking: bool = False,
+        publisher: str = "",
+        publisher_limits: str | None = None,
     ) -> Decision:
         """A message of `size` bytes has come from the device `name`, of which a checker says `grant`: in force at once,
-        for what waits too; or `from_parking`, said it then, which counts only where nothing is known of the device."""
+        for what waits too; or `from_parking`, said it then, which counts only where nothing is known of the device.
+
+        :param publisher: who sent it, where that is not the device; `finished` must be told the same.
+        :param publisher_limits: what a checker says of the publisher's own, None where none was asked.
+        """
         device = self._devices.get(name)
         granted: Granted | None = None
         if grant is not None:
-            granted = grant.limits, grant.device_class, grant.tenant, grant.groups
+            granted = grant.limits, grant.device_class, grant.tenant, grant.groups, publisher, publisher_limits
             if granted == NOTHING:
                 granted = None
+        elif publisher:
+            granted = "", "", "", (), publisher, publisher_limits
         if device is None:
             device = self._add(name, granted, now)
         policy = device.policy
@@ -197,27 +213,26 @@ class Scheduler(Generic[Item]):
                 self._room.make_ready(device.lane)  # it sleeps by what held till now
         if device.lane is None and self.in_flight < self._open and not self._room.ready.count and self.budget > 0:
             if device.paid(now):
-                self._run(name, device)
+                self._run(name, device, publisher)
                 return RUN
             if policy.interval:
                 wait = device.own_wait(size, now)
                 if wait <= self._limits.max_hold and policy.device_class.over == "delay" and self._may_hold(0):
-                    self._room.sleep(name, device, Waiting(item, size, now, False), now + wait, now)
+                    self._room.sleep(name, device, Waiting(item, size, now, False, publisher), now + wait, now)
                     self._counts[policy.counted_by[Decision.THROTTLED]] += 1
                     return Decision.THROTTLED
-        decision = self._decide(name, device, item, size, now, from_parking)
+        decision = self._decide(name, device, Waiting(item, size, now, False, publisher), from_parking)
         if decision is RUN:
-            self._run(name, device)
+            self._run(name, device, publisher)
         else:
             self._counts[policy.counted_by[decision]] += 1
             if decision in _TURNED_AWAY:
                 self._refused.count(name)
         return decision
 
-    def _decide(
-        self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool
-    ) -> Decision:
+    def _decide(self, name: str, device: Device[Item], coming: Waiting[Item], from_parking: bool) -> Decision:
         lane, policy = device.lane, device.policy
+        size, now = coming.size, coming.since
         if lane is not None and lane.is_parked and not from_parking:
             return Decision.PARK
         over = policy.device_class.over if not from_parking else "delay"
@@ -225,49 +240,53 @@ class Scheduler(Generic[Item]):
         if is_behind and over == "delay":
             assert lane is not None
             if lane.place < Place.ASLEEP:
-                self._room.enqueue(name, device, Waiting(item, size, now, False))
+                self._room.enqueue(name, device, coming)
                 return Decision.WAIT
-            return self._hold(name, device, item, size, now, from_parking)
+            return self._hold(name, device, coming, from_parking)
         blocker = device.blocker(size, now)
         if blocker is not None:
             if over != "delay":
                 return Decision.DROP if over == "drop" else Decision.REFUSED
-            decision = self._hold(name, device, item, size, now, from_parking)
+            decision = self._hold(name, device, coming, from_parking)
             if decision is Decision.THROTTLED:
                 assert device.lane is not None
                 self._room.block(device.lane, blocker, now)
             return decision
-        runs = not is_behind and self._has_room(device)
+        runs = not is_behind and self._has_room(device, coming.publisher)
         if runs or over != "delay":
             self._charge(device, size, now)
         if runs:
             if self._room.ready.count:
                 self._overtaken += 1
             return Decision.RUN
-        lane = self._room.enqueue(name, device, Waiting(item, size, now, over != "delay"))
+        lane = self._room.enqueue(name, device, coming if over == "delay" else coming._replace(is_paid=True))
         if not is_behind:
             self._room.make_ready(lane)
         return Decision.WAIT
 
-    def _has_room(self, device: Device[Item]) -> bool:
+    def _has_room(self, device: Device[Item], publisher: str) -> bool:
         """Whether a message may run at once as far as the room in flight goes."""
         if self.budget <= 0:
             return False
         if not self._room.ready.count and self.in_flight < self._open:
             return True
-        is_quiet = self.in_flight + device.in_flight < self._max_in_flight
+        is_quiet = self.in_flight + self._has_in_flight(device, publisher) < self._max_in_flight
         return is_quiet and (not self._room.ready.count or self._overtaken < self._reserve)
 
-    def _hold(self, name: str, device: Device[Item], item: Item, size: int, now: float, from_parking: bool) -> Decision:
+    def _has_in_flight(self, device: Device[Item], publisher: str) -> int:
+        """How much is under way of a device, or of all for which its publisher speaks."""
+        return self._in_flight_by.get(publisher, 0) if publisher else device.in_flight
+
+    def _hold(self, name: str, device: Device[Item], coming: Waiting[Item], from_parking: bool) -> Decision:
         """Have a message wait for a limit, if there is room for that and it would not take too long."""
-        lane = device.lane
+        lane, size, now = device.lane, coming.size, coming.since
         held = len(lane.items) if lane is not None else 0
         # What comes out of the parking queue can't go back there, for it would be behind newer messages.
         if not from_parking and not (
             self._may_hold(held) and device.expected_wait(held, size, now) <= self._limits.max_hold
         ):
             return Decision.PARK
-        self._room.enqueue(name, device, Waiting(item, size, now, False))
+        self._room.enqueue(name, device, coming)
         return Decision.THROTTLED
 
     def _may_hold(self, held: int) -> bool:
@@ -287,11 +306,11 @@ class Scheduler(Generic[Item]):
         ready = room.ready
         while ready.count and self.in_flight < self._max_in_flight and self.budget > 0:
             lane = ready.pop()
-            device = lane.device
-            if self.in_flight >= self._open and self.in_flight + device.in_flight >= self._max_in_flight:
+            device, waiting = lane.device, lane.items[0]
+            in_flight = self._has_in_flight(device, waiting.publisher)
+            if self.in_flight >= self._open and self.in_flight + in_flight >= self._max_in_flight:
                 ready.put_back(lane)  # the reserve is not for this one
                 break
-            waiting = lane.items[0]
             if not waiting.is_paid and not device.paid(now):
                 blocker = device.blocker(waiting.size, now)
                 if blocker is not None:
@@ -300,12 +319,18 @@ class Scheduler(Generic[Item]):
                 self._charge(device, waiting.size, now)
             room.pop(lane)
             self._overtaken -= self._overtaken > 0
-            self._run(lane.name, device)
+            self._run(lane.name, device, waiting.publisher)
             yield waiting.item
 
-    def finished(self, name: str) -> None:
-        """An item of the device `name` is no longer in flight."""
+    def finished(self, name: str, publisher: str = "") -> None:
+        """An item of the device `name`, sent by this publisher if not by itself, is no longer in flight."""
         self.in_flight -= 1
+        if publisher:
+            left = self._in_flight_by.get(publisher, 0) - 1
+            if left > 0:
+                self._in_flight_by[publisher] = left
+            else:
+                self._in_flight_by.pop(publisher, None)
         device = self._devices.get(name)
         if device is not None:
             device.in_flight -= 1
@@ -417,7 +442,9 @@ class Scheduler(Generic[Item]):
         if not device.charge(size, now):
             self._counts[f"shadow {device.policy.device_class.name}"] += 1
 
-    def _run(self, name: str, device: Device[Item]) -> None:
+    def _run(self, name: str, device: Device[Item], publisher: str) -> None:
+        if publisher:
+            self._in_flight_by[publisher] = self._in_flight_by.get(publisher, 0) + 1
         self._counts[device.policy.counted_as] += 1
         device.in_flight += 1
         self.in_flight += 1

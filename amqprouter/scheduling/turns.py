@@ -11,6 +11,10 @@ body; so a device with large messages does not get more of the gateway than one 
 Priorities are served by stride scheduling (Waldspurger and Weihl, 1995): while all of them have something waiting,
 their turns are as `SHARES`; what one does not use goes to the others, the higher first. So alarms hardly notice
 telemetry, and telemetry never starves. A priority that had nothing to do does not save up turns.
+
+Some wait in groups: the devices that one publisher speaks for. A group takes its turns as one alone would, and those in
+it take turns among themselves. So ten thousand devices behind a bridge get as much as one device beside it, and each of
+them as much as its siblings.
 """
 
 from __future__ import annotations
@@ -102,3 +106,102 @@ class Turns(Generic[W]):
         """Have the one that was popped last wait on: it is still its turn."""
         self._first = waiter
         self.count += 1
+
+
+IDLE_GROUPS = 64
+"""Groups of which nobody waits that are kept, and as many more as there are others: one that comes again at once has
+not lost what it had earned."""
+
+
+class Member(Waiter, Protocol):
+    """A waiter that may be in a group."""
+
+    @property
+    def group(self) -> str:
+        """The group's name; empty for one that waits by itself."""
+
+
+M = TypeVar("M", bound=Member)
+
+
+class _Group(Generic[M]):
+    """Those of one group and one priority. It is a `Waiter` with the next message of one of them."""
+
+    __slots__ = ("earned_in", "earned_with", "head", "others", "priority", "size", "weight")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.earned_in = 0.0
+        self.earned_with: object = None
+        self.head: M | None = None
+        """Whose turn it is when it is the group's; None while nobody waits."""
+        self.others: Turns[M] = Turns()
+        self.size, self.weight = 0, 1.0
+
+    def advance(self) -> None:
+        """It is the next one's turn."""
+        self.head = head = self.others.pop()
+        self.size, self.weight = head.size, head.weight
+
+
+class GroupedTurns(Generic[M]):
+    """As `Turns`, and groups take their turns as one."""
+
+    __slots__ = ("_busy", "_first", "_groups", "_turns", "count")
+
+    def __init__(self) -> None:
+        self._turns: Turns[M | _Group[M]] = Turns()
+        self._groups: dict[tuple[str, int], _Group[M]] = {}
+        self._busy = 0  # groups in which somebody waits
+        self._first: M | None = None
+        self.count = 0
+
+    def push(self, waiter: M) -> None:
+        """Have it wait for its turn with its next message."""
+        self.count += 1
+        name = waiter.group
+        if not name:
+            self._turns.push(waiter)
+            return
+        key = name, waiter.priority
+        group = self._groups.get(key)
+        if group is None:
+            group = self._add(key)
+        group.others.push(waiter)
+        if group.head is None:
+            self._busy += 1
+            group.advance()
+            self._turns.push(group)
+
+    def pop(self) -> M:
+        """Whose turn it is; `IndexError` when nobody waits."""
+        first = self._first
+        if first is not None:
+            self._first = None
+            self.count -= 1
+            return first
+        waiter = self._turns.pop()
+        self.count -= 1
+        if not isinstance(waiter, _Group):
+            return waiter
+        head = waiter.head
+        assert head is not None  # or it would not wait
+        if waiter.others.count:
+            waiter.advance()
+            self._turns.push(waiter)
+        else:
+            waiter.head = None
+            self._busy -= 1
+        return head
+
+    def put_back(self, waiter: M) -> None:
+        """Have the one that was popped last wait on: it is still its turn."""
+        self._first = waiter
+        self.count += 1
+
+    def _add(self, key: tuple[str, int]) -> _Group[M]:
+        if len(self._groups) >= IDLE_GROUPS + 2 * self._busy:
+            self._groups = {known: group for known, group in self._groups.items() if group.head is not None}
+        group: _Group[M] = _Group(key[1])
+        self._groups[key] = group
+        return group

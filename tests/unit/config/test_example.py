@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 from amqprouter.config import load
-from amqprouter.config.options import CELERY, CLASS, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.settings import (
     CeleryTaskSettings,
     ClassSettings,
+    PublisherSettings,
     RouteSettings,
     Settings,
     TenantSettings,
@@ -36,6 +37,7 @@ class ExampleConfigTests(ConfigTestCase):
         settings = Settings(
             classes=(ClassSettings("default"),),
             tenants=(TenantSettings("acme"),),
+            publishers=(PublisherSettings("bridge-7"),),
             work_queues=(WorkQueueSettings("work"),),
             celery_tasks=(CeleryTaskSettings("resize", task="shop.tasks.resize"),),
             routes=ROUTES,
@@ -48,6 +50,7 @@ class ExampleConfigTests(ConfigTestCase):
         named = {section: list(parser[section]) for section in parser.sections()}
         expected = {section: list(kinds) for section, kinds in SECTIONS.items()}
         expected |= {"route everything": list(ROUTE), "class default": list(CLASS), "tenant acme": list(TENANT)}
+        expected |= {"publisher bridge-7": list(PUBLISHER)}
         expected |= {"queue work": list(QUEUE), "celery resize": list(CELERY)}
         in_order = {section: sorted(options) for section, options in named.items()}
         self.assertEqual(in_order, {section: sorted(options) for section, options in expected.items()})

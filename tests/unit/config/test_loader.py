@@ -6,11 +6,12 @@ from dataclasses import fields
 
 from zope.interface.interface import InterfaceClass
 
-from amqprouter.config.options import CELERY, CLASS, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.settings import (
     CeleryTaskSettings,
     ClassSettings,
+    PublisherSettings,
     RouteSettings,
     Settings,
     TenantSettings,
@@ -204,7 +205,7 @@ SECRETS = (
 
 class TableTests(ConfigTestCase):
     def test_every_setting_is_an_option_and_every_option_a_setting(self) -> None:
-        named = {"classes", "tenants", "routes", "work_queues", "celery_tasks"}
+        named = {"classes", "tenants", "publishers", "routes", "work_queues", "celery_tasks"}
         sections = {
             field.name: getattr(Settings(), field.name) for field in fields(Settings) if field.name not in named
         }
@@ -215,13 +216,14 @@ class TableTests(ConfigTestCase):
             (ROUTE, RouteSettings),
             (CLASS, ClassSettings),
             (TENANT, TenantSettings),
+            (PUBLISHER, PublisherSettings),
             (QUEUE, WorkQueueSettings),
             (CELERY, CeleryTaskSettings),
         ):
             self.assertEqual({"name", *kinds}, {field.name for field in fields(settings)})
 
     def test_every_option_says_what_is_legal(self) -> None:
-        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT, QUEUE, CELERY):
+        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT, PUBLISHER, QUEUE, CELERY):
             for key, kind in kinds.items():
                 self.assertTrue(kind.legal or key in ("targets", "reply"), key)
 

@@ -39,6 +39,12 @@ class TopDevicesTests(SynchronousTestCase):
         self.assertIn("1/s burst 2 of device noisy, retry in 0.05 s", str(self.top.read()[0]["limit"]))
         json.dumps(self.top.read())
 
+    def test_who_published(self) -> None:
+        self.scheduler.offer("lamp", None, 0.0, publisher="bridge")
+        self.send("dev1", 1)
+        shown = {str(row["device"]): row.get("publisher") for row in self.top.read()}
+        self.assertEqual(shown, {"lamp": "bridge", "dev1": None})
+
     def test_many_who_look_cost_one_look(self) -> None:
         self.send("dev1", 1)
         first = self.top.read()

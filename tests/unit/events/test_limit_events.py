@@ -63,6 +63,15 @@ class ThrottlingTests(SynchronousTestCase):
             },
         )
 
+    def test_who_published_is_told_and_that_it_is_over_its_limit(self) -> None:
+        self.scheduler.configure(SchedulerSettings(publisher_limits="1/s burst 1"), (), (), 0.0)
+        for device in "ab":
+            decision = self.scheduler.offer(device, device, 0.0, publisher="bridge")
+        self.throttling.note("b", decision, 0, 0.0)
+        (event,) = self.events
+        data = json.loads(event.data)
+        self.assertEqual((data["device"], data["publisher"], data["body"]["of"]), ("b", "bridge", "publisher bridge"))
+
     def test_once_in_ten_seconds_with_the_count_of_all(self) -> None:
         for now in (0.0, 0.1, 0.2, 0.3, 10.1):
             self.offer("cam-1", now)

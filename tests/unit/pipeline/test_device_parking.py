@@ -167,6 +167,22 @@ class ParkedDevicesTests(PipelineTestCase):
         self.parked.release_overdue()
         self.turn(0.01)
 
+    def test_a_publishers_devices_leave_room_for_others(self) -> None:
+        for number in range(4):
+            self.authenticator.known[f"lamp-{number}"] = Verdict(True, checker="user-id", publisher="bridge")
+        self.parked._max_devices = 8
+        for number in range(4):
+            self.send(*range(10), device=f"lamp-{number}")
+        self.assertEqual(sorted(self.parking_queues.parking_queues), ["lamp-0", "lamp-1"])
+        self.assertEqual(len(self.quarantine.rejected), 2 + 4)  # of all devices, ten may wait
+        self.send(*range(10))
+        self.assertIn("dev1", self.parking_queues.parking_queues)
+        self.parked.gone("lamp-0")
+        self.send(*range(10), device="lamp-2")
+        self.assertIn("lamp-2", self.parking_queues.parking_queues)
+        self.pass_time(3)
+        self.assertEqual((self.pipeline.under_way, self.pipeline._scheduler._in_flight_by), (0, {}))
+
     def test_what_waits_for_too_long_is_parked_or_goes_back(self) -> None:
         self.send(*range(5))
         self.assertEqual(self.arrived(), [0, 1, 2, 3, 4])
