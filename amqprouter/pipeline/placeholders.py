@@ -6,6 +6,7 @@ configuration; whether a message has it is known only then, and one that has not
 =================================  ===================================================================================
 ``{device}``, ``{topic}``,         The proven device, the topic without it, and the two with a dot between.
 ``{key}``
+``{publisher}``                    Who was proven to have sent it: the device, unless somebody else speaks for it.
 ``{topic[0]}``, ``{topic[-1]}``    One word of the topic, counted from 0, or from the end.
 ``{header[NAME]}``                 A message header.
 ``{body}``, ``{body[NAME][0]}``    The JSON body, or what is found in it along these keys.
@@ -31,7 +32,7 @@ from amqprouter.pipeline.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_hea
 from amqprouter.pipeline.message import Message
 
 _TEXTS = ("message_id", "type", "content_type", "correlation_id", "app_id")
-_NAMES = ("device", "topic", "key", "header", "body", *_TEXTS, "timestamp", "received_at")
+_NAMES = ("device", "topic", "key", "publisher", "header", "body", *_TEXTS, "timestamp", "received_at")
 _FIELD = re.compile(r"([a-z_]+)((?:\[[^\[\]]+\])*)")
 _KEY = re.compile(r"\[([^\[\]]+)\]")
 _INDEX = re.compile(r"-?[0-9]{1,9}")
@@ -77,6 +78,8 @@ class Field:
             return message.device
         if name == "key":
             return message.key
+        if name == "publisher":
+            return message.publisher
         if name == "received_at":
             return message.received_at
         if name == "topic":

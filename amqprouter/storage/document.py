@@ -166,6 +166,8 @@ class DocumentMaker:
         else:
             identity = b"%032x" % self._random_bits(128)
             named = b""
+        if message.is_spoken_for:
+            named += elements({"publisher": message.publisher})
         if message.received_at != self._received_at:
             self._received_at = message.received_at
             self._received = _TIME.pack(_RECEIVED_START, _milliseconds(message.received_at))

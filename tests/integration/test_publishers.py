@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
 
@@ -20,18 +21,28 @@ from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.mqtt import MqttDevice
+from tests.support.process import until
 from tests.support.rabbitmq import VERSION, missing
 from tests.support.servers import Vhost
 
 LINES = "deny * -> *: up.firmware\nbridge-7 -> lamp-*: up.#\nregistry\n"
 
 
+COPIES = (
+    lambda channel: channel.exchange_declare("copies", "topic", durable=True),
+    lambda channel: channel.queue_declare("copies", durable=True),
+    lambda channel: channel.queue_bind("copies", "copies", "#"),
+)
 _ACCOUNTS: set[str] = set()
 """Made on the node that all tests share."""
 
 
 class BridgeTests(GatewayTestCase):
     """By AMQP."""
+
+    def setUp(self) -> None:
+        self.sockets = mkdtemp()  # a socket's name has room for no long path
+        self.addCleanup(rmtree, self.sockets)
 
     async def account(self, vhost: Vhost, name: str) -> str:
         """A broker's account without any tag, which may publish to the devices exchange and nothing else."""
@@ -45,6 +56,7 @@ class BridgeTests(GatewayTestCase):
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             gateway.file("publishers.acl", LINES)
             gateway.devices("bridge-8")
+            self.assertEqual(await deferToThread(amqp, vhost.uri, *COPIES), "")
             await gateway.start()
             uri = await self.account(vhost, "bridge-7")
 
@@ -82,11 +94,57 @@ class BridgeTests(GatewayTestCase):
                     "lamp-5.up.state": ("may-not-speak-for", "bridge-8"),
                 },
             )
-            stored = {document["message_id"]: document["device"] for document in database.documents("readings")}
-            lamps = {f"lamp-{number}.up.state": f"lamp-{number}" for number in range(3)}
-            self.assertEqual(stored, {**lamps, "bridge-7.up.health": "bridge-7"})
+            stored = {
+                document["message_id"]: (document["device"], document.get("publisher"))
+                for document in database.documents("readings")
+            }
+            lamps = {f"lamp-{number}.up.state": (f"lamp-{number}", "bridge-7") for number in range(3)}
+            self.assertEqual(stored, {**lamps, "bridge-7.up.health": ("bridge-7", None)})
+            copies = await drain_queue(vhost.uri, "copies", 4)
+            headers = [Properties(copy.properties).headers for copy in copies]
+            whose = sorted((str(h["x-amqprouter-device"]), h.get("x-amqprouter-publisher")) for h in headers)
+            self.assertEqual(whose, sorted(stored.values()))
 
-        return self.run_with(test, start=False, acl={"publishers": "publishers.acl"})
+        routes = {"targets": "exchange:copies, store:readings"}
+        return self.run_with(test, start=False, acl={"publishers": "publishers.acl"}, route_all=routes)
+
+    def test_a_limit_for_all_that_it_sends(self) -> Deferred[None]:
+        """What is over it is parked, device by device, and a device beside it does not wait."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("publishers.acl", LINES)
+            await gateway.start()
+            await fleet.connect()
+            uri = await self.account(vhost, "bridge-7")
+            sent = [
+                publish("devices", f"lamp-{number % 4}.up.{number}", message_id=f"b{number}", user_id="bridge-7")
+                for number in range(60)
+            ]
+            self.assertEqual(await deferToThread(amqp, uri, *sent), "")
+            await gateway.metric_reaches("throttled_total", 1)
+            beside = fleet.send("dev1", "up.x", b"{}")
+            await fleet.all_confirmed()
+
+            async def stored() -> list[str]:
+                return [document["message_id"] for document in database.documents("readings")]
+
+            await until(lambda: self._is_in(beside, stored), what="the device is served", timeout=20)
+            self.assertLess(len(await stored()), 40)
+            self.assertGreater(await gateway.metric('limited_total{class="default",limit="publisher"}'), 0)
+            explained = await amqprouter("limits", "explain", "lamp-1", "-c", str(gateway.folder / "config.ini"))
+            self.assertIn("by bridge-7", explained.stdout)
+            self.assertIn("publisher bridge-7", explained.stdout)
+            await gateway.metric_reaches("stored_total", 61)
+            order = [d["topic"] for d in database.documents("readings") if d["device"] == "lamp-1"]
+            self.assertEqual(order, [f"up.{number}" for number in range(1, 60, 4)])
+
+        limits = {"publisher_limits": "20/s burst 5", "max_waiting_per_device": 4}
+        return self.run_with(test, start=False, acl={"publishers": "publishers.acl"}, scheduler=limits,
+                             control={"socket": f"{self.sockets}/control.sock"})  # fmt: skip
+
+    @staticmethod
+    async def _is_in(message_id: str, stored: Callable[[], Awaitable[list[str]]]) -> bool:
+        return message_id in await stored()
 
     def test_a_changed_list_and_a_replay(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:

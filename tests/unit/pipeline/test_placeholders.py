@@ -33,6 +33,12 @@ class RenderTests(SynchronousTestCase):
         self.check("{received_at}", "12.5")
         self.check("{{{device}}}", "{dev1}")
 
+    def test_the_publisher(self) -> None:
+        given = message()
+        self.check("{publisher}", "dev1", given)
+        given.publisher = "bridge-7"
+        self.check("{publisher}.{device}", "bridge-7.dev1", given)
+
     def test_properties_and_headers(self) -> None:
         given = message(headers={"unit": "C", "n": 3, "on": True}, message_id="m1", type="t", timestamp=7)
         self.check("{message_id} {type} {timestamp}", "m1 t 7", given)

@@ -109,6 +109,13 @@ class FieldTests(DocumentTestCase):
             },
         )
 
+    def test_who_published_it_if_not_the_device(self) -> None:
+        made = message()
+        made.publisher = "bridge-7"
+        self.assertEqual(self.document(made)["publisher"], "bridge-7")
+        made.publisher = "dev1"
+        self.assertNotIn("publisher", self.document(made))
+
     def test_no_field_for_what_is_not_there(self) -> None:
         stored = self.document(message(b"x"))
         self.assertEqual(set(stored), {"_id", "device", "topic", "message_id", "received_at", "body"})
