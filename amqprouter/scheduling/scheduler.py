@@ -65,6 +65,8 @@ TALKERS = 4096
 """Devices counted for `top`; while there are no more, the counts are exact."""
 RESERVE = 1 / 8
 """Of the room in flight, what is left to devices that have little in flight."""
+SHARE_OF_OWN = 4
+"""One in so many of the messages that may wait for a limit is left to devices that publish for themselves."""
 _TURNED_AWAY = Decision.PARK, Decision.DROP, Decision.REFUSED
 
 
@@ -217,7 +219,11 @@ class Scheduler(Generic[Item]):
                 return RUN
             if policy.interval:
                 wait = device.own_wait(size, now)
-                if wait <= self._limits.max_hold and policy.device_class.over == "delay" and self._may_hold(0):
+                if (
+                    wait <= self._limits.max_hold
+                    and policy.device_class.over == "delay"
+                    and self._may_hold(0, publisher)
+                ):
                     self._room.sleep(name, device, Waiting(item, size, now, False, publisher), now + wait, now)
                     self._counts[policy.counted_by[Decision.THROTTLED]] += 1
                     return Decision.THROTTLED
@@ -283,15 +289,18 @@ class Scheduler(Generic[Item]):
         held = len(lane.items) if lane is not None else 0
         # What comes out of the parking queue can't go back there, for it would be behind newer messages.
         if not from_parking and not (
-            self._may_hold(held) and device.expected_wait(held, size, now) <= self._limits.max_hold
+            self._may_hold(held, coming.publisher) and device.expected_wait(held, size, now) <= self._limits.max_hold
         ):
             return Decision.PARK
         self._room.enqueue(name, device, coming)
         return Decision.THROTTLED
 
-    def _may_hold(self, held: int) -> bool:
+    def _may_hold(self, held: int, publisher: str) -> bool:
         """Whether one more message may wait for a limit, of a device of which so many do."""
-        return held < self._limits.max_waiting_per_device and self._room.throttled < self._limits.max_waiting
+        most = self._limits.max_waiting
+        if publisher:  # of whose devices there may be thousands
+            most -= most // SHARE_OF_OWN
+        return held < self._limits.max_waiting_per_device and self._room.throttled < most
 
     # Out.
 

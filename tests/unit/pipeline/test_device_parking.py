@@ -174,7 +174,7 @@ class ParkedDevicesTests(PipelineTestCase):
         for number in range(4):
             self.send(*range(10), device=f"lamp-{number}")
         self.assertEqual(sorted(self.parking_queues.parking_queues), ["lamp-0", "lamp-1"])
-        self.assertEqual(len(self.quarantine.rejected), 2 + 4)  # of all devices, ten may wait
+        self.assertEqual(len(self.quarantine.rejected), 3 + 5)  # of all its devices, eight may wait
         self.send(*range(10))
         self.assertIn("dev1", self.parking_queues.parking_queues)
         self.parked.gone("lamp-0")

@@ -86,6 +86,12 @@ class LimitTests(PublisherTestCase):
         ran = [name for second in range(1, 5) for name in self.scheduler.take(second + 0.01)]
         self.assertIn("quiet", ran[:3])
 
+    def test_what_waits_leaves_room_for_others(self) -> None:
+        self.make(replace(OPEN, rate=1, burst=1, publisher_limits="1/s burst 1", max_waiting=8))
+        decisions = [self.offer(f"lamp-{number}") for number in range(20)]
+        self.assertEqual(decisions, [RUN] + [THROTTLED] * 6 + [Decision.PARK] * 13)
+        self.assertEqual([self.offer("single", "") for _ in range(4)], [RUN, THROTTLED, THROTTLED, Decision.PARK])
+
     def test_a_reload_keeps_what_was_used(self) -> None:
         settings = replace(OPEN, publisher_limits="10/s burst 10")
         self.make(settings)
