@@ -146,7 +146,7 @@ class Answers:
                     said["identity"] = {
                         key: value
                         for key, value in told.items()
-                        if value not in (None, "", ()) or (key == "acl" and value is not None)
+                        if value not in (None, "", ()) or (key in ("acl", "speaks_for") and value is not None)
                     }
                 found.append({**said, "age": round(age, 1), "asked_again_in": round(left, 1)})
         return found

@@ -126,8 +126,8 @@ class Authenticator:
         verdict = self._answers.get(question, now)
         if verdict is None:
             verdict = await self._ask(question, lambda: self._secret.ask(device, secret), "", now)
-        if verdict.publisher:  # nobody logs in for another
-            return Verdict(False, IDENTITY_MISMATCH, verdict.checker)
+            if verdict.publisher:  # nobody logs in for another
+                verdict = Verdict(False, IDENTITY_MISMATCH, verdict.checker)
         if verdict.allowed:
             self.logins.remember(device, verdict.identity)
         return verdict

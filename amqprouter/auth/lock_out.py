@@ -110,7 +110,8 @@ class LockOut:
             asking[question] += 1
 
         def answered(verdict: Verdict) -> Verdict:
-            if self._ended(question, source):
+            # Somebody else's good secret says nothing of the name that was claimed with it.
+            if self._ended(question, source) and not verdict.publisher:
                 self.note(question, source, verdict.allowed, now)
             return verdict
 

@@ -239,6 +239,22 @@ class TokenTests(SpeakingTestCase):
         self.assertEqual(self.ask(message("lamp-0", "x", secret="token")), refused("secret"))
         self.assertEqual(self.ask(message("lamp-0", secret="token")), spoken("secret", limits=""))
 
+    def test_it_takes_no_lock_out_from_the_name_that_is_claimed_with_it(self) -> None:
+        """Or who has a good token of its own could guess another's secret for ever."""
+        self.checker.identities.clear()
+        self.checker.secrets["lamp-0"] = b"right"
+
+        def guess(secret: str, now: float) -> str:
+            return self.successResultOf(
+                self.authenticator.ask(message("lamp-0", secret=secret, user_id="x"), now)
+            ).reason
+
+        self.assertEqual(guess("1", 0.0), "bad-secret")
+        self.checker.secrets["lamp-0"], self.checker.identities["lamp-0"] = b"token", Identity("bridge-7")
+        self.assertEqual(guess("token", 0.0), "")
+        self.checker.secrets["lamp-0"], self.checker.identities["lamp-0"] = b"right", Identity("lamp-0")
+        self.assertEqual([guess("2", 0.0), guess("3", 0.0)], ["bad-secret", "locked-out"])
+
     def test_nobody_logs_in_for_another(self) -> None:
         for _ in range(2):
             said = Deferred.fromCoroutine(self.authenticator.check_secret("lamp-0", b"token", 0.0))
