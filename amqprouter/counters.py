@@ -22,6 +22,8 @@ class Counters:
     """...or its publisher did, which may speak for it."""
     throttled: int = 0
     """A message had to wait for a limit."""
+    ignored: int = 0
+    """A message came with a key that its layout says is no device's message."""
     dropped: int = 0
     """A message was over a limit, and its device's class drops what is."""
     routed: int = 0

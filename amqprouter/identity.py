@@ -108,13 +108,16 @@ MAX_BYTES = 255
 """A routing key is a short string, at most 255 bytes (AMQP 0-9-1, section 4.2.5.3)."""
 
 
-_WORD = re.compile(
-    r"[^.*#/\\\s"
+NOT_IN_WORDS = (
+    r".*#/\\\s"
     r"\x00-\x1f\x7f-\x9f"  # control characters (C0, DEL, C1)
     r"\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or turning the direction
     r"\ud800-\udfff"
-    r"]{1,255}"
-).fullmatch
+)
+"""What no device id may hold, as it stands within the brackets of a regular expression."""
+
+
+_WORD = re.compile(f"[^{NOT_IN_WORDS}]{{1,{MAX_BYTES}}}").fullmatch
 
 
 def valid_device_id(text: str) -> bool:

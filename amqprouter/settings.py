@@ -204,12 +204,47 @@ class IngressSettings:
     """Existing topic exchanges, such as MQTT's ``amq.topic``, that `bind` binds the ingress queue to as well."""
     queues: tuple[str, ...] = ()
     """Existing queues to consume besides the daemon's own; their messages carry devices-style routing keys."""
+    layouts: tuple[str, ...] = ()
+    """Built-in layouts (`amqprouter.layouts.builtin`) of the keys in these exchanges and queues."""
     queue_type: str = ""
     """``quorum`` or ``classic``, of the queues that devices' messages come through; empty: as in ``[topology]``."""
     consumer_timeout: float = 1800.0
     """The broker's consumer timeout, in seconds: well before it, what is unacknowledged is parked; 0: it has none."""
     watchdog: float = 30.0
     """Seconds for which none of a queue's messages is delivered before its consumer is started again; 0 for never."""
+
+
+@dataclass(frozen=True)
+class LayoutSettings:
+    """A section ``[layout NAME]``: where the device id stands in routing keys, or elsewhere in a message."""
+
+    name: str
+    use: str = ""
+    """A built-in layout (`amqprouter.layouts.builtin`); what the section says itself takes the place of its options."""
+    exchange: tuple[str, ...] = ()
+    """Exchanges whose messages it is about; when neither these nor queues are named, all but the daemon's own."""
+    queue: tuple[str, ...] = ()
+    """Queues of ``[ingress] queues`` whose messages it is about."""
+    pattern: tuple[str, ...] = ()
+    """What keys look like, such as ``tele.{device}.{topic:#}`` (`amqprouter.layouts.pattern`); the first that matches
+    counts."""
+    ignore: tuple[str, ...] = ()
+    """Keys of what is no device's message: it is acknowledged, and that is all."""
+    device: str = ""
+    """Who the device is, ``{device}`` of the pattern when empty; ``{header:NAME}``, ``{property:NAME}``,
+    ``{body.FIELD}`` and text are possible too."""
+    topic: str = ""
+    """The topic where the key tells none."""
+    normalise: tuple[str, ...] = ()
+    """What makes one id of several spellings (`amqprouter.layouts.words.NORMALISERS`)."""
+    command: tuple[str, ...] = ()
+    """Patterns of the keys that commands to these devices get; the first that can be filled counts."""
+    command_exchange: str = ""
+    """Where these commands go; ``[commands] exchange`` when empty."""
+    devices: tuple[str, ...] = ("*",)
+    """Globs over the ids of devices whose commands take this layout when nothing was heard of them yet."""
+    values: tuple[tuple[str, str], ...] = ()
+    """What words of the command pattern stand for when no message of the device has told."""
 
 
 @dataclass(frozen=True)
@@ -495,6 +530,7 @@ class Settings:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     topology: TopologySettings = field(default_factory=TopologySettings)
     ingress: IngressSettings = field(default_factory=IngressSettings)
+    layouts: tuple[LayoutSettings, ...] = ()
     auth: AuthSettings = field(default_factory=AuthSettings)
     acl: AclSettings = field(default_factory=AclSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)

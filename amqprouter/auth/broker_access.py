@@ -12,6 +12,8 @@ less obvious than the rest:
 - An MQTT client id is the device's own, or begins with it and a slash, which no device id has. For a second connection
   with the same client id ends the first, and the names of the plugin's queues are made from it.
 - A publisher that speaks for devices (``[acl] publishers``) is a device here, and may besides use the keys of those.
+- Where a layout finds the device in a key (`amqprouter.layouts`), it must be who asks, for the message will be taken as
+  this device's. Where the layout looks into messages, no key is anybody's.
 - A key that admission would not let in is denied before it is in the broker. MQTT topics may be longer than AMQP's
   routing keys, and the broker takes such a message, but then ends the connection of whoever is to receive it by AMQP.
 """
@@ -23,11 +25,14 @@ from dataclasses import dataclass
 
 from amqprouter.commands.command import QUEUE_PLACEHOLDER
 from amqprouter.identity import valid_device_id
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.admission import MAX_ROUTING_KEY
 
 Fields = Mapping[str, str]
 """The fields of a question, as the broker sent them."""
 
+_NO_LAYOUTS = LayoutSet(())
+_WILDCARDS = frozenset("*#")
 _MQTT_QUEUE = "mqtt-subscription-"
 _MQTT_QUEUE_ENDS = ("qos0", "qos1")
 """rabbitmq_mqtt keeps a client's subscriptions in ``mqtt-subscription-<client id>qos0`` and ``…qos1``."""
@@ -55,6 +60,8 @@ class BrokerAccess:
     """Whether the ACL lets a device use ``<device id>.<topic words>``."""
     may_speak: Callable[[str, str], bool] = lambda publisher, key: False
     """Whether a publisher may use ``<device id>.<topic words>`` of another device."""
+    layouts: LayoutSet = _NO_LAYOUTS
+    """How the keys in an exchange are read, where they do not begin with the device id."""
     command_queue: str = ""
     """The queue that an AMQP device may read, with ``{device}`` for its id; none when empty."""
 
@@ -102,17 +109,30 @@ class BrokerAccess:
         by_mqtt = _by_mqtt(fields)
         if fields.get("name") not in self._written(by_mqtt) - {self.by_id_exchange}:
             return "it is no exchange of devices"
-        owner, _, topic = key.partition(".")
-        speaks = owner != device and permission == "write" and valid_device_id(owner) and self.may_speak(device, key)
+        if permission == "read" and by_mqtt and device in self.layouts.commanded(fields.get("name", ""), key):
+            return self._subscribing()
+        placement = self.layouts.place(fields.get("name", ""), key.encode("utf-8", "surrogateescape"))
+        if placement is None:
+            owner, _, topic = key.partition(".")
+        else:
+            owner, topic = placement.device, placement.topic
+        placed = f"{owner}.{topic}"
+        speaks = owner != device and permission == "write" and valid_device_id(owner) and self.may_speak(device, placed)
         if not topic or not (owner == device or speaks):
+            if placement is not None:
+                return f"by its layout ({placement.layout}) the key is not the device's own"
             return "the first word of the key is not the device's own id, or nothing is behind it"
         if len(key.encode()) > MAX_ROUTING_KEY:
             return f"the key is longer than the {MAX_ROUTING_KEY} bytes that AMQP can carry"
         if speaks:
             return ""
         if permission == "write":
-            return "" if self.may_use(device, key) else "the ACL does not allow it"
-        return self._subscribing() if permission == "read" and by_mqtt else "devices may only write"
+            return "" if self.may_use(device, f"{owner}.{topic}") else "the ACL does not allow it"
+        if permission != "read" or not by_mqtt:
+            return "devices may only write"
+        if placement is not None and _WILDCARDS.intersection(key.split(".")):
+            return "where a layout finds the device, it may subscribe with wildcards to its commands only"
+        return self._subscribing()
 
     def _written(self, by_mqtt: bool) -> frozenset[str]:
         return self.mqtt_exchanges if by_mqtt else frozenset((self.devices_exchange, self.by_id_exchange))

@@ -24,6 +24,7 @@ from amqprouter.pipeline.headers import (
     ENCODED_PREFIX,
     EXCHANGE,
     IDENTITY,
+    LAYOUT,
     PROVEN,
     PUBLISHER,
     REASON,
@@ -80,9 +81,13 @@ class Outgoing:
         :raises ValueError: the properties are malformed.
         """
         entries = _who(message) + field_table.encode_entry(KEY_HEADER.decode(), message.key)
+        if message.layout is not None:
+            entries += field_table.encode_entry(LAYOUT, message.layout.text)
         return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, entries, ENCODED_PREFIX)
 
     def _spliced(self, message: Message) -> bytes:
+        if message.layout is not None:
+            return self.with_key(message)
         return message.properties.spliced(_DROPPED_PROPERTIES, self._dropped_headers, _who(message), ENCODED_PREFIX)
 
     def quarantined(self, message: Message, reason: str, at: float) -> bytes:
@@ -96,6 +101,8 @@ class Outgoing:
         }
         if message.is_spoken_for:
             headers[PUBLISHER] = message.publisher
+        if message.layout is not None:
+            headers |= {LAYOUT: message.layout.text, KEY_HEADER.decode(): message.key}
         if message.verdict is not None:  # else it came to no proof of identity
             headers[CHECKER] = message.verdict.checker
             headers[PROVEN] = message.verdict.allowed

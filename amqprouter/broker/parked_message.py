@@ -13,6 +13,7 @@ from __future__ import annotations
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.identity import Verdict
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.headers import PARKED, identity_text, recalled
 from amqprouter.pipeline.message import Message
 
@@ -34,6 +35,8 @@ def parked_properties(message: Message, account: str = "") -> bytes:
         "received-at": message.received_at,
         "redelivered": message.redelivered,
     }
+    if message.layout is not None:
+        parked["layout"] = message.layout.text
     if message.verdict is not None:
         parked["checker"] = message.verdict.checker
         parked["identity"] = identity_text(message.verdict.identity) if message.verdict.identity is not None else ""
@@ -71,6 +74,8 @@ def parked_message(properties: bytes, body: bytes) -> Message:
         )
     except KeyError as missing:
         raise ValueError(f"header {PARKED} lacks {missing}") from None
+    if "layout" in parked:
+        message.layout = Placement.recalled(_text(parked["layout"]), message.device, message.topic)
     if "checker" in parked:
         told = _text(parked.get("identity", ""))
         identity, message.publisher = recalled(told) if told else None, _text(parked.get("publisher", ""))

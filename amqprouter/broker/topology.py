@@ -24,6 +24,7 @@ Declaring is idempotent; what exists with other properties is reported, never ch
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,14 +81,23 @@ class Names:
 
 
 class Topology:
-    """Declares one configuration's exchanges and queues, over any connection."""
+    """Declares one configuration's exchanges and queues, over any connection.
 
-    def __init__(self, topology: TopologySettings, ingress: IngressSettings, events: EventsSettings) -> None:
+    :param bindings: the patterns that bind the ingress queue to an exchange; ``[ingress] bind`` for all by default.
+    """
+
+    def __init__(
+        self,
+        topology: TopologySettings,
+        ingress: IngressSettings,
+        events: EventsSettings,
+        bindings: Callable[[str], Sequence[str]] | None = None,
+    ) -> None:
         self.names = Names.of(topology, ingress)
         self.ingress_type = ingress.queue_type or topology.queue_type
         """Of the queues that devices' messages come through: ingress, shards and replay."""
         self._queue_type = topology.queue_type
-        self._bind = ingress.bind
+        self._bindings = bindings or (lambda exchange: ingress.bind)
         self._exchanges = ingress.exchanges
         self._events = events
 
@@ -133,7 +143,7 @@ class Topology:
         await declarer.exchange(names.devices, "topic", {"alternate-exchange": names.unrouted})
         await declarer.queue(names.ingress, work, remedy=_INGRESS_REMEDY)
         for exchange in (names.devices, *self._exchanges):
-            for pattern in self._bind:
+            for pattern in self._bindings(exchange):
                 await declarer.bind(names.ingress, exchange, pattern)
         await declarer.exchange(names.by_id, "x-consistent-hash")
         # Which device has which shard follows from the order in which they were bound. A node of RabbitMQ 3.10 or 4.0

@@ -20,13 +20,14 @@ from typing import Any
 
 from amqprouter.config.checks import check_together
 from amqprouter.config.file import Problems, Sections, read_sections
-from amqprouter.config.options import CELERY, CLASS, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, LAYOUT, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.config.values import CheckerCheck, ListOf, Pairs, Surroundings, Value
 from amqprouter.errors import ConfigError
 from amqprouter.settings import (
     CeleryTaskSettings,
     ClassSettings,
     ControlSettings,
+    LayoutSettings,
     PublisherSettings,
     RouteSettings,
     Settings,
@@ -34,7 +35,15 @@ from amqprouter.settings import (
     WorkQueueSettings,
 )
 
-_NAMED = {"route": ROUTE, "class": CLASS, "tenant": TENANT, "publisher": PUBLISHER, "queue": QUEUE, "celery": CELERY}
+_NAMED = {
+    "route": ROUTE,
+    "class": CLASS,
+    "tenant": TENANT,
+    "publisher": PUBLISHER,
+    "queue": QUEUE,
+    "celery": CELERY,
+    "layout": LAYOUT,
+}
 """Kinds of sections that there may be many of, each with a name of its own."""
 _REQUIRED = {"route": "targets", "celery": "task"}
 """Options without which such a section means nothing."""
@@ -107,6 +116,7 @@ class _Reader:
         return dataclasses.replace(
             settings,
             classes=tuple(ClassSettings(name, **values) for name, values in named["class"].items()),
+            layouts=tuple(LayoutSettings(name, **values) for name, values in named["layout"].items()),
             tenants=tuple(TenantSettings(name, **values) for name, values in named["tenant"].items()),
             publishers=tuple(PublisherSettings(name, **values) for name, values in named["publisher"].items()),
             work_queues=tuple(WorkQueueSettings(name, **values) for name, values in named["queue"].items()),

@@ -41,7 +41,10 @@ from amqprouter.config.values import (
     matching,
 )
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.patterns import DevicePattern, TopicPattern
+from amqprouter.layouts.builtin import BUILTIN
+from amqprouter.layouts.pattern import KeyPattern
+from amqprouter.layouts.words import NORMALISERS
+from amqprouter.patterns import DevicePattern, TopicPattern, bad_topic
 from amqprouter.pipeline import routes as target
 from amqprouter.pipeline.placeholders import Template
 from amqprouter.scheduling import limit
@@ -70,6 +73,11 @@ def _device_queue(text: str) -> None:
         raise ValueError("not a name with {device} in it once")
 
 
+def _topic(text: str) -> None:
+    if bad_topic(text):
+        raise ValueError("not words without white space, /, +, * or #")
+
+
 def _write_concern(text: str) -> None:
     if text == "0":
         raise ValueError("nobody would say whether a write took place, so messages could be lost")
@@ -84,6 +92,10 @@ TOPIC_PATTERN = Text(
 DEVICE_PATTERN = Text("a glob over device ids: *, ?, [abc], [!abc]", _device_pattern)
 TARGET = Text("", target.Target.parse, longest=600)  # its own errors name the legal forms
 TEMPLATE = Text("text, with placeholders such as {device}, {topic[0]}, {header[NAME]}, {body[NAME]}", Template)
+KEY_PATTERN = Text(
+    "words with dots between, in which {device}, {topic}, {topic:#}, {kind:a|b} stand for words", KeyPattern, 1000
+)
+TOPIC = Text("words with dots between", _topic)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
@@ -124,6 +136,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "bind": ListOf(TOPIC_PATTERN),
         "exchanges": ListOf(NAME),
         "queues": ListOf(NAME),
+        "layouts": ListOf(Choice(tuple(BUILTIN))),
         "queue_type": OrEmpty(Choice(("quorum", "classic")), "that of [topology]"),
         "consumer_timeout": Duration(0),
         "watchdog": Duration(0, most=3600),
@@ -324,6 +337,24 @@ CELERY: dict[str, Value] = {
     "expires": Duration(0),
 }
 """The options of each section ``[celery NAME]``."""
+
+LAYOUT: dict[str, Value] = {
+    "use": OrEmpty(Choice(tuple(BUILTIN)), "none"),
+    "exchange": ListOf(NAME),
+    "queue": ListOf(NAME),
+    "pattern": ListOf(KEY_PATTERN),
+    "ignore": ListOf(KEY_PATTERN),
+    "device": OrEmpty(
+        Text("text and {WORD}, {header:NAME}, {property:NAME} or {body.FIELD}", longest=1000), "{device}"
+    ),
+    "topic": OrEmpty(TOPIC, "what the key says"),
+    "normalise": ListOf(Choice(tuple(NORMALISERS))),
+    "command": ListOf(KEY_PATTERN),
+    "command_exchange": OrEmpty(NAME, "that of [commands]"),
+    "devices": ListOf(DEVICE_PATTERN),
+    "values": Pairs(),
+}
+"""The options of each section ``[layout NAME]``."""
 
 TENANT: dict[str, Value] = {
     "limits": OrEmpty(LIMITS, "tenant_limits of [scheduler]"),

@@ -13,6 +13,7 @@ from amqprouter.broker.event_publisher import EventPublisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.topology import Names, Topology
 from amqprouter.daemon.runtime import Runtime
+from amqprouter.layouts.layout_set import LayoutSet, layouts_of
 from amqprouter.settings import Settings
 
 Attach = Callable[[Connection], Awaitable[None]]
@@ -24,6 +25,8 @@ class WiredBroker:
     """What others publish by. Nothing is connected yet."""
 
     topology: Topology
+    layouts: LayoutSet
+    """How routing keys are read."""
     account: str
     """The user that we are at the broker."""
     outgoing: Outgoing
@@ -40,13 +43,17 @@ class WiredBroker:
 def wire_broker(runtime: Runtime) -> WiredBroker:
     """All but the connections."""
     settings, counters = runtime.settings, runtime.counters
-    topology = Topology(settings.topology, settings.ingress, settings.events)
+    layouts, usual = layouts_of(settings), settings.ingress.bind
+    topology = Topology(
+        settings.topology, settings.ingress, settings.events, lambda exchange: layouts.bindings(exchange, usual)
+    )
     account = account_of(settings.broker)
     publisher = Publisher(
         runtime.clock, counters, max_attempts=settings.limits.max_attempts, random=runtime.randomness.random
     )
     return WiredBroker(
         topology,
+        layouts,
         account,
         Outgoing(*proof_headers(settings), account=account),
         publisher,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
+from amqprouter.amqp.consumer import consumer_tag
 from amqprouter.broker.device_parking import DeviceParking
 from amqprouter.broker.parking import Parking
 from amqprouter.broker.quarantine import BrokerQuarantine
@@ -103,6 +104,7 @@ def wire_pipeline(
     scheduler = _scheduler(runtime)
     most = max_pending(settings)
     has_checkers = auth.device_chain is not None
+    tags = {consumer_tag(queue).encode(): queue for queue in settings.ingress.queues}
     tell, every = broker.event_publisher.tell, settings.scheduler.limit_events
     pipeline = Pipeline(
         clock,
@@ -119,6 +121,8 @@ def wire_pipeline(
         pending_queue=parking.parking_queue("auth", "held", prefetch=most) if has_checkers else None,
         max_pending=most,
         replays=Replays(names.replay, broker.account),
+        layouts=broker.layouts,
+        queue_of=lambda tag: tags.get(tag, ""),
         limits=settings.limits,
         counters=counters,
         random=runtime.randomness.random,

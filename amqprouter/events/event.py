@@ -144,7 +144,7 @@ def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
     """
     properties = message.properties
     content_type = properties.content_type
-    envelope: dict[str, str | None] = {
+    envelope: dict[str, object] = {
         "device": message.device,
         **({"publisher": message.publisher} if message.is_spoken_for else {}),
         "topic": message.topic,
@@ -157,6 +157,8 @@ def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
     envelope["content_type"] = content_type
     if properties.raw_text("correlation_id") is not None:
         envelope["correlation_id"] = properties.text("correlation_id")
+    if message.layout is not None:
+        envelope["layout"] = message.layout.fields
     return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message, content_type, max_values) + b"}"
 
 

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from amqprouter.amqp.travel import own_header_count
 from amqprouter.identity import valid_device_id
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 
 MAX_ROUTING_KEY = 255
@@ -34,6 +35,14 @@ class Admission:
         self._max_headers = max_headers
         self._max_header_bytes = max_header_bytes
         self._clock_tolerance = clock_tolerance
+
+    def refusal_by_layout(self, message: Message, layout: Placement) -> str:
+        """Likewise, where a layout applies to the message; its device and topic may be longer than the key was."""
+        if layout.refusal:
+            return layout.refusal
+        if len(message.key.encode("utf-8", "surrogatepass")) > MAX_ROUTING_KEY:
+            return "topic-too-long"
+        return self.refusal(message)
 
     def refusal(self, message: Message) -> str:
         """Why a message is not even looked at further; empty when nothing speaks against it. On the hot path.

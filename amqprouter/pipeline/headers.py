@@ -14,7 +14,7 @@ from amqprouter.identity import Identity
 PREFIX = "x-amqprouter-"
 ENCODED_PREFIX = PREFIX.encode()
 
-DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER = (
+DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, LAYOUT, KEY = (
     "x-amqprouter-device",
     "x-amqprouter-reason",
     "x-amqprouter-at",
@@ -24,15 +24,18 @@ DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER 
     "x-amqprouter-proven",
     "x-amqprouter-identity",
     "x-amqprouter-publisher",
+    "x-amqprouter-layout",
+    "x-amqprouter-key",
 )
 """The device, proven on what is passed on; and on quarantined messages: what happened, when, where the message had been
 published, which proof of identity decided, whether it had said yes, and what a checker had said of the device. On both,
-who was proven to have published it, where that is somebody else than the device."""
+who was proven to have published it, where that is somebody else than the device; and where a layout found the device in
+the routing key, its name with the words left out (`amqprouter.layouts.layout.Placement`), and ``<device>.<topic>``."""
 
 PARKED = "x-amqprouter-parked"
 """On parked messages: what `amqprouter.broker.parked_message` needs to make the message again."""
 
-NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, PARKED)
+NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, LAYOUT, KEY, PARKED)
 _MOST_IDENTITY = 4096
 """Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amqprouter.amqp.properties import Properties
+from amqprouter.layouts.layout import Placement
 
 TURN_WORK = 128 * 1024
 """`Message.work` of what is handed to targets in one turn of the reactor, which the last message may exceed. It is some
@@ -16,6 +17,7 @@ class Message:
 
     `device` is the id that the routing key claims until authentication has passed, and a proven one from then on.
     `topic` is the dotted topic without the device id; `key`, ``<device>.<topic>``, is what events are filtered by.
+    `layout` says how they were read off the routing key, which is as it came; None where the key is ``key``.
     `received_at` is seconds since 1970, by the gateway's clock. `verdict` is what authentication said, once it has.
     `publisher` is who was proved to have sent it, once somebody was: the device itself, unless that is told.
     `is_replayed` says that an operator has it tried again: it was safe in quarantine before.
@@ -29,6 +31,7 @@ class Message:
         "is_json",
         "is_replayed",
         "key",
+        "layout",
         "properties",
         "received_at",
         "redelivered",
@@ -65,6 +68,7 @@ class Message:
         self.signed: Any = None
         """What was found out about its signature. That must not be done twice, for it uses the message id up."""
         self.is_replayed = False
+        self.layout: Placement | None = None
         self._publisher = ""
 
     @property

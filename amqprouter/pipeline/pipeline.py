@@ -32,12 +32,15 @@ from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.identity import Verdict
 from amqprouter.interfaces import ITarget
+from amqprouter.layouts.layout import IGNORED, Placement
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.message import TURN_WORK
 from amqprouter.pipeline.pending import PendingMessages
 from amqprouter.pipeline.pending_overflow import PendingOverflow
+from amqprouter.pipeline.placing import Placing, identity_with
 from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, IParkingQueue, Quarantine
 from amqprouter.pipeline.replay import Replays
 from amqprouter.pipeline.routes import RuleSet, Target
@@ -73,6 +76,9 @@ class Pipeline:
     :param device_parking: takes what is over its device's rate, which is rejected when None.
     :param pending_queue: takes what would be more than `max_pending` messages that wait for a checker; when None, all
         of them wait here.
+    :param layouts: how keys are read that have not the device id for their first word.
+    :param queue_of: the queue of a consumer tag, for layouts that ask for it.
+    :param heard: is told of each device whose message a layout placed, once it is proven and may send it.
     :param random: gives numbers from 0 to 1.
     """
 
@@ -97,6 +103,9 @@ class Pipeline:
         pending_queue: IParkingQueue | None = None,
         max_pending: int = 0,
         replays: Replays | None = None,
+        layouts: LayoutSet | None = None,
+        queue_of: Callable[[bytes], str] = lambda tag: "",
+        heard: Callable[[Placement], None] = lambda placement: None,
         random: Callable[[], float] = lambda: 1.0,
         throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
     ) -> None:
@@ -111,6 +120,8 @@ class Pipeline:
         self._quarantine = quarantine
         self._by_id_exchange = by_id_exchange.encode()
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
+        self._placing = Placing(layouts, self._senders, queue_of) if layouts else None
+        self._heard = heard
         self._limits = limits
         self._admission = Admission(
             limits.max_body_bytes, limits.max_headers, limits.clock_tolerance, limits.max_header_bytes
@@ -118,6 +129,7 @@ class Pipeline:
         self._counters = counters
         self._throttled = throttled
         self._replays = replays or Replays("", "")
+        self._replays.placing = self._placing
         self.pending = PendingMessages(
             clock,
             authenticator,
@@ -180,11 +192,14 @@ class Pipeline:
         counters.received += len(deliveries)
         replays, sender_of, guarded = self._replays, self._senders.of, self._guarded
         finish, finish_all = self.finish, self._finish_all
+        placing = self._placing
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
             if delivery.exchange == replays.exchange:
                 message = replays.message(delivery, received_at)
+            elif placing is not None:
+                message = placing.message(delivery, received_at)
             else:
                 message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
             settlement = Settlement(message, delivery.delivery_tag, ledger, finish, finish_all)
@@ -213,7 +228,15 @@ class Pipeline:
         message = settlement.message
         if message.exchange == self._by_id_exchange and not message.topic:
             message.use_topic(message.properties.text("type") or "")
-        refusal = self._admission.refusal(message)
+        layout = message.layout
+        if layout is None:
+            refusal = self._admission.refusal(message)
+        elif layout.refusal == IGNORED:
+            self._counters.ignored += 1
+            self._settle(settlement)
+            return
+        else:
+            refusal = self._admission.refusal_by_layout(message, layout)
         if refusal:
             self._reject(settlement, refusal)
             return
@@ -239,7 +262,9 @@ class Pipeline:
         self._counters.authenticated += 1
         if verdict.publisher:
             self._counters.spoken_for += 1
-        identity = verdict.identity
+        identity, layout = verdict.identity, message.layout
+        if layout is not None and (layout.tenant or layout.device_class):
+            identity = identity_with(identity, layout.tenant, layout.device_class, message.device)
         if identity is None:
             allowed = self._acl.allows(message.device, message.key)
         else:
@@ -247,6 +272,8 @@ class Pipeline:
         if not allowed:
             self._reject(settlement, "not-authorised")
             return
+        if layout is not None:
+            self._heard(layout)
         if verdict.publisher:
             decision = self._scheduler.offer(
                 message.device,

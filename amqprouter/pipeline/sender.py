@@ -20,6 +20,7 @@ from typing import Any
 
 from amqprouter.amqp.properties import Front, Properties
 from amqprouter.amqp.wire import Delivery
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 
 MAX_SENDERS = 65_536
@@ -31,13 +32,15 @@ PATIENCE = 8
 
 
 class Sender:
-    """Who sends under a routing key. `topic` is empty where the key is the device id alone."""
+    """Who sends under a routing key. `topic` is empty where the key is the device id alone; `placement` is what a
+    layout made of it."""
 
-    __slots__ = ("_digest", "_front", "_key", "_patience", "device", "topic")
+    __slots__ = ("_digest", "_front", "_key", "_patience", "device", "placement", "topic")
 
-    def __init__(self, device: str, topic: str, digest: Any) -> None:
+    def __init__(self, device: str, topic: str, digest: Any, placement: Placement | None = None) -> None:
         self.device = device
         self.topic = topic
+        self.placement = placement
         self._key = f"{device}.{topic}"
         self._digest = digest
         self._front: Front | None = None
@@ -85,7 +88,7 @@ class Senders:
         self._by_id_exchange = by_id_exchange
         self._by_id: dict[bytes, Sender] = {}
         self._by_key: dict[bytes, Sender] = {}
-        self._digest = blake2s(key=key, digest_size=16)
+        self.digest = blake2s(key=key, digest_size=16)
 
     def of(self, exchange: bytes, routing_key: bytes) -> Sender:
         """Who published to this exchange with this routing key."""
@@ -98,5 +101,5 @@ class Senders:
         device, topic = routing_key.decode("utf-8", "backslashreplace"), ""
         if senders is self._by_key:
             device, _, topic = device.partition(".")
-        sender = senders[routing_key] = Sender(device, topic, self._digest)
+        sender = senders[routing_key] = Sender(device, topic, self.digest)
         return sender

@@ -168,6 +168,8 @@ class DocumentMaker:
             named = b""
         if message.is_spoken_for:
             named += elements({"publisher": message.publisher})
+        if message.layout is not None:
+            named += elements({"layout": message.layout.fields})
         if message.received_at != self._received_at:
             self._received_at = message.received_at
             self._received = _TIME.pack(_RECEIVED_START, _milliseconds(message.received_at))

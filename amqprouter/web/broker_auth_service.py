@@ -17,6 +17,7 @@ from amqprouter.amqp.uri import parse_amqp_uri
 from amqprouter.auth.broker_access import BrokerAccess
 from amqprouter.counters import Counters
 from amqprouter.errors import ConfigError
+from amqprouter.layouts.layout_set import layouts_of
 from amqprouter.settings import BrokerAuthSettings, Settings
 from amqprouter.web.broker_auth import AskSecret, BrokerAuthLeaf, BrokerAuthSite
 
@@ -58,6 +59,7 @@ def broker_auth_service(
         subscribe=ours.subscribe,
         may_use=may_use,
         may_speak=may_speak,
+        layouts=layouts_of(settings),
         command_queue=settings.commands.queue if settings.commands.enabled else "",
     )
     leaf = BrokerAuthLeaf(

@@ -25,6 +25,7 @@ HELP = {
     "spoken_for": "Messages whose publisher proved who it is, and may speak for their device.",
     "throttled": "Messages that had to wait for a limit.",
     "dropped": "Messages over a limit, of a class that drops them.",
+    "ignored": "Messages that their layout says are no device's.",
     "routed": "Messages handed to their targets.",
     "settled": "Source deliveries acknowledged.",
     "stored": "Documents in the store.",

@@ -187,7 +187,7 @@ class Gateway:
         }
         for name, values in options.items():
             kind, _, rest = name.partition("_")
-            header = f"{kind} {rest}" if kind in ("route", "queue", "celery", "class") else name
+            header = f"{kind} {rest}" if kind in ("route", "queue", "celery", "class", "layout") else name
             sections.setdefault(header, {}).update(values)
         if not any(name.startswith("route ") for name in sections):
             sections["route all"] = {"targets": "store:readings, events:"}

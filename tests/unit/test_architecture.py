@@ -34,23 +34,24 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "amqp": {"interfaces", *WORDS},
     "scheduling": WORDS,
     "acl": WORDS,
-    "pipeline": {"amqp", "interfaces", "scheduling", *WORDS},
+    "layouts": WORDS,
+    "pipeline": {"amqp", "interfaces", "layouts", "scheduling", *WORDS},
     "events": {"amqp", "interfaces", "pipeline", "scheduling", *WORDS},
-    "broker": {"amqp", "events", "interfaces", "pipeline", *WORDS},
-    "commands": {"amqp", "broker", "events", "interfaces", "pipeline", "scheduling", *WORDS},
+    "broker": {"amqp", "events", "interfaces", "layouts", "pipeline", *WORDS},
+    "commands": {"amqp", "broker", "events", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "storage": {"amqp", "interfaces", "pipeline", *WORDS},
-    "auth": {"acl", "amqp", "commands", "interfaces", "pipeline", "scheduling", *WORDS},
-    "web": {"amqp", "auth", "commands", "events", "interfaces", "pipeline", *WORDS},
+    "auth": {"acl", "amqp", "commands", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
+    "web": {"amqp", "auth", "commands", "events", "interfaces", "layouts", "pipeline", *WORDS},
     "control": {"interfaces", "pipeline", "scheduling", "web", *WORDS},
     "worker": {"amqp", "events", "pipeline", *WORDS},
-    "config": {"amqp", "interfaces", "pipeline", "scheduling", *WORDS},
+    "config": {"amqp", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "daemon": {
-        *("acl", "amqp", "auth", "broker", "commands", "config", "control", "events", "interfaces", "pipeline"),
-        *("scheduling", "storage", "web", *WORDS),
+        *("acl", "amqp", "auth", "broker", "commands", "config", "control", "events", "interfaces", "layouts"),
+        *("pipeline", "scheduling", "storage", "web", *WORDS),
     },
     "cli": {
-        *("acl", "amqp", "auth", "broker", "config", "daemon", "pipeline", "scheduling", "storage", "web", "worker"),
-        *WORDS,
+        *("acl", "amqp", "auth", "broker", "config", "daemon", "layouts", "pipeline", "scheduling", "storage", "web"),
+        *("worker", *WORDS),
     },
     "testing": {"amqp", "interfaces", "pipeline", "storage", *WORDS},
     "tap": {"auth", "daemon", *WORDS},
@@ -95,9 +96,10 @@ PURE = {
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
+    "amqprouter.layouts": "builtin layout layout_set pattern words",
     "amqprouter.pipeline": (
         "admission breaker device_parking flush gate headers json_text message pending pending_overflow "
-        "placeholders ports quarantine_gate replay routes sender settlement"
+        "placeholders placing ports quarantine_gate replay routes sender settlement"
     ),
     "amqprouter.scheduling": (
         "busiest decision explanation known_devices lanes limit policy scheduler shares slot_ring timer_wheel turns"

@@ -7,6 +7,8 @@ from dataclasses import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.auth.broker_access import BrokerAccess, Fields
+from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.settings import LayoutSettings
 
 
 def access(*, subscribe: bool = False) -> BrokerAccess:
@@ -186,3 +188,48 @@ class TopicTests(SynchronousTestCase):
         self.assertFalse(self.allowed(fields(), subscribe=True))
         self.assertFalse(self.allowed(topic("configure", "dev1.up", "amq.topic", "dev1"), subscribe=True))
         self.assertFalse(self.allowed(topic("write", "dev1.up", "amq.topic", "dev2")))
+
+
+class LayoutTests(SynchronousTestCase):
+    """Where a layout finds the device in a key, that is whose it is."""
+
+    def setUp(self) -> None:
+        sections = (
+            LayoutSettings("body", pattern=("gw.{topic:#}",), device="{body.id}"),
+            LayoutSettings("behind", pattern=("gw.{device}.{topic}",)),
+        )
+        layouts = LayoutSet(sections, ("zigbee2mqtt", "tasmota"), ("devices", "devices.by-id"))
+        self.access = replace(access(subscribe=True), layouts=layouts)
+
+    def may(self, permission: str, key: str, username: str, name: str = "amq.topic") -> str:
+        return self.access.may_use_key(topic(permission, key, name, username, username))
+
+    def test_publish(self) -> None:
+        for key, username in (("tele.plug.STATE", "plug"), ("zigbee2mqtt.Living Room", "Living%20Room")):
+            self.assertEqual(self.may("write", key, username), "")
+        self.assertEqual(self.may("write", "dev1.up.x", "dev1", "devices"), "")
+        for key, username in (
+            ("tele.plug.STATE", "tele"),
+            ("tele.plug.STATE", "dev1"),
+            ("dev1.up.x", "dev1"),
+            ("cmnd.plug.POWER", "plug"),
+            ("gw.up", "dev1"),
+            ("gw.up", "gw"),
+            ("gw.dev1.up", "dev1"),  # its body may say that it is another's
+        ):
+            self.assertIn("by its layout", self.may("write", key, username), key)
+        self.assertEqual(self.may("write", "tele.plug.secret", "plug"), "the ACL does not allow it")
+
+    def test_subscribe_to_ones_own_commands(self) -> None:
+        for key in ("cmnd.plug.POWER", "cmnd.plug.#", "cmnd.plug.*", "tele.plug.STATE"):
+            self.assertEqual(self.may("read", key, "plug"), "", key)
+        for key in ("cmnd.*.POWER", "cmnd.#", "#", "tele.*.STATE", "tele.#", "cmnd.other.#", "plug.#"):
+            self.assertNotEqual(self.may("read", key, "plug"), "", key)
+        # A name may go on behind the dot: this filter would take the messages to lamp/2 as well.
+        self.assertIn("wildcards", self.may("read", "zigbee2mqtt.lamp.#", "lamp%2E%23"))
+
+    def test_publishers_speak_for_whom_the_layout_finds(self) -> None:
+        self.access = replace(self.access, may_speak=lambda who, key: (who, key) == ("bridge", "Living%20Room.state"))
+        self.assertEqual(self.may("write", "zigbee2mqtt.Living Room", "bridge"), "")
+        self.assertNotEqual(self.may("write", "zigbee2mqtt.hall", "bridge"), "")
+        self.assertNotEqual(self.may("write", "Living%20Room.state", "bridge"), "")

@@ -14,6 +14,7 @@ from amqprouter.amqp import field_table
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.identity import Identity, Verdict
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Sender, Senders
 
@@ -147,6 +148,16 @@ class OutgoingTests(SynchronousTestCase):
                 self.outgoing.headers_only(made, "r", 0),
             ):
                 self.assertEqual(Properties(raw).headers.get("x-amqprouter-publisher"), told)
+
+    def test_where_a_layout_found_the_device(self) -> None:
+        placed = message(encode_properties(headers={**KEPT, "x-amqprouter-layout": "forged"}))
+        placed.layout = Placement("tasmota", "dev1", "up", {"device": "dev1", "topic": "up", "prefix": "tele"})
+        told = {"x-amqprouter-layout": "tasmota?prefix=tele", "x-amqprouter-key": "dev1.up"}
+        expected = {**KEPT, "x-amqprouter-device": "dev1", **told}
+        for made in (self.outgoing.passed_on(placed), self.outgoing.with_key(placed)):
+            self.assertEqual(Properties(made).headers, expected)
+        quarantined = Properties(self.outgoing.quarantined(placed, "no-route", 1577836800.9)).headers
+        self.assertEqual({name: quarantined[name] for name in told}, told)
 
     def test_quarantined(self) -> None:
         properties = Properties(self.outgoing.quarantined(message(everything()), "no-route", 1577836800.9))

@@ -10,6 +10,7 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.parked_message import parked_message, parked_properties
 from amqprouter.identity import Identity, Verdict
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.headers import PARKED
 from amqprouter.pipeline.message import Message
 
@@ -47,6 +48,14 @@ class ParkedMessageTests(SynchronousTestCase):
         for field in FIELDS:
             self.assertEqual(getattr(restored, field), getattr(message, field), field)
         self.assertEqual(restored.properties.raw, raw)
+
+    def test_with_its_layout(self) -> None:
+        message = Message("My%20Plug", "up", b"", Properties(), routing_key=b"t.acme.My Plug.up")
+        message.layout = Placement("own one", "My%20Plug", "up", {"tenant": "acme", "device": "My Plug"}, "acme")
+        restored = parked_message(parked_properties(message), b"").layout
+        assert restored is not None
+        self.assertEqual((restored.text, restored.tenant), (message.layout.text, "acme"))
+        self.assertEqual((restored.device, restored.topic), ("My%20Plug", "up"))
 
     def test_what_a_device_sent_steers_nothing(self) -> None:
         """Neither an expiry, nor copies, nor a user, nor a header that claims to be ours."""

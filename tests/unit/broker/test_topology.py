@@ -32,6 +32,15 @@ class TopologyTests(BrokerTestCase):
     def queues(self) -> dict[str, dict[str, Any]]:
         return {one.queue: one.arguments for one in self.broker.sent("Queue.Declare")}
 
+    def test_bound_as_layouts_say(self) -> None:
+        def bindings(exchange: str) -> tuple[str, ...]:
+            return ("tele.*.#",) if exchange == "amq.topic" else ("*.up",)
+
+        ingress = IngressSettings(shards=0, exchanges=("amq.topic",))
+        self.declare(Topology(TopologySettings(), ingress, EventsSettings(), bindings))
+        bound = [(b.exchange, b.routing_key) for b in self.broker.sent("Queue.Bind") if b.queue == "amqprouter.ingress"]
+        self.assertEqual(bound, [("devices", "*.up"), ("amq.topic", "tele.*.#")])
+
     def test_names(self) -> None:
         names = Names.of(TopologySettings(prefix="p", devices_exchange="d"), IngressSettings(shards=2))
         self.assertEqual((names.devices, names.by_id, names.ingress), ("d", "d.by-id", "p.ingress"))

@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 
 from amqprouter.config import load
-from amqprouter.config.options import CELERY, CLASS, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, LAYOUT, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.settings import (
     CeleryTaskSettings,
     ClassSettings,
+    LayoutSettings,
     PublisherSettings,
     RouteSettings,
     Settings,
@@ -38,6 +39,7 @@ class ExampleConfigTests(ConfigTestCase):
             classes=(ClassSettings("default"),),
             tenants=(TenantSettings("acme"),),
             publishers=(PublisherSettings("bridge-7"),),
+            layouts=(LayoutSettings("pumps", pattern=("pumps.{device}.{topic:#}",)),),
             work_queues=(WorkQueueSettings("work"),),
             celery_tasks=(CeleryTaskSettings("resize", task="shop.tasks.resize"),),
             routes=ROUTES,
@@ -52,6 +54,7 @@ class ExampleConfigTests(ConfigTestCase):
         expected |= {"route everything": list(ROUTE), "class default": list(CLASS), "tenant acme": list(TENANT)}
         expected |= {"publisher bridge-7": list(PUBLISHER)}
         expected |= {"queue work": list(QUEUE), "celery resize": list(CELERY)}
+        expected |= {"layout pumps": list(LAYOUT)}
         in_order = {section: sorted(options) for section, options in named.items()}
         self.assertEqual(in_order, {section: sorted(options) for section, options in expected.items()})
 

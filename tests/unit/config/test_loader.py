@@ -6,11 +6,12 @@ from dataclasses import fields
 
 from zope.interface.interface import InterfaceClass
 
-from amqprouter.config.options import CELERY, CLASS, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
+from amqprouter.config.options import CELERY, CLASS, LAYOUT, PUBLISHER, QUEUE, ROUTE, SECTIONS, TENANT
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.settings import (
     CeleryTaskSettings,
     ClassSettings,
+    LayoutSettings,
     PublisherSettings,
     RouteSettings,
     Settings,
@@ -205,7 +206,7 @@ SECRETS = (
 
 class TableTests(ConfigTestCase):
     def test_every_setting_is_an_option_and_every_option_a_setting(self) -> None:
-        named = {"classes", "tenants", "publishers", "routes", "work_queues", "celery_tasks"}
+        named = {"classes", "tenants", "publishers", "routes", "work_queues", "celery_tasks", "layouts"}
         sections = {
             field.name: getattr(Settings(), field.name) for field in fields(Settings) if field.name not in named
         }
@@ -219,11 +220,12 @@ class TableTests(ConfigTestCase):
             (PUBLISHER, PublisherSettings),
             (QUEUE, WorkQueueSettings),
             (CELERY, CeleryTaskSettings),
+            (LAYOUT, LayoutSettings),
         ):
             self.assertEqual({"name", *kinds}, {field.name for field in fields(settings)})
 
     def test_every_option_says_what_is_legal(self) -> None:
-        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT, PUBLISHER, QUEUE, CELERY):
+        for kinds in (*SECTIONS.values(), ROUTE, CLASS, TENANT, PUBLISHER, QUEUE, CELERY, LAYOUT):
             for key, kind in kinds.items():
                 self.assertTrue(kind.legal or key in ("targets", "reply"), key)
 

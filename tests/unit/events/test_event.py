@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.events.event import Event, encode_event_body, read_event
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 
 
@@ -197,3 +198,11 @@ class StreamMessageTests(SynchronousTestCase):
             event = self.read(key="k", public=value)
             assert event is not None
             self.assertTrue(event.private, value)
+
+
+class LayoutTests(SynchronousTestCase):
+    def test_where_a_layout_found_the_device(self) -> None:
+        placed = message(b"{}")
+        placed.layout = Placement("tasmota", "dev1", "up.temp", {"device": "dev1", "prefix": "tele"})
+        self.assertEqual(json.loads(encode_event_body(placed))["layout"], {"name": "tasmota", "prefix": "tele"})
+        self.assertNotIn("layout", json.loads(encode_event_body(message(b"{}"))))

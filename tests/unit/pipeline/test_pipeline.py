@@ -18,6 +18,8 @@ from amqprouter.counters import Counters
 from amqprouter.errors import CheckerFailed, CheckerUnavailable
 from amqprouter.identity import Identity, Verdict
 from amqprouter.interfaces import ITarget
+from amqprouter.layouts.layout import Placement
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import CROWDED
 from amqprouter.pipeline.pipeline import Pipeline
@@ -156,6 +158,8 @@ class PipelineTestCase(SynchronousTestCase):
         self.random = 1.0
         self.use(self.SCHEDULER)
 
+    LAYOUTS: LayoutSet | None = None
+
     def use(
         self,
         scheduler: SchedulerSettings,
@@ -165,6 +169,7 @@ class PipelineTestCase(SynchronousTestCase):
         pending_queue: IParkingQueue | None = None,
         max_pending: int = 0,
     ) -> None:
+        self.heard: list[Placement] = []
         self.pipeline = Pipeline(
             self.clock,
             lambda: 1_800_000_000.0,
@@ -181,6 +186,8 @@ class PipelineTestCase(SynchronousTestCase):
             pending_queue=pending_queue,
             max_pending=max_pending,
             replays=Replays("replay", "gateway"),
+            layouts=self.LAYOUTS,
+            heard=self.heard.append,
             random=lambda: self.random,
         )
 

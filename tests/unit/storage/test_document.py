@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.amqp.properties import NAMES, Properties, encode_properties, text_value, with_values
 from amqprouter.amqp.wire import Delivery
 from amqprouter.errors import Unstorable
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Senders
 from amqprouter.storage.document import MAX_REMEMBERED, DocumentMaker, promises_json
@@ -412,3 +413,12 @@ class PlainDocumentTests(SynchronousTestCase):
             with self.assertRaises(Unstorable) as caught:
                 self.maker.document(message(device=device, topic=topic))
             self.assertEqual(caught.exception.reason, "bad-text")
+
+
+class LayoutTests(DocumentTestCase):
+    def test_where_a_layout_found_the_device(self) -> None:
+        placed = message(device="press-3", topic="DDATA")
+        words = {"group": "Plant 1", "node": "e\udcff", "device": "press-3", "topic": "DDATA"}
+        placed.layout = Placement("sparkplug-b", "press-3", "DDATA", words)
+        self.assertEqual(self.document(placed)["layout"], {"name": "sparkplug-b", "group": "Plant 1", "node": "e\\xff"})
+        self.assertNotIn("layout", self.document(message()))

@@ -1,0 +1,184 @@
+"""The layouts of systems that are in use as they are, by name, each as its own documentation or source has it.
+
+===================  =========================================================================================
+default              Keys of the daemon's own form.
+chirpstack-v4        ChirpStack 4, MQTT integration, default topics (chirpstack/src/integration/mqtt.rs; ``state`` as
+                     in 4.0).
+things-stack-v3      The Things Stack 3 and The Things Network ("MQTT Server", thethingsindustries.com/docs).
+zigbee2mqtt          Zigbee2MQTT 1.17 and later, base topic ``zigbee2mqtt`` ("MQTT Topics and Messages").
+tasmota              Tasmota, FullTopic ``%prefix%/%topic%/`` ("MQTT", tasmota.github.io/docs).
+shelly-gen1          Shelly, first generation (shelly-api-docs.shelly.cloud/gen1, "MQTT").
+shelly-gen2          Shelly Plus, Pro, Gen3 and later, topic prefix of one word (…/gen2, "MQTT").
+sparkplug-b          Sparkplug B, 2.2 and 3.0 (Eclipse Sparkplug Specification 3.0.0, "Topics and Messages").
+homie-4, homie-5     Homie 4.0 and 5.0, domain ``homie`` (homieiot.github.io/specification).
+homie                Both, where devices of both are in use.
+aws-shadow           Device shadows by AWS IoT's topics ("Device Shadow MQTT topics", AWS IoT Core).
+telegraf             Telegraf's MQTT output, host and plugin behind ``telegraf`` (plugins/outputs/mqtt/README.md).
+openmqttgateway      OpenMQTTGateway 1.x, base topic ``home/`` (main/User_config.h, main/config_BT.h).
+esphome              ESPHome, topic prefix of one word ("MQTT Client Component", esphome.io).
+===================  =========================================================================================
+
+Names with dots in them are several words at RabbitMQ, and an MQTT name with a slash is too: where a system allows that
+in a device's name, the device may be several words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amqprouter.settings import LayoutSettings
+
+DEFAULT = "default"
+_SPACE = "{space:spBv1.0|spBv1___0}"
+"""Sparkplug's namespace. RabbitMQ takes its dot for a slash, but with ``mqtt.sparkplug = true``, then it writes
+``___``."""
+_ESPHOME = (
+    "alarm_control_panel",
+    "binary_sensor",
+    "button",
+    "climate",
+    "cover",
+    "datetime",
+    "event",
+    "fan",
+    "light",
+    "lock",
+    "number",
+    "select",
+    "sensor",
+    "switch",
+    "text",
+    "update",
+    "valve",
+)
+"""Component types, which stand behind ESPHome's prefix."""
+
+_LAYOUTS = (
+    LayoutSettings(DEFAULT, use=DEFAULT, pattern=("{device}.{topic:#}",), command=("{device}.{topic:#}",)),
+    LayoutSettings(
+        "chirpstack-v4",
+        pattern=(
+            "application.{application}.device.{device}.event.{topic}",
+            "application.{application}.device.{device}.state.{topic}",
+        ),
+        ignore=("application.{application}.device.{device}.command.{what}",),
+        normalise=("eui64",),
+        command=("application.{application}.device.{device}.command.{topic}",),
+    ),
+    LayoutSettings(
+        "things-stack-v3",
+        pattern=(
+            "v3.{application}@{tenant}.devices.{device}.{topic:+}",
+            "v3.{application}.devices.{device}.{topic:+}",
+        ),
+        ignore=("v3.{account}.devices.{device}.down.{what:push|replace}",),
+        command=(
+            "v3.{application}@{tenant}.devices.{device}.{topic:down.push|down.replace}",
+            "v3.{application}.devices.{device}.{topic:down.push|down.replace}",
+        ),
+    ),
+    LayoutSettings(
+        "zigbee2mqtt",
+        pattern=(
+            "zigbee2mqtt.{device:bridge}.{topic:+}",
+            "zigbee2mqtt.{device:+}.{topic:availability}",
+            "zigbee2mqtt.{device:+}",
+        ),
+        ignore=(
+            "zigbee2mqtt.bridge.request.{what:#}",
+            "zigbee2mqtt.{device:+}.{what:set|get}",
+            "zigbee2mqtt.{device:+}.{what:set|get}.{attribute}",
+        ),
+        topic="state",
+        command=("zigbee2mqtt.{device:+}.{topic:set|get}",),
+    ),
+    LayoutSettings(
+        "tasmota",
+        pattern=("{prefix:tele|stat}.{device}.{topic:+}",),
+        ignore=("cmnd.{device}.{what:+}",),
+        command=("cmnd.{device}.{topic:+}",),
+    ),
+    LayoutSettings(
+        "shelly-gen1",
+        pattern=("shellies.{device}.{topic:+}",),
+        ignore=(
+            "shellies.announce",
+            "shellies.command",
+            "shellies.{device}.{path:#}.{what:command|set}",
+            "shellies.{device}.{path:#}.command.pos",
+        ),
+        command=("shellies.{device}.{topic:+}",),
+    ),
+    LayoutSettings(
+        "shelly-gen2",
+        pattern=("{device}.{topic:events.rpc|status.#|online|debug.log}",),
+        ignore=("{device}.rpc", "{device}.command", "{device}.command.{component}"),
+        command=("{device}.{topic:rpc|command|command.#}",),
+    ),
+    LayoutSettings(
+        "sparkplug-b",
+        pattern=(
+            f"{_SPACE}.{{group}}.{{topic:NBIRTH|NDATA|NDEATH}}.{{device}}",
+            f"{_SPACE}.{{group}}.{{topic:DBIRTH|DDATA|DDEATH}}.{{node}}.{{device}}",
+        ),
+        ignore=(
+            f"{_SPACE}.STATE.{{host}}",
+            f"{_SPACE}.{{group}}.{{what:STATE|NCMD}}.{{host}}",
+            f"{_SPACE}.{{group}}.DCMD.{{node}}.{{device}}",
+            "STATE.{host}",
+        ),
+        command=(
+            f"{_SPACE}.{{group}}.{{topic:DCMD}}.{{node}}.{{device}}",
+            f"{_SPACE}.{{group}}.{{topic:NCMD}}.{{device}}",
+        ),
+    ),
+    LayoutSettings(
+        "homie-4",
+        pattern=("homie.{device}.{topic:+}",),
+        ignore=("homie.$broadcast.{what:#}", "homie.{device}.{node}.{property}.set"),
+        command=("homie.{device}.{topic:+}",),
+    ),
+    LayoutSettings(
+        "homie-5",
+        pattern=("homie.5.{device}.{topic:+}",),
+        ignore=("homie.5.$broadcast.{what:#}", "homie.5.{device}.{node}.{property}.set"),
+        command=("homie.5.{device}.{topic:+}",),
+    ),
+    LayoutSettings(
+        "homie",
+        pattern=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
+        ignore=(
+            "homie.5.$broadcast.{what:#}",
+            "homie.$broadcast.{what:#}",
+            "homie.5.{device}.{node}.{property}.set",
+            "homie.{device}.{node}.{property}.set",
+        ),
+        command=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
+    ),
+    LayoutSettings(
+        "aws-shadow",
+        pattern=("$aws.things.{device}.{topic:shadow.#}",),
+        ignore=(
+            "$aws.things.{device}.shadow.{verb}.{what:accepted|rejected|delta|documents}",
+            "$aws.things.{device}.shadow.name.{shadow}.{verb}.{what:accepted|rejected|delta|documents}",
+        ),
+        command=("$aws.things.{device}.{topic:shadow.#}",),
+    ),
+    LayoutSettings("telegraf", pattern=("telegraf.{device:+}.{topic}",)),
+    LayoutSettings(
+        "openmqttgateway",
+        pattern=("home.{gateway}.{topic:BTtoMQTT}.{device}", "home.{device}.{topic:+}"),
+        ignore=("home.{gateway}.commands.{what:#}",),
+        normalise=("mac",),
+        command=("home.{device}.{topic:commands.#}",),
+    ),
+    LayoutSettings(
+        "esphome",
+        pattern=(f"{{device}}.{{topic:status|debug|{'|'.join(f'{kind}.#' for kind in _ESPHOME)}}}",),
+        ignore=("{device}.{component}.{object}.command", "{device}.{component}.{object}.{attribute}.command"),
+        command=("{device}.{topic:+}",),
+    ),
+)
+
+BUILTIN: Mapping[str, LayoutSettings] = {layout.name: layout for layout in _LAYOUTS}
+"""The layouts, by name."""

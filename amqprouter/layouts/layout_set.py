@@ -1,0 +1,111 @@
+"""All layouts of a configuration: which applies to a message, and what it makes of its key.
+
+Theory of operation. A layout that names exchanges or queues is about these; one that names none is about whatever does
+not come through the exchanges of the daemon's own. Of those that apply, the first that fits decides. Where layouts
+apply and none fits, the message is nobody's: it is refused as ``no-layout`` rather than taken as that of a device which
+its key does not mean. Where none applies, the device is the first word of the key, as it always was; nothing here is
+asked then. The built-in layout
+``default``, used behind others, takes what these leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
+
+from amqprouter.layouts.builtin import BUILTIN, DEFAULT
+from amqprouter.layouts.layout import NO_LAYOUT, Fetch, Layout, Placement
+from amqprouter.layouts.words import words_of
+from amqprouter.settings import LayoutSettings, Settings
+
+
+def completed(section: LayoutSettings) -> LayoutSettings:
+    """A section with what it leaves unsaid taken from what it uses.
+
+    :raises ValueError: it uses none that there is.
+    """
+    if not section.use:
+        return section
+    used = BUILTIN.get(section.use)
+    if used is None:
+        raise ValueError(f"use: there is no layout {section.use!r}; there are {', '.join(sorted(BUILTIN))}")
+    unsaid = [one.name for one in fields(section) if getattr(section, one.name) == one.default]
+    return replace(section, **{name: getattr(used, name) for name in unsaid if name not in ("name", "use")})
+
+
+class LayoutSet:
+    """The layouts in force, in order.
+
+    :param sections: of the configuration.
+    :param names: of built-in ones that are used as they are, after those.
+    :param own_exchanges: the daemon's: layouts apply there only where they name them.
+    :raises ValueError: a layout makes no sense; the text begins with the section and the option.
+    """
+
+    def __init__(
+        self, sections: Iterable[LayoutSettings], names: Iterable[str] = (), own_exchanges: Iterable[str] = ()
+    ) -> None:
+        self.layouts: list[Layout] = []
+        for section in (*sections, *(LayoutSettings(name, use=name) for name in names)):
+            try:
+                self.layouts.append(Layout(completed(section)))
+            except ValueError as error:
+                raise ValueError(f"[layout {section.name}] {error}") from None
+        self._own = frozenset(own_exchanges)
+        self.uses_queues = any(layout.queues for layout in self.layouts)
+        """Whether it matters which queue a message came from."""
+
+    def __bool__(self) -> bool:
+        return bool(self.layouts)
+
+    def applying(self, exchange: str, queue: str = "") -> tuple[Layout, ...]:
+        """Those that are about what comes through this exchange and queue, in order."""
+        return tuple(layout for layout in self.layouts if self._applies(layout, exchange, queue))
+
+    def _applies(self, layout: Layout, exchange: str, queue: str) -> bool:
+        if layout.queues and queue not in layout.queues:
+            return False
+        if layout.exchanges:
+            return exchange in layout.exchanges
+        return bool(layout.queues) or exchange not in self._own
+
+    def place(self, exchange: str, key: bytes, queue: str = "", fetch: Fetch | None = None) -> Placement | None:
+        """What becomes of a message with this routing key; None when no layout applies to it."""
+        applying = self.applying(exchange, queue)
+        return placed(applying, key, fetch, queue if self.uses_queues else "") if applying else None
+
+    def commanded(self, exchange: str, topic_filter: str) -> frozenset[str]:
+        """Devices of which a subscriber to these keys gets the commands, and nobody else's: those that stand in it in
+        full, in front of any wildcard."""
+        words = topic_filter.split(".")
+        return frozenset(device for layout in self.applying(exchange) for device in layout.commanded(words) if device)
+
+    def bindings(self, exchange: str, usual: Sequence[str]) -> tuple[str, ...]:
+        """The patterns that bind a queue to this exchange: those of the layouts about it, or the `usual` ones."""
+        applying = [layout for layout in self.applying(exchange) if not layout.queues]
+        return tuple(dict.fromkeys(self._bindings(applying, usual))) if applying else tuple(usual)
+
+    def _bindings(self, layouts: Iterable[Layout], usual: Sequence[str]) -> Iterator[str]:
+        for layout in layouts:
+            yield from usual if layout.settings.use == DEFAULT else layout.bindings
+
+
+def placed(applying: Sequence[Layout], key: bytes, fetch: Fetch | None = None, queue: str = "") -> Placement:
+    """What the first of these layouts that fits makes of a routing key; refused where none does."""
+    words = words_of(key)
+    for layout in applying:
+        placement = layout.place(words, fetch)
+        if placement is not None:
+            break
+    else:
+        placement = Placement("none", "", "", {}, refusal=NO_LAYOUT)
+    return replace(placement, queue=queue) if queue else placement
+
+
+def layouts_of(settings: Settings) -> LayoutSet:
+    """Those of a configuration.
+
+    :raises ValueError: as `LayoutSet`.
+    """
+    devices = settings.topology.devices_exchange
+    return LayoutSet(settings.layouts, settings.ingress.layouts, (devices, f"{devices}.by-id"))

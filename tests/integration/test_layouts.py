@@ -1,0 +1,226 @@
+"""Keys as well-known systems make them: every device is found under its own name, in the store and by subscribers."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from amqprouter.amqp.properties import Properties
+from tests.integration.test_commands import Listener
+from tests.support.asking_broker import amqp, gateway_of, shared_broker
+from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway_case import GatewayTestCase
+from tests.support.mongo import TestDatabase
+from tests.support.mqtt import MqttDevice
+from tests.support.process import until
+from tests.support.rabbitmq import missing
+from tests.support.servers import Vhost
+
+UUID, EUI = "52f14cd4-c6f1-4fbd-8f87-4025e1d49242", "0080e1150000abcd"
+SYSTEMS = "chirpstack-v4, things-stack-v3, zigbee2mqtt, tasmota, sparkplug-b"
+TOPICS: dict[str, tuple[str, str, dict[str, str]]] = {
+    f"application/{UUID}/device/{EUI}/event/up": (EUI, "up", {"name": "chirpstack-v4", "application": UUID}),
+    "v3/app1@ttn/devices/meter-1/up": (
+        "meter-1",
+        "up",
+        {"name": "things-stack-v3", "application": "app1", "tenant": "ttn"},
+    ),
+    "zigbee2mqtt/Living Room/Lamp": ("Living%20Room%2ELamp", "state", {"name": "zigbee2mqtt"}),
+    "zigbee2mqtt/hall": ("hall", "state", {"name": "zigbee2mqtt"}),
+    "tele/plug/SENSOR": ("plug", "SENSOR", {"name": "tasmota", "prefix": "tele"}),
+    "stat/plug/POWER": ("plug", "POWER", {"name": "tasmota", "prefix": "stat"}),
+    "spBv1.0/Plant 1/DDATA/edge-7/press-3": (
+        "press-3",
+        "DDATA",
+        {"name": "sparkplug-b", "space": "spBv1.0", "group": "Plant 1", "node": "edge-7"},
+    ),
+    "spBv1.0/Plant 1/NDATA/edge-7": (
+        "edge-7",
+        "NDATA",
+        {"name": "sparkplug-b", "space": "spBv1.0", "group": "Plant 1"},
+    ),
+}
+"""MQTT topics, with device, topic and what is kept besides."""
+DEVICES = tuple(dict.fromkeys(device for device, _, _ in TOPICS.values()))
+ROUTES = {"targets": "store:readings, events:, exchange:copies"}
+ANY_TOPIC = "* -> %d.#\n"
+DECLARED = (
+    lambda channel: channel.exchange_declare("copies", "topic", durable=True),
+    lambda channel: channel.queue_declare("copies", durable=True),
+    lambda channel: channel.queue_bind("copies", "copies", "#"),
+)
+
+
+def key(topic: str) -> str:
+    """What RabbitMQ makes of an MQTT topic."""
+    return topic.replace("/", ".")
+
+
+class Checks(TestCase):
+    """What becomes of a message on each of `TOPICS`, wherever it came from. The body is its topic."""
+
+    async def check_stored(self, database: TestDatabase) -> None:
+        documents = database.documents("readings")
+        found = {
+            document["body"]["topic"]: (document["device"], document["topic"], document["layout"])
+            for document in documents
+        }
+        self.assertEqual(found, TOPICS)
+        self.assertEqual(len(documents), len(TOPICS))
+
+    async def check_seen(self, listener: Listener) -> None:
+        async def came() -> bool:
+            return len(listener.seen) >= len(TOPICS)
+
+        await until(came, what="all events came", timeout=30)
+        found = {event["body"]["topic"]: (event["device"], event["topic"], event["layout"]) for event in listener.seen}
+        self.assertEqual(found, TOPICS)
+
+    async def check_copies(self, uri: str) -> None:
+        """Behind an exchange target, the key is as it came, and headers say the rest."""
+        for copy in await drain_queue(uri, "copies", len(TOPICS)):
+            topic = json.loads(copy.body)["topic"]
+            device, rest, words = TOPICS[topic]
+            headers = Properties(copy.properties).headers
+            self.assertEqual(copy.routing_key.decode(), key(topic))
+            self.assertEqual(
+                (headers["x-amqprouter-device"], headers["x-amqprouter-key"]), (device, f"{device}.{rest}")
+            )
+            self.assertTrue(str(headers["x-amqprouter-layout"]).startswith(words["name"]))
+
+
+class AmqpTests(Checks, GatewayTestCase):
+    skip = missing or None
+    devices = (*DEVICES, "dev1")
+
+    def run_layouts(self, test: Any, ingress: dict[str, str] | None = None, **options: Any) -> Deferred[None]:
+        async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            amqp(vhost.uri, *DECLARED)
+            gateway.file("devices.acl", ANY_TOPIC)
+            await gateway.start()
+            await fleet.connect()
+            await test(gateway, fleet, vhost, database)
+
+        consumed = {"exchanges": "amq.topic", "layouts": SYSTEMS} if ingress is None else ingress
+        return self.run_with(around, start=False, ingress=consumed, route_all=ROUTES, **options)
+
+    def test_every_device_by_its_own_name(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            listener = Listener()
+            await listener.connect(gateway)
+            for topic in TOPICS:
+                fleet.send("", "", json.dumps({"topic": topic}).encode(), exchange="amq.topic", key=key(topic))
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", len(TOPICS))
+            await self.check_stored(database)
+            await self.check_seen(listener)
+            await self.check_copies(vhost.uri)
+
+        return self.run_layouts(test)
+
+    def test_the_daemons_own_exchange_is_as_it_was(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            fleet.send("dev1", "up.temp", b"{}")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("stored_total", 1)
+            (document,) = database.documents("readings")
+            self.assertEqual((document["device"], document["topic"]), ("dev1", "up.temp"))
+            self.assertNotIn("layout", document)
+            (copy,) = await drain_queue(vhost.uri, "copies", 1)
+            self.assertEqual(Properties(copy.properties).headers, {"x-amqprouter-device": "dev1"})
+
+        return self.run_layouts(test)
+
+    def test_what_fits_no_layout(self) -> Deferred[None]:
+        """It is rejected, not taken for a device's; what the layout says is no device's is let go."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            amqp(vhost.uri, lambda channel: channel.queue_bind("amqprouter.ingress", "amq.topic", "#"))
+            fleet.send("", "", b"{}", exchange="amq.topic", key="plug.up.temp")
+            fleet.send("", "", b"{}", exchange="amq.topic", key="cmnd.plug.POWER")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 2)
+            self.assertEqual(await gateway.metric("ignored_total"), 1)
+            (rejected,) = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
+            headers = Properties(rejected.properties).headers
+            self.assertEqual((reason_of(rejected), headers["x-amqprouter-device"]), ("no-layout", ""))
+            self.assertEqual(headers["x-amqprouter-routing-key"], "plug.up.temp")
+
+        return self.run_layouts(test)
+
+    def test_a_device_told_by_the_message(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            for device in ("plug", "hall"):
+                body = json.dumps({"ids": {"id": device}, "n": 1}).encode()
+                fleet.send("", "", body, exchange="amq.topic", key="gateway.reading")
+                fleet.send("", "", b"{}", exchange="amq.topic", key="by.header", headers={"x-id": device})
+            fleet.send("", "", b"no JSON", exchange="amq.topic", key="gateway.reading")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 5)
+            found = sorted(
+                (one["device"], one["topic"], one["layout"]["name"]) for one in database.documents("readings")
+            )
+            expected = [(one, *rest) for one in ("hall", "plug") for rest in (("header", "head"), ("reading", "body"))]
+            self.assertEqual(found, expected)
+            (rejected,) = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
+            self.assertEqual(reason_of(rejected), "no-layout")
+
+        return self.run_layouts(
+            test,
+            {"exchanges": "amq.topic"},
+            layout_body={"pattern": "gateway.{topic}", "device": "{body.ids.id}"},
+            layout_head={"pattern": "by.{topic}", "device": "{header:x-id}"},
+        )
+
+
+class MqttTests(Checks):
+    """Over RabbitMQ's MQTT plugin, each device with an account of its own, which the broker asks the daemon about."""
+
+    skip = missing or (None if find_spec("paho") else "paho-mqtt is not installed")
+    timeout = 120
+
+    async def test_every_device_by_its_own_name(self) -> None:
+        broker = await shared_broker()
+        ingress = {"exchanges": "amq.topic", "layouts": SYSTEMS}
+        async with gateway_of(self, broker, ingress=ingress, route_all={"targets": "store:readings, events:"}) as (
+            gateway,
+            database,
+        ):
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.devices(*DEVICES)
+            await gateway.start()
+            listener = Listener()
+            await listener.connect(gateway)
+            for topic, (device, _, _) in TOPICS.items():
+                client = MqttDevice(broker.mqtt_port, device, "a secret of the fleet")
+                self.assertEqual(await client.connect(), "")
+                self.assertTrue(await client.publish(topic, json.dumps({"topic": topic}).encode()), topic)
+                await client.close()
+            await gateway.metric_reaches("settled_total", len(TOPICS))
+            await self.check_stored(database)
+            await self.check_seen(listener)
+
+    async def test_nobody_speaks_for_another(self) -> None:
+        """A device's own id as the first word of a key gives it nothing where a layout finds the device elsewhere."""
+        broker = await shared_broker()
+        ingress = {"exchanges": "amq.topic", "layouts": "tasmota"}
+        async with gateway_of(self, broker, ingress=ingress) as (gateway, database):
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.devices("tele", "plug")
+            await gateway.start()
+            for device, topic, allowed in (
+                ("tele", "tele/plug/STATE", False),
+                ("tele", "tele/tele/STATE", True),
+                ("plug", "tele/plug/STATE", True),
+                ("plug", "plug/up/x", False),
+            ):
+                client = MqttDevice(broker.mqtt_port, device, "a secret of the fleet")
+                self.assertEqual(await client.connect(), "")
+                self.assertEqual(await client.publish(topic, b"{}"), allowed, (device, topic))
+                await client.close()
+            await gateway.metric_reaches("stored_total", 2)
+            self.assertEqual({one["device"] for one in database.documents("readings")}, {"tele", "plug"})

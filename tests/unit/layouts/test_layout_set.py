@@ -1,0 +1,210 @@
+"""Which layout applies, and what it makes of a message."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.layouts.layout import IGNORED, NO_LAYOUT, Layout, MessageField, Placement
+from amqprouter.layouts.layout_set import LayoutSet, completed, layouts_of
+from amqprouter.settings import IngressSettings, LayoutSettings, Settings
+
+
+def layout(name: str = "mine", **options: Any) -> LayoutSettings:
+    return replace(LayoutSettings(name), **options)
+
+
+class LayoutTests(SynchronousTestCase):
+    def place(self, key: str, **options: Any) -> Placement | None:
+        return Layout(layout(**options)).place(key.split("."))
+
+    def test_device_and_topic(self) -> None:
+        placement = self.place("tele.My Plug.a b", pattern=("tele.{device}.{topic}",))
+        assert placement is not None
+        self.assertEqual((placement.device, placement.topic), ("My%20Plug", "a%20b"))
+        self.assertEqual((placement.layout, placement.refusal, placement.text), ("mine", "", "mine"))
+        self.assertIsNone(self.place("stat.x.y", pattern=("tele.{device}.{topic}",)))
+
+    def test_first_pattern_that_matches(self) -> None:
+        patterns = ("a.{device}.b.{topic}", "a.{group}.{device}.{topic}")
+        for key, device in (("a.x.b.t", "x"), ("a.x.c.t", "c")):
+            placement = self.place(key, pattern=patterns)
+            assert placement is not None
+            self.assertEqual(placement.device, device)
+
+    def test_a_topic_where_the_key_has_none(self) -> None:
+        for pattern in ("z.{device}", "z.{device}.{topic:#}"):
+            placement = self.place("z.lamp", pattern=(pattern,), topic="state.now")
+            assert placement is not None
+            self.assertEqual(placement.topic, "state.now")
+
+    def test_what_is_left_out_is_kept(self) -> None:
+        placement = self.place("app.u u=&.dev.AA:BB.x", pattern=("app.{application}.dev.{device}.{topic}",))
+        assert placement is not None
+        self.assertEqual(placement.text, "mine?application=u%20u%3D%26")
+        self.assertEqual(placement.fields, {"name": "mine", "application": "u u=&"})
+
+    def test_the_device_as_it_stands_in_the_key_is_kept_where_it_differs(self) -> None:
+        options: dict[str, Any] = {"pattern": ("x.{device}.{topic}",), "normalise": ("mac",)}
+        placement = self.place("x.A4C138AABBCC.t", **options)
+        assert placement is not None
+        self.assertEqual((placement.device, placement.text), ("a4c138aabbcc", "mine?device=A4C138AABBCC"))
+        placement = self.place("x.Living Room.t", **options)
+        assert placement is not None
+        self.assertEqual(placement.text, "mine")
+
+    def test_placements_are_recalled(self) -> None:
+        for key in (b"x.t n.g 1.A4C138AABBCC.\xff", b"x.t.g.lamp.t", "x.Ü.&=?.l.t".encode()):
+            settings = layout("my own?", pattern=("x.{tenant}.{class}.{device}.{topic}",), normalise=("mac",))
+            placement = LayoutSet((settings,)).place("amq.topic", key, "q")
+            assert placement is not None
+            again = Placement.recalled(placement.text, placement.device, placement.topic)
+            assert again is not None
+            self.assertEqual((again.text, again.fields), (placement.text, placement.fields))
+            self.assertEqual((again.tenant, again.device_class), (placement.tenant, placement.device_class))
+        for nothing in ("", "?a=b", "x?" + "&".join(f"w{n}=1" for n in range(200))):
+            self.assertIsNone(Placement.recalled(nothing, "d", "t"))
+
+    def test_tenant_and_class(self) -> None:
+        placement = self.place("acme.meters.d.t", pattern=("{tenant}.{class}.{device}.{topic}",))
+        assert placement is not None
+        self.assertEqual((placement.tenant, placement.device_class), ("acme", "meters"))
+
+    def test_device_of_text_and_words(self) -> None:
+        options: dict[str, Any] = {"pattern": ("{group}.{device}.{topic}",), "device": "site-{group}:{device}"}
+        placement = self.place("g h.d.t", **options)
+        assert placement is not None
+        self.assertEqual(placement.device, "site-g%20h:d")
+
+    def test_device_of_the_message(self) -> None:
+        mine = Layout(layout(device="{header:x-id}-{body.a.b[0]}-{property:app_id}", pattern=("s.{topic:#}",)))
+        self.assertTrue(mine.reads_message)
+        self.assertTrue(mine.reads(["s", "t"]))
+        self.assertFalse(mine.reads(["other"]))
+        asked: list[MessageField] = []
+
+        def fetch(field: MessageField) -> str | None:
+            asked.append(field)
+            return "v w"
+
+        placement = mine.place(["s", "t"], fetch)
+        assert placement is not None
+        self.assertEqual((placement.device, placement.topic), ("v%20w-v%20w-v%20w", "t"))
+        self.assertEqual(
+            asked,
+            [
+                MessageField("header", ("x-id",)),
+                MessageField("body", ("a", "b", "0")),
+                MessageField("property", ("app_id",)),
+            ],
+        )
+        self.assertIsNone(mine.place(["s", "t"], lambda field: None))
+        nobodys = mine.place(["s", "t"])
+        assert nobodys is not None
+        self.assertEqual((nobodys.device, nobodys.refusal), ("", NO_LAYOUT))
+
+    def test_ignored(self) -> None:
+        placement = self.place("x.d.set", pattern=("x.{device}.{topic}",), ignore=("x.{device}.set",))
+        assert placement is not None
+        self.assertEqual((placement.refusal, placement.device), (IGNORED, ""))
+
+    def test_whose_commands_a_filter_is_for(self) -> None:
+        mine = Layout(layout(pattern=("tele.{device}.{topic}",), command=("cmnd.{device}.{topic:+}",)))
+        for words, devices in (
+            ("cmnd.plug.#", ["plug"]),
+            ("cmnd.plug.POWER", ["plug"]),
+            ("cmnd.*.POWER", []),
+            ("cmnd.#", []),
+            ("#", []),
+            ("tele.plug.#", []),
+        ):
+            self.assertEqual(list(mine.commanded(words.split("."))), devices, words)
+        wide = Layout(layout(pattern=("z.{device:+}.{topic}",), command=("z.{device:+}.{topic:set}",)))
+        self.assertEqual(list(wide.commanded(["z", "a", "#", "set"])), [])
+
+    def test_bad_ones(self) -> None:
+        cases: tuple[tuple[dict[str, Any], str], ...] = (
+            ({"pattern": ("a.{topic}",)}, "pattern: 'a.{topic}' has no {device}"),
+            ({"pattern": ("a.{device}",)}, "pattern: 'a.{device}' has no {topic}"),
+            ({"pattern": ("a.{device}.{name}.{topic}",)}, "{name} is a name of our own"),
+            ({"pattern": ("a.{device",)}, "pattern: word '{device'"),
+            ({"pattern": ("a.{topic}",), "device": "fixed"}, "device: there is nothing in braces"),
+            ({"pattern": ("a.{topic}",), "device": "{property:priority}"}, "device: '{property:priority}': of prop"),
+            ({"pattern": ("a.{topic}",), "device": "{header}"}, "pattern: 'a.{topic}' has no {header}"),
+            ({"pattern": ("a.{topic}",), "device": "{header:}"}, "device: '{header:}': {header:} is neither"),
+            ({"pattern": ("a.{topic}",), "device": "a b{device}"}, "device: 'a b{device}': besides"),
+            ({"pattern": ("a.{device}.{topic}",), "command": ("x.{a}{b}",)}, "command: word '{a}{b}'"),
+        )
+        for options, why in cases:
+            error = self.assertRaises(ValueError, Layout, layout(**options))
+            self.assertIn(why, str(error))
+
+
+class SetTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.layouts = LayoutSet(
+            (
+                layout("queue", queue=("q",), pattern=("q.{device}.{topic}",)),
+                layout("both", queue=("q",), exchange=("e",), pattern=("b.{device}.{topic}",)),
+                layout("exchange", exchange=("e", "devices"), pattern=("e.{device}.{topic}",)),
+                layout("any", pattern=("a.{device}.{topic}",)),
+            ),
+            ("tasmota",),
+            ("devices", "devices.by-id"),
+        )
+
+    def names(self, exchange: str, queue: str = "") -> list[str]:
+        return [one.name for one in self.layouts.applying(exchange, queue)]
+
+    def test_which_apply(self) -> None:
+        self.assertEqual(self.names("amq.topic"), ["any", "tasmota"])
+        self.assertEqual(self.names("e"), ["exchange", "any", "tasmota"])
+        self.assertEqual(self.names("e", "q"), ["queue", "both", "exchange", "any", "tasmota"])
+        self.assertEqual(self.names("", "q"), ["queue", "any", "tasmota"])
+        self.assertEqual(self.names("devices"), ["exchange"])
+        self.assertEqual(self.names("devices.by-id"), [])
+
+    def test_where_none_applies(self) -> None:
+        self.assertIsNone(self.layouts.place("devices.by-id", b"dev1"))
+        self.assertIsNone(LayoutSet(()).place("amq.topic", b"dev1.up"))
+        self.assertFalse(LayoutSet(()))
+
+    def test_where_none_fits(self) -> None:
+        placement = self.layouts.place("amq.topic", b"dev1.up.x")
+        assert placement is not None
+        self.assertEqual((placement.refusal, placement.device, placement.text), (NO_LAYOUT, "", "none"))
+        placement = self.layouts.place("amq.topic", b"dev1.up.x", "q")
+        assert placement is not None
+        self.assertEqual(placement.text, "none?queue=q")
+
+    def test_default_behind_others(self) -> None:
+        layouts = LayoutSet((), ("tasmota", "default"))
+        for key, found in ((b"tele.p.STATE", ("tasmota", "p", "STATE")), (b"d e.up.x", ("default", "d%20e", "up.x"))):
+            placement = layouts.place("amq.topic", key)
+            assert placement is not None
+            self.assertEqual((placement.layout, placement.device, placement.topic), found)
+        self.assertEqual(layouts.bindings("amq.topic", ["*.up.#"]), ("stat.*.*.#", "tele.*.*.#", "*.up.#"))
+
+    def test_bindings(self) -> None:
+        self.assertEqual(self.layouts.bindings("e", ["*.#"])[0], "e.*.*")
+        self.assertEqual(self.layouts.bindings("amq.topic", ["*.#"]), ("a.*.*", "stat.*.*.#", "tele.*.*.#"))
+        self.assertEqual(LayoutSet(()).bindings("amq.topic", ["*.#"]), ("*.#",))
+
+    def test_a_section_says_more_than_what_it_uses(self) -> None:
+        section = completed(layout(use="zigbee2mqtt", topic="report", device="z2m-{device}"))
+        self.assertEqual((section.name, section.topic, section.device), ("mine", "report", "z2m-{device}"))
+        self.assertIn("zigbee2mqtt.{device:+}", section.pattern)
+        error = self.assertRaises(ValueError, completed, layout(use="zigbee"))
+        self.assertIn("use: there is no layout 'zigbee'", str(error))
+        error = self.assertRaises(ValueError, LayoutSet, (layout(use="zigbee"),))
+        self.assertIn("[layout mine] use: ", str(error))
+
+    def test_of_a_configuration(self) -> None:
+        settings = Settings(
+            layouts=(layout(pattern=("a.{device}.{topic}",)),), ingress=IngressSettings(layouts=("esphome",))
+        )
+        layouts = layouts_of(settings)
+        self.assertEqual([one.name for one in layouts.layouts], ["mine", "esphome"])
+        self.assertEqual(layouts.applying("devices.by-id"), ())
