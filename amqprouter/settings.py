@@ -242,7 +242,7 @@ class LayoutSettings:
     command_exchange: str = ""
     """Where these commands go; ``[commands] exchange`` when empty."""
     devices: tuple[str, ...] = ("*",)
-    """Globs over the ids of devices whose commands take this layout when nothing was heard of them yet."""
+    """Globs over the ids of devices whose commands take this layout while nothing was heard of them."""
     values: tuple[tuple[str, str], ...] = ()
     """What words of the command pattern stand for when no message of the device has told."""
 

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum
 
+from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties, text_value, with_values
 from amqprouter.events.event import KEY_HEADER, encode_event_body
 from amqprouter.identity import valid_device_id
@@ -55,11 +56,17 @@ class Command:
             return "bad-properties"
         return ""
 
-    def properties(self, ttl: float) -> bytes:
-        """The message's properties; after `ttl` seconds in a queue the broker lets go of it."""
+    def properties(self, ttl: float, *, with_key: bool = False) -> bytes:
+        """The message's properties; after `ttl` seconds in a queue the broker lets go of it.
+
+        :param with_key: the routing key is another than the command's.
+        """
+        headers: dict[str, FieldValue] = {SENDER: self.sender}
+        if with_key:
+            headers[KEY_HEADER.decode()] = self.key
         raw = encode_properties(
             content_type=self.content_type,
-            headers={SENDER: self.sender},
+            headers=headers,
             message_id=self.id,
             correlation_id=self.id,
             timestamp=int(self.at),

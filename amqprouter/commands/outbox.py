@@ -2,8 +2,9 @@
 
 A command is published with a publisher of its own, which gives up at once where the daemon's other one would try again:
 whoever waits for an answer is told that the device has no queue, or a full one. The queue is declared first, if the
-daemon is to; it is bound to the exchange with ``<device>.#``. Who had it declared is the sender: nobody's commands to
-devices that nobody has keep others from having theirs declared (`amqprouter.broker.chosen_names`).
+daemon is to; it is bound to the exchange with ``<device>.#``, or as the layout of the device says
+(`amqprouter.layouts.command_keys`). Who had it declared is the sender: nobody's commands to devices that nobody has
+keep others from having theirs declared (`amqprouter.broker.chosen_names`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from amqprouter.broker.work_queues import BAD_QUEUE, TOO_MANY, DeclaredQueues
 from amqprouter.clock import Clock
 from amqprouter.commands.command import QUEUE_PLACEHOLDER, Command, Fate, Outcome, event
 from amqprouter.errors import Unencodable
+from amqprouter.identity import MAX_BYTES
+from amqprouter.layouts.command_keys import CommandKey, CommandKeys
+from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.pattern import NotFilled
 
 NO_QUEUE = "no-queue"
 """The reason of commands that the broker has no queue for."""
@@ -35,6 +40,8 @@ class CommandOutbox:
 
     :param queue: the name of a device's queue, with ``{device}`` in it; empty when there are none to declare.
     :param publisher: one that gives up at the first trouble. :param events: the daemon's, for the event stream.
+    :param keys: what routing key a command has. Where a layout has an exchange of its own for them, what is bound there
+        gets them, and no queue is declared.
     :param ttl: seconds that a command may wait in its queue. :param wall_clock: seconds since 1970.
     """
 
@@ -53,6 +60,7 @@ class CommandOutbox:
         events: Publisher,
         stream: str,
         ttl: float,
+        keys: CommandKeys | None = None,
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
@@ -64,6 +72,7 @@ class CommandOutbox:
         self._events = events
         self._stream = stream.encode()
         self._ttl = ttl
+        self._keys = keys or CommandKeys(LayoutSet(()))
         self._connection: Connection | None = None
         self._sending = 0
         self._telling = 0
@@ -91,8 +100,15 @@ class CommandOutbox:
         connection = self._connection
         if connection is None or connection.closed:
             return succeed(Outcome(Fate.UNAVAILABLE, "there is no connection to the broker", RETRY_AFTER))
-        sending = _Sending(self, command)
-        queue, binding = self._queue_of(command)
+        try:
+            way = self._keys.of(command.device, command.topic)
+        except NotFilled as error:
+            fate = Fate.BAD if str(error).startswith("bad-") else Fate.UNDELIVERABLE
+            return succeed(Outcome(fate, str(error)))
+        if len(way.key) > MAX_BYTES:
+            return succeed(Outcome(Fate.BAD, "topic-too-long"))
+        sending = _Sending(self, command, way)
+        queue, binding = self._queue_of(sending)
         if queue and len(queue.encode()) > 255:
             return succeed(Outcome(Fate.BAD, "bad-queue-name"))
         is_there = not queue or self._queues.ready(queue, binding)
@@ -114,20 +130,21 @@ class CommandOutbox:
     def _publish(self, sending: _Sending) -> None:
         if sending.done.called:
             return  # it waited for its queue for so long that its sender was told to try again
-        command = sending.command
-        self._publisher.publish(
-            self._exchange.encode(), command.key.encode(), command.properties(self._ttl), command.body, sending
-        )
+        command, way = sending.command, sending.way
+        properties = command.properties(self._ttl, with_key=way.key != command.key.encode())
+        self._publisher.publish((way.exchange or self._exchange).encode(), way.key, properties, command.body, sending)
         self._publisher.flush()
 
-    def _queue_of(self, command: Command) -> tuple[str, str]:
-        """The name of the device's queue, and what binds it."""
-        return self._queue.replace(QUEUE_PLACEHOLDER, command.device), f"{command.device}.#"
+    def _queue_of(self, sending: _Sending) -> tuple[str, str]:
+        """The name of the device's queue, empty where none is declared, and what binds it."""
+        queue = "" if sending.way.exchange else self._queue.replace(QUEUE_PLACEHOLDER, sending.command.device)
+        return queue, sending.way.binding
 
-    def settled(self, command: Command, outcome: Outcome) -> None:
+    def settled(self, sending: _Sending, outcome: Outcome) -> None:
         """The broker has said what became of a command."""
+        command = sending.command
         if outcome.reason == NO_QUEUE:
-            self._queues.forget(*self._queue_of(command))  # the next command finds one
+            self._queues.forget(*self._queue_of(sending))  # the next command finds one
         if outcome.fate in (Fate.SENT, Fate.UNDELIVERABLE):
             told = {"from": command.sender} | ({"reason": outcome.reason} if outcome.reason else {})
             self.tell(command.device, f"{command.topic}.{outcome.fate.value}", command.id, told)
@@ -158,8 +175,9 @@ class CommandOutbox:
 class _Sending:
     """One command's receipt. The first answer counts; a late confirm still makes an event."""
 
-    def __init__(self, outbox: CommandOutbox, command: Command) -> None:
+    def __init__(self, outbox: CommandOutbox, command: Command, way: CommandKey) -> None:
         self.command = command
+        self.way = way
         self.done: Deferred[Outcome] = Deferred()
         self._outbox = outbox
         self._patience: Any = None
@@ -192,7 +210,7 @@ class _Sending:
             self.refused(reason)
 
     def _settle(self, outcome: Outcome) -> None:
-        self._outbox.settled(self.command, outcome)
+        self._outbox.settled(self, outcome)
         self._answer(outcome)
 
     def _answer(self, outcome: Outcome) -> None:

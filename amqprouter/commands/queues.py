@@ -28,6 +28,7 @@ from amqprouter.amqp.wire import Delivery
 from amqprouter.clock import Clock
 from amqprouter.commands.command import SENDER, Command, Fate, Outcome
 from amqprouter.commands.outbox import CommandOutbox
+from amqprouter.events.event import KEY_HEADER
 from amqprouter.identity import AMQP_SENDER, Identity
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import Quarantine
@@ -175,8 +176,8 @@ class CommandQueues:
     # Commands that no device took.
 
     def _expired(self, delivery: Delivery, ledger: AckLedger) -> Deferred[None]:
-        device, _, topic = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")
         properties = Properties(delivery.properties)
+        device, _, topic = _key(delivery, properties).partition(".")
         message = Message(device, topic, delivery.body, properties, routing_key=delivery.routing_key)
         settlement = Settlement(message, delivery.delivery_tag, ledger, _settle)
         try:
@@ -191,6 +192,15 @@ class CommandQueues:
         word = "expired" if reason == "expired" else "undeliverable"
         telling = self._outbox.tell(device, f"{topic}.{word}", about, told | {"reason": reason})
         return telling.addCallback(lambda _: settlement.delivered())
+
+
+def _key(delivery: Delivery, properties: Properties) -> str:
+    """Which device a command was for, and its topic, with a dot between: a layout may have made another routing key."""
+    try:
+        key = properties.raw_header(KEY_HEADER)
+    except ValueError:
+        key = None
+    return (key or delivery.routing_key).decode("utf-8", "backslashreplace")
 
 
 def _settle(settlement: Settlement) -> None:

@@ -12,7 +12,7 @@ from amqprouter.amqp.uri import masked, parse_amqp_uri
 from amqprouter.config.broker_auth import check_broker_auth
 from amqprouter.config.commands import check_commands
 from amqprouter.config.file import Problems, Sections
-from amqprouter.config.layouts import check_layouts
+from amqprouter.config.layouts import check_layout_commands, check_layouts
 from amqprouter.config.options import MIN_HEARTBEAT, WHY_HEARTBEAT
 from amqprouter.config.paths import pair_matches
 from amqprouter.config.work import check_work
@@ -35,6 +35,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     check_work(settings, problems)
     check_layouts(settings, problems)
     check_commands(settings, problems)
+    check_layout_commands(settings, problems)
     settings = _with_registry(settings, sections.get("scheduler", {}))
     _check_limits_place(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from amqprouter.config.file import Problems
+from amqprouter.layouts.builtin import DEFAULT
+from amqprouter.layouts.layout_set import layouts_of
 from amqprouter.patterns import TopicPattern
 from amqprouter.settings import Settings
 
@@ -36,6 +38,14 @@ def _check_echo(settings: Settings, problems: Problems) -> None:
     ours, ingress = settings.commands, settings.ingress
     looked_at = ("commands", "topics"), ("ingress", "bind"), ("ingress", "exchanges")
     if problems.concern(*looked_at) or ours.exchange not in ingress.exchanges:
+        return
+    try:
+        layouts = layouts_of(settings)
+    except ValueError:
+        return  # told already
+    # Where layouts apply, only `default` binds what `bind` says, and has commands by the same keys as messages.
+    applying = layouts.applying(ours.exchange)
+    if applying and not any(layout.settings.use == DEFAULT for layout in applying):
         return
     commands = TopicPattern(f"*.{ours.topics}")
     echoed = [pattern for pattern in ingress.bind if TopicPattern(pattern).overlaps(commands)]

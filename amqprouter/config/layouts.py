@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from amqprouter.config.file import Problems
 from amqprouter.config.options import LAYOUT
+from amqprouter.layouts.builtin import DEFAULT
 from amqprouter.layouts.layout import Layout
-from amqprouter.layouts.layout_set import completed
+from amqprouter.layouts.layout_set import completed, layouts_of
 from amqprouter.settings import LayoutSettings, Settings
 
 
@@ -50,3 +51,28 @@ def _written(section: LayoutSettings) -> Iterator[tuple[str, str]]:
         value = getattr(section, name)
         if value:
             yield name, value if isinstance(value, str) else ", ".join(value)
+
+
+def check_layout_commands(settings: Settings, problems: Problems) -> None:
+    """No command in a layout may come back as if its device had sent it. What is tried is a sample of each pattern."""
+    if not settings.commands.enabled:
+        return
+    try:
+        layouts = layouts_of(settings)
+    except ValueError:
+        return  # told already
+    for layout in layouts.layouts:
+        exchange = layout.settings.command_exchange or settings.commands.exchange
+        if exchange not in settings.ingress.exchanges or layout.settings.use == DEFAULT:
+            continue
+        for pattern in layout.commands:
+            for key in pattern.samples:
+                placement = layouts.place(exchange, key.encode())
+                if placement is not None and not placement.refusal:
+                    what = (
+                        f"a command with the key {key!r} would come back from {exchange!r}, which is in [ingress] "
+                        f"exchanges, as if the device {placement.device!r} had sent it, by layout {placement.layout}"
+                    )
+                    legal = f"ignore = {pattern.text}, or a pattern that does not match it"
+                    problems.in_option(f"layout {layout.name}", "command", pattern.text, what, legal)
+                    break

@@ -13,6 +13,7 @@ from amqprouter.broker.event_publisher import EventPublisher
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.topology import Names, Topology
 from amqprouter.daemon.runtime import Runtime
+from amqprouter.layouts.command_keys import CommandKeys
 from amqprouter.layouts.layout_set import LayoutSet, layouts_of
 from amqprouter.settings import Settings
 
@@ -27,6 +28,8 @@ class WiredBroker:
     topology: Topology
     layouts: LayoutSet
     """How routing keys are read."""
+    command_keys: CommandKeys
+    """Those of commands, and what was heard of devices for them."""
     account: str
     """The user that we are at the broker."""
     outgoing: Outgoing
@@ -54,6 +57,7 @@ def wire_broker(runtime: Runtime) -> WiredBroker:
     return WiredBroker(
         topology,
         layouts,
+        CommandKeys(layouts),
         account,
         Outgoing(*proof_headers(settings), account=account),
         publisher,

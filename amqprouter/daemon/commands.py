@@ -129,6 +129,7 @@ def _way_out(runtime: Runtime, broker: WiredBroker) -> tuple[DeclaredQueues, Com
         events=broker.publisher,
         stream=broker.names.events,
         ttl=ours.ttl,
+        keys=broker.command_keys,
     )
     return per_device, outbox
 

@@ -122,6 +122,7 @@ def wire_pipeline(
         max_pending=most,
         replays=Replays(names.replay, broker.account),
         layouts=broker.layouts,
+        heard=broker.command_keys.heard,
         queue_of=lambda tag: tags.get(tag, ""),
         limits=settings.limits,
         counters=counters,

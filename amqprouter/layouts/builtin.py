@@ -52,6 +52,17 @@ _ESPHOME = (
     "valve",
 )
 """Component types, which stand behind ESPHome's prefix."""
+_SHADOW_ANSWERS = (
+    "get.accepted",
+    "get.rejected",
+    "update.accepted",
+    "update.rejected",
+    "update.delta",
+    "update.documents",
+    "delete.accepted",
+    "delete.rejected",
+)
+"""What a shadow service tells a device of its unnamed shadow."""
 
 _LAYOUTS = (
     LayoutSettings(DEFAULT, use=DEFAULT, pattern=("{device}.{topic:#}",), command=("{device}.{topic:#}",)),
@@ -107,7 +118,7 @@ _LAYOUTS = (
             "shellies.{device}.{path:#}.{what:command|set}",
             "shellies.{device}.{path:#}.command.pos",
         ),
-        command=("shellies.{device}.{topic:+}",),
+        command=("shellies.{device}.{topic:+}.command",),
     ),
     LayoutSettings(
         "shelly-gen2",
@@ -136,13 +147,13 @@ _LAYOUTS = (
         "homie-4",
         pattern=("homie.{device}.{topic:+}",),
         ignore=("homie.$broadcast.{what:#}", "homie.{device}.{node}.{property}.set"),
-        command=("homie.{device}.{topic:+}",),
+        command=("homie.{device}.{topic:+}.set",),
     ),
     LayoutSettings(
         "homie-5",
         pattern=("homie.5.{device}.{topic:+}",),
         ignore=("homie.5.$broadcast.{what:#}", "homie.5.{device}.{node}.{property}.set"),
-        command=("homie.5.{device}.{topic:+}",),
+        command=("homie.5.{device}.{topic:+}.set",),
     ),
     LayoutSettings(
         "homie",
@@ -153,7 +164,7 @@ _LAYOUTS = (
             "homie.5.{device}.{node}.{property}.set",
             "homie.{device}.{node}.{property}.set",
         ),
-        command=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
+        command=("homie.{version:5}.{device}.{topic:+}.set", "homie.{device}.{topic:+}.set"),
     ),
     LayoutSettings(
         "aws-shadow",
@@ -162,7 +173,7 @@ _LAYOUTS = (
             "$aws.things.{device}.shadow.{verb}.{what:accepted|rejected|delta|documents}",
             "$aws.things.{device}.shadow.name.{shadow}.{verb}.{what:accepted|rejected|delta|documents}",
         ),
-        command=("$aws.things.{device}.{topic:shadow.#}",),
+        command=(f"$aws.things.{{device}}.{{topic:{'|'.join(f'shadow.{answer}' for answer in _SHADOW_ANSWERS)}}}",),
     ),
     LayoutSettings("telegraf", pattern=("telegraf.{device:+}.{topic}",)),
     LayoutSettings(
@@ -176,7 +187,7 @@ _LAYOUTS = (
         "esphome",
         pattern=(f"{{device}}.{{topic:status|debug|{'|'.join(f'{kind}.#' for kind in _ESPHOME)}}}",),
         ignore=("{device}.{component}.{object}.command", "{device}.{component}.{object}.{attribute}.command"),
-        command=("{device}.{topic:+}",),
+        command=("{device}.{topic:+}.command",),
     ),
 )
 

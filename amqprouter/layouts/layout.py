@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import cached_property, reduce
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from amqprouter.layouts.pattern import KeyPattern
-from amqprouter.layouts.words import NORMALISERS, escaped, escaped_topic
+from amqprouter.layouts.pattern import KeyPattern, NotFilled
+from amqprouter.layouts.words import NORMALISERS, escaped, escaped_topic, unescaped
 from amqprouter.patterns import DevicePattern
 from amqprouter.settings import LayoutSettings
 
@@ -33,6 +33,7 @@ IGNORED = "ignored"
 """In place of a reason, on what a layout says is no device's message: it is acknowledged."""
 PROPERTIES = ("app_id", "content_type", "correlation_id", "message_id", "reply_to", "type", "user_id")
 """Properties that may name the device."""
+_DEVICE = "device"
 _MOST_WORDS = 128
 """Of a key: it has 255 bytes."""
 _OWN_NAMES = ("name", "queue")
@@ -182,12 +183,31 @@ class Layout:
                 return self._placed(device, found)
         return None
 
+    def raw_device(self, device: str) -> str:
+        """What stands for ``{device}`` in the keys of the device with this id, as far as the id alone tells.
+
+        :raises NotFilled: it does not.
+        """
+        before, behind = "", ""
+        for part in self._device:
+            if part == _DEVICE and isinstance(part, _Name):
+                before, behind = behind, ""
+            elif isinstance(part, (_Name, MessageField)):
+                raise NotFilled("unknown-device: its id alone does not tell how its keys begin")
+            else:
+                behind += part
+        if not (device.startswith(before) and device.endswith(behind) and len(device) > len(before) + len(behind)):
+            raise NotFilled(f"unknown-device: no device of the layout {self.name} has such an id")
+        return unescaped(device[len(before) : len(device) - len(behind)])
+
     def commanded(self, words: Sequence[str]) -> Iterator[str]:
         """Devices whose commands alone have keys that this filter, of words with ``*`` and ``#``, matches."""
         fixed = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
         for pattern in self.commands:
             found = pattern.match(words)
-            if found is not None and 0 <= pattern.place_of("device") < fixed and not self.reads_message:
+            if found is None or self.reads_message:
+                continue
+            if fixed == len(words) or 0 <= pattern.place_of("device") < fixed:
                 yield self._device_of(found, None) if self._device_names <= found.keys() else ""
 
     def _device_of(self, found: Mapping[str, str], fetch: Fetch | None) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import islice, product
 from math import prod
 
 _NAME = re.compile(r"\{([a-z][a-z0-9_]*)(?::([^{}]*))?\}")
@@ -182,6 +182,14 @@ class KeyPattern:
         words = [(word, word.fill(values)) for word in self._words]
         return ".".join(text for word, text in words if text or not word.several)
 
+    def binding(self, values: Mapping[str, str]) -> str:
+        """The AMQP topic pattern for the keys with these values, whatever the topic.
+
+        :raises NotFilled: as `fill`.
+        """
+        words = (word.wide_binding[0] if word.names == ["topic"] else word.fill(values) for word in self._words)
+        return ".".join(words)
+
     @property
     def bindings(self) -> tuple[str, ...]:
         """AMQP topic patterns that take every key which matches, and as few others as can be."""
@@ -189,6 +197,16 @@ class KeyPattern:
         if prod(map(len, ways)) > _MOST_BINDINGS:
             ways = [word.wide_binding if len(way) > 1 else way for way, word in zip(ways, self._words, strict=True)]
         return tuple(".".join(words) for words in product(*ways))
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """Some keys that match: with each word that can be chosen, and two where any number can be."""
+        ways = [
+            tuple(sorted(f"{choice[:-1]}x" if choice.endswith(".#") else choice for choice in word.choices))
+            or (word.fill(dict.fromkeys(word.names, "x.x" if word.several else "x")),)
+            for word in self._words
+        ]
+        return tuple(".".join(words) for words in islice(product(*ways), _MOST_BINDINGS))
 
     def __repr__(self) -> str:
         return f"KeyPattern({self.text!r})"

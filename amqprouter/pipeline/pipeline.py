@@ -78,7 +78,7 @@ class Pipeline:
         of them wait here.
     :param layouts: how keys are read that have not the device id for their first word.
     :param queue_of: the queue of a consumer tag, for layouts that ask for it.
-    :param heard: is told of each device whose message a layout placed, once it is proven and may send it.
+    :param heard: is told of each device with its placement, where there are layouts, once it is proven and may send.
     :param random: gives numbers from 0 to 1.
     """
 
@@ -105,7 +105,7 @@ class Pipeline:
         replays: Replays | None = None,
         layouts: LayoutSet | None = None,
         queue_of: Callable[[bytes], str] = lambda tag: "",
-        heard: Callable[[Placement], None] = lambda placement: None,
+        heard: Callable[[str, Placement | None], None] = lambda device, placement: None,
         random: Callable[[], float] = lambda: 1.0,
         throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
     ) -> None:
@@ -272,8 +272,8 @@ class Pipeline:
         if not allowed:
             self._reject(settlement, "not-authorised")
             return
-        if layout is not None:
-            self._heard(layout)
+        if self._placing is not None:
+            self._heard(message.device, layout)
         if verdict.publisher:
             decision = self._scheduler.offer(
                 message.device,

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.properties import Properties
-from tests.integration.test_commands import Listener
+from tests.integration.test_commands import Listener, post
 from tests.support.asking_broker import amqp, gateway_of, shared_broker
 from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
@@ -177,6 +177,79 @@ class AmqpTests(Checks, GatewayTestCase):
         )
 
 
+COMMANDS = {"enabled": "yes", "exchange": "amq.topic", "queue": ""}
+
+
+class CommandTests(GatewayTestCase):
+    """Commands go back in the layout that a device's messages come in."""
+
+    skip = missing or None
+    devices = (EUI, "plug", "press-3")
+
+    def run_commands(self, test: Any, layouts: str, **options: Any) -> Deferred[None]:
+        async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.file("commands.acl", "ann -> #\n")
+            await gateway.start()
+            await fleet.connect()
+            await test(gateway, fleet, vhost)
+
+        ingress = {"exchanges": "amq.topic", "layouts": layouts}
+        return self.run_with(around, start=False, ingress=ingress, acl={"commands": "commands.acl"}, **options)
+
+    async def heard(self, gateway: Gateway, fleet: Fleet, *topics: str) -> None:
+        for topic in topics:
+            fleet.send("", "", b"{}", exchange="amq.topic", key=key(topic))
+        await fleet.all_confirmed()
+        await gateway.metric_reaches("settled_total", len(topics))
+
+    def test_what_only_messages_tell(self) -> Deferred[None]:
+        """As a network server takes commands, with a queue of its own at amq.topic."""
+        uplink = f"application/{UUID}/device/{EUI}/event/up"
+        keys = {
+            f"{EUI}/down": f"application.{UUID}.device.{EUI}.command.down",
+            "press-3/DCMD": "spBv1___0.Plant 1.DCMD.edge-7.press-3",
+            "plug/POWER": "cmnd.plug.POWER",
+        }
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost) -> None:
+            bind = [
+                lambda channel, pattern=pattern: channel.queue_bind("taken", "amq.topic", pattern)
+                for pattern in ("application.*.device.*.command.*", "*.*.DCMD.#", "cmnd.#")
+            ]
+            self.assertEqual(amqp(vhost.uri, lambda channel: channel.queue_declare("taken"), *bind), "")
+            response, told = await post(gateway, f"{EUI}/down")
+            self.assertEqual((response.code, told["error"].partition(":")[0]), (404, "unknown-layout"))
+            await self.heard(gateway, fleet, uplink, "tele/plug/STATE", "spBv1___0/Plant 1/DDATA/edge-7/press-3")
+            for path in keys:
+                response, told = await post(gateway, path)
+                self.assertEqual(response.code, 202, told)
+            taken = await drain_queue(vhost.uri, "taken", len(keys))
+            self.assertEqual([command.routing_key.decode() for command in taken], list(keys.values()))
+            response, told = await post(gateway, "press-3/DDATA")
+            self.assertEqual((response.code, told["error"]), (400, "bad-topic: DCMD are legal"))
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
+
+        return self.run_commands(test, "chirpstack-v4, tasmota, sparkplug-b", commands=COMMANDS)
+
+    def test_queues_of_the_devices(self) -> Deferred[None]:
+        """A device's queue is bound with the keys of its layout, and what expires in it is told of the device."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost) -> None:
+            listener = Listener()
+            await listener.connect(gateway)
+            response, told = await post(gateway, "plug/POWER", b"ON")
+            self.assertEqual(response.code, 202, told)
+            sent = await listener.told("POWER.sent", told["id"])
+            expired = await listener.told("POWER.expired", told["id"])
+            self.assertEqual((sent["device"], expired["device"]), ("plug", "plug"))
+            await post(gateway, "plug/POWER", b"OFF")
+            (command,) = await drain_queue(vhost.uri, "commands.plug", 1)
+            self.assertEqual((command.routing_key, command.body), (b"cmnd.plug.POWER", b"OFF"))
+
+        return self.run_commands(test, "tasmota", commands={"enabled": "yes", "ttl": "2s"})
+
+
 class MqttTests(Checks):
     """Over RabbitMQ's MQTT plugin, each device with an account of its own, which the broker asks the daemon about."""
 
@@ -203,6 +276,41 @@ class MqttTests(Checks):
             await gateway.metric_reaches("settled_total", len(TOPICS))
             await self.check_stored(database)
             await self.check_seen(listener)
+
+    async def test_commands(self) -> None:
+        """A device subscribes to its commands, and to nobody else's; what comes back from amq.topic is let go."""
+        broker = await shared_broker()
+        ingress = {"exchanges": "amq.topic", "layouts": "tasmota, zigbee2mqtt"}
+        options = {"ingress": ingress, "commands": COMMANDS, "acl": {"commands": "commands.acl"}}
+        async with gateway_of(self, broker, **options) as (gateway, _):
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.file("commands.acl", "ann -> #\n")
+            gateway.devices("plug", "Living%20Room")
+            await gateway.start()
+            plug = MqttDevice(broker.mqtt_port, "plug", "a secret of the fleet")
+            self.assertEqual(await plug.connect(), "")
+            self.assertTrue(await plug.subscribe("cmnd/plug/#"))
+            lamp = MqttDevice(broker.mqtt_port, "Living%20Room", "a secret of the fleet")
+            self.assertEqual(await lamp.connect(), "")
+            self.assertTrue(await lamp.subscribe("zigbee2mqtt/Living Room/set"))
+            self.assertTrue(await plug.publish("tele/plug/STATE", b"{}"))
+            self.assertTrue(await lamp.publish("zigbee2mqtt/Living Room", b"{}"))
+            await gateway.metric_reaches("stored_total", 2)
+            for path, body in (("plug/POWER", b"ON"), ("Living%2520Room/set", b'{"state": "ON"}')):
+                response, told = await post(gateway, path, body)
+                self.assertEqual(response.code, 202, told)
+
+            async def came() -> bool:
+                return bool(plug.received and lamp.received)
+
+            await until(came, what="both have their commands", timeout=20)
+            self.assertEqual(plug.received, [("cmnd/plug/POWER", b"ON")])
+            self.assertEqual(lamp.received, [("zigbee2mqtt/Living Room/set", b'{"state": "ON"}')])
+            await gateway.metric_reaches("ignored_total", 1)
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
+            self.assertFalse(await lamp.subscribe("cmnd/plug/#"))
+            for client in (plug, lamp):
+                await client.close()
 
     async def test_nobody_speaks_for_another(self) -> None:
         """A device's own id as the first word of a key gives it nothing where a layout finds the device elsewhere."""

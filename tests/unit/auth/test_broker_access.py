@@ -223,6 +223,7 @@ class LayoutTests(SynchronousTestCase):
     def test_subscribe_to_ones_own_commands(self) -> None:
         for key in ("cmnd.plug.POWER", "cmnd.plug.#", "cmnd.plug.*", "tele.plug.STATE"):
             self.assertEqual(self.may("read", key, "plug"), "", key)
+        self.assertEqual(self.may("read", "zigbee2mqtt.Living Room.set", "Living%20Room"), "")
         for key in ("cmnd.*.POWER", "cmnd.#", "#", "tele.*.STATE", "tele.#", "cmnd.other.#", "plug.#"):
             self.assertNotEqual(self.may("read", key, "plug"), "", key)
         # A name may go on behind the dot: this filter would take the messages to lamp/2 as well.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred, succeed
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.amqp.properties import encode_properties
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.work_queues import CHECK_PAUSE, DeclaredQueues
 from amqprouter.commands.command import Command, Fate, Outcome
@@ -17,9 +18,11 @@ from amqprouter.commands.outbox import PATIENCE, CommandOutbox
 from amqprouter.commands.queues import RETRY, CommandQueues
 from amqprouter.counters import Counters
 from amqprouter.identity import Identity
+from amqprouter.layouts.command_keys import CommandKeys
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement
-from amqprouter.settings import WorkQueueSettings
+from amqprouter.settings import LayoutSettings, WorkQueueSettings
 from tests.unit.amqp.harness import BrokerTestCase
 
 REBOOT = Command("dev1", "down.reboot", "id-1", "ann", b"now", "", 0.0)
@@ -27,7 +30,12 @@ REBOOT = Command("dev1", "down.reboot", "id-1", "ann", b"now", "", 0.0)
 
 class CommandTestCase(BrokerTestCase):
     def outbox(
-        self, queue: str = "commands.{device}", most: int = 10, idle: float = 604_800, most_of_one: int = 0
+        self,
+        queue: str = "commands.{device}",
+        most: int = 10,
+        idle: float = 604_800,
+        most_of_one: int = 0,
+        keys: CommandKeys | None = None,
     ) -> CommandOutbox:
         counters = Counters()
         settings = WorkQueueSettings(
@@ -50,6 +58,7 @@ class CommandTestCase(BrokerTestCase):
             events=self.events,
             stream="stream",
             ttl=60,
+            keys=keys,
         )
 
     def attached(self, outbox: CommandOutbox) -> Connection:
@@ -83,6 +92,50 @@ class OutboxTests(CommandTestCase):
         self.assertEqual(self.commands(), [("dev1.down.reboot", b"now")])
         self.assertEqual(self.told(), [("down.reboot.sent", "id-1", {"from": "ann"})])
         self.assertEqual(outbox.under_way, 0)
+
+    def test_by_the_layout_of_the_device(self) -> None:
+        outbox = self.outbox(keys=CommandKeys(LayoutSet((), ("zigbee2mqtt",))))
+        self.attached(outbox)
+        command = replace(REBOOT, device="Living%20Room%2ELamp", topic="set")
+        sent = outbox.send(command)
+        self.turn()
+        self.assertEqual(self.successResultOf(sent), Outcome(Fate.SENT))
+        self.assertEqual([one.queue for one in self.broker.sent("Queue.Declare")], ["commands.Living%20Room%2ELamp"])
+        bindings = [one.routing_key for one in self.broker.sent("Queue.Bind")]
+        self.assertEqual(bindings, ["zigbee2mqtt.Living Room.Lamp.*"])
+        self.assertEqual(self.commands(), [("zigbee2mqtt.Living Room.Lamp.set", b"now")])
+        (published,) = [one for one in self.broker.published if one.exchange == "to"]
+        key = Properties(published.properties).header(b"x-amqprouter-key")
+        self.assertEqual(key, "Living%20Room%2ELamp.set")
+        self.assertEqual(self.told(), [("set.sent", "id-1", {"from": "ann"})])
+
+    def test_what_its_layout_cannot_carry(self) -> None:
+        outbox = self.outbox(keys=CommandKeys(LayoutSet((), ("chirpstack-v4",))))
+        self.attached(outbox)
+        outcome = self.successResultOf(outbox.send(REBOOT))
+        self.assertEqual((outcome.fate, outcome.reason.partition(":")[0]), (Fate.UNDELIVERABLE, "unknown-application"))
+        outbox = self.outbox(keys=CommandKeys(LayoutSet((), ("zigbee2mqtt",))))
+        self.attached(outbox)
+        outcome = self.successResultOf(outbox.send(REBOOT))
+        self.assertEqual((outcome.fate, outcome.reason), (Fate.BAD, "bad-topic: get, set are legal"))
+        long = replace(REBOOT, device="d" * 240, topic="set")
+        self.assertEqual(self.successResultOf(outbox.send(long)), Outcome(Fate.BAD, "topic-too-long"))
+        self.assertEqual((self.commands(), outbox.under_way), ([], 0))
+
+    def test_to_the_exchange_of_the_layout(self) -> None:
+        """There is no queue to declare, whatever is bound there."""
+        section = LayoutSettings("plugs", use="tasmota", command_exchange="amq.topic")
+        outbox = self.outbox(keys=CommandKeys(LayoutSet((section,))))
+        self.attached(outbox)
+        self.assertEqual(self.successResultOf(self.sent(outbox, replace(REBOOT, topic="POWER"))), Outcome(Fate.SENT))
+        self.assertEqual((self.broker.sent("Queue.Declare"), self.commands()), ([], []))
+        (published,) = [one for one in self.broker.published if one.exchange == "amq.topic"]
+        self.assertEqual(published.routing_key, "cmnd.dev1.POWER")
+
+    def sent(self, outbox: CommandOutbox, command: Command) -> Deferred[Outcome]:
+        sending = outbox.send(command)
+        self.turn()
+        return sending
 
     def test_without_a_connection(self) -> None:
         outbox = self.outbox()
@@ -343,6 +396,17 @@ class QueueTests(CommandTestCase):
             self.deliver("own.commands-expired", "dev1.down.x", encode_properties(message_id="m", headers=headers))
             self.assertEqual(self.told()[-1], (topic, "m", {"from": "ann", "reason": reason}))
         self.assertEqual(self.acked(), 2)
+
+    def test_commands_that_had_another_key(self) -> None:
+        headers: dict[str, Any] = {
+            "x-amqprouter-from": "ann",
+            "x-first-death-reason": "expired",
+            "x-amqprouter-key": "plug.POWER",
+        }
+        self.deliver("own.commands-expired", "cmnd.plug.POWER", encode_properties(message_id="m", headers=headers))
+        self.assertEqual(self.told()[-1], ("POWER.expired", "m", {"from": "ann", "reason": "expired"}))
+        event = json.loads(next(one.body for one in self.broker.published if one.routing_key == "stream"))
+        self.assertEqual(event["device"], "plug")
 
     def test_what_is_no_command_is_kept(self) -> None:
         self.deliver("own.commands-expired", "dev1.down.x", encode_properties())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from amqprouter.layouts.builtin import BUILTIN
 from amqprouter.settings import LayoutSettings
 from tests.support.config import ConfigTestCase
 
@@ -49,3 +50,21 @@ class LayoutSectionTests(ConfigTestCase):
         self.assertIn("'tasmota' is a section [layout tasmota] too", problem)
         (problem,) = self.problems(f"{ROUTE}[ingress]\nlayouts = chirpstack\n")
         self.assertIn("'chirpstack' is none of them", problem)
+
+    def test_commands_that_would_come_back(self) -> None:
+        self.file("commands.acl", "")
+        commands = "[acl]\ncommands = commands.acl\n[commands]\nenabled = yes\nexchange = amq.topic\n"
+        for name in set(BUILTIN) - {"default"}:
+            self.load(f"{ROUTE}{commands}{INGRESS}layouts = {name}\n")
+        (problem,) = self.problems(f"{ROUTE}{commands}{INGRESS}layouts = homie-4, homie-5\n")
+        self.assertIn("as if the device '5' had sent it, by layout homie-4", problem)
+        mine = "[layout x]\npattern = a.{device}.{topic:#}\ncommand = a.{device}.{topic:+}.set\n"
+        (problem,) = self.problems(f"{ROUTE}{commands}{INGRESS}{mine}")
+        self.assertIn(
+            "[layout x] command = a.{device}.{topic:+}.set: a command with the key 'a.x.x.x.set' would", problem
+        )
+        self.load(f"{ROUTE}{commands}{INGRESS}{mine}ignore = a.{{device}}.{{path:+}}.set\n")
+        (problem,) = self.problems(f"{ROUTE}{commands}{INGRESS}layouts = tasmota, default\n")
+        self.assertIn("would come back to the daemon as if devices had sent them", problem)
+        apart = commands.replace("enabled = yes", "enabled = yes\ntopics = down.#")
+        self.load(f"{ROUTE}{apart}{INGRESS}layouts = tasmota, default\nbind = *.up.#\n")

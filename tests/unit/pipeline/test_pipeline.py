@@ -169,7 +169,7 @@ class PipelineTestCase(SynchronousTestCase):
         pending_queue: IParkingQueue | None = None,
         max_pending: int = 0,
     ) -> None:
-        self.heard: list[Placement] = []
+        self.heard: list[tuple[str, Placement | None]] = []
         self.pipeline = Pipeline(
             self.clock,
             lambda: 1_800_000_000.0,
@@ -187,7 +187,7 @@ class PipelineTestCase(SynchronousTestCase):
             max_pending=max_pending,
             replays=Replays("replay", "gateway"),
             layouts=self.LAYOUTS,
-            heard=self.heard.append,
+            heard=lambda device, placement: self.heard.append((device, placement)),
             random=lambda: self.random,
         )
 

@@ -33,7 +33,9 @@ class LayoutTests(PipelineTestCase):
         self.from_mqtt("tele.My Plug.STATE")
         ((message, _),) = self.store.taken
         self.assertEqual((message.device, message.key), ("My%20Plug", "My%20Plug.STATE"))
-        self.assertEqual([placement.device for placement in self.heard], ["My%20Plug"])
+        self.assertEqual(self.heard, [("My%20Plug", message.layout)])
+        self.receive(self.delivery("dev1.up.x"))
+        self.assertEqual(self.heard[1:], [("dev1", None)])
 
     def test_no_layout(self) -> None:
         self.from_mqtt("dev1.up.x", "x")

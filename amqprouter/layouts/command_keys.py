@@ -1,0 +1,109 @@
+"""Keys of commands: a command goes to a device in the layout that its messages come in.
+
+Theory of operation. What a command's pattern asks for besides device and topic, such as ChirpStack's application, only
+the device's messages tell. So the latest placement of each device is remembered, once the device was proven and its
+message allowed; nobody can have another's commands sent elsewhere. Of a device that nothing was heard of since the
+start, the only layout that may have it (``devices``) is taken, filled in by what was configured (``values``). Bound:
+`MAX_HEARD` devices; who has been known for longest is forgotten first, and counts as not heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amqprouter.layouts.layout import Layout, Placement
+from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.pattern import NotFilled
+from amqprouter.layouts.words import unescaped
+
+MAX_HEARD = 200_000
+"""Devices; each some 200 bytes besides its placement, which its sender keeps anyway: 40 MB."""
+
+
+_ANY = ("*",)
+
+
+@dataclass(frozen=True)
+class CommandKey:
+    """Where a command goes. `exchange` is empty for the usual one; `binding` takes all commands of the device."""
+
+    key: bytes
+    binding: str
+    exchange: str = ""
+
+
+class CommandKeys:
+    """The keys of commands to each device."""
+
+    def __init__(self, layouts: LayoutSet) -> None:
+        self._by_name = {layout.name: layout for layout in layouts.layouts}
+        self._with_commands = [layout for layout in layouts.layouts if layout.commands]
+        self._heard: dict[str, Placement | None] = {}
+
+    def heard(self, device: str, placement: Placement | None) -> None:
+        """A proven device's message had this placement; None where no layout applied."""
+        heard = self._heard
+        if device not in heard and len(heard) >= MAX_HEARD:
+            del heard[next(iter(heard))]
+        heard[device] = placement
+
+    def of(self, device: str, topic: str) -> CommandKey:
+        """Where a command with this topic goes.
+
+        :raises NotFilled: that is not known; the text begins with a word for it.
+        """
+        if not self._with_commands:
+            return _usual(device, topic)
+        if device in self._heard:
+            placement = self._heard[device]
+            layout = None if placement is None else self._by_name.get(placement.layout)
+            if placement is None or layout is None:
+                return _usual(device, topic)
+            if not layout.commands:
+                raise NotFilled(f"no-commands: the layout {layout.name}, in which its messages come, has none")
+            raw = placement.words.get("device", unescaped(device))
+            return _filled(layout, {**layout.values, **placement.words, "device": raw}, topic)
+        return self._guessed(device, topic)
+
+    def _guessed(self, device: str, topic: str) -> CommandKey:
+        """Of a device that was not heard of. A guess among several layouts would go astray, and nobody would notice."""
+        may = [one for one in self._with_commands if any(pattern.matches(device) for pattern in one.devices)]
+        may = [one for one in may if one.settings.devices != _ANY] or may
+        if not may:
+            return _usual(device, topic)
+        if len(may) > 1:
+            names = ", ".join(layout.name for layout in may)
+            raise NotFilled(
+                "unknown-layout: no message of the device has told it since the start, and it may be any of "
+                f"{names}; [layout NAME] devices says whose is whose"
+            )
+        (layout,) = may
+        return _filled(layout, {**layout.values, "device": layout.raw_device(device)}, topic)
+
+
+def _usual(device: str, topic: str) -> CommandKey:
+    return CommandKey(f"{device}.{topic}".encode(), f"{device}.#")
+
+
+def _filled(layout: Layout, values: Mapping[str, str], topic: str) -> CommandKey:
+    """By the first of its patterns that can be filled.
+
+    :raises NotFilled: none can; where one lacks something, it says so rather than that the topic is of another.
+    """
+    values = {**values, "topic": unescaped(topic)}
+    failures: list[str] = []
+    for pattern in layout.commands:
+        try:
+            key, binding = pattern.fill(values), pattern.binding(values)
+        except NotFilled as error:
+            failures.append(str(error))
+        else:
+            raw = key.encode("utf-8", "surrogateescape")
+            return CommandKey(raw, binding, layout.settings.command_exchange)
+    failures.sort(key=lambda text: text.startswith("bad-"))
+    if failures[0].startswith("unknown-"):
+        name = failures[0].removeprefix("unknown-")
+        why = "no message of the device has told it since the start"
+        raise NotFilled(f"unknown-{name}: {why}; [layout {layout.name}] values = {name}=… says it for all")
+    raise NotFilled(failures[0])

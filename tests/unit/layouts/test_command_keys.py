@@ -1,0 +1,151 @@
+"""Keys of commands: in the layout that a device's messages come in, and by what is known where nothing came."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from amqprouter.layouts.builtin import BUILTIN
+from amqprouter.layouts.command_keys import MAX_HEARD, CommandKey, CommandKeys
+from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.pattern import KeyPattern, NotFilled
+from amqprouter.settings import LayoutSettings
+
+HEARD = {
+    "chirpstack-v4": (
+        "application.app.device.0080E1150000ABCD.event.up",
+        "down",
+        "application.app.device.0080E1150000ABCD.command.down",
+    ),
+    "things-stack-v3": ("v3.app@ttn.devices.d.up", "down.push", "v3.app@ttn.devices.d.down.push"),
+    "zigbee2mqtt": ("zigbee2mqtt.Living Room.Lamp", "set", "zigbee2mqtt.Living Room.Lamp.set"),
+    "tasmota": ("tele.plug.STATE", "POWER", "cmnd.plug.POWER"),
+    "shelly-gen1": ("shellies.s.online", "relay.0", "shellies.s.relay.0.command"),
+    "shelly-gen2": ("s.online", "rpc", "s.rpc"),
+    "sparkplug-b": ("spBv1___0.P 1.DDATA.e.d", "DCMD", "spBv1___0.P 1.DCMD.e.d"),
+    "homie-4": ("homie.d.$state", "engine.power", "homie.d.engine.power.set"),
+    "homie-5": ("homie.5.d.$state", "engine.power", "homie.5.d.engine.power.set"),
+    "homie": ("homie.5.d.$state", "engine.power", "homie.5.d.engine.power.set"),
+    "aws-shadow": ("$aws.things.t.shadow.get", "shadow.get.accepted", "$aws.things.t.shadow.get.accepted"),
+    "openmqttgateway": ("home.OMG.LWT", "commands.MQTTtoBT.config", "home.OMG.commands.MQTTtoBT.config"),
+    "esphome": ("node.status", "switch.relay", "node.switch.relay.command"),
+    "default": ("d e.up", "down.x", "d e.down.x"),
+}
+"""By layout: a key that a device's message had, a command's topic, and the command's key."""
+
+
+class CommandKeyTests(SynchronousTestCase):
+    def keys(self, *sections: LayoutSettings, names: tuple[str, ...] = ()) -> CommandKeys:
+        self.layouts = LayoutSet(sections, names, ("devices", "devices.by-id"))
+        return CommandKeys(self.layouts)
+
+    def hear(self, keys: CommandKeys, key: str) -> str:
+        placement = self.layouts.place("amq.topic", key.encode())
+        assert placement is not None
+        keys.heard(placement.device, placement)
+        return placement.device
+
+    def fails(self, keys: CommandKeys, device: str, topic: str) -> str:
+        return str(self.assertRaises(NotFilled, keys.of, device, topic))
+
+    def test_every_system(self) -> None:
+        self.assertEqual(set(HEARD), {name for name, layout in BUILTIN.items() if layout.command})
+        for name, (heard, topic, key) in HEARD.items():
+            keys = self.keys(names=(name,))
+            made = keys.of(self.hear(keys, heard), topic)
+            self.assertEqual((made.key.decode(), made.exchange), (key, ""), name)
+
+    def test_no_command_is_taken_for_a_devices_message(self) -> None:
+        """Whatever comes back from the exchange that commands go to, nobody's device has sent it."""
+        for name, settings in BUILTIN.items():
+            for pattern in settings.command if name != "default" else ():
+                for sample in KeyPattern(pattern).samples:
+                    placement = LayoutSet((), (name,)).place("amq.topic", sample.encode())
+                    assert placement is not None
+                    self.assertNotEqual(placement.refusal, "", sample)
+
+    def test_without_layouts(self) -> None:
+        usual = CommandKey(b"dev1.down.x", "dev1.#")
+        self.assertEqual(self.keys().of("dev1", "down.x"), usual)
+        self.assertEqual(self.keys(names=("telegraf",)).of("dev1", "down.x"), usual)
+
+    def test_a_device_of_the_daemons_own_exchange(self) -> None:
+        keys = self.keys(names=("tasmota",))
+        keys.heard("dev1", None)
+        self.assertEqual(keys.of("dev1", "down.x").key, b"dev1.down.x")
+
+    def test_the_binding_takes_all_of_a_devices_commands(self) -> None:
+        keys = self.keys(names=("tasmota", "zigbee2mqtt"))
+        for heard, topic, binding in (
+            ("tele.plug.STATE", "POWER", "cmnd.plug.*.#"),
+            ("zigbee2mqtt.a b", "set", "zigbee2mqtt.a b.*"),
+        ):
+            self.assertEqual(keys.of(self.hear(keys, heard), topic).binding, binding)
+
+    def test_the_latest_message_counts(self) -> None:
+        keys = self.keys(names=("chirpstack-v4",))
+        for application in ("one", "two", "one"):
+            device = self.hear(keys, f"application.{application}.device.0080e1150000abcd.event.up")
+            made = keys.of(device, "down")
+            self.assertEqual(made.key.decode().split(".")[1], application)
+
+    def test_nothing_heard(self) -> None:
+        keys = self.keys(names=("tasmota",))
+        self.assertEqual(keys.of("My%20Plug", "POWER").key, b"cmnd.My Plug.POWER")
+        keys = self.keys(names=("tasmota", "chirpstack-v4"))
+        self.assertEqual(self.fails(keys, "d", "down").partition(":")[0], "unknown-layout")
+        self.assertIn("it may be any of tasmota, chirpstack-v4;", self.fails(keys, "d", "down"))
+        keys = self.keys(names=("chirpstack-v4",))
+        self.assertEqual(
+            self.fails(keys, "d", "down"),
+            "unknown-application: no message of the device has told it since the start; "
+            "[layout chirpstack-v4] values = application=… says it for all",
+        )
+
+    def test_nothing_heard_but_configured(self) -> None:
+        lamps = self.section("lamps", use="zigbee2mqtt", devices=("lamp-*",))
+        meters = self.section("meters", use="chirpstack-v4", devices=("00*",), values=(("application", "app"),))
+        keys = self.keys(meters, lamps)
+        self.assertEqual(keys.of("lamp-1", "set").key, b"zigbee2mqtt.lamp-1.set")
+        self.assertEqual(keys.of("0080", "down").key, b"application.app.device.0080.command.down")
+        self.assertEqual(keys.of("dev1", "down").key, b"dev1.down")
+        keys = self.keys(meters, lamps, names=("tasmota",))
+        self.assertEqual(keys.of("lamp-1", "set").key, b"zigbee2mqtt.lamp-1.set")
+        self.assertEqual(keys.of("dev1", "POWER").key, b"cmnd.dev1.POWER")
+
+    def section(self, name: str, **options: Any) -> LayoutSettings:
+        return replace(LayoutSettings(name), **options)
+
+    def test_an_exchange_of_its_own(self) -> None:
+        keys = self.keys(self.section("plugs", use="tasmota", command_exchange="amq.topic"))
+        self.assertEqual(keys.of("plug", "POWER"), CommandKey(b"cmnd.plug.POWER", "cmnd.plug.*.#", "amq.topic"))
+
+    def test_ids_that_are_put_together(self) -> None:
+        keys = self.keys(self.section("plugs", use="tasmota", device="up-{device}-x"))
+        self.assertEqual(keys.of("up-My%20Plug-x", "POWER").key, b"cmnd.My Plug.POWER")
+        for device in ("up-plug", "plug-x", "up--x", "up-x"):
+            self.assertIn("unknown-device", self.fails(keys, device, "POWER"))
+        keys = self.keys(self.section("plant", use="sparkplug-b", device="{group}:{device}"))
+        self.assertIn("unknown-device", self.fails(keys, "P:d", "DCMD"))
+        device = self.hear(keys, "spBv1.0.P.DDATA.e.d")
+        self.assertEqual((device, keys.of(device, "DCMD").key), ("P:d", b"spBv1.0.P.DCMD.e.d"))
+
+    def test_what_no_pattern_takes(self) -> None:
+        keys = self.keys(names=("zigbee2mqtt", "telegraf"))
+        lamp, host = self.hear(keys, "zigbee2mqtt.lamp"), self.hear(keys, "telegraf.web01.cpu")
+        self.assertEqual(self.fails(keys, lamp, "off"), "bad-topic: get, set are legal")
+        self.assertIn("no-commands: the layout telegraf", self.fails(keys, host, "x"))
+
+    def test_topics_are_unescaped(self) -> None:
+        keys = self.keys(names=("tasmota",))
+        self.assertEqual(keys.of("plug", "a%20b%25.c").key, b"cmnd.plug.a b%.c")
+
+    def test_no_more_devices_than_that(self) -> None:
+        keys = self.keys(names=("tasmota",))
+        for number in range(MAX_HEARD + 5):
+            keys.heard(f"d{number}", None)
+        self.assertEqual(len(keys._heard), MAX_HEARD)
+        self.assertEqual(keys.of("d4", "x").key, b"cmnd.d4.x")
+        self.assertEqual(keys.of("d5", "x").key, b"d5.x")
