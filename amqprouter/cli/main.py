@@ -32,6 +32,7 @@ COMMANDS = {
     "top": "watch the busiest devices",
     "auth": "show or forget what the running daemon remembers of checkers' answers",
     "worker": "have a function done for every message of a queue, in processes of its own",
+    "topic": "explain what becomes of a routing key or an MQTT topic",
     "acl": "explain what the access lists allow",
 }
 """Subcommands with their lines in the help; each is the module of that name, with ``_`` for ``-``."""

@@ -24,11 +24,13 @@ def message_lines(message: Quarantined, hidden_headers: Collection[str]) -> Iter
         "publisher": message.publisher,
         "proven": proof,
         "topic": message.topic,
+        "layout": message.layout,
         "exchange": message.exchange,
         "routing key": message.key,
     }
-    if not message.publisher:
-        del facts["publisher"]
+    for optional in ("publisher", "layout"):
+        if not facts[optional]:
+            del facts[optional]
     for name, told in facts.items():
         yield f"{name + ':':<14}{printable(told)}".rstrip()
     properties = Properties(message.delivery.properties)

@@ -21,6 +21,7 @@ from amqprouter.cli.outcome import DONE, FAILED, complain
 from amqprouter.cli.quarantine_queue import PAGE, QuarantineQueue
 from amqprouter.cli.quarantined import Quarantined, Wanted, moment
 from amqprouter.cli.replay import Replayer
+from amqprouter.layouts.layout_set import layouts_of
 from amqprouter.settings import Settings
 from amqprouter.text import printable
 
@@ -38,6 +39,7 @@ class QuarantineWork:
         self._replay_exchange = names.replay
         self._reactor = reactor
         self._settings = settings
+        self._layouts = layouts_of(settings)
         self._options = options
         self._wanted = wanted or Wanted()
         self._reasons: Counter[str] = Counter()
@@ -82,6 +84,7 @@ class QuarantineWork:
             unrouted=self._options.queue == "unrouted",
             user_id_counts="user-id" in self._settings.auth.accept,
             account=account_of(self._settings.broker) if self._options.config else "",
+            layouts=self._layouts,
         )
 
     # Actions.

@@ -9,15 +9,17 @@ only what the broker knows counts: routing key, exchange, user id. What somebody
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.patterns import DevicePattern
 from amqprouter.pipeline import headers as header
 
+_NO_LAYOUTS = LayoutSet(())
 OPERATOR = "operator"
 """The name of the proof that is the operator's word."""
 
@@ -46,16 +48,28 @@ class Quarantined:
     """What a checker had said of the device, as the daemon wrote it down."""
     publisher: str = ""
     """Who was proven to have published it, where that is somebody else than the device."""
+    layout: str = ""
+    """How its key was read, as `amqprouter.layouts.layout.Placement.text`; empty where it begins with the device."""
+    placed: str = ""
+    """``<device>.<topic>``, where a layout said so."""
 
     @classmethod
     def read(
-        cls, delivery: Delivery, position: int, *, unrouted: bool, user_id_counts: bool, account: str = ""
+        cls,
+        delivery: Delivery,
+        position: int,
+        *,
+        unrouted: bool,
+        user_id_counts: bool,
+        account: str = "",
+        layouts: LayoutSet = _NO_LAYOUTS,
     ) -> Quarantined:
         """Never raises: malformed properties are no properties.
 
         :param unrouted: the queue is that of messages which no binding took.
         :param user_id_counts: whether the broker's word is a proof of identity (``[auth] accept``).
         :param account: the daemon's, whose headers count; empty where it is not known.
+        :param layouts: how keys are read that the daemon has not read.
         """
         properties = Properties(delivery.properties)
         try:
@@ -68,10 +82,17 @@ class Quarantined:
             return cls._told(delivery, position, headers, message_id, stranger)
         device = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")[0]
         reason, at = ("unrouted", None) if unrouted else _death(headers)
-        proven = user_id_counts and user_id == device
         exchange = delivery.exchange.decode("utf-8", "backslashreplace") if unrouted else ""
+        layout = placed = ""
+        came_by, queue = (exchange, "") if unrouted else _came_by(headers)
+        placement = layouts.place(came_by, delivery.routing_key, queue)
+        if placement is not None:
+            device, exchange, layout = placement.device, came_by, placement.text
+            placed = "" if placement.refusal else f"{device}.{placement.topic}"
+        proven = user_id_counts and user_id == device
         checker = "user-id" if proven else ""
-        return cls(position, delivery, device, reason, at, exchange, checker, proven, False, False, message_id)
+        read = cls(position, delivery, device, reason, at, exchange, checker, proven, False, False, message_id)
+        return replace(read, layout=layout, placed=placed)
 
     @classmethod
     def _told(
@@ -79,8 +100,8 @@ class Quarantined:
     ) -> Quarantined:
         at = headers.get(header.AT)
         names = header.DEVICE, header.REASON, header.EXCHANGE, header.CHECKER, header.IDENTITY, header.PUBLISHER
-        device, reason, exchange, checker, identity, publisher = (
-            value if isinstance(value, str) else "" for value in map(headers.get, names)
+        device, reason, exchange, checker, identity, publisher, layout, placed = (
+            value if isinstance(value, str) else "" for value in map(headers.get, (*names, header.LAYOUT, header.KEY))
         )
         at = at if isinstance(at, datetime) else None
         proven = headers.get(header.PROVEN) is True
@@ -100,6 +121,8 @@ class Quarantined:
             message_id,
             identity,
             publisher,
+            layout,
+            placed if device else "",
         )
 
     @property
@@ -114,7 +137,7 @@ class Quarantined:
     @property
     def topic(self) -> str:
         """The topic without the device id; all of the key where that does not begin with it."""
-        return self.key.removeprefix(f"{self.device}.")
+        return (self.placed or self.key).removeprefix(f"{self.device}.")
 
     def as_json(self) -> dict[str, object]:
         """For programs."""
@@ -124,6 +147,7 @@ class Quarantined:
             "device": self.device,
             **({"publisher": self.publisher} if self.publisher else {}),
             "topic": self.topic,
+            **({"layout": self.layout} if self.layout else {}),
             "exchange": self.exchange,
             "reason": self.reason,
             "checker": self.checker,
@@ -150,6 +174,8 @@ class Quarantined:
         if self.own_headers and not self.proven and not vouch:
             raise ValueError("its device had not proven who it is, and its secret is gone; --vouch takes your word")
         told: dict[str, FieldValue] = {header.DEVICE: self.device, header.EXCHANGE: self.exchange}
+        if self.layout:
+            told[header.LAYOUT] = self.layout
         if self.proven or vouch:
             told |= {header.CHECKER: self.checker if self.proven else OPERATOR, header.PROVEN: True}
             if self.identity:
@@ -167,6 +193,16 @@ def _death(headers: Mapping[str, FieldValue]) -> tuple[str, datetime | None]:
         return "dead-lettered by the broker", None
     at = last.get("time")
     return f"broker: {last.get('reason', '')!s}", at if isinstance(at, datetime) else None
+
+
+def _came_by(headers: Mapping[str, FieldValue]) -> tuple[str, str]:
+    """The exchange and the queue that a message had come through when the broker gave it up."""
+    deaths = headers.get("x-death")
+    last = deaths[0] if isinstance(deaths, list) and deaths else None
+    if not isinstance(last, dict):
+        return "", ""
+    exchange, queue = (value if isinstance(value, str) else "" for value in (last.get("exchange"), last.get("queue")))
+    return exchange, queue
 
 
 class Wanted:

@@ -36,9 +36,10 @@ class NotFilled(ValueError):
 class _Word:
     """One word of a pattern: pieces of text with a name between each two."""
 
-    __slots__ = ("_exact", "_openings", "choices", "names", "several", "texts")
+    __slots__ = ("_exact", "_openings", "choices", "names", "several", "text", "texts")
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self.texts: list[str] = []
         self.names: list[str] = []
         self.choices: frozenset[str] = frozenset()
@@ -181,6 +182,10 @@ class KeyPattern:
         """
         words = [(word, word.fill(values)) for word in self._words]
         return ".".join(text for word, text in words if text or not word.several)
+
+    def described(self, values: Mapping[str, str]) -> str:
+        """The pattern, with these values where they can stand."""
+        return ".".join(word.fill(values) if values.keys() >= set(word.names) else word.text for word in self._words)
 
     def binding(self, values: Mapping[str, str]) -> str:
         """The AMQP topic pattern for the keys with these values, whatever the topic.

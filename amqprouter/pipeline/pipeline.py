@@ -264,7 +264,8 @@ class Pipeline:
             self._counters.spoken_for += 1
         identity, layout = verdict.identity, message.layout
         if layout is not None and (layout.tenant or layout.device_class):
-            identity = identity_with(identity, layout.tenant, layout.device_class, message.device)
+            known = self._scheduler.has_class(layout.device_class)
+            identity = identity_with(identity, layout.tenant, layout.device_class if known else "", message.device)
         if identity is None:
             allowed = self._acl.allows(message.device, message.key)
         else:

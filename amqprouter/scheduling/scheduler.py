@@ -126,6 +126,10 @@ class Scheduler(Generic[Item]):
         self._reserve = int(limits.max_in_flight * RESERVE)
         self._open = limits.max_in_flight - self._reserve
 
+    def has_class(self, name: str) -> bool:
+        """Whether there is a class of this name."""
+        return name in self._book.classes
+
     def configure(
         self,
         limits: Limits,

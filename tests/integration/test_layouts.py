@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,11 +13,11 @@ from twisted.trial.unittest import TestCase
 from amqprouter.amqp.properties import Properties
 from tests.integration.test_commands import Listener, post
 from tests.support.asking_broker import amqp, gateway_of, shared_broker
-from tests.support.gateway import Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway import ROOT, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.mqtt import MqttDevice
-from tests.support.process import until
+from tests.support.process import run, until
 from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost
 
@@ -95,7 +96,7 @@ class Checks(TestCase):
 
 class AmqpTests(Checks, GatewayTestCase):
     skip = missing or None
-    devices = (*DEVICES, "dev1")
+    devices = (*DEVICES, "dev1", "My%20Plug")
 
     def run_layouts(self, test: Any, ingress: dict[str, str] | None = None, **options: Any) -> Deferred[None]:
         async def around(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
@@ -151,6 +152,52 @@ class AmqpTests(Checks, GatewayTestCase):
             self.assertEqual(headers["x-amqprouter-routing-key"], "plug.up.temp")
 
         return self.run_layouts(test)
+
+    def test_tried_again_once_there_is_a_layout(self) -> Deferred[None]:
+        """What no layout fitted is replayed into one that does; and what was parked keeps its device."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            amqp(vhost.uri, lambda channel: channel.queue_bind("amqprouter.ingress", "amq.topic", "#"))
+            fleet.send("", "", b"{}", exchange="amq.topic", key="mine.press.My Plug")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("rejected_total", 1)
+            await gateway.stop()
+            gateway.sections["layout mine"] = {"pattern": "mine.{kind}.{device}", "topic": "report"}
+            gateway.write_config()
+            await gateway.start()
+            replay = ("rejected", "replay", "--reason", "no-layout", "--vouch", "--yes", "-c", "config.ini")
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            await run(gateway.python, "-m", "amqprouter.cli.main", *replay, env=environment, cwd=gateway.folder)
+            await gateway.metric_reaches("stored_total", 1)
+            (document,) = database.documents("readings")
+            self.assertEqual((document["device"], document["topic"]), ("My%20Plug", "report"))
+            self.assertEqual(document["layout"], {"name": "mine", "kind": "press"})
+            (copy,) = await drain_queue(vhost.uri, "copies", 1)
+            self.assertEqual(copy.routing_key, b"mine.press.My Plug")
+
+        return self.run_layouts(test)
+
+    def test_over_its_rate(self) -> Deferred[None]:
+        """What waits in the device's parking queue comes out as it went in."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            for number in range(30):
+                body = json.dumps({"n": number}).encode()
+                fleet.send("", "", body, exchange="amq.topic", key="zigbee2mqtt.Living Room.Lamp")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("parked_total", 1)
+            await gateway.metric_reaches("stored_total", 30)
+            documents = database.documents("readings")
+            self.assertEqual(sorted(one["body"]["n"] for one in documents), list(range(30)))
+            for document in documents:
+                self.assertEqual((document["device"], document["topic"]), ("Living%20Room%2ELamp", "state"))
+                self.assertEqual(document["layout"], {"name": "zigbee2mqtt"})
+            for copy in await drain_queue(vhost.uri, "copies", 30):
+                self.assertEqual(copy.routing_key, b"zigbee2mqtt.Living Room.Lamp")
+                self.assertEqual(Properties(copy.properties).header(b"x-amqprouter-layout"), "zigbee2mqtt")
+
+        limits = {"rate": 10, "burst": 2, "max_waiting_per_device": 2, "max_hold": "1s"}
+        return self.run_layouts(test, scheduler=limits)
 
     def test_a_device_told_by_the_message(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:

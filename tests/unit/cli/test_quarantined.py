@@ -7,13 +7,17 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.cli.message_text import body_lines, message_lines
 from amqprouter.cli.quarantined import Quarantined, Wanted
 from amqprouter.identity import Identity, Verdict
+from amqprouter.layouts.layout import Placement
+from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.message import Message
+from amqprouter.settings import LayoutSettings
 
 DEATH: dict[str, Any] = {
     "x-death": [{"reason": "delivery_limit", "time": datetime(2026, 1, 2, tzinfo=timezone.utc), "exchange": "lie"}]
@@ -216,3 +220,53 @@ class TextTests(SynchronousTestCase):
 
     def test_malformed_properties(self) -> None:
         self.assertIn("malformed properties", str(list(message_lines(read(delivery(b"\x20\x00\xff")), ()))))
+
+
+class LayoutTests(SynchronousTestCase):
+    """Messages whose key a layout reads."""
+
+    LAYOUTS = LayoutSet((LayoutSettings("q", queue=("trucks",), pattern=("t.{device}.{topic}",)),), ("tasmota",))
+
+    def quarantined(self, placement: Placement, reason: str, *, proven: bool = True) -> Quarantined:
+        key, exchange = b"tele.My Plug.STATE", b"amq.topic"
+        message = Message(placement.device, placement.topic, b"", Properties(), exchange=exchange, routing_key=key)
+        message.layout, message.verdict = placement, Verdict(True, checker="secret") if proven else None
+        told = Outgoing("x-secret", account="gateway").quarantined(message, reason, 1_767_312_000)
+        return read(delivery(told, key))
+
+    def test_the_daemons_own(self) -> None:
+        placement = Placement("tasmota", "My%20Plug", "STATE", {"device": "My Plug", "prefix": "tele"})
+        message = self.quarantined(placement, "bad-json")
+        self.assertEqual((message.device, message.topic), ("My%20Plug", "STATE"))
+        self.assertEqual(message.as_json()["layout"], "tasmota?prefix=tele")
+        key, told = message.replay(vouch=False)
+        self.assertEqual(key, b"tele.My Plug.STATE")
+        self.assertEqual((told["x-amqprouter-device"], told["x-amqprouter-exchange"]), ("My%20Plug", "amq.topic"))
+        self.assertEqual(told["x-amqprouter-layout"], "tasmota?prefix=tele")
+
+    def test_what_no_layout_fitted(self) -> None:
+        message = self.quarantined(Placement("none", "", "", {}, refusal="no-layout"), "no-layout", proven=False)
+        self.assertEqual((message.device, message.topic), ("", "tele.My Plug.STATE"))
+        self.assertRaises(ValueError, message.replay, vouch=False)
+        _, told = message.replay(vouch=True)
+        self.assertEqual((told["x-amqprouter-device"], told["x-amqprouter-proven"]), ("", True))
+
+    def test_what_the_broker_gave_up(self) -> None:
+        for exchange, queue, key, device, layout in (
+            (
+                "amq.topic",
+                "amqprouter.ingress",
+                b"tele.My Plug.STATE",
+                "My%20Plug",
+                "tasmota?prefix=tele&queue=amqprouter.ingress",
+            ),
+            ("", "trucks", b"t.x.up", "x", "q?queue=trucks"),
+        ):
+            death: dict[str, FieldValue] = {"reason": "delivery_limit", "exchange": exchange, "queue": queue}
+            raw = encode_properties(headers={"x-death": [death]}, user_id=device)
+            message = Quarantined.read(
+                delivery(raw, key), 1, unrouted=False, user_id_counts=True, account="gateway", layouts=self.LAYOUTS
+            )
+            self.assertEqual((message.device, message.proven, message.exchange), (device, True, exchange))
+            _, told = message.replay(vouch=False)
+            self.assertEqual((told["x-amqprouter-layout"], told["x-amqprouter-exchange"]), (layout, exchange))

@@ -7,7 +7,7 @@ from typing import Any
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.replay import enveloped
-from amqprouter.settings import LayoutSettings, RouteSettings
+from amqprouter.settings import ClassSettings, LayoutSettings, RouteSettings
 from tests.unit.pipeline.test_pipeline import PipelineTestCase, answer_of
 
 
@@ -16,6 +16,7 @@ class LayoutTests(PipelineTestCase):
     LAYOUTS = LayoutSet(
         (
             LayoutSettings("tenants", pattern=("t.{tenant}.{device}.{topic}",)),
+            LayoutSettings("classes", pattern=("c.{class}.{device}.{topic}",)),
             LayoutSettings("long", pattern=("long.{device}.{topic:#}",)),
         ),
         ("tasmota",),
@@ -66,6 +67,14 @@ class LayoutTests(PipelineTestCase):
         self.from_mqtt("t.other.dev1.tenant-acme", "bad")
         self.assertEqual(self.store.bodies, [b"good"])
         self.assertEqual(self.quarantine.rejected, [("bad", "not-authorised")])
+
+    def test_the_class_counts_where_there_is_one(self) -> None:
+        """Whoever publishes may write any word there; what is no class is none, and nobody complains each time."""
+        self.use(self.SCHEDULER, [ClassSettings("strict", limits="1/s burst 1", over="drop")])
+        for key in ("c.strict.dev1.x", "c.strict.dev1.x", "c.other.dev2.x", "c.another.dev2.x"):
+            self.from_mqtt(key, key)
+        self.assertEqual(self.store.bodies, [b"c.strict.dev1.x", b"c.other.dev2.x", b"c.another.dev2.x"])
+        self.assertEqual(self.counters.dropped, 1)
 
     def replayed(self, key: str, device: str, **story: Any) -> None:
         told: dict[str, Any] = {"x-amqprouter-device": device, "x-amqprouter-exchange": "amq.topic"}

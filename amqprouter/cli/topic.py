@@ -1,0 +1,223 @@
+"""``amqprouter topic``: what the daemon makes of a routing key or an MQTT topic."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amqprouter.cli.outcome import DONE, FAILED, USAGE, complain
+from amqprouter.errors import AmqprouterError
+
+if TYPE_CHECKING:
+    from amqprouter.layouts.layout import Placement
+    from amqprouter.layouts.layout_set import LayoutSet
+    from amqprouter.pipeline.message import Message
+    from amqprouter.settings import Settings
+
+DESCRIPTION = """\
+Say what the daemon makes of a routing key: which layout reads it, whose message it is and about what, whether the
+access list allows it, in which class the device is, and where the routes send it.
+
+A key with a slash in it is taken for an MQTT topic, as RabbitMQ does: each slash becomes a dot. Without --exchange
+it is the first of [ingress] exchanges, or the daemon's own where there is none. Where a layout looks into messages,
+--body, --header and --property say what is in there. No checker is asked: what one tells counts more than what is
+shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a route, 1 when it is
+not, and 2 when the configuration is bad.
+
+examples:
+  amqprouter topic -c amqprouter.ini tele/plug/SENSOR
+  amqprouter topic -c amqprouter.ini meter-17.up.temperature --exchange devices
+  amqprouter topic -c amqprouter.ini gateway/reading --body reading.json --header unit=C
+  amqprouter topic -c amqprouter.ini 'zigbee2mqtt/Living Room/Lamp' --publisher bridge-7"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="the daemon's configuration")
+    parser.add_argument("--exchange", metavar="NAME", help="the exchange that it is published to")
+    parser.add_argument(
+        "--queue", metavar="NAME", default="", help="the queue of [ingress] queues that it comes out of"
+    )
+    parser.add_argument("--body", metavar="FILE", help="a file of the body; - is standard input")
+    parser.add_argument("--header", metavar="NAME=TEXT", action="append", default=[], help="may be repeated")
+    parser.add_argument("--property", metavar="NAME=TEXT", action="append", default=[], help="may be repeated")
+    parser.add_argument("--publisher", metavar="NAME", default="", help="who publishes it, if not the device")
+    parser.add_argument("key", metavar="KEY", help="a routing key, or an MQTT topic")
+
+
+def run(options: argparse.Namespace) -> int:
+    from amqprouter import config  # noqa: PLC0415
+    from amqprouter.layouts.layout_set import layouts_of  # noqa: PLC0415
+
+    try:
+        settings = config.load(options.config)
+        layouts = layouts_of(settings)
+        message = _message(options, settings)
+        facts = _Facts(settings, layouts, message, options)
+        width = 12
+        for name, text in facts:
+            print(f"{name + ':':<{width}}{text}")
+    except (AmqprouterError, OSError, ValueError) as error:
+        complain(str(error))
+        return USAGE
+    return DONE if facts.is_good else FAILED
+
+
+def _message(options: argparse.Namespace, settings: Settings) -> Message:
+    """The message as it would come in.
+
+    :raises ValueError: an option is none.
+    """
+    from amqprouter.amqp.properties import Properties, encode_properties  # noqa: PLC0415
+    from amqprouter.layouts.layout import PROPERTIES  # noqa: PLC0415
+    from amqprouter.pipeline.message import Message  # noqa: PLC0415
+
+    properties = _pairs("--property", options.property)
+    unknown = sorted(properties.keys() - set(PROPERTIES))
+    if unknown:
+        raise ValueError(f"--property {unknown[0]}: of properties there are {', '.join(PROPERTIES)}")
+    raw = encode_properties(headers=dict(_pairs("--header", options.header)), **properties)  # type: ignore[arg-type]
+    body = b""
+    if options.body is not None:
+        body = sys.stdin.buffer.read() if options.body == "-" else Path(options.body).read_bytes()
+    exchange = options.exchange
+    if exchange is None:
+        exchange = settings.ingress.exchanges[0] if settings.ingress.exchanges else settings.topology.devices_exchange
+    key = options.key.replace("/", ".").encode("utf-8", "surrogateescape")
+    return Message("", "", body, Properties(raw), exchange=exchange.encode(), routing_key=key)
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"{option} {text}: not NAME=TEXT")
+        pairs[name] = value
+    return pairs
+
+
+class _Facts:
+    """What there is to say, name by name; afterwards `is_good` tells whether the message would be taken."""
+
+    def __init__(self, settings: Settings, layouts: LayoutSet, message: Message, options: argparse.Namespace) -> None:
+        self._settings = settings
+        self._layouts = layouts
+        self._message = message
+        self._options = options
+        self.is_good = False
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        from amqprouter.layouts.layout import IGNORED  # noqa: PLC0415
+        from amqprouter.text import printable  # noqa: PLC0415
+
+        settings, message, queue = self._settings, self._message, self._options.queue
+        exchange = message.exchange.decode()
+        yield "key", printable(message.routing_key.decode("utf-8", "backslashreplace"))
+        yield "exchange", printable(exchange) + (f", queue {printable(queue)}" if queue else "")
+        placement = self._placement(exchange, queue)
+        if placement is None:
+            yield "layout", "none applies: the first word is the device"
+            device, _, topic = message.routing_key.decode("utf-8", "backslashreplace").partition(".")
+        elif placement.refusal == IGNORED:
+            yield (
+                "layout",
+                f"{placement.layout}, which says that it is no device's message: acknowledged, and that is all",
+            )
+            return
+        elif placement.refusal:
+            names = ", ".join(layout.name for layout in self._layouts.applying(exchange, queue))
+            yield "layout", f"{names}: none of them fits; rejected as {placement.refusal}"
+            return
+        else:
+            yield "layout", placement.layout
+            device, topic = placement.device, placement.topic
+        message.device, message.topic, message.key, message.layout = device, topic, f"{device}.{topic}", placement
+        yield "device", printable(device)
+        yield "topic", printable(topic)
+        if placement is not None:
+            kept = {name: text for name, text in placement.fields.items() if name != "name"}
+            if kept:
+                yield "kept", printable(", ".join(f"{name} = {text}" for name, text in kept.items()))
+        refusal = self._refusal()
+        if refusal:
+            yield "rejected", refusal
+            return
+        yield from self._rights(placement)
+        yield from self._way(settings, placement)
+
+    def _placement(self, exchange: str, queue: str) -> Placement | None:
+        from amqprouter.pipeline.placing import told  # noqa: PLC0415
+
+        message = self._message
+        return self._layouts.place(
+            exchange, message.routing_key, queue, lambda field: told(field, message.properties, message.body)
+        )
+
+    def _refusal(self) -> str:
+        from amqprouter.pipeline.admission import Admission  # noqa: PLC0415
+
+        limits = self._settings.limits
+        admission = Admission(limits.max_body_bytes, limits.max_headers, 0.0, limits.max_header_bytes)
+        if self._message.layout is None:
+            return admission.refusal(self._message)
+        return admission.refusal_by_layout(self._message, self._message.layout)
+
+    def _rights(self, placement: Placement | None) -> Iterator[tuple[str, str]]:
+        from amqprouter.auth.acl_file import device_acl, publisher_acl  # noqa: PLC0415
+
+        acl, message, publisher = self._settings.acl, self._message, self._options.publisher
+        tenant = "" if placement is None else placement.tenant
+        self.is_good = True
+        if publisher and publisher != message.device:
+            list_of_publishers = publisher_acl(acl.publishers)
+            if list_of_publishers is None:
+                self.is_good = False
+                yield "publisher", "denied: there is no [acl] publishers, so each device publishes for itself alone"
+            else:
+                self.is_good = list_of_publishers.allows(publisher, message.key)
+                yield "publisher", list_of_publishers.explain(publisher, message.key)
+        else:
+            others = ", or whom [acl] publishers lets speak for it" if acl.publishers else ""
+            yield "publisher", f"the device itself{others}"
+        devices = device_acl(acl.devices)
+        self.is_good = devices.allows(message.device, message.key, tenant=tenant) and self.is_good
+        yield "acl", devices.explain(message.device, message.key, tenant=tenant)
+
+    def _way(self, settings: Settings, placement: Placement | None) -> Iterator[tuple[str, str]]:
+        from amqprouter.pipeline.routes import Rule  # noqa: PLC0415
+        from amqprouter.scheduling.policy import DEFAULT, PolicyBook  # noqa: PLC0415
+
+        message = self._message
+        book = PolicyBook(settings.scheduler, settings.classes, settings.tenants, lambda problem: None)
+        wanted = "" if placement is None else placement.device_class
+        claimed = (name for name, known in book.classes.items() if known.claims(message.device, ()))
+        yield "class", wanted if wanted in book.classes else next(claimed, DEFAULT)
+        if placement is not None and placement.tenant:
+            yield "tenant", placement.tenant
+        targets = 0
+        for route in settings.routes:
+            rule = Rule(route)
+            if rule.matches(message.device, message.topic) and rule.admits(message.properties.headers):
+                targets += len(route.targets)
+                yield (
+                    "route",
+                    f"{route.name}: {', '.join(route.targets)}" + (", and no later one" if route.final else ""),
+                )
+                if route.final:
+                    break
+        if not targets:
+            self.is_good = False
+            yield "route", "none: dead-lettered as no-route"
+        if settings.commands.enabled:
+            yield "commands", self._commands(placement)
+
+    def _commands(self, placement: Placement | None) -> str:
+        if placement is None:
+            return f"{self._message.device}.{{topic:+}}"
+        layout = next(layout for layout in self._layouts.layouts if layout.name == placement.layout)
+        known = {**layout.values, **placement.words}
+        known.pop("topic", None)
+        return " or ".join(pattern.described(known) for pattern in layout.commands) or "the layout has none"

@@ -1,0 +1,102 @@
+"""``amqprouter topic``."""
+
+from __future__ import annotations
+
+from tests.unit.cli.harness import CommandTestCase, amqprouter
+
+CONFIG = """
+[ingress]
+exchanges = amq.topic
+layouts = tasmota, chirpstack-v4
+[layout body]
+pattern = gw.{topic}
+device = {body.id}-{header:n}-{property:app_id}
+[auth]
+accept = user-id
+[acl]
+devices = devices.acl
+commands = commands.acl
+[commands]
+enabled = yes
+[class plugs]
+devices = plug*
+[route alarms]
+topic = alarm
+headers = kind=fire
+targets = exchange:alarms
+final = yes
+[route all]
+topic = #
+device = plug*
+targets = store:messages, events:
+"""
+
+
+class TopicTests(CommandTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.file("devices.acl", "deny * -> *.secret\n* -> %d.#\n")
+        self.file("commands.acl", "")
+        self.config = self.file("config.ini", CONFIG)
+
+    def told(self, *arguments: str, status: int = 0) -> dict[str, str]:
+        ended = amqprouter("topic", "-c", self.config, *arguments)
+        self.assertEqual((ended.status, ended.stderr), (status, ""), ended.stdout)
+        return {name: text.strip() for name, text in (line.split(":", 1) for line in ended.stdout.splitlines())}
+
+    def test_by_a_layout(self) -> None:
+        self.assertEqual(
+            self.told("tele/plug 1/STATE"),
+            {
+                "key": "tele.plug 1.STATE",
+                "exchange": "amq.topic",
+                "layout": "tasmota",
+                "device": "plug%201",
+                "topic": "STATE",
+                "kept": "prefix = tele",
+                "publisher": "the device itself",
+                "acl": f"allowed by {self.folder}/devices.acl:2: * -> %d.#",
+                "class": "plugs",
+                "route": "all: store:messages, events:",
+                "commands": "cmnd.plug 1.{topic:+}",
+            },
+        )
+
+    def test_the_daemons_own(self) -> None:
+        told = self.told("plug-1.up.x", "--exchange", "devices")
+        self.assertIn("none applies", told["layout"])
+        self.assertEqual((told["device"], told["topic"], told["commands"]), ("plug-1", "up.x", "plug-1.{topic:+}"))
+
+    def test_what_needs_more(self) -> None:
+        told = self.told("application/a1/device/0080e1150000abcd/event/up", status=1)
+        self.assertEqual((told["class"], told["route"]), ("default", "none: dead-lettered as no-route"))
+        self.assertEqual(told["commands"], "application.a1.device.0080e1150000abcd.command.{topic}")
+
+    def test_what_is_refused(self) -> None:
+        self.assertIn("none of them fits; rejected as no-layout", self.told("a.b.c", status=1)["layout"])
+        self.assertIn("acknowledged", self.told("cmnd.plug.POWER", status=1)["layout"])
+        self.assertIn("denied", self.told("tele/plug/secret", status=1)["acl"])
+        self.assertEqual(self.told("plug", "--exchange", "devices", status=1)["rejected"], "no-topic")
+
+    def test_in_the_message(self) -> None:
+        body = self.file("body.json", '{"id": "plug 7"}')
+        asked = "gw/alarm", "--body", body, "--header", "n=3", "--property", "app_id=x", "--header", "kind=fire"
+        told = self.told(*asked)
+        self.assertEqual((told["device"], told["layout"]), ("plug%207-3-x", "body"))
+        self.assertEqual(
+            (told["route"], told["commands"]), ("alarms: exchange:alarms, and no later one", "the layout has none")
+        )
+        self.assertIn("no-layout", self.told("gw/alarm", status=1)["layout"])
+
+    def test_publishers(self) -> None:
+        self.assertIn("denied", self.told("tele/plug/STATE", "--publisher", "bridge", status=1)["publisher"])
+        path = self.file("publishers.acl", "bridge -> plug*: #\n")
+        self.config = self.file("config.ini", CONFIG.replace("[acl]", f"[acl]\npublishers = {path}"))
+        self.assertIn("publishers.acl:1", self.told("tele/plug/STATE", "--publisher", "bridge")["publisher"])
+        self.assertIn("or whom [acl] publishers lets speak", self.told("tele/plug/STATE")["publisher"])
+        self.assertIn("denied", self.told("tele/lamp/STATE", "--publisher", "bridge", status=1)["publisher"])
+
+    def test_bad_options(self) -> None:
+        for arguments in (("--header", "x"), ("--property", "priority=1"), ("--body", "missing.json")):
+            self.fails("topic", "-c", self.config, "tele/plug/STATE", *arguments, status=2)
+        self.fails("topic", "-c", self.file("bad.ini", "[route x]\n"), "a.b", status=2)
