@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Validate a configuration, with the password files and access lists that it names, and print every problem.
 
-It also warns of lines of access lists that can never decide; that does not change the exit status.
+It also warns of lines of access lists that can never decide, and of bindings by which a whole fleet would be one
+device; that does not change the exit status.
 
 Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
 to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
@@ -53,9 +54,30 @@ def run(options: argparse.Namespace) -> int:
     return run_in_reactor(lambda reactor: check_servers(reactor, settings))
 
 
+def _one_device(settings: Settings) -> Iterator[str]:
+    """Bindings by which all that comes in is one device's, since no layout says where the device stands."""
+    from amqprouter.layouts.builtin import BUILTIN  # noqa: PLC0415
+    from amqprouter.layouts.layout_set import layouts_of  # noqa: PLC0415
+    from amqprouter.layouts.one_device import first_words  # noqa: PLC0415
+
+    layouts, ingress = layouts_of(settings), settings.ingress
+    bare = [one for one in ingress.exchanges if not layouts.applying(one)]
+    for pattern in ingress.bind if bare else ():
+        word = pattern.partition(".")[0]
+        if word in ("*", "#"):
+            continue
+        fit = [name for name in BUILTIN if word in first_words(name)]
+        advice = f"; [ingress] layouts = {fit[0]} reads such keys" if fit else ""
+        yield (
+            f"[ingress] bind = {pattern}: all that it takes from {', '.join(bare)} is of one device, {word}, since the "
+            f"first word of a key is the device unless a layout says otherwise{advice} (docs/fleets.rst)"
+        )
+
+
 def _warnings(settings: Settings) -> Iterator[str]:
     from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
 
+    yield from _one_device(settings)
     acl = settings.acl
     lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
     for file in lists:

@@ -24,8 +24,8 @@ access list allows it, in which class the device is, and where the routes send i
 A key with a slash in it is taken for an MQTT topic, as RabbitMQ does: each slash becomes a dot. Without --exchange
 it is the first of [ingress] exchanges, or the daemon's own where there is none. Where a layout looks into messages,
 --body, --header and --property say what is in there. No checker is asked: what one tells counts more than what is
-shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a route, 1 when it is
-not, and 2 when the configuration is bad.
+shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a route, 1
+when it is not, and 2 when the configuration is bad.
 
 examples:
   amqprouter topic -c amqprouter.ini tele/plug/SENSOR

@@ -144,6 +144,17 @@ _LAYOUTS = (
         ),
     ),
     LayoutSettings(
+        "homie",
+        pattern=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
+        ignore=(
+            "homie.5.$broadcast.{what:#}",
+            "homie.$broadcast.{what:#}",
+            "homie.5.{device}.{node}.{property}.set",
+            "homie.{device}.{node}.{property}.set",
+        ),
+        command=("homie.{version:5}.{device}.{topic:+}.set", "homie.{device}.{topic:+}.set"),
+    ),
+    LayoutSettings(
         "homie-4",
         pattern=("homie.{device}.{topic:+}",),
         ignore=("homie.$broadcast.{what:#}", "homie.{device}.{node}.{property}.set"),
@@ -154,17 +165,6 @@ _LAYOUTS = (
         pattern=("homie.5.{device}.{topic:+}",),
         ignore=("homie.5.$broadcast.{what:#}", "homie.5.{device}.{node}.{property}.set"),
         command=("homie.5.{device}.{topic:+}.set",),
-    ),
-    LayoutSettings(
-        "homie",
-        pattern=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
-        ignore=(
-            "homie.5.$broadcast.{what:#}",
-            "homie.$broadcast.{what:#}",
-            "homie.5.{device}.{node}.{property}.set",
-            "homie.{device}.{node}.{property}.set",
-        ),
-        command=("homie.{version:5}.{device}.{topic:+}.set", "homie.{device}.{topic:+}.set"),
     ),
     LayoutSettings(
         "aws-shadow",

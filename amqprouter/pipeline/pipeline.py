@@ -34,6 +34,7 @@ from amqprouter.identity import Verdict
 from amqprouter.interfaces import ITarget
 from amqprouter.layouts.layout import IGNORED, Placement
 from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.one_device import OneDeviceWatch
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.flush import Flush
@@ -130,6 +131,7 @@ class Pipeline:
         self._throttled = throttled
         self._replays = replays or Replays("", "")
         self._replays.placing = self._placing
+        self._watch = OneDeviceWatch(layouts, (by_id_exchange, self._replays.exchange.decode()), self._say_one_device)
         self.pending = PendingMessages(
             clock,
             authenticator,
@@ -188,6 +190,8 @@ class Pipeline:
         if self._scheduler.budget > 0:  # else it waits for the next turn
             self._scheduler.budget = TURN_WORK
         now, received_at = self._clock.seconds(), self._wall_clock()
+        if deliveries:
+            self._watch.look(deliveries[0].exchange, deliveries[0].routing_key, now)
         counters = self._counters
         counters.received += len(deliveries)
         replays, sender_of, guarded = self._replays, self._senders.of, self._guarded
@@ -206,6 +210,17 @@ class Pipeline:
             guarded(settlement, now)
         self._scheduler.tidy(now)
         self._flush.flush()
+
+    def _say_one_device(self, exchange: str, device: str, keys: int, layout: str) -> None:
+        would = f"[ingress] layouts = {layout} reads them" if layout else "a [layout] of your own can say so"
+        self.log.warn(
+            "Nearly all messages through {exchange} claim to be of one device, {device}, with {keys} or more different "
+            "keys. If its id is elsewhere in them, {would} (docs/fleets.rst)",
+            exchange=exchange,
+            device=device,
+            keys=keys,
+            would=would,
+        )
 
     def _guarded(self, settlement: Settlement, now: float) -> None:
         """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""

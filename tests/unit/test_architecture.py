@@ -96,7 +96,7 @@ PURE = {
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
-    "amqprouter.layouts": "builtin command_keys layout layout_set pattern words",
+    "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (
         "admission breaker device_parking flush gate headers json_text message pending pending_overflow "
         "placeholders placing ports quarantine_gate replay routes sender settlement"

@@ -36,3 +36,15 @@ class CheckTests(CommandTestCase):
         self.assertEqual(len(warnings), 1 + 20 + 1)
         self.assertTrue(warnings[0].startswith(f"warning: {devices}:2: never decides"), warnings[0])
         self.assertEqual(warnings[-1], "warning: … and 10 more of that file")
+
+    def test_a_fleet_that_would_be_one_device(self) -> None:
+        ingress = "[ingress]\nexchanges = amq.topic\nbind = *.up.#, application.#, plant.#\n"
+        rest = "[auth]\naccept = user-id\n[route all]\ntargets = events:\n"
+        config = self.file("config.ini", ingress + rest)
+        _, *warnings = self.succeeds("check", "-c", config).splitlines()
+        self.assertEqual(len(warnings), 2)
+        self.assertIn("[ingress] bind = application.#: all that it takes from amq.topic is of one device", warnings[0])
+        self.assertIn("layouts = chirpstack-v4 reads such keys", warnings[0])
+        self.assertNotIn("layouts = ", warnings[1])
+        self.file("config.ini", f"{ingress}layouts = chirpstack-v4\n{rest}")
+        self.assertEqual(len(self.succeeds("check", "-c", config).splitlines()), 1)

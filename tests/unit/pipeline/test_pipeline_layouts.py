@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import capturedLogs, formatEvent
+
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.pipeline.replay import enveloped
@@ -102,3 +104,14 @@ class LayoutTests(PipelineTestCase):
         self.replayed("tele.plug.STATE", "tele")
         self.assertEqual(self.quarantine.rejected, [("x", "no-credential")])
         self.assertEqual(self.store.taken, [])
+
+
+class OneDeviceTests(PipelineTestCase):
+    def test_a_layout_that_is_missing_is_told_once(self) -> None:
+        with capturedLogs() as logged:
+            for number in range(1100):
+                self.receive(self.delivery(f"application.a.device.d{number % 20}.event.up"))
+                self.turn(0.1)
+        (line,) = [text for text in map(formatEvent, logged) if "Nearly all" in text]
+        self.assertIn("through devices claim to be of one device, application, with 20 or more", line)
+        self.assertIn("[ingress] layouts = chirpstack-v4 reads them", line)
