@@ -66,7 +66,7 @@ def check_layout_commands(settings: Settings, problems: Problems) -> None:
         if exchange not in settings.ingress.exchanges or layout.settings.use == DEFAULT:
             continue
         for pattern in layout.commands:
-            for key in pattern.samples:
+            for key in pattern.samples(layout.values):
                 placement = layouts.place(exchange, key.encode())
                 if placement is not None and not placement.refusal:
                     what = (

@@ -74,7 +74,7 @@ def _device_queue(text: str) -> None:
 
 
 def _topic(text: str) -> None:
-    if bad_topic(text):
+    if bad_topic(re.sub(r"\{[a-z][a-z0-9_]*\}", "x", text)):
         raise ValueError("not words without white space, /, +, * or #")
 
 
@@ -95,7 +95,7 @@ TEMPLATE = Text("text, with placeholders such as {device}, {topic[0]}, {header[N
 KEY_PATTERN = Text(
     "words with dots between, in which {device}, {topic}, {topic:#}, {kind:a|b} stand for words", KeyPattern, 1000
 )
-TOPIC = Text("words with dots between", _topic)
+TOPIC = Text("words with dots between, and names of the pattern in braces", _topic)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")

@@ -10,10 +10,11 @@ tasmota              Tasmota, FullTopic ``%prefix%/%topic%/`` ("MQTT", tasmota.g
 shelly-gen1          Shelly, first generation (shelly-api-docs.shelly.cloud/gen1, "MQTT").
 shelly-gen2          Shelly Plus, Pro, Gen3 and later, topic prefix of one word (…/gen2, "MQTT").
 sparkplug-b          Sparkplug B, 2.2 and 3.0 (Eclipse Sparkplug Specification 3.0.0, "Topics and Messages").
-homie-4, homie-5     Homie 4.0 and 5.0, domain ``homie`` (homieiot.github.io/specification).
+homie-4, homie-5     Homie 4.0, base topic ``homie``, and 5.0, any domain (homieiot.github.io/specification).
 homie                Both, where devices of both are in use.
 aws-shadow           Device shadows by AWS IoT's topics ("Device Shadow MQTT topics", AWS IoT Core).
-telegraf             Telegraf's MQTT output, host and plugin behind ``telegraf`` (plugins/outputs/mqtt/README.md).
+telegraf             Telegraf's MQTT output, host and plugin behind ``telegraf`` (plugins/outputs/mqtt/README.md);
+telegraf-field       with ``layout = "field"``, by which the field is behind the plugin.
 openmqttgateway      OpenMQTTGateway 1.x, base topic ``home/`` (main/User_config.h, main/config_BT.h).
 esphome              ESPHome, topic prefix of one word ("MQTT Client Component", esphome.io).
 ===================  =========================================================================================
@@ -92,7 +93,7 @@ _LAYOUTS = (
         "zigbee2mqtt",
         pattern=(
             "zigbee2mqtt.{device:bridge}.{topic:+}",
-            "zigbee2mqtt.{device:+}.{topic:availability}",
+            "zigbee2mqtt.{device:+}.{topic:availability|action}",
             "zigbee2mqtt.{device:+}",
         ),
         ignore=(
@@ -145,14 +146,14 @@ _LAYOUTS = (
     ),
     LayoutSettings(
         "homie",
-        pattern=("homie.{version:5}.{device}.{topic:+}", "homie.{device}.{topic:+}"),
+        pattern=("{domain}.{version:5}.{device}.{topic:+}", "{domain:homie}.{device}.{topic:+}"),
         ignore=(
-            "homie.5.$broadcast.{what:#}",
+            "{domain}.5.$broadcast.{what:#}",
             "homie.$broadcast.{what:#}",
-            "homie.5.{device}.{node}.{property}.set",
+            "{domain}.5.{device}.{node}.{property}.set",
             "homie.{device}.{node}.{property}.set",
         ),
-        command=("homie.{version:5}.{device}.{topic:+}.set", "homie.{device}.{topic:+}.set"),
+        command=("{domain}.{version:5}.{device}.{topic:+}.set", "{domain:homie}.{device}.{topic:+}.set"),
     ),
     LayoutSettings(
         "homie-4",
@@ -162,9 +163,10 @@ _LAYOUTS = (
     ),
     LayoutSettings(
         "homie-5",
-        pattern=("homie.5.{device}.{topic:+}",),
-        ignore=("homie.5.$broadcast.{what:#}", "homie.5.{device}.{node}.{property}.set"),
-        command=("homie.5.{device}.{topic:+}.set",),
+        pattern=("{domain}.5.{device}.{topic:+}",),
+        ignore=("{domain}.5.$broadcast.{what:#}", "{domain}.5.{device}.{node}.{property}.set"),
+        command=("{domain}.5.{device}.{topic:+}.set",),
+        values=(("domain", "homie"),),
     ),
     LayoutSettings(
         "aws-shadow",
@@ -176,6 +178,7 @@ _LAYOUTS = (
         command=(f"$aws.things.{{device}}.{{topic:{'|'.join(f'shadow.{answer}' for answer in _SHADOW_ANSWERS)}}}",),
     ),
     LayoutSettings("telegraf", pattern=("telegraf.{device:+}.{topic}",)),
+    LayoutSettings("telegraf-field", pattern=("telegraf.{device:+}.{plugin}.{field}",), topic="{plugin}.{field}"),
     LayoutSettings(
         "openmqttgateway",
         pattern=("home.{gateway}.{topic:BTtoMQTT}.{device}", "home.{device}.{topic:+}"),
@@ -186,7 +189,11 @@ _LAYOUTS = (
     LayoutSettings(
         "esphome",
         pattern=(f"{{device}}.{{topic:status|debug|{'|'.join(f'{kind}.#' for kind in _ESPHOME)}}}",),
-        ignore=("{device}.{component}.{object}.command", "{device}.{component}.{object}.{attribute}.command"),
+        ignore=(
+            "homeassistant.{what:#}",
+            "{device}.{component}.{object}.command",
+            "{device}.{component}.{object}.{attribute}.command",
+        ),
         command=("{device}.{topic:+}.command",),
     ),
 )

@@ -5,7 +5,7 @@ What the names in its patterns mean:
 ================  ====================================================================================================
 ``{device}``      The device, normalised and escaped (`amqprouter.layouts.words`). The option ``device`` says more, or
                   something else: text and names, ``{header:NAME}``, ``{property:NAME}``, ``{body.FIELD.FIELD}``.
-``{topic}``       The topic. Where there is none in the key, the option ``topic`` says which.
+``{topic}``       The topic. Where there is none in the key, the option ``topic`` says which: text and names.
 ``{tenant}``      The device's tenant, and its class, for limits and access lists, where no checker tells them.
 ``{class}``
 any other         Is kept with the message, and known when a command goes back to the device.
@@ -127,7 +127,7 @@ class Layout:
         self.ignored = tuple(_compiled("ignore", text) for text in settings.ignore)
         self._device = _template(settings.device or "{device}")
         self._normalise = [NORMALISERS[name] for name in settings.normalise]
-        self._topic = escaped_topic(settings.topic)
+        self._topic = settings.topic
         self.devices = tuple(DevicePattern(text) for text in settings.devices)
         self.values = dict(settings.values)
         self._check()
@@ -138,6 +138,9 @@ class Layout:
             missing = sorted(name for name in wanted if name not in pattern.names)
             if missing:
                 raise ValueError(f"pattern: {pattern.text!r} has no {{{missing[0]}}}, which says who the device is")
+            strange = [name for name in _BRACES.findall(self.settings.topic) if name not in pattern.names]
+            if strange:
+                raise ValueError(f"topic: there is no {{{strange[0]}}} in the pattern {pattern.text!r}")
             if "topic" not in pattern.names and not self.settings.topic:
                 raise ValueError(f"pattern: {pattern.text!r} has no {{topic}}; then the option topic must say which")
         for pattern in (*self.patterns, *self.commands):
@@ -226,7 +229,7 @@ class Layout:
         return made
 
     def _placed(self, device: str, found: dict[str, str]) -> Placement:
-        topic = escaped_topic(found.get("topic", "")) or self._topic
+        topic = escaped_topic(found.get("topic", "") or _BRACES.sub(lambda name: found[name[1]], self._topic))
         tenant, device_class = (escaped(found.get(name, "")) for name in ("tenant", "class"))
         return Placement(self.name, device, topic, found, tenant, device_class)
 

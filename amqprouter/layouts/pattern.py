@@ -203,12 +203,11 @@ class KeyPattern:
             ways = [word.wide_binding if len(way) > 1 else way for way, word in zip(ways, self._words, strict=True)]
         return tuple(".".join(words) for words in product(*ways))
 
-    @property
-    def samples(self) -> tuple[str, ...]:
-        """Some keys that match: with each word that can be chosen, and two where any number can be."""
+    def samples(self, values: Mapping[str, str]) -> tuple[str, ...]:
+        """Some keys that match: with these values, each word that can be chosen, and two where any number can be."""
         ways = [
             tuple(sorted(f"{choice[:-1]}x" if choice.endswith(".#") else choice for choice in word.choices))
-            or (word.fill(dict.fromkeys(word.names, "x.x" if word.several else "x")),)
+            or (word.fill({name: values.get(name, "x.x" if word.several else "x") for name in word.names}),)
             for word in self._words
         ]
         return tuple(".".join(words) for words in islice(product(*ways), _MOST_BINDINGS))

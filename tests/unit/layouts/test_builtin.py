@@ -7,7 +7,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.layouts.builtin import BUILTIN
 from amqprouter.layouts.layout import IGNORED
 from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.words import unescaped
 from amqprouter.patterns import TopicPattern
+from tests.fleets import messages
 
 EUI, UUID = "0080e1150000abcd", "52f14cd4-c6f1-4fbd-8f87-4025e1d49242"
 FOUND = {
@@ -28,6 +30,7 @@ FOUND = {
         "zigbee2mqtt/0x00158d00018255df": ("0x00158d00018255df", "state", ""),
         "zigbee2mqtt/Living Room/Lamp": ("Living%20Room%2ELamp", "state", ""),
         "zigbee2mqtt/Living Room/Lamp/availability": ("Living%20Room%2ELamp", "availability", ""),
+        "zigbee2mqtt/remote/action": ("remote", "action", ""),
         "zigbee2mqtt/bridge/state": ("bridge", "state", ""),
         "zigbee2mqtt/bridge/response/permit_join": ("bridge", "response.permit_join", ""),
     },
@@ -58,12 +61,12 @@ FOUND = {
         "homie/super-car/engine/temperature/$unit": ("super-car", "engine.temperature.$unit", ""),
     },
     "homie-5": {
-        "homie/5/super-car/engine/temperature": ("super-car", "engine.temperature", ""),
-        "homie/5/super-car/$state": ("super-car", "$state", ""),
+        "homie/5/super-car/engine/temperature": ("super-car", "engine.temperature", "domain=homie"),
+        "ebus/5/super-car/$state": ("super-car", "$state", "domain=ebus"),
     },
     "homie": {
-        "homie/5/super-car/$state": ("super-car", "$state", "version=5"),
-        "homie/super-car/$state": ("super-car", "$state", ""),
+        "homie/5/super-car/$state": ("super-car", "$state", "domain=homie&version=5"),
+        "homie/super-car/$state": ("super-car", "$state", "domain=homie"),
     },
     "aws-shadow": {
         "$aws/things/thing-1/shadow/update": ("thing-1", "shadow.update", ""),
@@ -72,6 +75,9 @@ FOUND = {
     "telegraf": {
         "telegraf/web01/cpu": ("web01", "cpu", ""),
         "telegraf/web01.example.com/mem": ("web01%2Eexample%2Ecom", "mem", ""),
+    },
+    "telegraf-field": {
+        "telegraf/web01.example.com/mem/free": ("web01%2Eexample%2Ecom", "mem.free", "plugin=mem&field=free"),
     },
     "openmqttgateway": {
         "home/OMG_ESP32/BTtoMQTT/A4C138AABBCC": ("a4c138aabbcc", "BTtoMQTT", "gateway=OMG_ESP32&device=A4C138AABBCC"),
@@ -160,3 +166,25 @@ class BuiltInTests(SynchronousTestCase):
             patterns = [TopicPattern(one) for one in LayoutSet((), (name,)).bindings("amq.topic", ["*.*.#"])]
             for topic in topics:
                 self.assertTrue(any(one.matches(key(topic).decode()) for one in patterns), topic)
+
+
+class RecordedTests(SynchronousTestCase):
+    """What real systems sent, as it arrived over AMQP."""
+
+    def test_every_message_is_its_devices(self) -> None:
+        seen = set()
+        for message in messages():
+            fields = message.layout == "telegraf" and "." in message.topic
+            name = "telegraf-field" if fields else message.layout
+            for arrival in message.arrived.values():
+                if arrival is None or name not in BUILTIN:
+                    continue
+                placement = LayoutSet((), (name,)).place(arrival.exchange, arrival.routing_key.encode())
+                assert placement is not None
+                if not message.device:
+                    self.assertEqual(placement.refusal, IGNORED, message.mqtt_topic)
+                    continue
+                seen.add(name)
+                found = unescaped(placement.device), placement.topic, placement.refusal
+                self.assertEqual(found, (message.device_in_key, message.topic, ""), arrival.routing_key)
+        self.assertEqual(seen, set(BUILTIN) - {"homie"})

@@ -61,7 +61,7 @@ class CommandKeyTests(SynchronousTestCase):
         """Whatever comes back from the exchange that commands go to, nobody's device has sent it."""
         for name, settings in BUILTIN.items():
             for pattern in settings.command if name != "default" else ():
-                for sample in KeyPattern(pattern).samples:
+                for sample in KeyPattern(pattern).samples(dict(settings.values)):
                     placement = LayoutSet((), (name,)).place("amq.topic", sample.encode())
                     assert placement is not None
                     self.assertNotEqual(placement.refusal, "", sample)
@@ -136,6 +136,13 @@ class CommandKeyTests(SynchronousTestCase):
         keys = self.keys(names=("zigbee2mqtt", "telegraf"))
         lamp, host = self.hear(keys, "zigbee2mqtt.lamp"), self.hear(keys, "telegraf.web01.cpu")
         self.assertEqual(self.fails(keys, lamp, "off"), "bad-topic: get, set are legal")
+        self.assertEqual(self.keys(names=("homie-5",)).of("d", "n.p").key, b"homie.5.d.n.p.set")
+        homie = self.keys(names=("homie",))
+        self.assertIn("unknown-domain", self.fails(homie, "d", "n.p"))
+        for heard, key in (("homie.v4.$state", b"homie.v4.n.p.set"), ("ebus.5.v5.$state", b"ebus.5.v5.n.p.set")):
+            self.assertEqual(homie.of(self.hear(homie, heard), "n.p").key, key)
+        keys = self.keys(names=("zigbee2mqtt", "telegraf"))
+        lamp, host = self.hear(keys, "zigbee2mqtt.lamp"), self.hear(keys, "telegraf.web01.cpu")
         self.assertIn("no-commands: the layout telegraf", self.fails(keys, host, "x"))
 
     def test_topics_are_unescaped(self) -> None:

@@ -40,6 +40,11 @@ class LayoutTests(SynchronousTestCase):
             assert placement is not None
             self.assertEqual(placement.topic, "state.now")
 
+    def test_a_topic_of_names(self) -> None:
+        placement = self.place("t.h.mem.a b", pattern=("t.{device}.{plugin}.{field}",), topic="{plugin}.{field}")
+        assert placement is not None
+        self.assertEqual(placement.topic, "mem.a%20b")
+
     def test_what_is_left_out_is_kept(self) -> None:
         placement = self.place("app.u u=&.dev.AA:BB.x", pattern=("app.{application}.dev.{device}.{topic}",))
         assert placement is not None
@@ -127,6 +132,7 @@ class LayoutTests(SynchronousTestCase):
     def test_bad_ones(self) -> None:
         cases: tuple[tuple[dict[str, Any], str], ...] = (
             ({"pattern": ("a.{topic}",)}, "pattern: 'a.{topic}' has no {device}"),
+            ({"pattern": ("a.{device}",), "topic": "{kind}"}, "topic: there is no {kind} in the pattern"),
             ({"pattern": ("a.{device}",)}, "pattern: 'a.{device}' has no {topic}"),
             ({"pattern": ("a.{device}.{name}.{topic}",)}, "{name} is a name of our own"),
             ({"pattern": ("a.{device",)}, "pattern: word '{device'"),
