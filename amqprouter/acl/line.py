@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from amqprouter.acl.groups import Group, check_group_name
 from amqprouter.acl.speaking import PUBLISHER_MARKER, SpokenFor, spoken_for
-from amqprouter.acl.topic import MARKERS, TENANT_MARKER, AclTopic, Subject
+from amqprouter.acl.topic import MARKERS, TENANT_MARKER, AclTopic, Subject, split_topics
 from amqprouter.patterns import DevicePattern
 
 ARROW = "->"
@@ -64,7 +64,7 @@ class AclLine:
         if of_publishers:
             self.topics = spoken_for(right, groups)
         else:
-            self.topics = tuple(AclTopic(_present(topic.strip()), marker, groups) for topic in right.split(","))
+            self.topics = tuple(AclTopic(_present(topic), marker, groups) for topic in split_topics(right))
 
     @property
     def is_told(self) -> bool:

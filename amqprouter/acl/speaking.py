@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from amqprouter.acl.groups import Group
-from amqprouter.acl.topic import MARKERS, TENANT_MARKER, Subject
+from amqprouter.acl.topic import MARKERS, TENANT_MARKER, Subject, split_topics, unquoted
 from amqprouter.patterns import LONGEST, DevicePattern, TopicPattern
 
 PUBLISHER_MARKER = "%p"
@@ -83,10 +83,11 @@ def spoken_for(text: str, groups: Mapping[str, Group]) -> tuple[SpokenFor, ...]:
     if PUBLISHER_MARKER in topics:
         raise ValueError(f"{PUBLISHER_MARKER} is for device patterns only")
     patterns = []
-    for topic in map(str.strip, topics.split(",")):
+    for written in split_topics(topics):
+        topic, is_quoted = unquoted(written)
         if not topic:
             raise ValueError(f"an empty topic pattern; {_LEGAL}")
-        if any(character.isspace() for character in topic):
+        if not is_quoted and any(character.isspace() for character in topic):
             raise ValueError(f"topic pattern {topic!r} has white space in it; a comment needs a line of its own")
         patterns.append(TopicPattern(topic))
     return tuple(SpokenFor(device.strip(), tuple(patterns), groups) for device in devices.split(","))

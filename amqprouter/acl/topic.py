@@ -33,6 +33,27 @@ def plain(text: str) -> bool:
     return bool(text) and not any(character in text for character in ".*#")
 
 
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"')
+_ITEM = re.compile(r'(\s*"(?:[^"]|"")*"\s*|[^,]*)(?:,|\Z)')
+
+
+def split_topics(text: str) -> list[str]:
+    """The topic patterns between commas; one in double quotes, which it keeps, may have commas in it."""
+    items, at, more = [], 0, True
+    while more:
+        found = _ITEM.match(text, at)
+        assert found is not None  # the second alternative takes anything
+        items.append(found[1].strip())
+        at, more = found.end(), found[0].endswith(",") and found.end() > found.end(1)
+    return items
+
+
+def unquoted(text: str) -> tuple[str, bool]:
+    """A pattern without its double quotes, in which two stand for one, and whether it had them."""
+    found = _QUOTED.fullmatch(text)
+    return (text, False) if found is None else (found[1].replace('""', '"'), True)
+
+
 class AclTopic:
     """A topic pattern for some subject. Raises `ValueError` saying what is wrong with the text.
 
@@ -43,8 +64,12 @@ class AclTopic:
     __slots__ = ("_fixed", "_marker", "group", "has_marker", "text")
 
     def __init__(self, text: str, marker: str, groups: Mapping[str, Group]) -> None:
-        if any(character.isspace() for character in text):
-            raise ValueError(f"topic pattern {text!r} has white space in it; a comment needs a line of its own")
+        text, is_quoted = unquoted(text)
+        if not is_quoted and any(character.isspace() for character in text):
+            raise ValueError(
+                f"topic pattern {text!r} has white space in it; a comment needs a line of its own, and a topic that "
+                f'has some stands in quotes, "{text}"'
+            )
         for other, whom in MARKERS.items():
             if other in text and other != marker:
                 raise ValueError(f"topic pattern {text!r}: {other} is a {whom}'s; in this file it is {marker}")

@@ -209,3 +209,37 @@ class BadLineTests(SynchronousTestCase):
         else:
             acl.allows("ab", "ab.b")
             acl.explain("ab", "ab.b")
+
+
+class QuotedTests(SynchronousTestCase):
+    """Topics with spaces and commas, which MQTT allows."""
+
+    def test_named_in_quotes(self) -> None:
+        text = 'a -> "%d.living room.#" , %d.x,"%d.one, two"\ndeny b -> "b.""q"""\nb -> #\n'
+        acl = Acl.parse(text, "acl", "%d")
+        for topic in ("a.living room.lamp", "a.x", "a.one, two"):
+            self.assertTrue(acl.allows("a", topic), topic)
+        for topic in ("a.living.lamp", "a.one", "a.living  room.x"):
+            self.assertFalse(acl.allows("a", topic), topic)
+        self.assertFalse(acl.allows("b", 'b."q"'))
+        self.assertTrue(acl.allows("b", "b.q"))
+
+    def test_quotes_within_a_pattern_are_quotes(self) -> None:
+        acl = Acl.parse('* -> a."b".c, "d, e"\n', "acl", "%d")
+        self.assertTrue(acl.allows("x", 'a."b".c'))
+
+    def test_what_is_wrong_is_told(self) -> None:
+        for text, words in (
+            ("* -> a b", 'stands in quotes, "a b"'),
+            ('* -> ""', "empty"),
+            ('* -> "a b" c', "white space"),
+            ('* -> "a..b"', "empty word"),
+        ):
+            error = self.assertRaises(AuthFileError, Acl.parse, text, "acl", "%d")
+            self.assertIn(words, str(error))
+
+    def test_of_publishers(self) -> None:
+        acl = Acl.parse('bridge -> lamp-*: "living room.#", x\n', "acl", "%p")
+        self.assertTrue(acl.allows("bridge", "lamp-1.living room.state"))
+        self.assertTrue(acl.allows("bridge", "lamp-1.x"))
+        self.assertFalse(acl.allows("bridge", "lamp-1.living.state"))
