@@ -18,7 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.properties import Properties
 from tests.integration.test_cli import amqprouter
-from tests.support.asking_broker import AskingBroker, amqp, gateway_of, publish
+from tests.support.asking_broker import AskingBroker, amqp, gateway_of, publish, shared_broker
 from tests.support.gateway import SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -177,6 +177,41 @@ class BridgeTests(GatewayTestCase):
     async def rejected(self, gateway: Gateway, *arguments: str) -> str:
         ended = await amqprouter("rejected", arguments[0], "-c", str(gateway.folder / "config.ini"), *arguments[1:])
         return ended.stdout
+
+
+class BrokerTopicTests(TestCase):
+    """By MQTT, on any version: the broker asks by the list who may publish what, and a layout says for which device."""
+
+    skip = missing or None
+    timeout = 120
+
+    def test_one_account_for_a_house(self) -> Deferred[None]:
+        async def test() -> None:
+            broker = await shared_broker()
+            options: dict[str, Any] = {
+                "ingress": {"layouts": "zigbee2mqtt"},
+                "auth": {"accept": "broker-topic"},
+                "acl": {"publishers": "publishers.acl", "devices": ""},
+            }
+            async with gateway_of(self, broker, **options) as (gateway, database):
+                gateway.file("publishers.acl", "zigbee -> lamp-*: #\n")
+                gateway.devices("zigbee", "lamp-9")
+                await gateway.start()
+                house = MqttDevice(broker.mqtt_port, "zigbee", SECRET)
+                self.assertEqual(await house.connect(), "")
+                for number in range(3):
+                    self.assertTrue(await house.publish(f"zigbee2mqtt/lamp-{number}", b'{"state": "ON"}'))
+                self.assertFalse(await house.publish("zigbee2mqtt/lock-1", b"{}"))
+                lamp = MqttDevice(broker.mqtt_port, "lamp-9", SECRET)  # no publisher, though the house may speak for it
+                self.assertEqual(await lamp.connect(), "")
+                self.assertFalse(await lamp.publish("zigbee2mqtt/lamp-1", b"{}"))
+                await gateway.metric_reaches("stored_total", 3)
+                told = {(d["device"], d["topic"]) for d in database.documents("readings")}
+                self.assertEqual(told, {(f"lamp-{number}", "state") for number in range(3)})
+                await house.close()
+                await lamp.close()
+
+        return Deferred.fromCoroutine(test())
 
 
 CLIENT_IDS = {
