@@ -35,9 +35,9 @@ from amqprouter.errors import Unstorable
 from amqprouter.pipeline.headers import in_our_name
 from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
-from amqprouter.storage import json_body
 from amqprouter.storage.elements import binary, elements, joined
 from amqprouter.storage.encoding import EncodedDocument
+from amqprouter.storage.json_body import JsonBodies
 from amqprouter.storage.keys import escaped
 
 MAX_REMEMBERED = 1024
@@ -117,7 +117,7 @@ class DocumentMaker:
         self, randomness: random.Random, hidden_headers: Collection[str] = (), max_values: int = MAX_VALUES
     ) -> None:
         self._random_bits: Callable[[int], int] = randomness.getrandbits
-        self._max_values = max_values
+        self._json_body = JsonBodies(max_values).encoded
         self._hidden = TRAVEL_HEADERS | set(hidden_headers)
         self._received_at = 0.0  # messages that came together have the same
         self._received = _TIME.pack(_RECEIVED_START, 0)
@@ -147,7 +147,7 @@ class DocumentMaker:
         reading = envelope.reading
         if reading == _PROMISED_JSON or (reading == _PERHAPS_JSON and body[:1] in (b"{", b"[")):
             try:
-                element = json_body.encoded(body, self._max_values)
+                element = self._json_body(body)
                 message.is_json = True
                 return EncodedDocument(joined((start, envelope.tail, element)))
             except Unstorable:

@@ -7,9 +7,14 @@ found when the value is encoded. Numbers become what MongoDB has: 32- and 64-bit
 
 Theory of operation. `decode` says what is right, with Python's own parser and a call for each object. msgspec reads the
 same text, as strictly, several times as fast, and tells no difference between names that stand twice and once. So
-`encoded` has it read the text, and keeps what it says where the value cannot have been anything else to `decode`:
+`JsonBodies` has it read the text, and keeps what it says where the value cannot have been anything else to `decode`:
 `_is_as_it_stands` finds that out with a few searches in C, instead of a look at each name. Whatever is left, and
 whatever anything in this refused, goes through `decode`, which decides.
+
+And a device's bodies mostly differ in their numbers alone. The text without its digits and minus signs, its shape,
+tells all that matters here, names, brackets and quotes, as long as nothing is escaped and no object has names that
+differ in these only: then whatever other digits stand where, there are as many different names, none with a meaning of
+its own, nested as deep. So such shapes are remembered, once they were seen twice.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import re
 from typing import NoReturn
 
 import msgspec
+from bson import encode
 
 from amqprouter.errors import Unstorable
 from amqprouter.pipeline.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
@@ -27,6 +33,17 @@ from amqprouter.storage.elements import ENCODING_ERRORS, elements
 from amqprouter.storage.keys import escaped_all
 
 _NOT_AS_IT_STANDS = (msgspec.MsgspecError, ValueError, Unstorable, *ENCODING_ERRORS)
+MAX_SHAPES = 1024 * 1024
+"""Bytes of shapes that are remembered: some thousands of the usual ones. When they are more all are forgotten, which
+costs a longer look at two bodies of each."""
+MAX_SHAPE = 16 * 1024
+"""Bytes of a body whose shape is looked at. Longer ones are rarely alike, and few would drive out all others."""
+MAX_SEEN = 16 * 1024
+"""Shapes that were seen once, known by their hashes: 1 MB. Forgotten likewise; bodies that are all different cost no
+more than this."""
+_SHAPE_OVERHEAD = 100
+_IN_NUMBERS = b"0123456789-"
+_NO_DIGITS = dict.fromkeys(_IN_NUMBERS)
 _SHALLOW = 12
 """Rounds in which `_is_shallow` takes the innermost brackets away; deeper nesting than this is rare."""
 
@@ -46,19 +63,65 @@ _read = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
 
 
-def encoded(body: bytes, max_values: int = MAX_VALUES) -> bytes:
-    """The element named ``body`` of a document, with the value that a JSON text stands for; its keys are escaped.
+class JsonBodies:
+    """Reads bodies that weigh up to `max_values`, and remembers shapes of them: 1 MiB at most."""
 
-    :raises Unstorable: as `decode`, and where BSON cannot hold the value.
-    """
-    if not is_heavy(body, max_values):
-        try:
-            value = _read(body)
-            if _is_as_it_stands(value, body):
-                return elements({"body": value})
-        except _NOT_AS_IT_STANDS:
-            pass  # the strict way knows the reason, or has none
-    return elements({"body": decode(body, max_values)})
+    def __init__(self, max_values: int = MAX_VALUES) -> None:
+        self._max_values = max_values
+        self._shapes: set[bytes] = set()
+        self._room = MAX_SHAPES
+        self._seen: set[int] = set()
+
+    def encoded(self, body: bytes) -> bytes:
+        """The element named ``body`` of a document, with the value that a JSON text stands for; its keys are escaped.
+
+        :raises Unstorable: as `decode`, and where BSON cannot hold the value.
+        """
+        if not is_heavy(body, self._max_values):
+            shape, is_known, is_short = b"", False, len(body) <= MAX_SHAPE
+            if is_short:
+                shape = body.translate(None, _IN_NUMBERS)
+                is_known = shape in self._shapes
+            try:
+                value = _read(body)
+                if is_known or _is_as_it_stands(value, body):
+                    element = encode({"body": value})[4:-1]
+                    if is_short and not is_known:
+                        self._see(shape, value)
+                    return element
+            except _NOT_AS_IT_STANDS:
+                pass  # the strict way knows the reason, or has none
+        return elements({"body": decode(body, self._max_values)})
+
+    def _see(self, shape: bytes, value: object) -> None:
+        """Remember the shape of a body that `_is_as_it_stands`, if it is the second of that shape."""
+        mark = hash(shape)
+        if mark not in self._seen:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
+            self._seen.add(mark)
+        elif b"\\" not in shape and _differs_without_digits(value):
+            self._room -= len(shape) + _SHAPE_OVERHEAD
+            if self._room < 0:
+                self._shapes.clear()
+                self._room = MAX_SHAPES - len(shape) - _SHAPE_OVERHEAD
+            self._shapes.add(shape)
+
+
+def _differs_without_digits(value: object) -> bool:
+    """Whether each object's names are different ones without digits and minus signs too."""
+    level = [value]
+    while level:
+        inside: list[object] = []
+        for outer in level:
+            if type(outer) is dict:
+                if len({name.translate(_NO_DIGITS) for name in outer}) != len(outer):
+                    return False
+                inside += outer.values()
+            elif type(outer) is list:
+                inside += outer
+        level = inside
+    return True
 
 
 def _is_as_it_stands(value: object, body: bytes) -> bool:
@@ -67,21 +130,19 @@ def _is_as_it_stands(value: object, body: bytes) -> bool:
     Each field has a colon in the text, so where there are as many as fields, no name stands twice. There are more where
     texts have colons. So the value is written again: a field that msgspec has dropped took its colons with it, and no
     others can have come, as long as none was escaped. In what is written a name is what stands before a quote and a
-    colon, whatever else is left out between them.
+    colon, whatever else is left out between them. NUL in a name is not looked for: it cannot be encoded.
     """
     opening = body.translate(None, _NOT_OPENING)
     colons = opening.count(b":")
     opened = len(opening) - colons
     if opened == 1 and type(value) is dict and len(value) == colons:
         names = "".join(value)
-        return not ("." in names or "$" in names or "%" in names or "\0" in names)
+        return not ("." in names or "$" in names or "%" in names)
     if b"\\" in body and b"\\u003" in body:
         return False
     text = _write(value)
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")  # quotes that are left are the ends of texts
-        if b"\\u0000" in text:
-            return False
     left = text.translate(_AS_DOTS, _NOT_OF_NAMES)
     if left.count(b":") != colons or b'.":' in left or (b".:" in left and _NAME_WITH_DOTS.search(left)):
         return False

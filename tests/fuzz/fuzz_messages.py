@@ -42,6 +42,7 @@ _PLAIN, _PROMISED = (
     encode_properties(message_id="m", content_type="application/json"),
 )
 _DOCUMENTS = DocumentMaker(random.Random(1), ("x-device-secret",), MAX_VALUES)
+_JSON = json_body.JsonBodies(MAX_VALUES)
 _OUTGOING = Outgoing("x-device-secret", account="gateway")
 _ADMISSION = Admission(1 << 20, 64, 60.0, 32_768)
 _RULES = RuleSet([RouteSettings("r", ("store:a",), headers=(("h", "1"),)), RouteSettings("s", ("store:b",))])
@@ -78,8 +79,9 @@ def _outcome(make: Callable[[], bytes]) -> bytes | str:
 
 def check_body(body: bytes) -> None:
     """A body as JSON: for the store, by its fast reader and by its strict one, for subscribers, and for a task."""
-    fast = _outcome(lambda: json_body.encoded(body, MAX_VALUES))
-    assert fast == _outcome(lambda: elements({"body": json_body.decode(body, MAX_VALUES)})), "two readers, two values"
+    strict = _outcome(lambda: elements({"body": json_body.decode(body, MAX_VALUES)}))
+    for _ in range(3):  # the third time, its shape may be known
+        assert strict == _outcome(lambda: _JSON.encoded(body)), "two readers, two values"
     refused = ""
     promised = _message(body, _PROMISED)
     try:

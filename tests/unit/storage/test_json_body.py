@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
+import re
 
 from bson import encode
 from hypothesis import example, given, settings
@@ -14,7 +16,7 @@ from amqprouter.errors import Unstorable
 from amqprouter.pipeline.json_text import MAX_DEPTH
 from amqprouter.storage import json_body
 from amqprouter.storage.elements import elements
-from amqprouter.storage.json_body import decode, encoded
+from amqprouter.storage.json_body import JsonBodies, decode
 from amqprouter.storage.keys import unescaped
 from benchmarks.store_traffic import SIZES, reading
 
@@ -91,7 +93,8 @@ class JsonBodyTests(SynchronousTestCase):
 
 
 NAMES = st.sampled_from([
-    "a", "b", "a.b", "$a", "a$", "%2E", "50%", "t:1", "a:.b", ".:", 'q"', '":', "\\", "n\0", "é", "{", ""
+    "a", "b", "t1", "t2", "t", "1", "-1", "", "a.b", "$a", "a$", "%2E", "50%",
+    "t:1", "a:.b", "a.\\", ".:", 'q"', '":', "\\", "n\0", "é", "{",
 ])  # fmt: skip
 TEXTS = st.sampled_from([
     "12:30", "2024-01-01T00:00:00.123+01:00", ":", '":', "a.b", ".", "}", "[", "\\", '"', "\0", "°C", "%"
@@ -124,6 +127,7 @@ def _written_object(fields: list[tuple[str, str]], space: str) -> str:
     return f"{{{f',{space}'.join(f'{name}{space}:{space}{value}' for name, value in fields)}}}"
 
 
+NUMERALS = st.text("0123456789-", max_size=3).map(str.encode)
 names = st.builds(written, NAMES | st.text(max_size=3), st.booleans())
 bodies = st.recursive(
     scalars,
@@ -136,15 +140,15 @@ bodies = st.recursive(
 """JSON as anybody may write it: names that stand twice, or mean something; colons, brackets and quotes in texts."""
 
 
-def outcome(body: bytes, max_values: int) -> bytes | str:
+def outcome(body: bytes, reader: JsonBodies) -> bytes | str:
     try:
-        return encoded(body, max_values)
+        return reader.encoded(body)
     except Unstorable as refusal:
         return str(refusal)
 
 
 def strict_outcome(body: bytes, max_values: int) -> bytes | str:
-    """What `encoded` has to say, by `decode` alone."""
+    """What `JsonBodies.encoded` has to say, by `decode` alone."""
     try:
         return elements({"body": decode(body, max_values)})
     except Unstorable as refusal:
@@ -155,7 +159,9 @@ class EncodedTests(SynchronousTestCase):
     """The fast way says what the strict one does, word for word and byte for byte."""
 
     def assertSame(self, body: bytes, max_values: int = 1000) -> None:
-        self.assertEqual(outcome(body, max_values), strict_outcome(body, max_values), body[:200])
+        reader, expected = JsonBodies(max_values), strict_outcome(body, max_values)
+        for _ in range(3):  # the third time, its shape may be known
+            self.assertEqual(outcome(body, reader), expected, body[:200])
 
     def only_fast(self) -> None:
         """Have the strict way fail the test if it is asked."""
@@ -174,6 +180,8 @@ class EncodedTests(SynchronousTestCase):
     @example(b'{"x":{"a.b:c":1},"y":":"}')
     @example(b'{"x":{"a.b\\"c":1},"y":":"}')
     @example(b'{"x":{"\\u0000":1}}')
+    @example(b'{"\\u0000":1}')
+    @example(b'{"x":{"a.\\\\":[]},"y":"\\""}')
     @example(b'{"x":{"\\u002e":1}}')
     @example(b'{"x":"\\\\","a.b":[]}')
     @example(b'[{"_id":1},{"a":1,"_id":2}]')
@@ -205,7 +213,8 @@ class EncodedTests(SynchronousTestCase):
             self.assertSame(f"[{number},{number}.{digits},0.{digits},{number}e{chance.randrange(-330, 309)}]".encode())
 
     def test_depth(self) -> None:
-        for opening, closing in (("[", "]"), ('{"a":', "}"), ('[{"[":', "}]"), ('{"a":"\\"","b":', "}")):
+        nests = (("[", "]"), ('{"a":', "}"), ('[{"[":', "}]"), ('{"a":"\\"","b":', "}"), ('["]",', ',"["]'))
+        for opening, closing in nests:
             for depth in (1, 12, 13, 32, 33, MAX_DEPTH, MAX_DEPTH + 1, 500, 100_000):
                 for beside in ("", ",[]" * 70, ',"]",[]' * 70, ',"[[["' * 70):
                     self.assertSame(f"[{opening * depth}1{closing * depth}{beside}]".encode(), 10_000_000)
@@ -219,7 +228,7 @@ class EncodedTests(SynchronousTestCase):
         self.only_fast()
         for size in SIZES:
             body = reading(size, 1)
-            self.assertEqual(json_body.encoded(body), encode({"body": json.loads(body)})[4:-1])
+            self.assertEqual(JsonBodies().encoded(body), encode({"body": json.loads(body)})[4:-1])
         for body in (
             b"21.5",
             b"[]",
@@ -230,4 +239,59 @@ class EncodedTests(SynchronousTestCase):
             b'[{"n":"temp 1","v":1e3},{"n":"$x","v":-1}]',
             b'{"rows":[' + b",".join([b'{"a":1.5,"b":"12:30"}'] * 100) + b"]}",
         ):
-            self.assertEqual(json_body.encoded(body), encode({"body": json.loads(body)})[4:-1], body)
+            self.assertEqual(JsonBodies().encoded(body), encode({"body": json.loads(body)})[4:-1], body)
+
+    def changed(self, body: bytes, data: st.DataObject) -> bytes:
+        """With other digits and minus signs, in some places."""
+        pieces = re.split(rb"([0-9-]+)", body)
+        for place in range(1, len(pieces), 2):
+            pieces[place] = data.draw(st.just(pieces[place]) | NUMERALS)
+        if data.draw(st.booleans()):
+            place = data.draw(st.integers(0, len(body)))
+            return b"%b%b%b" % (body[:place], data.draw(NUMERALS), body[place:])
+        return b"".join(pieces)
+
+    @settings(max_examples=200, deadline=None)
+    @given(bodies, st.data())
+    def test_bodies_of_one_shape(self, text: str, data: st.DataObject) -> None:
+        body, reader = text.encode("utf-8", "surrogatepass"), JsonBodies(1000)
+        for some in (body, body, *[self.changed(body, data) for _ in range(6)]):
+            self.assertEqual(outcome(some, reader), strict_outcome(some, 1000), some)
+
+    def test_shapes_do_not_vouch_for_what_they_do_not_show(self) -> None:
+        for first, then in (
+            (b'{"t1":1,"t2":2}', b'{"t1":1,"t1":2}'),
+            (b'[{"-":1,"":2}]', b'[{"":1,"":2}]'),
+            (b'{"\\u0041":1,"x":2}', b'{"\\u0024":1,"x":2}'),
+            (b"[1e30]", b"[1e400]"),
+            (b'{"a":1}', b'{"a":99999999999999999999}'),
+            (b"[1,2]", b"[,]"),
+        ):
+            reader = JsonBodies()
+            for body in (first, first, first, then, first):
+                self.assertEqual(outcome(body, reader), strict_outcome(body, 1000), body)
+
+    def test_a_known_shape_is_not_looked_at_again(self) -> None:
+        reader = JsonBodies()
+        for number in (1, 22):
+            reader.encoded(b'{"t":{"v":%d}}' % number)
+        self.only_fast()
+        self.patch(json_body, "_is_as_it_stands", lambda value, body: False)
+        self.assertEqual(reader.encoded(b'{"t":{"v":-325}}'), elements({"body": {"t": {"v": -325}}}))
+        self.assertRaises(AssertionError, reader.encoded, b'{"t":{"w":1}}')
+
+    def test_few_shapes_are_remembered(self) -> None:
+        self.patch(json_body, "MAX_SHAPES", 1000)
+        self.patch(json_body, "MAX_SEEN", 50)
+        reader = JsonBodies()
+        names = ["".join(letters) for letters in itertools.product("abcdef", repeat=3)]
+        for name in names:
+            for _ in range(2):
+                reader.encoded(b'{"%b":{}}' % name.encode())
+            self.assertLessEqual(sum(map(len, reader._shapes)), 1000)
+            self.assertLessEqual(len(reader._seen), 50)
+            self.assertIn(b'{"%b":{}}' % name.encode(), reader._shapes)
+        long = b'["%b"]' % (b"x" * json_body.MAX_SHAPE)
+        for _ in range(3):
+            reader.encoded(long)
+        self.assertNotIn(long, reader._shapes)
