@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 from amqprouter.amqp.ack_ledger import OVERDUE
-from amqprouter.broker.device_parking import DeviceParking
 from amqprouter.broker.parking import Parking
 from amqprouter.daemon.broker import WiredBroker
 from amqprouter.daemon.runtime import Runtime
@@ -16,21 +16,30 @@ from amqprouter.pipeline.routes import Target
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import Settings
 
+Kind = TypeVar("Kind", bound=Parking)
 Finish = Callable[[Settlement], None]
 """Told of a parked message that its target has answered for it."""
 
 
-def device_parking(runtime: Runtime, broker: WiredBroker, *, wake: Callable[[], None], finish: Finish) -> DeviceParking:
-    """The parking queues of devices over their rates. `wake` asks for a flush of the pipeline."""
+def make_parking(
+    kind: type[Kind],
+    runtime: Runtime,
+    broker: WiredBroker,
+    max_parked: int,
+    *,
+    wake: Callable[[], None],
+    finish: Finish,
+) -> Kind:
+    """Parking queues of this kind, each for at most `max_parked` messages. `wake` asks for a flush of the pipeline."""
     settings = runtime.settings
-    return DeviceParking(
+    return kind(
         runtime.clock,
         broker.publisher,
         runtime.counters,
         prefix=settings.topology.prefix,
         account=broker.account,
         queue_type=settings.topology.queue_type,
-        max_parked=settings.limits.max_parked_per_device,
+        max_parked=max_parked,
         timeout=settings.ingress.consumer_timeout,
         random=runtime.randomness.random,
         wake=wake,
@@ -56,19 +65,7 @@ def park_and_gate(
     """
     settings, random = runtime.settings, runtime.randomness.random
     limits, everything = settings.limits, settings.scheduler.max_in_flight
-    parking = Parking(
-        runtime.clock,
-        broker.publisher,
-        runtime.counters,
-        prefix=settings.topology.prefix,
-        account=broker.account,
-        queue_type=settings.topology.queue_type,
-        max_parked=limits.max_parked,
-        timeout=settings.ingress.consumer_timeout,
-        random=random,
-        wake=wake,
-        finish=finish,
-    )
+    parking = make_parking(Parking, runtime, broker, limits.max_parked, wake=wake, finish=finish)
     several = len(targets) > 1
     gates: dict[Target, TargetGate] = {}
 

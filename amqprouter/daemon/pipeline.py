@@ -16,7 +16,7 @@ from amqprouter.control.kept_limits import keeps_limits
 from amqprouter.control.overrides import Overrides
 from amqprouter.daemon.auth import WiredAuth
 from amqprouter.daemon.broker import WiredBroker
-from amqprouter.daemon.parking import device_parking, max_pending, park_and_gate
+from amqprouter.daemon.parking import make_parking, max_pending, park_and_gate
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.targets import WiredTargets
 from amqprouter.events.limit_events import Throttling
@@ -89,7 +89,8 @@ def wire_pipeline(
         pipeline.finish(settlement, in_flight=False)
 
     parking, gates = park_and_gate(runtime, broker, wired.targets, wake=flush.wake, finish=finish_parked)
-    device_queues = device_parking(runtime, broker, wake=flush.wake, finish=finish_parked)
+    most_parked = settings.limits.max_parked_per_device
+    device_queues = make_parking(DeviceParking, runtime, broker, most_parked, wake=flush.wake, finish=finish_parked)
     quarantine = BrokerQuarantine(
         names,
         broker.outgoing,

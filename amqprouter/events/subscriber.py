@@ -93,8 +93,7 @@ class Subscriber:
     when it is gone; all else is the hub's.
 
     `cursor` is its place in the hub's window while it replays, `CATCHING_UP` before it is there, and None once it is
-    live; `pending` is what waits for
-    it: for the end of the reactor's turn, or for its connection.
+    live; `pending` is what waits for it: for the end of the reactor's turn, or for its connection.
 
     What it may take long to find out is found out in a `walk`, in slices of the reactor's time: whether it wants events
     that were not asked about before, and whatever else is behind its cursor.
