@@ -29,6 +29,7 @@ COMPILED = [
     "amqprouter/pipeline/message.py",
     "amqprouter/pipeline/pending_overflow.py",
     "amqprouter/pipeline/pipeline.py",
+    "amqprouter/pipeline/placing.py",
     "amqprouter/pipeline/routes.py",
     "amqprouter/pipeline/sender.py",
     "amqprouter/pipeline/settlement.py",
