@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,9 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.properties import Properties
+from amqprouter.layouts.words import NORMALISERS, escaped
+from tests.fleets import FleetMessage, messages
 from tests.integration.test_commands import Listener, post
 from tests.support.asking_broker import amqp, gateway_of, shared_broker
-from tests.support.gateway import ROOT, Fleet, Gateway, drain_queue, reason_of
+from tests.support.gateway import ROOT, SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.mqtt import MqttDevice
@@ -316,7 +319,7 @@ class MqttTests(Checks):
             listener = Listener()
             await listener.connect(gateway)
             for topic, (device, _, _) in TOPICS.items():
-                client = MqttDevice(broker.mqtt_port, device, "a secret of the fleet")
+                client = MqttDevice(broker.mqtt_port, device, SECRET)
                 self.assertEqual(await client.connect(), "")
                 self.assertTrue(await client.publish(topic, json.dumps({"topic": topic}).encode()), topic)
                 await client.close()
@@ -334,10 +337,10 @@ class MqttTests(Checks):
             gateway.file("commands.acl", "ann -> #\n")
             gateway.devices("plug", "Living%20Room")
             await gateway.start()
-            plug = MqttDevice(broker.mqtt_port, "plug", "a secret of the fleet")
+            plug = MqttDevice(broker.mqtt_port, "plug", SECRET)
             self.assertEqual(await plug.connect(), "")
             self.assertTrue(await plug.subscribe("cmnd/plug/#"))
-            lamp = MqttDevice(broker.mqtt_port, "Living%20Room", "a secret of the fleet")
+            lamp = MqttDevice(broker.mqtt_port, "Living%20Room", SECRET)
             self.assertEqual(await lamp.connect(), "")
             self.assertTrue(await lamp.subscribe("zigbee2mqtt/Living Room/set"))
             self.assertTrue(await plug.publish("tele/plug/STATE", b"{}"))
@@ -373,9 +376,85 @@ class MqttTests(Checks):
                 ("plug", "tele/plug/STATE", True),
                 ("plug", "plug/up/x", False),
             ):
-                client = MqttDevice(broker.mqtt_port, device, "a secret of the fleet")
+                client = MqttDevice(broker.mqtt_port, device, SECRET)
                 self.assertEqual(await client.connect(), "")
                 self.assertEqual(await client.publish(topic, b"{}"), allowed, (device, topic))
                 await client.close()
             await gateway.metric_reaches("stored_total", 2)
             self.assertEqual({one["device"] for one in database.documents("readings")}, {"tele", "plug"})
+
+
+RECORDED_LAYOUTS = (
+    "chirpstack-v4, things-stack-v3, zigbee2mqtt, tasmota, shelly-gen1, sparkplug-b, homie, aws-shadow, telegraf, "
+    "openmqttgateway, esphome, shelly-gen2"
+)
+"""All at once, as somebody may have them; those that take any first word stand last."""
+
+
+def recorded() -> list[FleetMessage]:
+    """What real systems sent, of devices, but for Telegraf's messages by field: one list has one Telegraf."""
+    return [
+        message
+        for message in messages()
+        if message.device
+        and message.layout not in ("", "default")
+        and not (message.layout == "telegraf" and "." in message.topic)
+    ]
+
+
+class RecordedTests(Checks, GatewayTestCase):
+    """Every message that the real systems sent, one after the other."""
+
+    skip = missing or (None if find_spec("paho") else "paho-mqtt is not installed")
+    timeout = 240
+    devices = ()
+
+    async def check_found(self, database: TestDatabase) -> None:
+        expected = Counter((placed_id(message), message.topic) for message in recorded())
+        found = Counter((document["device"], document["topic"]) for document in database.documents("readings"))
+        self.assertEqual(found, expected)
+
+    def test_over_amqp(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.devices(*{placed_id(message) for message in recorded()})
+            gateway.file("devices.acl", ANY_TOPIC)
+            await gateway.start()
+            await fleet.connect()
+            for message in recorded():
+                fleet.send("", "", message.payload, exchange="amq.topic", key=message.routing_key, content_type="")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", len(recorded()), 60.0)
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
+            await self.check_found(database)
+
+        ingress = {"exchanges": "amq.topic", "layouts": RECORDED_LAYOUTS}
+        return self.run_with(test, start=False, ingress=ingress, route_all={"targets": "store:readings"})
+
+    async def test_over_mqtt(self) -> None:
+        """Each device with an account of its own."""
+        broker = await shared_broker()
+        ingress = {"exchanges": "amq.topic", "layouts": RECORDED_LAYOUTS}
+        by_device: dict[str, list[FleetMessage]] = {}
+        for message in recorded():
+            by_device.setdefault(placed_id(message), []).append(message)
+        async with gateway_of(self, broker, ingress=ingress, route_all={"targets": "store:readings"}) as (
+            gateway,
+            database,
+        ):
+            gateway.devices(*by_device)
+            gateway.file("devices.acl", ANY_TOPIC)
+            await gateway.start()
+            for device, sent in by_device.items():
+                client = MqttDevice(broker.mqtt_port, device, SECRET)
+                self.assertEqual(await client.connect(), "", device)
+                for message in sent:
+                    self.assertTrue(await client.publish(message.mqtt_topic, message.payload), message.mqtt_topic)
+                await client.close()
+            await gateway.metric_reaches("settled_total", len(recorded()), 60.0)
+            await self.check_found(database)
+
+
+def placed_id(message: FleetMessage) -> str:
+    """The id under which its device is known."""
+    name = message.device_in_key
+    return escaped(NORMALISERS["mac"](name) if message.layout == "openmqttgateway" else name)
