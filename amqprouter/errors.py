@@ -102,6 +102,16 @@ class Unstorable(AmqprouterError):
         self.reason = reason
 
 
+class Undecodable(AmqprouterError):
+    """A body is not what its device, or the route's ``decode``, says that it is: `reason` is one of the words that
+    docs/decoding.rst explains; mend the device, or the route. A decoder of yours raises it with a word of its own."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
 class BrokerRefused(AmqprouterError):
     """The broker answered a command with an error and closed the channel or connection: the code and the text are the
     broker's own (404: declare what is missing, 403: grant the right, 406: see the text)."""

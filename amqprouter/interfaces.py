@@ -172,6 +172,50 @@ class IUsesDocuments(Interface):
         """Read from there from now on."""
 
 
+@dataclass(frozen=True)
+class BodyInfo:
+    """What a decoder is told of the message whose body it reads.
+
+    `received_at` is seconds since 1970, by the gateway's clock; `routing_key` is as the broker has it, words with dots
+    between them; `device` and `topic` are what was made of it, and the device is a proven one.
+    """
+
+    device: str
+    topic: str
+    routing_key: str
+    content_type: str | None
+    received_at: float
+
+
+class IDecoder(Interface):
+    """Reads the bodies of devices' messages."""
+
+    def decode(body: bytes, info: BodyInfo) -> object:
+        """The value that a body stands for. At once: this is the reactor's thread, and nothing else happens meanwhile.
+
+        It is made of None, truth values, numbers, text, bytes, moments with a zone, lists, and dicts whose keys are
+        text; what MongoDB cannot hold is refused afterwards. Strangers choose the body, so the work must be bounded by
+        its length.
+
+        :raises Undecodable: it is not such a body. Anything else that is raised counts as that too, but is told as a
+            fault of the decoder's.
+        """
+
+
+class IDecoderFactory(Interface):
+    """A plugin that makes decoders. Routes name it, as ``decode = NAME`` or ``decode = NAME:ARGUMENT``."""
+
+    name: str = Attribute("what routes call it: small letters, digits and hyphens, a letter first")
+    help: str = Attribute("a few words on what it reads, and on its argument")
+
+    def decoder(argument: str) -> IDecoder:
+        """Called when the configuration is checked, and when the daemon starts or reads its configuration again; once
+        for each argument, which is empty when there is none.
+
+        :raises ValueError: there is no decoder with this argument; the text is for the operator.
+        """
+
+
 class IReadiness(Interface):
     """A part that ``/readyz`` asks whether it can do its work."""
 

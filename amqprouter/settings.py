@@ -396,6 +396,12 @@ class RouteSettings:
     """Header names and the text that each must equal."""
     final: bool = False
     """Whether later routes are skipped once this one matches."""
+    decode: str = ""
+    """How bodies are read, by everything that does: ``auto``, ``json``, ``cbor``…, the name of a decoder of yours; of
+    a message's routes the first one with `decode` or `undecodable` decides. ``auto`` when empty."""
+    undecodable: str = ""
+    """What becomes of a body that cannot be read so: ``dead-letter``, or ``keep`` as text or bytes, with the reason
+    beside it. The former when empty."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
-from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.decoding.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Senders
 from amqprouter.storage.document import DocumentMaker

@@ -12,7 +12,7 @@ from amqprouter.broker.outgoing import Outgoing
 from amqprouter.counters import Counters
 from amqprouter.errors import Unencodable
 from amqprouter.events.event import KEY_HEADER, encode_event_body
-from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.pipeline.bodies import BodyOf, default_bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget
 from amqprouter.pipeline.settlement import Settlement
@@ -55,8 +55,8 @@ class ExchangeTarget:
 class EventsTarget:
     """Publishes messages as events to the stream that all gateways read; it needs a gate.
 
-    It is its own publishes' lane, to count those that arrive. JSON that weighs over `max_values` is a text to it.
-    `wall_clock` is seconds since 1970.
+    It is its own publishes' lane, to count those that arrive. `body_of` judges bodies; `wall_clock` is seconds
+    since 1970.
     """
 
     _gate: IGate
@@ -66,14 +66,14 @@ class EventsTarget:
         publisher: Publisher,
         stream: str,
         counters: Counters,
-        max_values: int = MAX_VALUES,
+        body_of: BodyOf = default_bodies.of,
         *,
         wall_clock: Callable[[], float],
     ) -> None:
         self._publisher = publisher
         self._stream = stream.encode()
         self._counters = counters
-        self._max_values = max_values
+        self._body_of = body_of
         self._wall_clock = wall_clock
 
     def use_gate(self, gate: IGate) -> None:
@@ -86,7 +86,7 @@ class EventsTarget:
             properties = encode_properties(
                 content_type="application/json", headers={_KEY: message.key}, timestamp=int(self._wall_clock())
             )
-            body = encode_event_body(message, self._max_values)
+            body = encode_event_body(message, self._body_of)
         except (ValueError, Unencodable):
             self._gate.refused(settlement, "malformed-properties")
             return

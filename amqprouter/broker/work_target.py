@@ -21,7 +21,7 @@ from amqprouter.broker.celery import CeleryTask
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.reply import ReplyAddress
 from amqprouter.broker.work_queues import DeclaredQueues
-from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.pipeline.bodies import BodyOf, default_bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
 from amqprouter.pipeline.ports import IGate, IGatedTarget
@@ -60,13 +60,13 @@ def calling(
     settings: CeleryTaskSettings,
     wall_clock: Callable[[], float],
     random_id: Callable[[], UUID],
-    max_values: int = MAX_VALUES,
+    body_of: BodyOf = default_bodies.of,
 ) -> Encoder:
     """A Celery task's call. Raises `ValueError` for bad placeholders."""
     task = CeleryTask(
         settings.task,
-        [Template(text, max_values) for text in settings.args],
-        {name: Template(text, max_values) for name, text in settings.kwargs},
+        [Template(text, body_of) for text in settings.args],
+        {name: Template(text, body_of) for name, text in settings.kwargs},
         expires=settings.expires,
         countdown=settings.countdown,
         random_id=random_id,
@@ -85,7 +85,7 @@ class WorkTarget:
     :param kind: ``queue`` or ``celery``.
     :param own_prefix: names of queues that begin so are the daemon's own.
     :param replies: the queue for answers.
-    :param max_values: what a body may weigh for placeholders to look into it.
+    :param body_of: judges bodies, for placeholders.
     """
 
     _gate: IGate
@@ -102,7 +102,7 @@ class WorkTarget:
         own_prefix: str,
         replies: str,
         random_id: Callable[[], UUID],
-        max_values: int = MAX_VALUES,
+        body_of: BodyOf = default_bodies.of,
     ) -> None:
         self._section = f"{kind} {settings.name}"
         self._settings = settings
@@ -113,9 +113,9 @@ class WorkTarget:
         self._replies = replies if settings.reply else ""
         self._random_id = random_id
         self._exchange = settings.exchange.encode()
-        self._queue = Template(settings.queue or settings.name, max_values)
-        self._routing_key = Template(settings.routing_key, max_values) if settings.routing_key else self._queue
-        self._priority = Template(settings.priority, max_values) if settings.priority else None
+        self._queue = Template(settings.queue or settings.name, body_of)
+        self._routing_key = Template(settings.routing_key, body_of) if settings.routing_key else self._queue
+        self._priority = Template(settings.priority, body_of) if settings.priority else None
 
     def use_gate(self, gate: IGate) -> None:
         """See `IGatedTarget`."""

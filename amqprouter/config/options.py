@@ -40,6 +40,7 @@ from amqprouter.config.values import (
     Value,
     matching,
 )
+from amqprouter.decoding import choice
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.layouts.builtin import BUILTIN
 from amqprouter.layouts.pattern import KeyPattern
@@ -96,6 +97,7 @@ KEY_PATTERN = Text(
     "words with dots between, in which {device}, {topic}, {topic:#}, {kind:a|b} stand for words", KeyPattern, 1000
 )
 TOPIC = Text("words with dots between, and names of the pattern in braces", _topic)
+DECODE = Text(choice.LEGAL, choice.Decoding.parse)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
@@ -291,6 +293,8 @@ ROUTE: dict[str, Value] = {
     "topic": TOPIC_PATTERN,
     "headers": Pairs(),
     "final": Boolean(),
+    "decode": OrEmpty(DECODE, "auto, unless another route says"),
+    "undecodable": OrEmpty(Choice(choice.UNDECODABLE), "dead-letter, unless another route says"),
 }
 """The options of each section ``[route NAME]``."""
 

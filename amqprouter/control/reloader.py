@@ -47,7 +47,8 @@ class Manager(Protocol):
 
 
 class Reloader:
-    """Reads the configuration again, with `load`, and the files of `parts`. `now` is the scheduler's clock."""
+    """Reads the configuration again, with `load`, and the files of `parts`. `rules_of` makes the rules of settings;
+    `now` is the scheduler's clock."""
 
     log = Logger()
 
@@ -55,6 +56,7 @@ class Reloader:
         self,
         load: Callable[[], Settings],
         settings: Settings,
+        rules_of: Callable[[Settings], RuleSet],
         pipeline: Pipeline,
         scheduler: Scheduler[Settlement],
         parts: Sequence[IReloadable],
@@ -64,6 +66,7 @@ class Reloader:
     ) -> None:
         self._load = load
         self._settings = settings
+        self._rules_of = rules_of
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._parts = parts
@@ -84,7 +87,7 @@ class Reloader:
     def _reload(self) -> Reloaded:
         try:
             settings = self._load()
-            rules = RuleSet(settings.routes)
+            rules = self._rules_of(settings)
             self._pipeline.use_rules(rules)
         except ConfigError as error:
             return self._kept(error.problems)

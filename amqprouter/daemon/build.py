@@ -23,6 +23,7 @@ from amqprouter.daemon.auth import WiredAuth, wire_auth
 from amqprouter.daemon.broker import WiredBroker, make_link, wire_broker
 from amqprouter.daemon.commands import WiredCommands, wire_commands, wire_replies
 from amqprouter.daemon.control import WiredControl, wire_control
+from amqprouter.daemon.decoding import wire_decoding
 from amqprouter.daemon.lifecycle import Daemon, Step
 from amqprouter.daemon.pipeline import WiredPipeline, wire_pipeline
 from amqprouter.daemon.runtime import Runtime
@@ -30,7 +31,6 @@ from amqprouter.daemon.service_manager import Notifier
 from amqprouter.daemon.targets import WiredTargets, wire_targets
 from amqprouter.daemon.web import WiredEvents, WiredWeb, wire_events, wire_web
 from amqprouter.interfaces import IReadiness
-from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import Settings
 from amqprouter.web.site import hub_gauges
 from amqprouter.web.status import StatusReport
@@ -52,11 +52,18 @@ def build(
 
     :raises ConfigError: a file that the settings name is bad.
     """
+    decoding = wire_decoding(settings.limits)
     runtime = Runtime(
-        settings, reactor, SteadyClock(reactor, time.monotonic), wall_clock, randomness or random.Random(), Counters()
+        settings,
+        reactor,
+        SteadyClock(reactor, time.monotonic),
+        wall_clock,
+        randomness or random.Random(),
+        Counters(),
+        decoding.bodies,
     )
     broker = wire_broker(runtime)
-    rules = RuleSet(settings.routes)
+    rules = decoding.rules(settings)
     reads_store = reads_documents(settings.auth) or settings.scheduler.overrides.startswith("mongodb:")
     targets = wire_targets(runtime, broker, rules.targets, needs_store=reads_store)
     auth = wire_auth(runtime, targets.store)
@@ -90,6 +97,7 @@ def build(
         auth,
         way,
         load=load,
+        rules_of=decoding.rules,
         notifier=notifier or Notifier(),
         readiness=readiness,
         reloadable=[*auth.reloadable, events.hub, way.overrides, *web.mercure.reloadable, *commands.reloadable],

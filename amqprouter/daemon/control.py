@@ -15,6 +15,7 @@ from amqprouter.daemon.pipeline import WiredPipeline
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.service_manager import Notifier, ServiceManager
 from amqprouter.interfaces import IReadiness, IReloadable
+from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import Settings
 from amqprouter.web.status import StatusReport
 
@@ -35,6 +36,7 @@ def wire_control(
     way: WiredPipeline,
     *,
     load: Callable[[], Settings],
+    rules_of: Callable[[Settings], RuleSet],
     notifier: Notifier,
     readiness: Sequence[IReadiness],
     reloadable: Sequence[IReloadable],
@@ -44,13 +46,13 @@ def wire_control(
 ) -> WiredControl:
     """All of it.
 
-    :param load: reads the configuration again.
+    :param load: reads the configuration again, and `rules_of` makes the rules of it.
     :param flushed: is for those who want to know when what checkers said is forgotten.
     """
     clock, counters = runtime.clock, runtime.counters
     manager = ServiceManager(runtime.reactor, notifier, readiness)
     reloader = Reloader(
-        load, runtime.settings, way.pipeline, way.scheduler, reloadable, counters, clock.seconds, manager
+        load, runtime.settings, rules_of, way.pipeline, way.scheduler, reloadable, counters, clock.seconds, manager
     )
     path = runtime.settings.control.socket
     if not path:

@@ -10,6 +10,7 @@ from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, use
 from amqprouter.auth.checkers.installed import find_checker_factory, make_checkers
 from amqprouter.auth.hmac_proof import HmacProof
 from amqprouter.auth.proofs import PublisherHeader
+from amqprouter.daemon.decoding import check_decoders
 from amqprouter.daemon.mercure import make_verifiers
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
@@ -34,6 +35,7 @@ def load_settings(path: str) -> Settings:
         lambda: hmac_proof(settings.auth, time.time, None),
         lambda: make_verifiers(settings.mercure) if settings.mercure.enabled else None,
         lambda: read_address(settings.store),
+        lambda: check_decoders(settings, path),
     ):
         try:
             make()

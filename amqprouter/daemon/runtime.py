@@ -13,6 +13,7 @@ from uuid import UUID
 
 from amqprouter.clock import SteadyClock
 from amqprouter.counters import Counters
+from amqprouter.pipeline.bodies import Bodies
 from amqprouter.settings import Settings
 
 
@@ -29,6 +30,8 @@ class Runtime:
     randomness: random.Random
     """For jitter and ids, no secrets."""
     counters: Counters
+    bodies: Bodies
+    """What messages' bodies are."""
 
     def random_id(self) -> UUID:
         """An id that nothing else has."""

@@ -59,7 +59,7 @@ def wire_targets(
     """Make these targets, and those of the answers that they lead to; with `needs_store` the store in any case."""
     settings, clock, wall_clock = runtime.settings, runtime.clock, runtime.wall_clock
     sections = dict(work_sections(settings))
-    max_values = settings.limits.max_body_values
+    max_values, bodies = settings.limits.max_body_values, runtime.bodies
     wanted = list(targets)
     answers: dict[str, list[Target]] = {}
     for target in tuple(wanted):
@@ -78,11 +78,11 @@ def wire_targets(
             return ExchangeTarget(broker.publisher, target.name, target.routing_key, broker.outgoing)
         if target.kind == "events":
             stream = broker.names.events
-            return EventsTarget(broker.publisher, stream, runtime.counters, max_values, wall_clock=wall_clock)
+            return EventsTarget(broker.publisher, stream, runtime.counters, bodies.of, wall_clock=wall_clock)
         if target.kind == "store" and store is not None:
             counters, randomness = runtime.counters, runtime.randomness
             return StoreTarget(
-                store, target.name, settings.store, clock, counters, randomness, hidden_headers, max_values
+                store, target.name, settings.store, clock, counters, randomness, hidden_headers, max_values, bodies
             )
         section = sections[f"{target.kind} {target.name}"]
         queues = _queues(runtime, broker, target, section)
@@ -108,10 +108,10 @@ def _queues(runtime: Runtime, broker: WiredBroker, target: Target, section: Work
 def _work(
     runtime: Runtime, broker: WiredBroker, target: Target, section: WorkQueueSettings, queues: DeclaredQueues
 ) -> WorkTarget:
-    max_values = runtime.settings.limits.max_body_values
+    body_of = runtime.bodies.of
     encode: Encoder = passing_on(broker.outgoing)
     if isinstance(section, CeleryTaskSettings):
-        encode = calling(section, runtime.wall_clock, runtime.random_id, max_values)
+        encode = calling(section, runtime.wall_clock, runtime.random_id, body_of)
     return WorkTarget(
         target.kind,
         section,
@@ -121,7 +121,7 @@ def _work(
         own_prefix=f"{runtime.settings.topology.prefix}.",
         replies=broker.names.replies,
         random_id=runtime.random_id,
-        max_values=max_values,
+        body_of=body_of,
     )
 
 

@@ -11,16 +11,15 @@ are arrays or tables. So further topics go as a text. Earlier releases know them
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import NoReturn
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
-from amqprouter.pipeline.json_text import MAX_VALUES, is_heavy
+from amqprouter.decoding.judgement import whole_json_form
+from amqprouter.pipeline.bodies import BodyOf, default_bodies
 from amqprouter.pipeline.message import Message
 
 KEY_HEADER = b"x-amqprouter-key"
@@ -133,17 +132,16 @@ def _text(value: FieldValue, name: bytes) -> str:
     return value
 
 
-def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
+def encode_event_body(message: Message, body_of: BodyOf = default_bodies.of) -> bytes:
     """The event that tells of `message`: one JSON object, without raw line ends.
 
-    A body that is JSON goes in as it was written, so numbers keep their digits; one labelled ``text/…``, or that
-    merely is UTF-8, goes in as a string, and so does JSON that weighs over `max_values` (see
-    `amqprouter.pipeline.json_text`); any other as ``{"base64": …}``. What a body holds never raises.
+    A body that is JSON goes in as it was written, so numbers keep their digits. What another decoder made of it goes in
+    as JSON can say it (`amqprouter.decoding.values.json_form`), and bytes as a string where they are UTF-8. A body that
+    is not what it should be is told with the reason, in ``body_problem``. What a body holds never raises.
 
     :raises ValueError: the message's properties are malformed.
     """
     properties = message.properties
-    content_type = properties.content_type
     envelope: dict[str, object] = {
         "device": message.device,
         **({"publisher": message.publisher} if message.is_spoken_for else {}),
@@ -151,15 +149,30 @@ def encode_event_body(message: Message, max_values: int = MAX_VALUES) -> bytes:
         "received_at": _iso(message.received_at),
     }
     sent_at = properties.timestamp
-    if sent_at is not None and (text := _iso(sent_at)) is not None:
-        envelope["sent_at"] = text
+    if sent_at is not None:
+        text = _iso(sent_at)
+        envelope["sent_at_raw" if text is None else "sent_at"] = sent_at if text is None else text
     envelope["message_id"] = properties.message_id
-    envelope["content_type"] = content_type
+    envelope["content_type"] = properties.content_type
+    encoding = properties.raw_text("content_encoding")
+    if encoding:
+        envelope["content_encoding"] = encoding.decode("utf-8", "backslashreplace")
     if properties.raw_text("correlation_id") is not None:
         envelope["correlation_id"] = properties.text("correlation_id")
+    if message.is_json and message.judged is None:
+        body = message.body  # the store has read it, by the same rules
+    else:
+        judged = body_of(message)
+        if judged.problem is not None:
+            envelope["body_problem"] = str(judged.problem)
+        if judged.notes:
+            envelope["body_notes"] = judged.notes
+        body = judged.raw if judged.kind == "json" else _encode(whole_json_form(judged)).encode()
+    # JSON has raw line ends only between its tokens, where a space means the same.
+    body = body.replace(b"\r", b" ").replace(b"\n", b" ")
     if message.layout is not None:
         envelope["layout"] = message.layout.fields
-    return _encode(envelope)[:-1].encode() + b',"body":' + _json_body(message, content_type, max_values) + b"}"
+    return _encode(envelope)[:-1].encode() + b',"body":' + body + b"}"
 
 
 def _iso(seconds: float) -> str | None:
@@ -171,29 +184,6 @@ def _iso(seconds: float) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")  # Python's parser takes NaN and Infinity; browsers' do not
-
-
-# Made once: `json.dumps` and `json.loads` make theirs anew for every call that has options.
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+# Made once: `json.dumps` makes one anew for every call that has options.
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _encode_texts = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_decode = json.JSONDecoder(parse_constant=_refuse_constant).decode
-
-
-def _json_body(message: Message, content_type: str | None, max_values: int) -> bytes:
-    body = message.body
-    try:
-        text = body.decode()
-    except UnicodeDecodeError:
-        return b'{"base64":"' + base64.b64encode(body) + b'"}'
-    if (content_type is None or not content_type.startswith("text/")) and not is_heavy(body, max_values):
-        try:
-            if not message.is_json:
-                _decode(text)
-        except (ValueError, RecursionError):
-            pass
-        else:
-            # JSON has raw line ends only between its tokens, where a space means the same.
-            return body.replace(b"\r", b" ").replace(b"\n", b" ")
-    return _encode(text).encode()

@@ -8,8 +8,8 @@ The steps of README's diagram, and where they are:
   message must be like before anybody is asked. Who must be asked waits in `pending`, the rest in the broker
   (`pending_overflow`). The answers are `amqprouter.auth`'s and `amqprouter.acl`'s.
 - *schedule*: `amqprouter.scheduling` says when; `device_parking` takes what waits for long out of memory.
-- *route*: `routes` has the rules and the targets that they name, `placeholders` fills in their names (`json_text`
-  bounds what a body may cost), `headers` has what we add to a message.
+- *route*: `routes` has the rules and the targets that they name, `placeholders` fills in their names, `headers` has
+  what we add to a message. What its body is, `bodies` says, by `amqprouter.decoding`.
 - before each target a `gate` with its `breaker`; before each queue in quarantine a `quarantine_gate`.
 - *settle*: the last answer to a `settlement` has the delivery acknowledged; `overdue` sees to it that none waits for
   ever.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amqprouter.amqp.properties import Properties
+from amqprouter.decoding.judgement import Decoded
 from amqprouter.layouts.layout import Placement
 
 TURN_WORK = 128 * 1024
@@ -30,6 +31,7 @@ class Message:
         "exchange",
         "is_json",
         "is_replayed",
+        "judged",
         "key",
         "layout",
         "properties",
@@ -38,6 +40,7 @@ class Message:
         "routing_key",
         "signed",
         "topic",
+        "unpacked",
         "verdict",
     )
 
@@ -64,6 +67,10 @@ class Message:
         self.received_at = received_at
         self.is_json = False
         """Whether a target has read the body as JSON, strictly, and found that it is: the others need not."""
+        self.judged: Decoded | None = None
+        """What the body was found to be, once somebody has asked (`amqprouter.pipeline.bodies`)."""
+        self.unpacked = 0
+        """Bytes that the body has more when it is unpacked, once it was."""
         self.verdict: Any = None  # an Verdict, which the core does not know
         self.signed: Any = None
         """What was found out about its signature. That must not be done twice, for it uses the message id up."""

@@ -177,6 +177,7 @@ class Pipeline:
         if unknown:
             raise ValueError(f"no adapter for target {unknown[0]}")
         self._rules = rules
+        rules.take_effect()
         # By identity: the rules give equal answers as the same tuple, and hashing one costs more than sending to it.
         # The tuple is kept along, so that its id cannot become another's.
         self._bound: dict[int, tuple[tuple[Target, ...], tuple[ITarget, ...]]] = {}
@@ -360,6 +361,10 @@ class Pipeline:
             except Exception:
                 self.log.failure("A target failed on a message of {device}: this is a bug", device=message.device)
                 settlement.refused("internal-error")
+        if message.unpacked:  # known now: what it took to read it, beyond what its length said
+            scheduler.budget -= message.unpacked
+            if scheduler.budget <= 0:
+                self._flush.wake()
 
     def _bind(self, answer: tuple[Target, ...]) -> tuple[ITarget, ...]:
         targets = tuple(self._targets[target] for target in answer)

@@ -9,7 +9,10 @@ configuration; whether a message has it is known only then, and one that has not
 ``{publisher}``                    Who was proven to have sent it: the device, unless somebody else speaks for it.
 ``{topic[0]}``, ``{topic[-1]}``    One word of the topic, counted from 0, or from the end.
 ``{header[NAME]}``                 A message header.
-``{body}``, ``{body[NAME][0]}``    The JSON body, or what is found in it along these keys.
+``{body}``, ``{body[NAME][0]}``,   The body as it was decoded, or what is found in it along these keys; names that are
+``{body.NAME}``                    words can be written with dots.
+``{body_text}``,                   The body without its packing, as text where it is UTF-8, and its bytes in base64.
+``{body_base64}``
 ``{message_id}``, ``{type}``,      Properties of the message.
 ``{content_type}``,
 ``{correlation_id}``, ``{app_id}``,
@@ -21,20 +24,23 @@ configuration; whether a message has it is known only then, and one that has not
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-from functools import lru_cache
 from string import Formatter
 from typing import NoReturn
 
+from amqprouter.decoding.judgement import Decoded, text_or_bytes
+from amqprouter.decoding.values import json_form
+from amqprouter.pipeline.bodies import BodyOf, default_bodies
 from amqprouter.pipeline.headers import in_our_name
-from amqprouter.pipeline.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.pipeline.message import Message
 
 _TEXTS = ("message_id", "type", "content_type", "correlation_id", "app_id")
-_NAMES = ("device", "topic", "key", "publisher", "header", "body", *_TEXTS, "timestamp", "received_at")
-_FIELD = re.compile(r"([a-z_]+)((?:\[[^\[\]]+\])*)")
-_KEY = re.compile(r"\[([^\[\]]+)\]")
+_BODIES = ("body", "body_text", "body_base64")
+_NAMES = ("device", "topic", "key", "publisher", "header", *_BODIES, *_TEXTS, "timestamp", "received_at")
+_FIELD = re.compile(r"([a-z0-9_]+)((?:\[[^\[\]]+\]|\.[^\W\d_]\w*)*)")
+_KEY = re.compile(r"\[([^\[\]]+)\]|\.(\w+)")
 _INDEX = re.compile(r"-?[0-9]{1,9}")
 
 
@@ -43,19 +49,21 @@ class FieldMissing(ValueError):
 
 
 class Field:
-    """One placeholder, without its braces; of JSON that weighs over `max_values`, nothing is taken. Raises `ValueError`
-    when it can never stand for anything."""
+    """One placeholder, without its braces; `body_of` judges bodies. Raises `ValueError` when it can never stand for
+    anything."""
 
-    __slots__ = ("_keys", "_max_values", "name", "text")
+    __slots__ = ("_body_of", "_keys", "name", "text")
 
-    def __init__(self, text: str, max_values: int = MAX_VALUES) -> None:
+    def __init__(self, text: str, body_of: BodyOf = default_bodies.of) -> None:
         matched = _FIELD.fullmatch(text)
         if matched is None or matched[1] not in _NAMES:
             raise ValueError(f"unknown placeholder {{{text}}}; legal: {', '.join(f'{{{name}}}' for name in _NAMES)}")
         self.text = text
         self.name = matched[1]
-        self._max_values = max_values
-        keys = _KEY.findall(matched[2])
+        self._body_of = body_of
+        keys = [bracketed or dotted for bracketed, dotted in _KEY.findall(matched[2])]
+        if "." in matched[2] and self.name != "body":
+            raise ValueError(f"{{{text}}}: only body takes names with dots")
         self._keys: tuple[str, ...] = tuple(keys)
         if self.name == "header":
             if len(keys) != 1:
@@ -84,8 +92,8 @@ class Field:
             return message.received_at
         if name == "topic":
             return self._word(message.topic) if self._keys else message.topic
-        if name == "body":
-            return self._in_body(message.body)
+        if name in _BODIES:
+            return self._of_body(message)
         try:
             if name == "header":
                 # What a device says in the daemon's name is not there.
@@ -107,8 +115,25 @@ class Field:
         except IndexError:
             self._missing()
 
-    def _in_body(self, body: bytes) -> object:
-        found = decoded(body, self._max_values)
+    def _of_body(self, message: Message) -> object:
+        try:
+            body = self._body_of(message)
+        except ValueError:
+            raise FieldMissing(f"the properties are malformed, so there is no {{{self.text}}}") from None
+        if self.name == "body_base64":
+            return base64.b64encode(body.raw).decode()
+        if self.name == "body_text":
+            text = text_or_bytes(body.raw)
+            if isinstance(text, bytes):
+                raise FieldMissing("the body is not UTF-8, so there is no {body_text}")
+            return text
+        refusal = body.refusal
+        if refusal is not None:
+            raise FieldMissing(f"the body cannot be decoded: {refusal}")
+        return self._in_body(body)
+
+    def _in_body(self, body: Decoded) -> object:
+        found = body.value
         for key in self._keys:
             if isinstance(found, dict) and key in found:
                 found = found[key]
@@ -116,19 +141,20 @@ class Field:
                 found = found[int(key)]
             else:
                 self._missing()
-        return found
+        if body.kind == "json":
+            return found
+        return json_form(text_or_bytes(found) if found is body.value and isinstance(found, bytes) else found)
 
     def _missing(self) -> NoReturn:
         raise FieldMissing(f"no {{{self.text}}} in the message")
 
 
 class Template:
-    """A text with placeholders, which see nothing of JSON bodies that weigh over `max_values` (see
-    `amqprouter.pipeline.json_text`). Raises `ValueError` for unknown ones and unpaired braces."""
+    """A text with placeholders; `body_of` judges bodies. Raises `ValueError` for unknown ones and unpaired braces."""
 
     __slots__ = ("_parts", "text")
 
-    def __init__(self, text: str, max_values: int = MAX_VALUES) -> None:
+    def __init__(self, text: str, body_of: BodyOf = default_bodies.of) -> None:
         self.text = text
         self._parts: list[tuple[str, Field | None]] = []
         try:
@@ -138,7 +164,7 @@ class Template:
         for literal, field, spec, conversion in parsed:
             if spec or conversion:
                 raise ValueError(f"{text!r}: placeholders take no format")
-            self._parts.append((literal, None if field is None else Field(field, max_values)))
+            self._parts.append((literal, None if field is None else Field(field, body_of)))
 
     @property
     def constant(self) -> bool:
@@ -147,8 +173,8 @@ class Template:
 
     @property
     def is_json(self) -> bool:
-        """Whether `value` is what JSON has, without a look at it: a text, or something out of a JSON body."""
-        return len(self._parts) != 1 or self._parts[0][1] is None or self._parts[0][1].name == "body"
+        """Whether `value` is what JSON has, without a look at it: a text, or something out of a body."""
+        return len(self._parts) != 1 or self._parts[0][1] is None or self._parts[0][1].name in _BODIES
 
     @property
     def pattern(self) -> str:
@@ -189,34 +215,3 @@ def _text(field: Field, message: Message) -> str:
     if isinstance(value, (bool, int, float)):
         return json.dumps(value)
     raise FieldMissing(f"{{{field.text}}} is neither text nor a number nor a truth value")
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("an object has the same key twice")
-    return fields
-
-
-def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-_decode = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant).decode
-
-
-@lru_cache(maxsize=1)  # a section's placeholders ask one after another, and an equal body is read once for all of them
-def decoded(body: bytes, max_values: int = MAX_VALUES) -> object:
-    """A JSON body, read strictly: no duplicate keys, no NaN, nothing nested over `MAX_DEPTH`. Not to be changed.
-
-    :raises FieldMissing: it is not such a body, or weighs over `max_values`.
-    """
-    if is_heavy(body, max_values):
-        raise FieldMissing(f"the body weighs over {max_values} values, see [limits] max_body_values")
-    try:
-        value: object = _decode(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise FieldMissing(f"the body is not JSON: {type(error).__name__}") from None
-    if is_deep(value):
-        raise FieldMissing(f"the body is nested over {MAX_DEPTH} deep")
-    return value

@@ -14,18 +14,20 @@ from functools import lru_cache
 
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
+from amqprouter.decoding.strict_json import parse
+from amqprouter.errors import Undecodable
 from amqprouter.identity import MAX_BYTES, Identity
 from amqprouter.layouts.layout import Layout, MessageField, Placement
 from amqprouter.layouts.layout_set import LayoutSet, placed
 from amqprouter.layouts.words import words_of
 from amqprouter.pipeline.message import Message
-from amqprouter.pipeline.placeholders import FieldMissing, decoded
+from amqprouter.pipeline.placeholders import FieldMissing
 from amqprouter.pipeline.sender import MAX_SENDERS, Sender, Senders
 
 MAX_BODY = 65_536
 """Bytes of a body in which a device is looked for: reading more would take longer than all else for a message."""
 MAX_VALUES = 10_000
-"""What such a body may weigh (see `amqprouter.pipeline.json_text`): about 2 ms at worst."""
+"""What such a body may weigh (see `amqprouter.decoding.json_text`): about 2 ms at worst."""
 _MOST_ORIGINS = 1024
 """Exchanges and queues that messages come through. Operators make these, so that more are not to be expected."""
 
@@ -164,7 +166,10 @@ def _in_body(body: bytes, keys: tuple[str, ...]) -> object:
     """
     if len(body) > MAX_BODY:
         raise FieldMissing("the body is too long to look into")
-    found = decoded(body, MAX_VALUES)
+    try:
+        found = parse(body, MAX_VALUES, any_integers=True)
+    except Undecodable as error:
+        raise FieldMissing(f"the body is not JSON to look into: {error}") from None
     for key in keys:
         if isinstance(found, dict) and key in found:
             found = found[key]

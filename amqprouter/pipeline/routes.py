@@ -4,6 +4,9 @@ Theory of operation. Rules stand in the order of the configuration. All that mat
 the first `final` one; targets named twice get the message once. Most rules look at the device and the topic only, and
 these two repeat from message to message, so the answer is remembered for each pair. Only where a rule that matches the
 pair has header conditions too is the header table decoded and the answer put together for this one message.
+
+A rule also says how the bodies of its messages are decoded. As a body is judged once for all that read it, the first
+rule that matches, whether or not it has a say in where the message goes, and says how, decides.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from amqprouter.amqp.field_table import FieldValue
+from amqprouter.decoding.choice import AUTO, Decoding
 from amqprouter.patterns import DevicePattern, TopicPattern, bad_topic
+from amqprouter.pipeline.bodies import Bodies, default_bodies
 from amqprouter.pipeline.message import Message
 
 LEGAL = (
@@ -107,17 +112,26 @@ class Route(Protocol):
     def headers(self) -> tuple[tuple[str, str], ...]: ...
     @property
     def final(self) -> bool: ...
+    @property
+    def decode(self) -> str: ...
+    @property
+    def undecodable(self) -> str: ...
 
 
 class Rule:
-    """One route, compiled. Raises `ValueError` for bad patterns and targets."""
+    """One route, compiled. Raises `ValueError` for bad patterns, targets and ways to decode.
 
-    __slots__ = ("_device", "_headers", "_topic", "final", "has_conditions", "name", "targets")
+    `choice` is how bodies are decoded; None where the rule does not say.
+    """
+
+    __slots__ = ("_device", "_headers", "_topic", "choice", "final", "has_conditions", "name", "targets")
 
     def __init__(self, route: Route) -> None:
         self.name = route.name
         self.targets = tuple(Target.parse(text) for text in route.targets)
         self.final = route.final
+        says = route.decode or route.undecodable
+        self.choice: Decoding | None = Decoding.parse(route.decode, route.undecodable) if says else None
         self.has_conditions = bool(route.headers)
         self._device = DevicePattern(route.device)
         self._topic = TopicPattern(route.topic)
@@ -133,20 +147,27 @@ class Rule:
 
 
 class _Answer:
-    """What is remembered for a pair: the targets, or None when headers decide among the rules."""
+    """What is remembered for a pair: the targets, or None when headers decide among the rules; and how to decode, or
+    None where headers decide that."""
 
-    __slots__ = ("rules", "targets")
+    __slots__ = ("choice", "rules", "targets")
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
         self.rules = rules
         self.targets = None if any(rule.has_conditions for rule in rules) else _targets(rules)
+        says = [rule for rule in rules if rule.choice is not None]
+        self.choice: Decoding | None = AUTO
+        if says:
+            self.choice = None if says[0].has_conditions else says[0].choice
 
 
 class RuleSet:
-    """All routes. Raises `ValueError` where a `Rule` does."""
+    """All routes. Raises `ValueError` where a `Rule` does. Once they are in force, `bodies` are decoded as they say."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], bodies: Bodies = default_bodies) -> None:
+        self._bodies = bodies
         self._rules = tuple(Rule(route) for route in routes)
+        self.has_choices = any(rule.choice is not None for rule in self._rules)
         self._remembered: dict[tuple[str, str], _Answer] = {}
 
     @property
@@ -169,6 +190,33 @@ class RuleSet:
             return answer.targets
         headers = message.properties.headers
         return _targets(rule for rule in answer.rules if rule.admits(headers))
+
+    def take_effect(self) -> None:
+        """Have bodies decoded as these say from now on."""
+        if self._bodies is not default_bodies:  # which nobody changes
+            self._bodies.use_rules(self)
+
+    @property
+    def choices(self) -> tuple[Decoding, ...]:
+        """Every way to decode that some rule names, once."""
+        return tuple(dict.fromkeys(rule.choice for rule in self._rules if rule.choice is not None))
+
+    def choice(self, message: Message) -> Decoding:
+        """How this message's body is decoded; `AUTO` itself where no rule says.
+
+        :raises ValueError: as `match`.
+        """
+        pair = (message.device, message.topic)
+        answer = self._remembered.get(pair)
+        if answer is None:
+            answer = self._remember(pair)
+        if answer.choice is not None:
+            return answer.choice
+        headers = message.properties.headers
+        for rule in answer.rules:
+            if rule.choice is not None and rule.admits(headers):
+                return rule.choice
+        return AUTO
 
     def _remember(self, pair: tuple[str, str]) -> _Answer:
         if len(self._remembered) >= MAX_REMEMBERED:

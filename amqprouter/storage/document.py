@@ -22,7 +22,6 @@ import struct
 from binascii import hexlify
 from collections.abc import Callable, Collection
 from decimal import Decimal
-from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -31,9 +30,12 @@ from bson.decimal128 import Decimal128
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.travel import TRAVEL_HEADERS
+from amqprouter.decoding.json_text import MAX_VALUES
+from amqprouter.decoding.judge import promises_json
+from amqprouter.decoding.unpack import packing_of
 from amqprouter.errors import Unstorable
+from amqprouter.pipeline.bodies import Bodies, default_bodies
 from amqprouter.pipeline.headers import in_our_name
-from amqprouter.pipeline.json_text import MAX_VALUES
 from amqprouter.pipeline.message import Message
 from amqprouter.storage.elements import binary, elements, joined
 from amqprouter.storage.encoding import EncodedDocument
@@ -44,9 +46,7 @@ MAX_REMEMBERED = 1024
 """Bytes of the elements that are remembered with a front. The usual ones take a tenth; larger ones, which may come from
 as many made-up senders as are kept (`amqprouter.pipeline.sender.MAX_SENDERS`), are encoded for each message."""
 
-_PLAIN_ENCODINGS = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii", b"identity"})
-"""Content encodings that leave the body as it is. Kombu, and so Celery, names the character set there."""
-_NO_JSON, _PERHAPS_JSON, _PROMISED_JSON = range(3)
+_NO_JSON, _PERHAPS_JSON, _PROMISED_JSON, _PACKED = range(4)
 
 _LAST_SECOND = 253_402_300_799
 """The end of the year 9999, where `datetime` ends. Times beyond it are milliseconds, more often than not."""
@@ -61,17 +61,10 @@ _SENT = struct.Struct("<9sq")
 _RECEIVED_START, _SENT_START = b"\x09received_at\0", b"\x09sent_at\0"
 
 
-@lru_cache(maxsize=256)  # few types are in use; the bound only guards against a hostile sender
-def promises_json(content_type: str) -> bool:
-    """Whether a media type says that the body is JSON (RFC 8259, and RFC 6839 for ``+json``)."""
-    kind = content_type.partition(";")[0].strip().lower()
-    return kind == "application/json" or kind.endswith("+json")
-
-
 class _Envelope:
     """What the documents have in common that are made of messages with one front, as elements.
 
-    `tail` has the headers and what says how to read the body; `reading` is one of the three above. The names of device
+    `tail` has the headers and what says how to read the body; `reading` is one of the four above. The names of device
     and topic come from `use_names`, which is to be called first.
     """
 
@@ -110,14 +103,19 @@ class DocumentMaker:
 
     `hidden_headers` are left out of the documents besides `TRAVEL_HEADERS` and those that only the daemon may write:
     above all the one that carries a device's secret. `randomness` gives ids to messages that have none. JSON that
-    weighs over `max_values` is not read.
+    weighs over `max_values` is not read. `bodies` judge what is packed, or has a route that says how to decode it.
     """
 
     def __init__(
-        self, randomness: random.Random, hidden_headers: Collection[str] = (), max_values: int = MAX_VALUES
+        self,
+        randomness: random.Random,
+        hidden_headers: Collection[str] = (),
+        max_values: int = MAX_VALUES,
+        bodies: Bodies = default_bodies,
     ) -> None:
         self._random_bits: Callable[[int], int] = randomness.getrandbits
         self._json_body = JsonBodies(max_values).encoded
+        self._bodies = bodies
         self._hidden = TRAVEL_HEADERS | set(hidden_headers)
         self._received_at = 0.0  # messages that came together have the same
         self._received = _TIME.pack(_RECEIVED_START, 0)
@@ -144,7 +142,13 @@ class DocumentMaker:
         if not envelope.names or envelope.device != message.device or envelope.topic != message.topic:
             envelope.use_names(message.device, message.topic)
         start = self._start(envelope, message_id, timestamp, message)
-        reading = envelope.reading
+        reading, bodies = envelope.reading, self._bodies
+        if (
+            reading == _PACKED
+            or message.judged is not None
+            or (bodies.has_choices and not bodies.reads_as_sent(message))
+        ):
+            return EncodedDocument(joined((start, envelope.tail, self._judged(message))))
         if reading == _PROMISED_JSON or (reading == _PERHAPS_JSON and body[:1] in (b"{", b"[")):
             try:
                 element = self._json_body(body)
@@ -154,6 +158,28 @@ class DocumentMaker:
                 if reading == _PROMISED_JSON:
                     raise
         return EncodedDocument(joined((start, envelope.tail, binary(b"body", body))))
+
+    def _judged(self, message: Message) -> bytes:
+        """The elements of the body, as it was judged.
+
+        :raises Unstorable: it was not to be decoded, and the route does not keep such.
+        """
+        try:
+            judged = self._bodies.of(message)
+        except ValueError as error:
+            raise Unstorable("malformed-properties", str(error)) from None
+        refusal = judged.refusal
+        if refusal is not None:
+            raise Unstorable(refusal.reason, refusal.detail)
+        fields: dict[str, object] = {}
+        if judged.problem is not None:
+            fields["body_problem"] = str(judged.problem)
+        if judged.notes:
+            fields["body_notes"] = judged.notes
+        value = judged.raw if judged.is_guess else judged.value
+        if isinstance(value, bytes):
+            return elements(fields) + binary(b"body", value)
+        return elements({**fields, "body": _stored(value)})
 
     def _start(self, envelope: _Envelope, message_id: bytes, timestamp: int | None, message: Message) -> bytes:
         """The elements in front of the envelope's tail."""
@@ -199,8 +225,8 @@ class DocumentMaker:
             fields["content_type"] = content_type
         if encoding:
             fields["content_encoding"] = encoding.decode("utf-8", "backslashreplace")
-        if encoding and encoding.lower() not in _PLAIN_ENCODINGS:
-            reading = _NO_JSON
+        if encoding and packing_of(encoding.decode("utf-8", "backslashreplace")) != "":
+            reading = _PACKED
         elif content_type is None:
             reading = _PERHAPS_JSON
         else:
@@ -225,3 +251,13 @@ def _storable(value: FieldValue) -> object:
     if isinstance(value, list):
         return [_storable(inner) for inner in value]
     return value
+
+
+def _stored(value: Any) -> Any:
+    """A judged value as BSON can hold it: keys escaped, and decimal numbers BSON's own."""
+    kind = type(value)
+    if kind is dict:
+        return {escaped(name): _stored(inner) for name, inner in value.items()}
+    if kind is list:
+        return [_stored(inner) for inner in value]
+    return Decimal128(value) if kind is Decimal else value

@@ -27,8 +27,8 @@ from typing import NoReturn
 import msgspec
 from bson import encode
 
+from amqprouter.decoding.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.errors import Unstorable
-from amqprouter.pipeline.json_text import MAX_DEPTH, MAX_VALUES, is_deep, is_heavy
 from amqprouter.storage.elements import ENCODING_ERRORS, elements
 from amqprouter.storage.keys import escaped_all
 

@@ -35,9 +35,10 @@ from zope.interface import implementer
 
 from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
+from amqprouter.decoding.json_text import MAX_VALUES
 from amqprouter.errors import StoreMisconfigured, StoreUnavailable, Unstorable
 from amqprouter.interfaces import IReadiness, IStore, WriteOutcome, WriteResult
-from amqprouter.pipeline.json_text import MAX_VALUES
+from amqprouter.pipeline.bodies import Bodies, default_bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IGate, IGatedTarget, IRequeues
 from amqprouter.pipeline.settlement import Settlement, deliver_all
@@ -95,6 +96,7 @@ class StoreTarget:
         randomness: random.Random,
         hidden_headers: Collection[str] = (),
         max_values: int = MAX_VALUES,
+        bodies: Bodies = default_bodies,
     ) -> None:
         self.name = f"store:{collection}"
         self._store = store
@@ -103,7 +105,7 @@ class StoreTarget:
         self._clock = clock
         self._counters = counters
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, randomness.random)
-        self._document = DocumentMaker(randomness, hidden_headers, max_values).document
+        self._document = DocumentMaker(randomness, hidden_headers, max_values, bodies).document
         self._waiting: Lineup[Mapping[str, object]] = Lineup(settings.batch_size, BATCH_BYTES)
         self._since = 0.0  # the oldest of these waits since then, or for its own device's write
         self._seen = 0  # how many they were at the latest look

@@ -22,11 +22,13 @@ from uuid import UUID
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.celery import CeleryTask
 from amqprouter.broker.outgoing import Outgoing
+from amqprouter.decoding.json_text import weight
+from amqprouter.decoding.judge import Judge
 from amqprouter.errors import Unstorable
 from amqprouter.events.event import encode_event_body
 from amqprouter.events.topic_selector import TopicSelector
 from amqprouter.pipeline.admission import Admission
-from amqprouter.pipeline.json_text import weight
+from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
 from amqprouter.pipeline.routes import RuleSet
@@ -45,11 +47,12 @@ _DOCUMENTS = DocumentMaker(random.Random(1), ("x-device-secret",), MAX_VALUES)
 _JSON = json_body.JsonBodies(MAX_VALUES)
 _OUTGOING = Outgoing("x-device-secret", account="gateway")
 _ADMISSION = Admission(1 << 20, 64, 60.0, 32_768)
+_BODY_OF = Bodies(Judge(max_values=MAX_VALUES)).of
 _RULES = RuleSet([RouteSettings("r", ("store:a",), headers=(("h", "1"),)), RouteSettings("s", ("store:b",))])
 
 
 def _task(*arguments: str) -> CeleryTask:
-    templates = [Template(text, MAX_VALUES) for text in arguments]
+    templates = [Template(text, _BODY_OF) for text in arguments]
     return CeleryTask("t", templates, random_id=lambda: UUID(int=7))
 
 
@@ -88,9 +91,11 @@ def check_body(body: bytes) -> None:
         _DOCUMENTS.document(promised)
     except Unstorable as refusal:
         refused = refusal.reason
-    known, anew = encode_event_body(promised, MAX_VALUES), encode_event_body(_message(body, _PROMISED), MAX_VALUES)
+    known, anew = encode_event_body(promised, _BODY_OF), encode_event_body(_message(body, _PROMISED), _BODY_OF)
     assert known == anew, "what the store has found out makes another event"
-    told = json.loads(anew)["body"]
+    event = json.loads(anew)
+    told = event["body"]
+    assert ("body_problem" in event) == bool(refused), "the store and the judge disagree"
     assert not re.search(rb"[\r\n]", anew)
     if not refused:
         assert told == json.loads(body)
@@ -115,7 +120,7 @@ def check_headers(table: bytes) -> None:
         _RULES.match,
         _OUTGOING.passed_on,
         _DOCUMENTS.document,
-        lambda message: encode_event_body(message, MAX_VALUES),
+        lambda message: encode_event_body(message, _BODY_OF),
         lambda message: _HEADER_TASK.encoded(message, 1.0),
     )
     for read in readers:

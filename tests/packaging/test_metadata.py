@@ -14,7 +14,7 @@ from tests.support.trial_summary import summary
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()  # as text: Python 3.10 has no tomllib
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:;python_version>=\"3\.11\")?")
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:;python_version(?:>=\"3\.11\"|<\"3\.14\"))?")
 
 
 def _setup() -> ConfigParser:
@@ -29,7 +29,7 @@ def _floors(text: str) -> dict[str, str]:
     for line in text.split():
         match = _REQUIREMENT.fullmatch(line)
         if match is None:
-            raise AssertionError(f"{line!r} is not NAME>=VERSION, for Python 3.11 at most")
+            raise AssertionError(f"{line!r} is not NAME>=VERSION, for Python from 3.11 or before 3.14 at most")
         floors[match[1]] = match[2]
     return floors
 

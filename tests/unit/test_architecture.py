@@ -34,20 +34,21 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "amqp": {"interfaces", *WORDS},
     "scheduling": WORDS,
     "acl": WORDS,
+    "decoding": {"interfaces", *WORDS},
     "layouts": WORDS,
-    "pipeline": {"amqp", "interfaces", "layouts", "scheduling", *WORDS},
-    "events": {"amqp", "interfaces", "pipeline", "scheduling", *WORDS},
+    "pipeline": {"amqp", "decoding", "interfaces", "layouts", "scheduling", *WORDS},
+    "events": {"amqp", "decoding", "interfaces", "pipeline", "scheduling", *WORDS},
     "broker": {"amqp", "events", "interfaces", "layouts", "pipeline", *WORDS},
     "commands": {"amqp", "broker", "events", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
-    "storage": {"amqp", "interfaces", "pipeline", *WORDS},
+    "storage": {"amqp", "decoding", "interfaces", "pipeline", *WORDS},
     "auth": {"acl", "amqp", "commands", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "web": {"amqp", "auth", "commands", "events", "interfaces", "layouts", "pipeline", *WORDS},
     "control": {"interfaces", "pipeline", "scheduling", "web", *WORDS},
     "worker": {"amqp", "events", "pipeline", *WORDS},
-    "config": {"amqp", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
+    "config": {"amqp", "decoding", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "daemon": {
-        *("acl", "amqp", "auth", "broker", "commands", "config", "control", "events", "interfaces", "layouts"),
-        *("pipeline", "scheduling", "storage", "web", *WORDS),
+        *("acl", "amqp", "auth", "broker", "commands", "config", "control", "decoding", "events", "interfaces"),
+        *("layouts", "pipeline", "scheduling", "storage", "web", *WORDS),
     },
     "cli": {
         *("acl", "amqp", "auth", "broker", "config", "daemon", "layouts", "pipeline", "scheduling", "storage", "web"),
@@ -93,12 +94,13 @@ PURE = {
     "amqprouter.config": "commands file values work",
     "amqprouter.control": "top_devices",
     "amqprouter": "clock counters errors identity interfaces net patterns settings text",
+    "amqprouter.decoding": "choice json_text judge judgement plain_text strict_json unpack values",
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (
-        "admission breaker device_parking flush gate headers json_text message pending pending_overflow "
+        "admission bodies breaker device_parking flush gate headers message pending pending_overflow "
         "placeholders placing ports quarantine_gate replay routes sender settlement"
     ),
     "amqprouter.scheduling": (

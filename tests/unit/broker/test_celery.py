@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.broker.celery import MAX_REPR, CeleryTask
-from amqprouter.pipeline import placeholders
+from amqprouter.decoding.judgement import Decoded
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
 
@@ -23,7 +23,7 @@ NOW = 1_700_000_000.0
 values = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text("a\\\x00é😀"),
     lambda inner: st.lists(inner) | st.dictionaries(st.text("ab"), inner),
@@ -129,9 +129,10 @@ class EncodingTests(SynchronousTestCase):
                 yield from range(MAX_REPR)
                 raise AssertionError("looked at")
 
-        self.patch(placeholders, "decoded", lambda body, most: Unseen())
         self.patch(json, "dumps", lambda *arguments, **options: "[]")
-        raw, _ = task("t", "{body}").encoded(message(), NOW)
+        given = message()
+        given.judged = Decoded("json", Unseen(), b"")
+        raw, _ = task("t", "{body}").encoded(given, NOW)
         self.assertEqual(len(str(Properties(raw).headers["argsrepr"])), MAX_REPR)
 
     def test_what_cannot_be(self) -> None:

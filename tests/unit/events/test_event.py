@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from typing import Any
 
 from hypothesis import given
@@ -12,8 +11,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.decoding.judge import Judge
 from amqprouter.events.event import Event, encode_event_body, read_event
 from amqprouter.layouts.layout import Placement
+from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 
 
@@ -54,8 +55,14 @@ class EnvelopeTests(SynchronousTestCase):
         self.assertIsNone(event["message_id"])
         self.assertIsNone(event["content_type"])
 
-    def test_a_clock_beyond_the_calendar_is_left_out(self) -> None:
-        self.assertNotIn("sent_at", json.loads(encode_event_body(message(b"1", timestamp=2**64 - 1))))
+    def test_a_clock_beyond_the_calendar_is_told_as_a_number(self) -> None:
+        event = json.loads(encode_event_body(message(b"1", timestamp=2**64 - 1)))
+        self.assertNotIn("sent_at", event)
+        self.assertEqual(event["sent_at_raw"], 2**64 - 1)
+
+    def test_the_encoding_is_told(self) -> None:
+        event = json.loads(encode_event_body(message(b"1", content_encoding="br")))
+        self.assertEqual(event["content_encoding"], "br")
 
     def test_names_that_need_escapes(self) -> None:
         odd = Message('d"\n\u2028', "t\r", b"1", Properties())
@@ -66,7 +73,7 @@ class EnvelopeTests(SynchronousTestCase):
 
 class BodyTests(SynchronousTestCase):
     def test_json_keeps_its_digits(self) -> None:
-        for raw in (b"1.10", b"123456789012345678901234567890", b'"\\ud800"', b"[1e400]"):
+        for raw in (b"1.10", b"1234567890123456789", b'"\\ud83d\\ude00"', b"[1e300]"):
             self.assertIn(b'"body":' + raw + b"}", encode_event_body(message(raw)))
 
     def test_line_ends_between_tokens_become_spaces(self) -> None:
@@ -85,6 +92,10 @@ class BodyTests(SynchronousTestCase):
             b'"\n"',
             b"",
             b"9" * 5000,
+            b"123456789012345678901234567890",
+            b'"\\ud800"',
+            b"[1e400]",
+            b'{"a":1,"a":2}',
         ):
             self.assertEqual(body_of(raw), raw.decode(), raw)
 
@@ -94,14 +105,15 @@ class BodyTests(SynchronousTestCase):
 
     def test_json_that_would_take_too_long_to_read_is_text(self) -> None:
         raw = b"[" + b"{}," * 500 + b"1]"
-        self.assertEqual(json.loads(encode_event_body(message(raw), max_values=2000))["body"], raw.decode())
-        self.assertEqual(len(json.loads(encode_event_body(message(raw), max_values=2600))["body"]), 501)
+        for most, expected in ((2000, raw.decode()), (2600, json.loads(raw))):
+            body_of = Bodies(Judge(max_values=most)).of
+            self.assertEqual(json.loads(encode_event_body(message(raw), body_of))["body"], expected)
 
     def test_what_is_known_to_be_json_is_not_read_again(self) -> None:
         given = message(b'{"a": 1.10}')
         given.is_json = True
-        self.patch(sys.modules[encode_event_body.__module__], "_decode", None)
-        self.assertIn(b'"body":{"a": 1.10}}', encode_event_body(given))
+        encoded = encode_event_body(given, lambda message: self.fail("judged again"))
+        self.assertIn(b'"body":{"a": 1.10}}', encoded)
 
     def test_other_encodings_of_json_are_not_guessed(self) -> None:
         raw = '{"a":1}'.encode("utf-16")

@@ -394,6 +394,19 @@ class SliceTests(PipelineTestCase):
         self.one_turn()
         self.assertEqual(len(self.taken()), 4)
 
+    def test_what_a_body_was_unpacked_to_counts_too(self) -> None:
+        deliver = self.store.deliver
+
+        def unpack(message: Message, settlement: Settlement) -> None:
+            message.unpacked = TURN_WORK // 2
+            deliver(message, settlement)
+
+        self.patch(self.store, "deliver", unpack)
+        self.receive(*[self.delivery("dev1.up.x", str(n)) for n in range(5)])
+        self.assertEqual(self.taken(), ["dev1 0", "dev1 1"])
+        self.one_turn()
+        self.assertEqual(len(self.taken()), 4)
+
     def test_what_was_held_for_a_checker_is_no_exception(self) -> None:
         self.receive(*self.large(7, "new"))
         self.authenticator.known["new"] = answer_of()

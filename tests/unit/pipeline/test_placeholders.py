@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
-from amqprouter.pipeline import placeholders
-from amqprouter.pipeline.json_text import MAX_DEPTH
+from amqprouter.decoding.json_text import MAX_DEPTH
+from amqprouter.decoding.judge import Judge
+from amqprouter.decoding.judgement import Decoded
+from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
 
@@ -81,28 +85,57 @@ class RenderTests(SynchronousTestCase):
     def test_bodies_that_are_no_strict_json(self) -> None:
         deep = b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1)
         for body in (b"", b"\xff", b"{", b'{"a":1,"a":2}', b"NaN", deep, b"[" * 100_000):
+            with self.assertRaises(FieldMissing) as raised:
+                Template("{body}").value(message(body, content_type="application/json"))
+            self.assertIn("the body cannot be decoded: ", str(raised.exception))
             with self.assertRaises(FieldMissing):
-                Template("{body}").value(message(body))
+                Template("{body[a]}").value(message(body))
         self.assertIsInstance(Template("{body}").value(message(deep[1:-1])), list)
 
-    def test_bodies_that_would_take_too_long_to_read(self) -> None:
-        given = message([{}] * 500)
+    def test_bodies_that_are_no_json(self) -> None:
+        """What they are is a value all the same."""
+        for body, value in ((b"ON", "ON"), (b"", ""), (b"23.50", 23.5), (b"\xff", {"base64": "/w=="})):
+            self.assertEqual(Template("{body}").value(message(body)), value)
+        self.check("q.{body}", "q.ON", message(b"ON"))
+
+    def test_the_body_as_it_came(self) -> None:
+        given = message(b'{"a": 1.50}')
+        self.check("{body_text}|{body_base64}", '{"a": 1.50}|eyJhIjogMS41MH0=', given)
+        self.check("{body_text}", "x", message(gzip.compress(b"x"), content_encoding="gzip"))
         with self.assertRaises(FieldMissing) as raised:
-            Template("{body[0]}", max_values=2000).value(given)
+            Template("{body_text}").value(message(b"\xff"))
+        self.assertIn("{body_text}", str(raised.exception))
+        self.check("{body_base64}", "/w==", message(b"\xff"))
+        self.check("{body_text}", "{", message(b"{", content_type="application/json"))
+
+    def test_names_with_dots(self) -> None:
+        given = message({"a": {"b_1": [{"c": 7}]}})
+        self.check("{body.a.b_1[0].c}", "7", given)
+        with self.assertRaises(FieldMissing) as raised:
+            Template("{body.a.x}").value(given)
+        self.assertIn("{body.a.x}", str(raised.exception))
+
+    def test_bodies_that_would_take_too_long_to_read(self) -> None:
+        given = message([{}] * 500, content_type="application/json")
+        with self.assertRaises(FieldMissing) as raised:
+            Template("{body[0]}", Bodies(Judge(max_values=2000)).of).value(given)
         self.assertIn("max_body_values", str(raised.exception))
-        self.assertEqual(Template("{body[0]}", max_values=2600).value(given), {})
+        given.judged = None
+        self.assertEqual(Template("{body[0]}", Bodies(Judge(max_values=2600)).of).value(given), {})
 
     def test_a_body_is_read_once_for_all_placeholders(self) -> None:
-        reads: list[str] = []
-        decode = placeholders._decode
+        reads: list[bytes] = []
 
-        def counted(text: str) -> object:
-            reads.append(text)
-            return decode(text)
+        class Counting(Judge):
+            def decode(self, body: bytes, *arguments: Any) -> Decoded:
+                reads.append(body)
+                return super().decode(body, *arguments)
 
-        self.patch(placeholders, "_decode", counted)
+        body_of = Bodies(Counting()).of
         given = message({"a": 1, "b": [2]})
-        self.assertEqual([Template(text).value(given) for text in ("{body[a]}", "{body[b]}", "{body}")][:2], [1, [2]])
+        self.assertEqual(
+            [Template(text, body_of).value(given) for text in ("{body[a]}", "{body[b]}", "{body}")][:2], [1, [2]]
+        )
         self.assertEqual(len(reads), 1)
 
     def test_malformed_properties(self) -> None:

@@ -14,11 +14,11 @@ from bson import Decimal128, encode
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.travel import TRAVEL_HEADERS
+from amqprouter.decoding.judge import promises_json
 from amqprouter.errors import Unstorable
 from amqprouter.pipeline.headers import in_our_name
 from amqprouter.pipeline.message import Message
 from amqprouter.storage import json_body
-from amqprouter.storage.document import promises_json
 from amqprouter.storage.elements import MAX_BYTES
 from amqprouter.storage.keys import escaped
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import struct
 from datetime import datetime, timezone
@@ -16,11 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import NAMES, Properties, encode_properties, text_value, with_values
 from amqprouter.amqp.wire import Delivery
+from amqprouter.decoding.judge import promises_json
 from amqprouter.errors import Unstorable
 from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.sender import Senders
-from amqprouter.storage.document import MAX_REMEMBERED, DocumentMaker, promises_json
+from amqprouter.storage.document import MAX_REMEMBERED, DocumentMaker
 from amqprouter.storage.elements import MAX_BYTES
 from tests.unit.storage.plain_documents import plain_document
 
@@ -219,10 +221,16 @@ class BodyTests(DocumentTestCase):
         for raw in (b'{"a":1}', b"", bytes(range(256)), "é".encode()):
             self.assertEqual(self.body(raw, content_type="text/plain"), raw)
 
-    def test_a_packed_body_is_binary_whatever_its_type(self) -> None:
+    def test_a_packed_body_is_unpacked(self) -> None:
         raw = struct.pack(">H", 1 << 15 | 1 << 14) + b"\x10application/json" + b"\x04gzip"
+        stored = self.document(Message("d", "t", gzip.compress(b'{"a.b":1}'), Properties(raw)))
+        self.assertEqual((stored["body"], stored["content_encoding"]), ({"a%2Eb": 1}, "gzip"))
+        self.assertUnstorable(Message("d", "t", b"\x1f\x8b", Properties(raw)), "bad-packing")
+
+    def test_a_packing_that_nobody_knows_is_binary_whatever_its_type(self) -> None:
+        raw = struct.pack(">H", 1 << 15 | 1 << 14) + b"\x10application/json" + b"\x02br"
         stored = self.document(Message("d", "t", b"\x1f\x8b", Properties(raw)))
-        self.assertEqual((stored["body"], stored["content_encoding"]), (b"\x1f\x8b", "gzip"))
+        self.assertEqual((stored["body"], stored["content_encoding"]), (b"\x1f\x8b", "br"))
 
     def test_the_name_of_a_character_set_packs_nothing(self) -> None:
         """Kombu and Celery write it there."""
@@ -231,7 +239,7 @@ class BodyTests(DocumentTestCase):
         self.assertEqual((stored["body"], stored["content_encoding"]), ({"a": 1}, "UTF-8"))
 
     def test_what_was_read_as_json_is_known_to_be(self) -> None:
-        for raw, is_json in ((b'{"a":1}', True), (b"{", False), (b"1", False)):
+        for raw, is_json in ((b'{"a":1}', True), (b"{", False), (b"1", False), (b"[9223372036854775808]", False)):
             made = message(raw)
             self.document(made)
             self.assertEqual(made.is_json, is_json, raw)
@@ -350,7 +358,7 @@ class PlainDocumentTests(SynchronousTestCase):
             if content_type is not None:
                 values["content_type"] = text_value(content_type)
             if "content_encoding" in others:
-                values["content_encoding"] = text_value(data.draw(st.sampled_from(["utf-8", "gzip", ""])))
+                values["content_encoding"] = text_value(data.draw(st.sampled_from(["utf-8", "br", ""])))
             if priority:
                 values["priority"] = b"\x04"
             raw = with_values(raw, values)

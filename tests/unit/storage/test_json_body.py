@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter.decoding.json_text import MAX_DEPTH
 from amqprouter.errors import Unstorable
-from amqprouter.pipeline.json_text import MAX_DEPTH
 from amqprouter.storage import json_body
 from amqprouter.storage.elements import elements
 from amqprouter.storage.json_body import JsonBodies, decode

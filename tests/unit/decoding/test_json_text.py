@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.pipeline.json_text import COLLECTION, KEY, MAX_DEPTH, MAX_VALUES, is_deep, is_heavy, weight
+from amqprouter.decoding.json_text import COLLECTION, KEY, MAX_DEPTH, MAX_VALUES, is_deep, is_heavy, weight
 from amqprouter.settings import LimitsSettings
 
 MEGABYTE = 1 << 20
