@@ -3,7 +3,7 @@
 - `judge`: what a body is, by its message's own words and the route's; a `judgement` is the answer.
 - `choice`: what a route says, `decode` and `undecodable`.
 - `unpack`: gzip, deflate and zstd around a body, within bounds.
-- decoders: `strict_json` (`json_text` bounds what it may cost), `plain_text` for a text, a number and bytes, and
-  plugins; `installed` finds them by name.
+- decoders: `strict_json` (`json_text` bounds what it may cost), `plain_text` for a text, a number and bytes,
+  `cbor`, `messagepack`, and plugins; `installed` finds them by name.
 - `values`: what every reader can be given, and how JSON says what it has no word for.
 """

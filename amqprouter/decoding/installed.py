@@ -19,6 +19,8 @@ _MODULES = {
     "text": "plain_text",
     "number": "plain_text",
     "binary": "plain_text",
+    "cbor": "cbor",
+    "msgpack": "messagepack",
 }
 """By decoder, the module beside this one that has it; each is imported when it is asked for, and so are libraries."""
 

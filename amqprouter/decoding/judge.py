@@ -17,7 +17,7 @@ from typing import Any
 
 from amqprouter.decoding.choice import Decoding
 from amqprouter.decoding.json_text import MAX_VALUES
-from amqprouter.decoding.judgement import Decoded, Noted, text_or_bytes
+from amqprouter.decoding.judgement import Decoded, Made, text_or_bytes
 from amqprouter.decoding.strict_json import parse, parse_guessing
 from amqprouter.decoding.unpack import packing_of, unpacked, zstd
 from amqprouter.decoding.values import plain
@@ -115,10 +115,9 @@ class Judge:
         if self._decoder_of is None:
             raise Undecodable("no-decoder", f"there is no decoder {name!r}")
         value: Any = self._decoder_of(choice).decode(body, info())
-        notes: tuple[str, ...] = ()
-        if isinstance(value, Noted):
-            value, notes = value.value, value.notes
-        return Decoded(name, plain(value, self._max_values), body, notes=notes)
+        if isinstance(value, Made):
+            return Decoded(name, value.value, body, notes=value.notes)
+        return Decoded(name, plain(value, self._max_values), body)
 
     def _by_content_type(self, body: bytes, content_type: str | None) -> Decoded:
         if content_type is None or not content_type.startswith("text/"):

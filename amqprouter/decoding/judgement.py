@@ -67,11 +67,12 @@ def whole_json_form(decoded: Decoded) -> Any:
     return value if decoded.kind == "json" else json_form(value)
 
 
-class Noted:
-    """What a decoder returns that has more to tell than a value."""
+class Made:
+    """What our own decoders return: a value that is plain already, see `amqprouter.decoding.values.plain`, and what
+    else they have to tell."""
 
     __slots__ = ("notes", "value")
 
-    def __init__(self, value: object, notes: tuple[str, ...]) -> None:
+    def __init__(self, value: object, notes: tuple[str, ...] = ()) -> None:
         self.value = value
         self.notes = notes

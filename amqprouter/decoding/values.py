@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timezone
 from decimal import Decimal
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any
 from uuid import UUID
 
@@ -22,23 +23,52 @@ MAX_DIGITS = 34
 _SMALLEST, _LARGEST = -6176, 6111
 """Exponents that a Decimal128 has, with its digits as a whole number (the same)."""
 _INT64 = 1 << 63
+_NAMES = (UUID, date, IPv4Address, IPv6Address, IPv4Network, IPv6Network, IPv4Interface, IPv6Interface)
+"""Types whose values are written as text, in the usual way."""
 
 
-def plain(value: object, max_values: int = MAX_VALUES) -> Any:
+def plain(
+    value: object,
+    max_values: int = MAX_VALUES,
+    key_of: Callable[[object], str] | None = None,
+    voids: tuple[object, ...] = (),
+) -> Any:
     """A decoder's value as `amqprouter.decoding.judgement.Decoded` has it.
 
-    Tuples become lists, UUIDs and dates text, and integers over 64 bits decimal numbers; keys are text already.
+    Tuples become lists, UUIDs, dates and network addresses text, and integers over 64 bits decimal numbers. Keys that
+    are no text `key_of` makes text of; it may raise `Undecodable`, and without it they are refused. Each of `voids`
+    becomes None.
 
     :raises Undecodable: something that has no such form, or over `max_values` of them, or nested over `MAX_DEPTH`.
     """
-    return _Walk(max_values).plain(value, 0)
+    return _Walk(max_values, key_of or _no_key, voids).plain(value, 0)
+
+
+def key_text(key: object) -> str:
+    """A key that is no text, as text: ``1``, ``true``, ``null``.
+
+    :raises Undecodable: it is bytes, an array, a map or the like.
+    """
+    if key is None:
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, (int, float)):
+        return str(key)
+    raise Undecodable("bad-key", f"a key is a {type(key).__name__}")
+
+
+def _no_key(key: object) -> str:
+    raise Undecodable("bad-key", f"a key is a {type(key).__name__}")
 
 
 class _Walk:
     """One walk, which counts."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, key_of: Callable[[object], str], voids: tuple[object, ...]) -> None:
         self._left = most
+        self._voids = voids
+        self._key_of = key_of
 
     def plain(self, value: Any, depth: int) -> Any:
         self._left -= 1
@@ -53,18 +83,19 @@ class _Walk:
             return value if -_INT64 <= value < _INT64 else _decimal(value)
         if isinstance(value, (list, tuple, Mapping)):
             return self._collection(value, depth + 1)
-        return _scalar(value)
+        return None if any(value is void for void in self._voids) else _scalar(value)
 
     def _collection(self, value: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise Undecodable("too-deep", f"nested over {MAX_DEPTH} deep")
         if not isinstance(value, Mapping):
             return [self.plain(one, depth) for one in value]
-        fields = {}
+        fields: dict[str, Any] = {}
         for key, one in value.items():
-            if type(key) is not str:
-                raise Undecodable("bad-key", f"a key is a {type(key).__name__}")
-            fields[_text(key)] = self.plain(one, depth)
+            name = _text(key if type(key) is str else self._key_of(key))
+            if name in fields:
+                raise Undecodable("bad-key", "two keys are one when they are text")
+            fields[name] = self.plain(one, depth)
         return fields
 
 
@@ -86,7 +117,7 @@ def _scalar(value: Any) -> Any:
             raise Undecodable("bad-time", "before the year 1 or after 9999 in UTC") from None
     if isinstance(value, Decimal):
         return _decimal(value)
-    if isinstance(value, (UUID, date)):
+    if isinstance(value, _NAMES):
         return str(value)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)

@@ -63,17 +63,8 @@ VOCABULARY = {"amqprouter.pipeline.message", "amqprouter.pipeline.settlement"}
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time"}
 """Modules of the standard library by which a module does I/O, reads a clock or takes chances."""
 LIBRARIES = {
-    *(
-        "automat",
-        "bson",
-        "msgspec",
-        "pamqp",
-        "zope",
-        "twisted.cred.credentials",
-        "twisted.cred.error",
-        "twisted.internet.defer",
-    ),
-    "twisted.logger",
+    *("automat", "bson", "cbor2", "google.protobuf", "msgpack", "msgspec", "pamqp", "simpleeval", "zope"),
+    *("twisted.cred.credentials", "twisted.cred.error", "twisted.internet.defer", "twisted.logger"),
 }
 """What pure modules may use besides: none has a reactor, a socket or a clock."""
 LONGEST_MODULE = 600
@@ -94,7 +85,7 @@ PURE = {
     "amqprouter.config": "commands file values work",
     "amqprouter.control": "top_devices",
     "amqprouter": "clock counters errors identity interfaces net patterns settings text",
-    "amqprouter.decoding": "choice json_text judge judgement plain_text strict_json unpack values",
+    "amqprouter.decoding": "cbor choice json_text judge judgement messagepack plain_text strict_json unpack values",
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
