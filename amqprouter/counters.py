@@ -58,6 +58,8 @@ class Counters:
     """SIGHUP took a new configuration into force."""
     failed_reloads: int = 0
     """SIGHUP met a bad configuration and kept the old."""
+    sparkplug_gaps: int = 0
+    """A Sparkplug message's sequence number was not the next one of its edge node."""
     returned: Counter[str] = field(default_factory=Counter)
     """The broker returned a message, by how it was matched: ``one``, ``several``, ``late``, ``none``."""
     broker_auth: Counter[str] = field(default_factory=Counter)

@@ -405,6 +405,14 @@ class RouteSettings:
 
 
 @dataclass(frozen=True)
+class DecodingSettings:
+    """Section ``[decoding]``: what decoders remember."""
+
+    sparkplug_names: str = "/var/lib/amqprouter/sparkplug.json"
+    """File with the names and types of Sparkplug metrics, by what births have told; empty: a restart forgets them."""
+
+
+@dataclass(frozen=True)
 class StoreSettings:
     """Section ``[store]``: the document store."""
 
@@ -547,6 +555,7 @@ class Settings:
     work_queues: tuple[WorkQueueSettings, ...] = ()
     celery_tasks: tuple[CeleryTaskSettings, ...] = ()
     store: StoreSettings = field(default_factory=StoreSettings)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
     events: EventsSettings = field(default_factory=EventsSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     mercure: MercureSettings = field(default_factory=MercureSettings)

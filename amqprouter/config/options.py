@@ -20,6 +20,7 @@ from amqprouter.config.paths import (
     FilePath,
     LimitsPlace,
     SocketPath,
+    StatePath,
     check_certificates,
     check_key,
     check_password,
@@ -201,6 +202,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "journal": Boolean(),
         "timeout": Duration(0, above=True, most=3600),
         "retention": Duration(0),
+    },
+    "decoding": {
+        "sparkplug_names": OrEmpty(StatePath(), "a restart forgets them"),
     },
     "events": {
         "max_age": Duration(1, whole=True),

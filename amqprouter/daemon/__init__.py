@@ -3,5 +3,5 @@
 `build` is the composition root: it has each subsystem made, by `broker`, `auth`, `pipeline`, `decoding`, `targets`,
 `parking`, `commands`, `web`, `mercure` and `control`, on one `runtime`, and wires them. `lifecycle` has the order of
 starting and draining. `preflight` finds what is wrong before anything is connected to; `service_manager` tells systemd,
-`logs` has observers, and `hangup` keeps a SIGHUP that comes too early.
+`logs` has observers, `hangup` keeps a SIGHUP that comes too early, and `sparkplug_file` keeps what births have told.
 """

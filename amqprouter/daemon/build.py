@@ -52,14 +52,15 @@ def build(
 
     :raises ConfigError: a file that the settings name is bad.
     """
-    decoding = wire_decoding(settings.limits)
+    counters = Counters()
+    decoding = wire_decoding(settings, counters)
     runtime = Runtime(
         settings,
         reactor,
         SteadyClock(reactor, time.monotonic),
         wall_clock,
         randomness or random.Random(),
-        Counters(),
+        counters,
         decoding.bodies,
     )
     broker = wire_broker(runtime)
@@ -107,7 +108,7 @@ def build(
     )
     return Daemon(
         reactor,
-        _steps(broker, targets, auth, way, events, web, control, consume, publish),
+        [*decoding.steps(runtime), *_steps(broker, targets, auth, way, events, web, control, consume, publish)],
         under_way=lambda: way.pipeline.under_way,
         reload=control.reloader.reload,
         shutdown_deadline=settings.limits.shutdown_deadline,

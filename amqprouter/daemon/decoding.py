@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amqprouter.decoding.installed import Decoders
+from amqprouter.counters import Counters
+from amqprouter.daemon.lifecycle import Step
+from amqprouter.daemon.runtime import Runtime
+from amqprouter.daemon.sparkplug_file import SparkplugFile
+from amqprouter.decoding.installed import Decoders, SparkplugMemory
 from amqprouter.decoding.judge import Judge
+from amqprouter.decoding.sparkplug_names import Births
 from amqprouter.errors import ConfigError
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.routes import RuleSet
-from amqprouter.settings import LimitsSettings, Settings
+from amqprouter.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,8 @@ class WiredDecoding:
 
     bodies: Bodies
     decoders: Decoders
+    names: Births
+    """What Sparkplug births have told."""
 
     def rules(self, settings: Settings) -> RuleSet:
         """The rules of these settings, with the decoders that they name.
@@ -28,11 +35,25 @@ class WiredDecoding:
         self.decoders.make(rules.choices)
         return rules
 
+    def steps(self, runtime: Runtime) -> list[Step]:
+        """What is started and stopped with the daemon."""
+        path = runtime.settings.decoding.sparkplug_names
+        if not path:
+            return []
+        file = SparkplugFile(path, self.names, runtime.clock)
+        return [Step("the names of Sparkplug metrics", file.startService, file.stopService)]
 
-def wire_decoding(limits: LimitsSettings) -> WiredDecoding:
+
+def wire_decoding(settings: Settings, counters: Counters) -> WiredDecoding:
     """All of it; the rules in force come later."""
-    decoders = Decoders(limits.max_body_values)
-    return WiredDecoding(Bodies(Judge(decoders.of, limits.max_body_bytes, limits.max_body_values)), decoders)
+    limits, names = settings.limits, Births()
+
+    def gap() -> None:
+        counters.sparkplug_gaps += 1
+
+    decoders = Decoders(limits.max_body_values, SparkplugMemory(names, gap))
+    judge = Judge(decoders.of, limits.max_body_bytes, limits.max_body_values)
+    return WiredDecoding(Bodies(judge), decoders, names)
 
 
 def check_decoders(settings: Settings, path: str) -> None:
@@ -43,7 +64,7 @@ def check_decoders(settings: Settings, path: str) -> None:
     problems = []
     for route in settings.routes:
         try:
-            wire_decoding(settings.limits).decoders.make(RuleSet([route]).choices)
+            Decoders(settings.limits.max_body_values).make(RuleSet([route]).choices)
         except ConfigError as error:
             problems += [f"{path}: [route {route.name}] decode = {route.decode}: {one}" for one in error.problems]
     if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 
 from twisted.logger import Logger
@@ -10,6 +11,7 @@ from twisted.plugin import getPlugins
 from zope.interface import implementer
 
 from amqprouter.decoding.choice import BUILT_IN, Decoding
+from amqprouter.decoding.sparkplug_names import Births
 from amqprouter.decoding.unpack import zstd
 from amqprouter.errors import ConfigError, Undecodable
 from amqprouter.interfaces import BodyInfo, IDecoder, IDecoderFactory
@@ -21,8 +23,18 @@ _MODULES = {
     "binary": "plain_text",
     "cbor": "cbor",
     "msgpack": "messagepack",
+    "sparkplug-b": "sparkplug",
 }
 """By decoder, the module beside this one that has it; each is imported when it is asked for, and so are libraries."""
+
+
+@dataclass(frozen=True)
+class SparkplugMemory:
+    """What Sparkplug births have told, None for a decoder's own; `gap` is called when a sequence number is not the next
+    one."""
+
+    names: Births | None = None
+    gap: Callable[[], None] | None = None
 
 
 def decoder_factories() -> list[IDecoderFactory]:
@@ -30,15 +42,15 @@ def decoder_factories() -> list[IDecoderFactory]:
     return sorted(getPlugins(IDecoderFactory), key=lambda factory: str(factory.name))
 
 
-def make_decoder(name: str, argument: str, max_values: int) -> IDecoder:
-    """The decoder of this name.
+def make_decoder(name: str, argument: str, max_values: int, memory: SparkplugMemory = SparkplugMemory()) -> IDecoder:
+    """The decoder of this name; one of Sparkplug works with this memory.
 
     :raises ConfigError: there is none, or more than one, or it cannot be made of this, or lacks a library.
     """
     if name in _MODULES:
         try:
-            make: Callable[[str, int], IDecoder] = import_module(f"amqprouter.decoding.{_MODULES[name]}").make
-            return make(name, max_values)
+            make: Callable[..., IDecoder] = import_module(f"amqprouter.decoding.{_MODULES[name]}").make
+            return make(name, max_values, *((memory.names, memory.gap) if name == "sparkplug-b" else ()))
         except ImportError as error:
             raise ConfigError([str(error)]) from None
     fitting = [factory for factory in decoder_factories() if factory.name == name]
@@ -88,8 +100,9 @@ class Decoders:
     """The decoders that routes name, made once for each name and argument; they stay when the routes change, for some
     remember what they have seen."""
 
-    def __init__(self, max_values: int) -> None:
+    def __init__(self, max_values: int, memory: SparkplugMemory = SparkplugMemory()) -> None:
         self._max_values = max_values
+        self._memory = memory
         self._made: dict[tuple[str, str], IDecoder] = {}
 
     def make(self, choices: Iterable[Decoding]) -> None:
@@ -104,7 +117,7 @@ class Decoders:
                 if choice.packing == "zstd":
                     zstd()
                 if choice.decoder not in _BY_JUDGE and key not in self._made:
-                    self._made[key] = make_decoder(*key, self._max_values)
+                    self._made[key] = make_decoder(*key, self._max_values, self._memory)
             except ImportError as error:
                 problems.append(str(error))
             except ConfigError as error:

@@ -42,6 +42,7 @@ HELP = {
     "stalled_consumers": "Consumers given nothing though messages waited, and started again.",
     "reloads": "Reloads that took a new configuration into force.",
     "failed_reloads": "Reloads that met a bad configuration and kept the old.",
+    "sparkplug_gaps": "Sparkplug messages whose sequence number is not the next one of their edge node.",
     "returned": "Messages that the broker returned, by how they were matched with what was published.",
     "broker_auth": "Questions that the broker asked about devices.",
     "commands": "Commands to devices, by what became of them.",

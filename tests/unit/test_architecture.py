@@ -85,7 +85,10 @@ PURE = {
     "amqprouter.config": "commands file values work",
     "amqprouter.control": "top_devices",
     "amqprouter": "clock counters errors identity interfaces net patterns settings text",
-    "amqprouter.decoding": "cbor choice json_text judge judgement messagepack plain_text strict_json unpack values",
+    "amqprouter.decoding": (
+        "cbor choice json_text judge judgement messagepack plain_text sparkplug sparkplug_names sparkplug_schema "
+        "strict_json unpack values"
+    ),
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
     ),
