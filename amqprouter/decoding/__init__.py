@@ -4,7 +4,7 @@
 - `choice`: what a route says, `decode` and `undecodable`.
 - `unpack`: gzip, deflate and zstd around a body, within bounds.
 - decoders: `strict_json` (`json_text` bounds what it may cost), `plain_text` for a text, a number and bytes,
-  `cbor`, `messagepack`, `sparkplug` (with the `sparkplug_schema`, and `sparkplug_names` that births have told), and
-  plugins; `installed` finds them by name.
+  `cbor`, `messagepack`, `senml`, `sparkplug` (with `sparkplug_schema`, and the `sparkplug_names` of births),
+  and plugins; `installed` finds them by name.
 - `values`: what every reader can be given, and how JSON says what it has no word for.
 """

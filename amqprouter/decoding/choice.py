@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from amqprouter.decoding.unpack import PACKINGS
 
-BUILT_IN = (*("auto", "json", "json-lenient", "text", "number", "cbor", "msgpack", "sparkplug-b", "binary"),)
+BUILT_IN = (*("auto", "json", "json-lenient", "text", "number", "cbor", "msgpack", "senml", "sparkplug-b", "binary"),)
 """Decoders that need no plugin."""
 LEGAL = (
     f"{', '.join(BUILT_IN)}, or NAME or NAME:ARGUMENT of an installed decoder; "

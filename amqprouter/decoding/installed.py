@@ -23,6 +23,7 @@ _MODULES = {
     "binary": "plain_text",
     "cbor": "cbor",
     "msgpack": "messagepack",
+    "senml": "senml",
     "sparkplug-b": "sparkplug",
 }
 """By decoder, the module beside this one that has it; each is imported when it is asked for, and so are libraries."""

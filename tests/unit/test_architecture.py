@@ -86,7 +86,7 @@ PURE = {
     "amqprouter.control": "top_devices",
     "amqprouter": "clock counters errors identity interfaces net patterns settings text",
     "amqprouter.decoding": (
-        "cbor choice json_text judge judgement messagepack plain_text sparkplug sparkplug_names sparkplug_schema "
+        "cbor choice json_text judge judgement messagepack plain_text senml sparkplug sparkplug_names sparkplug_schema "
         "strict_json unpack values"
     ),
     "amqprouter.events": (
