@@ -396,6 +396,8 @@ class RouteSettings:
     """Header names and the text that each must equal."""
     final: bool = False
     """Whether later routes are skipped once this one matches."""
+    where: str = ""
+    """A condition on the decoded body, such as ``body.temperature > 80``; any will do when empty."""
     decode: str = ""
     """How bodies are read, by everything that does: ``auto``, ``json``, ``cbor``…, the name of a decoder of yours; of
     a message's routes the first one with `decode` or `undecodable` decides. ``auto`` when empty."""

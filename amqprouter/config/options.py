@@ -41,7 +41,7 @@ from amqprouter.config.values import (
     Value,
     matching,
 )
-from amqprouter.decoding import choice
+from amqprouter.decoding import choice, condition
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
 from amqprouter.layouts.builtin import BUILTIN
 from amqprouter.layouts.pattern import KeyPattern
@@ -98,6 +98,7 @@ KEY_PATTERN = Text(
     "words with dots between, in which {device}, {topic}, {topic:#}, {kind:a|b} stand for words", KeyPattern, 1000
 )
 TOPIC = Text("words with dots between, and names of the pattern in braces", _topic)
+WHERE = Text(condition.LEGAL, condition.Condition, longest=condition.MAX_LENGTH)
 DECODE = Text(choice.LEGAL, choice.Decoding.parse)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
@@ -297,6 +298,7 @@ ROUTE: dict[str, Value] = {
     "topic": TOPIC_PATTERN,
     "headers": Pairs(),
     "final": Boolean(),
+    "where": OrEmpty(WHERE, "whatever the body is"),
     "decode": OrEmpty(DECODE, "auto, unless another route says"),
     "undecodable": OrEmpty(Choice(choice.UNDECODABLE), "dead-letter, unless another route says"),
 }

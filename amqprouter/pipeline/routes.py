@@ -3,7 +3,8 @@
 Theory of operation. Rules stand in the order of the configuration. All that match a message apply, up to and including
 the first `final` one; targets named twice get the message once. Most rules look at the device and the topic only, and
 these two repeat from message to message, so the answer is remembered for each pair. Only where a rule that matches the
-pair has header conditions too is the header table decoded and the answer put together for this one message.
+pair has conditions on headers too is the header table decoded, and where one is on the body, the body (once, whoever
+else asks); then the answer is put together for this one message.
 
 A rule also says how the bodies of its messages are decoded. As a body is judged once for all that read it, the first
 rule that matches, whether or not it has a say in where the message goes, and says how, decides.
@@ -12,13 +13,15 @@ rule that matches, whether or not it has a say in where the message goes, and sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.decoding.choice import AUTO, Decoding
+from amqprouter.decoding.condition import Condition
+from amqprouter.decoding.judgement import Decoded
 from amqprouter.patterns import DevicePattern, TopicPattern, bad_topic
 from amqprouter.pipeline.bodies import Bodies, default_bodies
 from amqprouter.pipeline.message import Message
@@ -113,6 +116,8 @@ class Route(Protocol):
     @property
     def final(self) -> bool: ...
     @property
+    def where(self) -> str: ...
+    @property
     def decode(self) -> str: ...
     @property
     def undecodable(self) -> str: ...
@@ -124,7 +129,7 @@ class Rule:
     `choice` is how bodies are decoded; None where the rule does not say.
     """
 
-    __slots__ = ("_device", "_headers", "_topic", "choice", "final", "has_conditions", "name", "targets")
+    __slots__ = ("_condition", "_device", "_headers", "_topic", "choice", "final", "has_conditions", "name", "targets")
 
     def __init__(self, route: Route) -> None:
         self.name = route.name
@@ -132,7 +137,8 @@ class Rule:
         self.final = route.final
         says = route.decode or route.undecodable
         self.choice: Decoding | None = Decoding.parse(route.decode, route.undecodable) if says else None
-        self.has_conditions = bool(route.headers)
+        self.has_conditions = bool(route.headers or route.where)
+        self._condition: Condition | None = Condition(route.where) if route.where else None
         self._device = DevicePattern(route.device)
         self._topic = TopicPattern(route.topic)
         self._headers = route.headers
@@ -141,14 +147,30 @@ class Rule:
         """Whether the rule is about this device and topic; its header conditions may still exclude a message."""
         return self._device.matches(device) and self._topic.matches(topic)
 
+    @property
+    def has_headers(self) -> bool:
+        """Whether it has conditions on headers."""
+        return bool(self._headers)
+
     def admits(self, headers: Mapping[str, FieldValue]) -> bool:
         """Whether these headers meet the rule's conditions."""
         return all(name in headers and header_text(headers[name]) == text for name, text in self._headers)
 
+    def holds(self, message: Message, body_of: Callable[[Message], Decoded]) -> bool:
+        """Whether the message's body meets the rule's condition; one that cannot be decoded meets none.
+
+        :raises ValueError: the message's properties are malformed.
+        """
+        condition = self._condition
+        if condition is None:
+            return True
+        body = body_of(message)
+        return body.refusal is None and condition.holds(body.value, message.device, message.topic)
+
 
 class _Answer:
-    """What is remembered for a pair: the targets, or None when headers decide among the rules; and how to decode, or
-    None where headers decide that."""
+    """What is remembered for a pair: the targets, or None when headers or bodies decide among the rules; and how to
+    decode, or None where headers decide that."""
 
     __slots__ = ("choice", "rules", "targets")
 
@@ -158,7 +180,7 @@ class _Answer:
         says = [rule for rule in rules if rule.choice is not None]
         self.choice: Decoding | None = AUTO
         if says:
-            self.choice = None if says[0].has_conditions else says[0].choice
+            self.choice = None if says[0].has_headers else says[0].choice
 
 
 class RuleSet:
@@ -166,6 +188,7 @@ class RuleSet:
 
     def __init__(self, routes: Iterable[Route], bodies: Bodies = default_bodies) -> None:
         self._bodies = bodies
+        self._body_of = bodies.of
         self._rules = tuple(Rule(route) for route in routes)
         self.has_choices = any(rule.choice is not None for rule in self._rules)
         self._remembered: dict[tuple[str, str], _Answer] = {}
@@ -178,9 +201,9 @@ class RuleSet:
     def match(self, message: Message) -> tuple[Target, ...]:
         """Where this message goes: each target once, in the order of the rules; nowhere when no rule matches.
 
-        Equal answers for one device and topic without header conditions are the same tuple.
+        Equal answers for one device and topic without other conditions are the same tuple.
 
-        :raises ValueError: headers decide, and the message's header table is malformed.
+        :raises ValueError: headers or the body decide, and the message's properties are malformed.
         """
         pair = (message.device, message.topic)
         answer = self._remembered.get(pair)
@@ -188,8 +211,8 @@ class RuleSet:
             answer = self._remember(pair)
         if answer.targets is not None:
             return answer.targets
-        headers = message.properties.headers
-        return _targets(rule for rule in answer.rules if rule.admits(headers))
+        headers, body_of = message.properties.headers, self._body_of
+        return _targets(rule for rule in answer.rules if rule.admits(headers) and rule.holds(message, body_of))
 
     def take_effect(self) -> None:
         """Have bodies decoded as these say from now on."""
@@ -227,7 +250,7 @@ class RuleSet:
             if rule.matches(device, topic):
                 rules.append(rule)
                 if rule.final and not rule.has_conditions:
-                    break  # whatever the headers are, no later rule applies
+                    break  # whatever headers and body are, no later rule applies
         answer = self._remembered[pair] = _Answer(tuple(rules))
         return answer
 

@@ -86,8 +86,8 @@ PURE = {
     "amqprouter.control": "top_devices",
     "amqprouter": "clock counters errors identity interfaces net patterns settings text",
     "amqprouter.decoding": (
-        "cbor choice json_text judge judgement messagepack plain_text senml sparkplug sparkplug_names sparkplug_schema "
-        "strict_json unpack values"
+        "cbor choice condition json_text judge judgement messagepack plain_text senml sparkplug sparkplug_names "
+        "sparkplug_schema strict_json unpack values"
     ),
     "amqprouter.events": (
         "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"

@@ -9,7 +9,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
+from amqprouter.decoding.judge import Judge
 from amqprouter.pipeline import routes as rules
+from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.routes import RuleSet, Target, header_text
 from amqprouter.settings import RouteSettings
@@ -153,3 +155,61 @@ class MemoryTests(SynchronousTestCase):
             self.assertEqual(names(ruleset, message(f"dev1.up.{number}")), ["store:a"])
             self.assertLessEqual(len(ruleset._remembered), 10)
         self.assertEqual(names(ruleset, message("dev1.down")), [])
+
+
+class BodyTests(SynchronousTestCase):
+    """Conditions on decoded bodies."""
+
+    def targets(self, ruleset: RuleSet, body: bytes, headers: dict[str, FieldValue] | None = None) -> list[str]:
+        return names(ruleset, Message("dev1", "up.t", body, Properties(encode_properties(headers=headers))))
+
+    def test_they_decide_for_each_message(self) -> None:
+        ruleset = RuleSet([route("store:hot", where="body.t > 80"), route("store:all")])
+        for _ in range(2):
+            self.assertEqual(self.targets(ruleset, b'{"t":81}'), ["store:hot", "store:all"])
+            self.assertEqual(self.targets(ruleset, b'{"t":80}'), ["store:all"])
+            self.assertEqual(self.targets(ruleset, b'{"x":81}'), ["store:all"])
+            self.assertEqual(self.targets(ruleset, b"\xff"), ["store:all"])
+
+    def test_together_with_headers(self) -> None:
+        ruleset = RuleSet([route("store:hot", where="body.t > 80", headers=(("unit", "C"),))])
+        self.assertEqual(self.targets(ruleset, b'{"t":81}', {"unit": "C"}), ["store:hot"])
+        self.assertEqual(self.targets(ruleset, b'{"t":81}', {"unit": "F"}), [])
+        self.assertEqual(self.targets(ruleset, b'{"t":1}', {"unit": "C"}), [])
+
+    def test_final_is_for_those_that_match(self) -> None:
+        ruleset = RuleSet([route("store:hot", where="body > 80", final=True), route("store:all")])
+        self.assertEqual(self.targets(ruleset, b"81"), ["store:hot"])
+        self.assertEqual(self.targets(ruleset, b"80"), ["store:all"])
+
+    def test_a_route_decides_how_it_is_decoded_whatever_its_condition_says(self) -> None:
+        bodies = Bodies(Judge())
+        ruleset = RuleSet(
+            [route("store:a", where="body.t > 80", decode="json", undecodable="keep"), route("store:b")], bodies
+        )
+        ruleset.take_effect()
+        self.assertEqual(self.targets(ruleset, b'{"t":81}'), ["store:a", "store:b"])
+        self.assertEqual(self.targets(ruleset, b"x"), ["store:b"])
+        given = Message("dev1", "up.t", b"x", Properties())
+        self.assertEqual((bodies.of(given).value, bodies.of(given).is_kept), ("x", True))
+
+    def test_what_cannot_be_decoded_meets_none(self) -> None:
+        for undecodable, expected in (("", []), ("keep", ["store:a"])):
+            bodies = Bodies(Judge())
+            ruleset = RuleSet([route("store:a", where="body == 'x'", decode="json", undecodable=undecodable)], bodies)
+            ruleset.take_effect()
+            self.assertEqual(self.targets(ruleset, b"x"), expected)
+
+    def test_the_body_is_left_alone_where_no_rule_asks(self) -> None:
+        ruleset = RuleSet([route("store:hot", where="body.t > 80", topic="alarm"), route("store:all", decode="json")])
+        given = Message("dev1", "up.t", b'{"t":81}', Properties())
+        self.assertEqual(names(ruleset, given), ["store:all"])
+        self.assertIsNone(given.judged)
+
+    def test_malformed_properties(self) -> None:
+        ruleset = RuleSet([route("store:hot", where="body.t > 80")])
+        self.assertRaises(ValueError, ruleset.match, Message("d", "t", b"{}", MALFORMED))
+
+    def test_bad_conditions(self) -> None:
+        with self.assertRaises(ValueError):
+            RuleSet([route("store:hot", where="body.t >")])
