@@ -1,0 +1,1 @@
+"""Cayenne LPP in events of ChirpStack."""
