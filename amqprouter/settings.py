@@ -245,6 +245,10 @@ class LayoutSettings:
     """Globs over the ids of devices whose commands take this layout while nothing was heard of them."""
     values: tuple[tuple[str, str], ...] = ()
     """What words of the command pattern stand for when no message of the device has told."""
+    decode: str = ""
+    """How the bodies of its messages are read where no route says, as ``decode`` of a route."""
+    undecodable: str = ""
+    """What becomes of those that cannot be read so, likewise."""
 
 
 @dataclass(frozen=True)

@@ -363,6 +363,8 @@ LAYOUT: dict[str, Value] = {
     "command_exchange": OrEmpty(NAME, "that of [commands]"),
     "devices": ListOf(DEVICE_PATTERN),
     "values": Pairs(),
+    "decode": OrEmpty(DECODE, "auto"),
+    "undecodable": OrEmpty(Choice(choice.UNDECODABLE), "dead-letter"),
 }
 """The options of each section ``[layout NAME]``."""
 

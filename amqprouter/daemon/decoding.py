@@ -8,6 +8,7 @@ from amqprouter.counters import Counters
 from amqprouter.daemon.lifecycle import Step
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.sparkplug_file import SparkplugFile
+from amqprouter.decoding.choice import Decoding
 from amqprouter.decoding.installed import Decoders, SparkplugMemory
 from amqprouter.decoding.judge import Judge
 from amqprouter.decoding.sparkplug_names import Births
@@ -31,7 +32,12 @@ class WiredDecoding:
 
         :raises ConfigError: a decoder cannot be made.
         """
-        rules = RuleSet(settings.routes, self.bodies)
+        by_layout = {
+            layout.name: Decoding.parse(layout.decode, layout.undecodable)
+            for layout in settings.layouts
+            if layout.decode or layout.undecodable
+        }
+        rules = RuleSet(settings.routes, self.bodies, by_layout)
         self.decoders.make(rules.choices)
         return rules
 
@@ -57,15 +63,18 @@ def wire_decoding(settings: Settings, counters: Counters) -> WiredDecoding:
 
 
 def check_decoders(settings: Settings, path: str) -> None:
-    """Whether there are the decoders that routes name.
+    """Whether there are the decoders that routes and layouts name.
 
-    :raises ConfigError: with a line for each route that names one that cannot be made.
+    :raises ConfigError: with a line for each section that names one that cannot be made.
     """
+    decoders = Decoders(settings.limits.max_body_values)
     problems = []
-    for route in settings.routes:
+    sections = [(f"route {route.name}", route.decode) for route in settings.routes]
+    sections += [(f"layout {layout.name}", layout.decode) for layout in settings.layouts]
+    for section, decode in sections:
         try:
-            Decoders(settings.limits.max_body_values).make(RuleSet([route]).choices)
+            decoders.make([Decoding.parse(decode)])
         except ConfigError as error:
-            problems += [f"{path}: [route {route.name}] decode = {route.decode}: {one}" for one in error.problems]
+            problems += [f"{path}: [{section}] decode = {decode}: {one}" for one in error.problems]
     if problems:
         raise ConfigError(problems)

@@ -184,13 +184,20 @@ class _Answer:
 
 
 class RuleSet:
-    """All routes. Raises `ValueError` where a `Rule` does. Once they are in force, `bodies` are decoded as they say."""
+    """All routes. Raises `ValueError` where a `Rule` does. Once they are in force, `bodies` are decoded as they say, or
+    where none says anything, as `by_layout` says for the layout that a message has, by its name."""
 
-    def __init__(self, routes: Iterable[Route], bodies: Bodies = default_bodies) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        bodies: Bodies = default_bodies,
+        by_layout: Mapping[str, Decoding] | None = None,
+    ) -> None:
         self._bodies = bodies
         self._body_of = bodies.of
         self._rules = tuple(Rule(route) for route in routes)
-        self.has_choices = any(rule.choice is not None for rule in self._rules)
+        self._by_layout = dict(by_layout or {})
+        self.has_choices = bool(self._by_layout) or any(rule.choice is not None for rule in self._rules)
         self._remembered: dict[tuple[str, str], _Answer] = {}
 
     @property
@@ -221,14 +228,21 @@ class RuleSet:
 
     @property
     def choices(self) -> tuple[Decoding, ...]:
-        """Every way to decode that some rule names, once."""
-        return tuple(dict.fromkeys(rule.choice for rule in self._rules if rule.choice is not None))
+        """Every way to decode that some rule or layout names, once."""
+        by_rules = (rule.choice for rule in self._rules if rule.choice is not None)
+        return tuple(dict.fromkeys((*by_rules, *self._by_layout.values())))
 
     def choice(self, message: Message) -> Decoding:
-        """How this message's body is decoded; `AUTO` itself where no rule says.
+        """How this message's body is decoded; `AUTO` itself where neither a rule nor its layout says.
 
         :raises ValueError: as `match`.
         """
+        choice = self._by_rules(message)
+        if choice is AUTO and message.layout is not None:
+            return self._by_layout.get(message.layout.layout, AUTO)
+        return choice
+
+    def _by_rules(self, message: Message) -> Decoding:
         pair = (message.device, message.topic)
         answer = self._remembered.get(pair)
         if answer is None:

@@ -57,6 +57,8 @@ class DecoderTests(ConfigTestCase):
             "[route a]\ntargets = events:\ndecode = forwards\n[route b]\ntargets = events:\n"
         )
         self.assertTrue(problem.startswith(f"{self.path}: [route a] decode = forwards: no decoder 'forwards'"), problem)
+        (problem,) = self.route_problems("[layout b]\nuse = homie\ndecode = x\n[route a]\ntargets = events:\n")
+        self.assertTrue(problem.startswith(f"{self.path}: [layout b] decode = x: no decoder 'x'"), problem)
 
     def test_a_library_that_is_missing(self) -> None:
         for name in ("amqprouter.decoding.cbor", "amqprouter.decoding.messagepack"):

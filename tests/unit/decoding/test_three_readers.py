@@ -22,6 +22,7 @@ from amqprouter.decoding.installed import Decoders
 from amqprouter.decoding.judge import Judge
 from amqprouter.errors import Unstorable
 from amqprouter.events.event import encode_event_body
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
@@ -281,6 +282,21 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(self.choice(by_header, text), Decoding("text"))
         self.assertEqual(self.choice(by_header, text, headers={"kind": "raw"}), Decoding("binary"))
         self.assertEqual(self.choice(by_header), Decoding())
+
+    def test_a_layout_says_it_where_no_route_does(self) -> None:
+        by_layout = {"plant": Decoding("number"), "other": Decoding("text")}
+        given = Message("dev1", "up.x", b"7", Properties())
+        for route, layout, expected in (
+            (RouteSettings("a", ("events:",)), "plant", Decoding("number")),
+            (RouteSettings("a", ("events:",)), "third", Decoding()),
+            (RouteSettings("a", ("events:",)), "", Decoding()),
+            (RouteSettings("a", ("events:",), decode="binary"), "plant", Decoding("binary")),
+            (RouteSettings("a", ("events:",), decode="auto"), "plant", Decoding("auto")),
+        ):
+            given.layout = Placement(layout, "dev1", "up.x", {}) if layout else None
+            rules = RuleSet([route], by_layout=by_layout)
+            self.assertEqual(rules.choice(given), expected)
+        self.assertEqual(set(rules.choices), {Decoding("auto"), *by_layout.values()})
 
     def test_how_it_is_written(self) -> None:
         self.assertEqual(Decoding.parse("gzip+cbor", "keep"), Decoding("cbor", "", "gzip", True))
