@@ -99,6 +99,7 @@ class Fleet:
         message_id: str = "",
         timestamp: int | None = None,
         kind: str = "",
+        content_encoding: str = "",
     ) -> str:
         """Publish one message (written at the next `flush`); returns its message id, a new one unless given. `kind` is
         the property ``type``: the topic, on the by-id exchange."""
@@ -107,7 +108,12 @@ class Fleet:
         if secret is not None:
             all_headers["x-device-secret"] = secret
         properties = encode_properties(
-            content_type=content_type, headers=all_headers, message_id=message_id, timestamp=timestamp, type=kind
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=all_headers,
+            message_id=message_id,
+            timestamp=timestamp,
+            type=kind,
         )
         routing_key = (key or f"{device}.{topic}").encode()
         receipt = _Confirmed(self.ledger, message_id, body)
