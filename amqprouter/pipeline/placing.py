@@ -2,8 +2,8 @@
 
 Theory of operation. Layouts look at the routing key, which repeats from message to message: so what they make of one is
 remembered with the `Sender` for this key, by the exchange and, where a layout asks for it, the queue that the message
-came through. Only where a layout looks into the message is it asked anew each time; a `Sender` is then for a key and a
-device. What no layout applies to goes the usual way.
+came through. Only where a layout looks into the message is it asked anew each time; a `Sender` is then for a key, a
+layout and a device. What no layout applies to goes the usual way.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ class _Origin:
         self.queue = queue
         self.by_key: dict[bytes, Sender | None] = {}
         """None where the message must be asked."""
-        self.by_device: dict[tuple[bytes, str], Sender] = {}
+        self.by_device: dict[tuple[bytes, str, str], Sender] = {}
+        """By key, layout and device: what does not fit one layout may name the same device to another."""
 
 
 class Placing:
@@ -101,12 +102,12 @@ class Placing:
         placement = placed(
             origin.layouts, delivery.routing_key, lambda field: told(field, properties, delivery.body), origin.queue
         )
-        pair = delivery.routing_key, placement.device
-        sender = origin.by_device.get(pair)
+        known_by = delivery.routing_key, placement.layout, placement.device
+        sender = origin.by_device.get(known_by)
         if sender is None:
             if len(origin.by_device) >= MAX_SENDERS:
                 origin.by_device.clear()
-            sender = origin.by_device[pair] = self._sender(placement)
+            sender = origin.by_device[known_by] = self._sender(placement)
         return sender
 
     def _sender(self, placement: Placement) -> Sender:
@@ -153,8 +154,13 @@ def told(field: MessageField, properties: Properties, body: bytes) -> str | None
 
 
 def _text(value: object) -> str | None:
+    """
+    :raises UnicodeEncodeError: it is text with half of a surrogate pair, which JSON can have and no name does.
+    """
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
+    elif isinstance(value, str):
+        value.encode()
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     return value if isinstance(value, str) and 0 < len(value) <= MAX_BYTES else None

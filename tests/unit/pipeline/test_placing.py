@@ -104,6 +104,28 @@ class PlacingTests(SynchronousTestCase):
             assert message.layout is not None
             self.assertEqual((message.layout.layout, message.device), found)
 
+    def test_two_layouts_that_find_one_device_by_one_key(self) -> None:
+        """What is remembered of a device by the one is not taken for what the other says of it."""
+        placing = self.placing(
+            layout("body", pattern=("gw.{x}.{topic}",), device="{body.id}"),
+            layout("key", pattern=("gw.{device}.{tenant}",), topic="state"),
+        )
+        for _ in range(2):
+            for body, found in ((b'{"id": "d"}', ("body", "d", "up", "")), (b"{}", ("key", "d", "state", "up"))):
+                message = placing.message(delivery(b"gw.d.up", body=body), 0.0)
+                assert message.layout is not None
+                self.assertEqual((message.layout.layout, message.device, message.topic, message.layout.tenant), found)
+
+    def test_half_a_surrogate_pair_names_nobody(self) -> None:
+        """Any device may send this: it must not keep others' messages from being taken."""
+        placing = self.placing(layout("body", pattern=("gw.{topic}",), device="{body.id}"))
+        for text in (rb"\ud800", rb"a\udfffb", rb"\udc80", rb"\udce9"):
+            message = placing.message(delivery(b"gw.up", body=b'{"id": "%b"}' % text), 0.0)
+            assert message.layout is not None
+            self.assertEqual((message.device, message.layout.refusal), ("", "no-layout"), text)
+        pair = placing.message(delivery(b"gw.up", body=rb'{"id": "\ud83d\ude00"}'), 0.0)
+        self.assertEqual(pair.device, "\U0001f600")
+
     def test_again(self) -> None:
         placing = self.placing(layout("trucks", queue=("trucks",), pattern=("t.{device}.{topic}",)), names=("tasmota",))
         old = Message("t", "x.up", b"{}", Properties(), exchange=b"", routing_key=b"t.x.up", received_at=3.0)
