@@ -388,7 +388,13 @@ class Pipeline:
 
     def finish_all(self, settlements: list[Settlement]) -> None:
         """As `finish`, for messages that were in flight and were answered for at once."""
-        self._scheduler.finished_all([settlement.message.device for settlement in settlements])
+        scheduler = self._scheduler
+        names = [settlement.message.device for settlement in settlements]
+        if scheduler.publishers_in_flight:
+            others = [settlement.message.other_publisher for settlement in settlements]
+            scheduler.finished_all(names, Counter(filter(None, others)))
+        else:
+            scheduler.finished_all(names)
         ledger = settlements[0].ledger
         tags: list[int] = []
         for settlement in settlements:

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from amqprouter.scheduling.busiest import Busiest, Busy, Talkers
@@ -67,6 +67,7 @@ RESERVE = 1 / 8
 """Of the room in flight, what is left to devices that have little in flight."""
 SHARE_OF_OWN = 4
 """One in so many of the messages that may wait for a limit is left to devices that publish for themselves."""
+_NOBODY: Mapping[str, int] = {}
 _TURNED_AWAY = Decision.PARK, Decision.DROP, Decision.REFUSED
 
 
@@ -339,23 +340,36 @@ class Scheduler(Generic[Item]):
         """An item of the device `name`, sent by this publisher if not by itself, is no longer in flight."""
         self.in_flight -= 1
         if publisher:
-            left = self._in_flight_by.get(publisher, 0) - 1
-            if left > 0:
-                self._in_flight_by[publisher] = left
-            else:
-                self._in_flight_by.pop(publisher, None)
+            self._finished_of(publisher, 1)
         device = self._devices.get(name)
         if device is not None:
             device.in_flight -= 1
 
-    def finished_all(self, names: list[str]) -> None:
-        """An item of each of these devices is no longer in flight."""
+    def finished_all(self, names: list[str], publishers: Mapping[str, int] = _NOBODY) -> None:
+        """An item of each of these devices is no longer in flight.
+
+        :param publishers: how many of them each publisher sent who is not the device.
+        """
         self.in_flight -= len(names)
+        for publisher, count in publishers.items():
+            self._finished_of(publisher, count)
         devices = self._devices
         for name in names:
             device = devices.get(name)
             if device is not None:
                 device.in_flight -= 1
+
+    def _finished_of(self, publisher: str, count: int) -> None:
+        left = self._in_flight_by.get(publisher, 0) - count
+        if left > 0:
+            self._in_flight_by[publisher] = left
+        else:
+            self._in_flight_by.pop(publisher, None)
+
+    @property
+    def publishers_in_flight(self) -> int:
+        """Publishers of whom something is in flight that they sent for other devices."""
+        return len(self._in_flight_by)
 
     def due(self) -> float | None:
         """When `take` will next have something by the passing of time alone; None when nothing waits for that."""

@@ -234,6 +234,19 @@ class WayTests(PipelineTestCase):
         self.assertEqual((self.quarantine.dead, self.counters.settled), ([("both", "unroutable")], 4))
         self.assertEqual((sorted(self.acks), before.unacked, self.ledger.unacked), ([(1, True), (3, True)], 1, 0))
 
+    def test_what_is_answered_for_at_once_is_in_flight_for_no_publisher_any_more(self) -> None:
+        """Else a publisher would seem to have ever more in flight, and its devices never get of the reserve again."""
+        for device in ("dev1", "dev2"):
+            self.authenticator.known[device] = Verdict(True, checker="user-id", publisher="bridge-7")
+        self.receive(*[self.delivery(f"{device}.up.x") for device in ("dev1", "dev2", "dev3", "dev1")])
+        scheduler = self.pipeline._scheduler
+        self.assertEqual(scheduler._in_flight_by, {"bridge-7": 3})
+        first, *rest = [settlement for _, settlement in self.store.taken]
+        deliver_all(rest)
+        self.assertEqual((scheduler.in_flight, scheduler._in_flight_by), (1, {"bridge-7": 1}))
+        deliver_all([first])
+        self.assertEqual((scheduler.in_flight, scheduler.publishers_in_flight), (0, 0))
+
     def some_of_many_are_settled(self) -> None:
         """One in ten has its answer: too few to be worth a write at once."""
         self.use(SchedulerSettings(rate=1000, burst=1000, max_in_flight=100))
