@@ -136,10 +136,11 @@ class StoreTarget:
             return
         self._pending += 1
         waiting = self._waiting
+        before = waiting.free
         waiting.add(message.device, document, settlement, len(document.raw))
         if waiting.is_full:
             self._write()
-        elif waiting.free == 1:
+        elif waiting.free > before == 0:  # what stands behind its device's write does not make the first one wait anew
             self._since = self._clock.seconds()
             self._look_in(self._settings.linger)
 

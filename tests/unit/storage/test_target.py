@@ -352,6 +352,15 @@ class OrderTests(SynchronousTestCase):
         self.bench.clock.advance(0.01)
         self.assertEqual(self.store.waiting_for, [["m1", "m2", "m3"], ["m5"]])
 
+    def test_who_waits_for_its_own_makes_nobody_wait_longer(self) -> None:
+        self.bench.send(device="busy")
+        self.bench.clock.advance(0.005)
+        self.bench.send(device="quiet")
+        for _ in range(3):
+            self.bench.clock.advance(0.02)
+            self.bench.send(device="busy")
+        self.assertEqual(self.store.waiting_for, [["m1"], ["m2"]])
+
     def test_a_stop_writes_what_waits_for_its_own(self) -> None:
         self.bench.send(8)
         stopped = self.bench.target.stop()
