@@ -33,6 +33,9 @@ COMPILED = [
     "amqprouter/pipeline/routes.py",
     "amqprouter/pipeline/sender.py",
     "amqprouter/pipeline/settlement.py",
+    "amqprouter/storage/document.py",
+    "amqprouter/storage/elements.py",
+    "amqprouter/storage/json_body.py",
 ]
 """Where a class of these has a subclass, that is compiled too: interpreted ones cannot inherit. Not
 `amqprouter.amqp.field_table`: it answers for values of any type, and compiled functions hold callers to annotations."""

@@ -242,6 +242,8 @@ def _milliseconds(moment: float) -> int:
 
 def _storable(value: FieldValue) -> object:
     """A header's value as BSON can hold it, exactly."""
+    if isinstance(value, bool):
+        return value  # before integers: where this is compiled, it would become one
     if isinstance(value, int):
         return value if -_INT64 <= value < _INT64 else Decimal128(str(value))
     if isinstance(value, Decimal):

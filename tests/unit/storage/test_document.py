@@ -403,7 +403,7 @@ class PlainDocumentTests(SynchronousTestCase):
         front = some.properties.front
         assert front is not None
         kept = front.known[self.maker]
-        remembered = b"".join(value for name in kept.__slots__ if isinstance(value := getattr(kept, name), bytes))
+        remembered = b"".join(value for name in dir(kept) if isinstance(value := getattr(kept, name), bytes))
         self.assertIn(b"open", remembered)
         self.assertNotIn(b"sesame", remembered)
 
