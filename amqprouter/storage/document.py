@@ -64,28 +64,56 @@ _RECEIVED_START, _SENT_START = b"\x09received_at\0", b"\x09sent_at\0"
 class _Envelope:
     """What the documents have in common that are made of messages with one front, as elements.
 
-    `tail` has the headers and what says how to read the body; `reading` is one of the four above. The names of device
-    and topic come from `use_names`, which is to be called first.
+    `tail` has the headers and what says how to read the body; `reading` is one of the four above. Whose the message is
+    comes from `use_names`, which is to be called first.
     """
 
-    __slots__ = ("_id_length", "_id_start", "device", "names", "reading", "tail", "topic")
+    __slots__ = (
+        "_id_length",
+        "_id_start",
+        "device",
+        "layout",
+        "names",
+        "publisher",
+        "reading",
+        "speakers",
+        "tail",
+        "topic",
+    )
 
     def __init__(self, tail: bytes, reading: int) -> None:
         self.tail = tail
         self.reading = reading
-        self.device = self.topic = ""
+        self.device = self.topic = self.publisher = ""
+        self.layout: object = None
         self.names = b""
         """The elements of device and topic; empty before they are known."""
+        self.speakers = b""
+        """Those of the publisher, where it is another than the device, and of the layout, where there is one."""
         self._id_length = -1
         self._id_start = b""
 
-    def use_names(self, device: str, topic: str) -> None:
-        """From here on, the documents are about this device and topic.
+    def is_of(self, message: Message) -> bool:
+        """Whether the names are this message's."""
+        return (
+            self.device == message.device
+            and self.topic == message.topic
+            and self.layout is message.layout
+            and self.publisher == message.other_publisher
+            and bool(self.names)
+        )
+
+    def use_names(self, message: Message) -> None:
+        """From here on, the documents are about this message's device and topic, by this publisher.
 
         :raises Unstorable: one of them has half of a surrogate pair.
         """
-        self.names = elements({"device": device, "topic": topic})
-        self.device, self.topic = device, topic
+        device, topic, publisher, layout = message.device, message.topic, message.other_publisher, message.layout
+        speakers: dict[str, object] = {"publisher": publisher} if publisher else {}
+        if layout is not None:
+            speakers["layout"] = layout.fields
+        self.names, self.speakers = elements({"device": device, "topic": topic}), elements(speakers)
+        self.device, self.topic, self.publisher, self.layout = device, topic, publisher, layout
         self._id_length = -1
 
     def identity(self, message_id: bytes, body: bytes) -> bytes:
@@ -139,8 +167,8 @@ class DocumentMaker:
                 message_id, timestamp = front.id_and_time(properties.raw)
         except ValueError as error:
             raise Unstorable("malformed-properties", str(error)) from None
-        if not envelope.names or envelope.device != message.device or envelope.topic != message.topic:
-            envelope.use_names(message.device, message.topic)
+        if not envelope.is_of(message):
+            envelope.use_names(message)
         start = self._start(envelope, message_id, timestamp, message)
         reading, bodies = envelope.reading, self._bodies
         if (
@@ -192,10 +220,6 @@ class DocumentMaker:
         else:
             identity = b"%032x" % self._random_bits(128)
             named = b""
-        if message.is_spoken_for:
-            named += elements({"publisher": message.publisher})
-        if message.layout is not None:
-            named += elements({"layout": message.layout.fields})
         if message.received_at != self._received_at:
             self._received_at = message.received_at
             self._received = _TIME.pack(_RECEIVED_START, _milliseconds(message.received_at))
@@ -205,7 +229,8 @@ class DocumentMaker:
             sent = _SENT.pack(_SENT_START, timestamp * 1000)
         else:
             sent = elements({"sent_at_raw": _storable(timestamp)})
-        return b"%b%b%b%b%b" % (_ID.pack(_ID_START, identity), envelope.names, named, self._received, sent)
+        start = _ID.pack(_ID_START, identity)
+        return b"".join((start, envelope.names, named, envelope.speakers, self._received, sent))
 
     def _envelope(self, properties: Properties) -> _Envelope:
         """Without the names.

@@ -66,6 +66,10 @@ def _envelope(message: Message, hidden: Collection[str], random_id: str) -> dict
     fields: dict[str, object] = {"_id": identity, "device": message.device, "topic": message.topic}
     if message_id:
         fields["message_id"] = message_id.decode("utf-8", "backslashreplace")
+    if message.other_publisher:
+        fields["publisher"] = message.other_publisher
+    if message.layout is not None:
+        fields["layout"] = message.layout.fields
     fields["received_at"] = datetime.fromtimestamp(message.received_at, timezone.utc)
     if timestamp is not None:
         try:

@@ -322,6 +322,8 @@ BODIES = st.sampled_from([
 ])  # fmt: skip
 TIMES = st.none() | st.integers(0, 2**64 - 1) | st.sampled_from([253_402_300_799, 253_402_300_800, 2**63 - 1, 2**63])
 
+PLACEMENTS = [Placement("a", "dev1", "t", {"group": "g"}), Placement("b", "dev1", "t", {})]
+
 
 class PlainDocumentTests(SynchronousTestCase):
     """Whatever is remembered of its sender, a message's document is, byte for byte, what it is by the plain way."""
@@ -370,6 +372,9 @@ class PlainDocumentTests(SynchronousTestCase):
                     some = self.senders.of(exchange, key).message(delivery, received_at)
                     self.assertPlain(some)
                     some.use_topic(data.draw(st.sampled_from(["t", "u"])))
+                    self.assertPlain(some)
+                    some.publisher = data.draw(st.sampled_from(["", "dev1", "bridge"]))
+                    some.layout = data.draw(st.sampled_from([None, *PLACEMENTS]))
                     self.assertPlain(some)
                 self.assertPlain(Message("dev1", "up", body, Properties(raw), received_at=received_at))
 
