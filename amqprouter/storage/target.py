@@ -137,8 +137,7 @@ class StoreTarget:
         self._pending += 1
         waiting = self._waiting
         before = waiting.free
-        waiting.add(message.device, document, settlement, len(document.raw))
-        if waiting.is_full:
+        if waiting.add(message.device, document, settlement, len(document.raw)):
             self._write()
         elif waiting.free > before == 0:  # what stands behind its device's write does not make the first one wait anew
             self._since = self._clock.seconds()
@@ -154,7 +153,7 @@ class StoreTarget:
         """See `IRequeues`."""
         batches = sorted([*self._failed, *self._writes.values()])
         given = [settlement for batch in batches for settlement in batch.settlements]
-        given.extend(settlement for _, settlement, _ in self._waiting.clear())
+        given.extend(entry[1] for entry in self._waiting.clear())
         for batch in batches:
             batch.settlements, batch.devices = [], ()
         self._failed.clear()
@@ -251,7 +250,7 @@ class StoreTarget:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        documents, settlements = [document for document, _, _ in taken], [settlement for _, settlement, _ in taken]
+        documents, settlements = [entry[0] for entry in taken], [entry[1] for entry in taken]
         return _Batch(next(self._numbers), documents, settlements, devices)
 
     def _start(self, batch: _Batch) -> None:

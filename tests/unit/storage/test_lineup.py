@@ -29,7 +29,7 @@ class LineupTests(SynchronousTestCase):
 
     def take(self) -> tuple[list[int], list[str]]:
         taken, devices = self.lineup.take()
-        return [document for document, _, _ in taken], devices
+        return [entry[0] for entry in taken], devices
 
     def test_nothing(self) -> None:
         self.assertEqual(self.take(), ([], []))
@@ -62,15 +62,27 @@ class LineupTests(SynchronousTestCase):
         self.assertEqual(self.take(), ([1, 2, 3], ["a", "b"]))
         self.assertEqual((self.lineup.free, self.lineup.behind), (0, 1))
 
-    def test_those_that_waited_for_a_write_come_first(self) -> None:
+    def test_who_came_first_is_first(self) -> None:
+        """Whether it waited for a write of its device or for room in a batch."""
         self.add("a")
         self.take()
-        self.add("a", "b")
-        self.assertEqual(self.lineup.behind, 1)
+        self.add("b", "b", "a", "c", "c")
+        self.assertEqual((self.lineup.free, self.lineup.behind), (4, 1))
         self.lineup.release(["a"])
-        self.add("c", "b", "a")
-        self.assertEqual(self.lineup.behind, 0)
-        self.assertEqual((self.take(), self.take()), (([2, 6], ["a"]), ([3, 5, 4], ["b", "c"])))
+        self.add("d", "a")
+        self.assertEqual((self.lineup.free, self.lineup.behind), (7, 0))
+        self.assertEqual([self.take(), self.take()], [([2, 3, 4], ["b", "a"]), ([5, 6, 7], ["c", "d"])])
+        self.lineup.release(["a"])
+        self.assertEqual(self.take(), ([8], ["a"]))
+
+    def test_what_came_much_later_waits(self) -> None:
+        """Written now, it would be acknowledged alone, before what came between."""
+        self.add("a", "b", "c", "c", "c", "c", "a", "b")
+        self.assertEqual(self.take(), ([1, 2], ["a", "b"]))
+        self.assertEqual((self.lineup.free, self.lineup.behind), (4, 2))
+        self.assertEqual(self.take(), ([3, 4, 5], ["c"]))
+        self.lineup.release(["a", "b", "c"])
+        self.assertEqual(self.take(), ([6, 7, 8], ["c", "a", "b"]))
 
     def test_bytes(self) -> None:
         self.add("a", "b", size=60)
@@ -90,7 +102,7 @@ class LineupTests(SynchronousTestCase):
     def test_clear(self) -> None:
         self.add("a", "a", "a", "a", "b")
         self.take()
-        self.assertEqual([document for document, _, _ in self.lineup.clear()], [5, 4])
+        self.assertEqual([entry[0] for entry in self.lineup.clear()], [4, 5])
         self.add("a")
         self.assertEqual(self.take(), ([6], ["a"]))
 
@@ -108,11 +120,11 @@ class LineupTests(SynchronousTestCase):
 
         def take() -> int:
             taken, devices = lineup.take()
-            assert set(devices) == {device for (device, _), _, _ in taken}
+            assert set(devices) == {entry[0][0] for entry in taken}
             assert not set(devices) & {device for others in out for device in others}
             assert len(taken) <= most
-            assert len(taken) <= 1 or sum(size for _, _, size in taken) <= 100
-            for (device, number), _, _ in taken:
+            assert len(taken) <= 1 or sum(entry[2] for entry in taken) <= 100
+            for (device, number), *_ in taken:
                 written.setdefault(device, []).append(number)
             if taken:
                 out.append(devices)
