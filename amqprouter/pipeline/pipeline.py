@@ -195,7 +195,7 @@ class Pipeline:
             self._watch.look(deliveries[0].exchange, deliveries[0].routing_key, now)
         counters = self._counters
         counters.received += len(deliveries)
-        replays, sender_of, guarded = self._replays, self._senders.of, self._guarded
+        replays, sender_of, admit = self._replays, self._senders.of, self._admit
         finish, finish_all = self.finish, self._finish_all
         placing = self._placing
         for delivery in deliveries:
@@ -208,7 +208,10 @@ class Pipeline:
             else:
                 message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
             settlement = Settlement(message, delivery.delivery_tag, ledger, finish, finish_all)
-            guarded(settlement, now)
+            try:
+                admit(settlement, now)
+            except Exception as error:
+                self._not_handled(settlement, error)
         self._scheduler.tidy(now)
         self._flush.flush()
 
@@ -223,24 +226,29 @@ class Pipeline:
             would=would,
         )
 
-    def _guarded(self, settlement: Settlement, now: float) -> None:
-        """Take one message as far as it goes; whatever is wrong with it stays its own trouble."""
-        try:
-            self._admit(settlement, now)
-        except ValueError as error:
+    def _not_handled(self, settlement: Settlement, error: Exception) -> None:
+        """Whatever is wrong with a message stays its own trouble. For who has caught the error."""
+        if isinstance(error, ValueError):
             self.log.info("A message with malformed properties: {error}", error=str(error))
             self._reject(settlement, "malformed-properties")
-        except Exception:
+        else:
             self.log.failure("Cannot handle a message of {device}: this is a bug", device=settlement.message.device)
             self._dead_letter(settlement, "internal-error")
 
     def readmit(self, settlement: Settlement) -> None:
         """Take a message that comes back without anybody having judged it."""
         if not self._stopping:
-            self._guarded(settlement, self._clock.seconds())
+            try:
+                self._admit(settlement, self._clock.seconds())
+            except Exception as error:
+                self._not_handled(settlement, error)
         self._flush.wake()
 
     def _admit(self, settlement: Settlement, now: float) -> None:
+        """Take one message as far as it goes.
+
+        :raises ValueError: its properties are malformed.
+        """
         message = settlement.message
         if message.exchange == self._by_id_exchange and not message.topic:
             message.use_topic(message.properties.text("type") or "")
