@@ -33,6 +33,8 @@ Fields = Mapping[str, str]
 
 _NO_LAYOUTS = LayoutSet(())
 _WILDCARDS = frozenset("*#")
+_ANY_DEVICE = "~any~"
+"""An id that no list is likely to name: who may speak for it may speak for all."""
 _MQTT_QUEUE = "mqtt-subscription-"
 _MQTT_QUEUE_ENDS = ("qos0", "qos1")
 """rabbitmq_mqtt keeps a client's subscriptions in ``mqtt-subscription-<client id>qos0`` and ``…qos1``."""
@@ -109,7 +111,7 @@ class BrokerAccess:
         by_mqtt = _by_mqtt(fields)
         if fields.get("name") not in self._written(by_mqtt) - {self.by_id_exchange}:
             return "it is no exchange of devices"
-        if permission == "read" and by_mqtt and device in self.layouts.commanded(fields.get("name", ""), key):
+        if permission == "read" and by_mqtt and self._gets_commands(device, fields.get("name", ""), key):
             return self._subscribing()
         placement = self.layouts.place(fields.get("name", ""), key.encode("utf-8", "surrogateescape"))
         if placement is None:
@@ -133,6 +135,14 @@ class BrokerAccess:
         if placement is not None and _WILDCARDS.intersection(key.split(".")):
             return "where a layout finds the device, it may subscribe with wildcards to its commands only"
         return self._subscribing()
+
+    def _gets_commands(self, device: str, exchange: str, key: str) -> bool:
+        """Whether it may subscribe to these keys for the commands in them: its own, or, where it may speak for every
+        device, all that begins as the layout's keys do."""
+        layouts = self.layouts
+        if device in layouts.commanded(exchange, key):
+            return True
+        return layouts.is_of_commands(exchange, key) and self.may_speak(device, f"{_ANY_DEVICE}.{_ANY_DEVICE}")
 
     def _written(self, by_mqtt: bool) -> frozenset[str]:
         return self.mqtt_exchanges if by_mqtt else frozenset((self.devices_exchange, self.by_id_exchange))

@@ -80,6 +80,17 @@ class LayoutSet:
         words = topic_filter.split(".")
         return frozenset(device for layout in self.applying(exchange) for device in layout.commanded(words) if device)
 
+    def is_of_commands(self, exchange: str, topic_filter: str) -> bool:
+        """Whether a subscriber to these keys gets nothing but what begins as the keys of a layout with commands do."""
+        words = topic_filter.split(".")
+        wild = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
+        return any(
+            words[:wild][: len(beginning)] == list(beginning)
+            for layout in self.applying(exchange)
+            for pattern in layout.commands
+            for beginning in pattern.beginnings
+        )
+
     def bindings(self, exchange: str, usual: Sequence[str]) -> tuple[str, ...]:
         """The patterns that bind a queue to this exchange: those of the layouts about it, or the `usual` ones."""
         applying = [layout for layout in self.applying(exchange) if not layout.queues]

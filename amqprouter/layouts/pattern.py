@@ -170,6 +170,18 @@ class KeyPattern:
         found[pattern[at].names[0]] = rest
         return found
 
+    @property
+    def beginnings(self) -> tuple[tuple[str, ...], ...]:
+        """The fixed words that every key that matches begins with, in each way there is; empty where there are none."""
+        words = []
+        for word in self._words:
+            if word.plain is None:
+                break
+            words.append(word.plain)
+        if words or not self._words[0].choices:
+            return (tuple(words),) if words else ()
+        return tuple(tuple(choice.removesuffix(".#").split(".")) for choice in sorted(self._words[0].choices))
+
     def place_of(self, name: str) -> int:
         """Which word of every key that matches is this name, from 0; -1 where that depends on the key."""
         at = next((at for at, word in enumerate(self._words) if word.names == [name]), -1)

@@ -362,6 +362,44 @@ class MqttTests(Checks):
             for client in (plug, lamp):
                 await client.close()
 
+    async def test_a_network_server(self) -> None:
+        """As docs/fleets.rst has it: one account for all devices, which also takes their commands."""
+        broker = await shared_broker()
+        options: dict[str, dict[str, object]] = {
+            "ingress": {"exchanges": "amq.topic", "layouts": "chirpstack-v4"},
+            "auth": {"accept": "broker-topic", "broker_checked_exchanges": "amq.topic"},
+            "acl": {"publishers": "publishers.acl", "commands": "commands.acl"},
+            "commands": {**COMMANDS},
+        }
+        async with gateway_of(self, broker, **options) as (gateway, database):
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.file("publishers.acl", "chirpstack -> *: #\n")
+            gateway.file("commands.acl", "@operators -> *.down\ngroup operators: ann\n")
+            gateway.devices("chirpstack")
+            await gateway.start()
+            server = MqttDevice(broker.mqtt_port, "chirpstack", SECRET)
+            self.assertEqual(await server.connect(), "")
+            self.assertTrue(await server.subscribe("application/+/device/+/command/+"))
+            uplinks = [message for message in messages("chirpstack") if message.device]
+            for message in uplinks:
+                self.assertTrue(await server.publish(message.mqtt_topic, message.payload), message.mqtt_topic)
+            await gateway.metric_reaches("stored_total", len(uplinks))
+            found = {document["device"] for document in database.documents("readings")}
+            self.assertEqual(found, {message.device for message in uplinks})
+            self.assertGreater(len(found), 0)
+            device = uplinks[0].device
+            response, told = await post(gateway, f"{device}/down", b'{"devEui": "x"}')
+            self.assertEqual(response.code, 202, told)
+
+            async def came() -> bool:
+                return bool(server.received)
+
+            await until(came, what="the server has the command", timeout=20)
+            application = uplinks[0].mqtt_topic.split("/")[1]
+            expected = (f"application/{application}/device/{device}/command/down", b'{"devEui": "x"}')
+            self.assertEqual(server.received, [expected])
+            await server.close()
+
     async def test_nobody_speaks_for_another(self) -> None:
         """A device's own id as the first word of a key gives it nothing where a layout finds the device elsewhere."""
         broker = await shared_broker()

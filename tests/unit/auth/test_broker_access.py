@@ -234,3 +234,19 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(self.may("write", "zigbee2mqtt.Living Room", "bridge"), "")
         self.assertNotEqual(self.may("write", "zigbee2mqtt.hall", "bridge"), "")
         self.assertNotEqual(self.may("write", "Living%20Room.state", "bridge"), "")
+
+    def test_network_servers_get_the_commands_of_all_their_devices(self) -> None:
+        layouts = LayoutSet(
+            (), ("chirpstack-v4", "zigbee2mqtt", "sparkplug-b", "esphome"), ("devices", "devices.by-id")
+        )
+        self.access = replace(self.access, layouts=layouts, may_speak=lambda who, key: who == "server")
+        for key in (
+            "application.*.device.*.command.*",
+            "zigbee2mqtt.#",
+            "spBv1.0.plant.DCMD.edge-7.#",
+            "spBv1___0.#",
+        ):
+            self.assertEqual(self.may("read", key, "server"), "", key)
+            self.assertNotEqual(self.may("read", key, "dev1"), "", key)
+        for key in ("#", "*.device.#", "spBv1.#", "other.#", "tele.#", "*.switch.x.command"):
+            self.assertNotEqual(self.may("read", key, "server"), "", key)

@@ -131,6 +131,15 @@ class BindingTests(SynchronousTestCase):
         }.items():
             self.assertEqual(KeyPattern(text).bindings, bindings)
 
+    def test_beginnings(self) -> None:
+        for text, beginnings in {
+            "a.b.{c}.d": (("a", "b"),),
+            "{s:p.q|r}.{d}": (("p", "q"), ("r",)),
+            "{d}.x": (),
+            "{d:#}": (),
+        }.items():
+            self.assertEqual(KeyPattern(text).beginnings, beginnings)
+
     def test_not_too_many(self) -> None:
         many = "|".join(f"w{n}" for n in range(40))
         self.assertEqual(KeyPattern(f"a.{{x:{many}}}").bindings, ("a.*",))
