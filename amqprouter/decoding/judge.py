@@ -78,6 +78,13 @@ class Judge:
         except Undecodable as problem:
             return Decoded("binary", text_or_bytes(seen), seen, problem=problem, is_kept=choice.keeps)
 
+    def decode_usual(self, body: bytes, content_type: str | None) -> Decoded:
+        """`decode` without a word from a route or a content encoding, as nearly all are."""
+        try:
+            return self._by_content_type(body, content_type)
+        except Undecodable as problem:
+            return Decoded("binary", text_or_bytes(body), body, problem=problem)
+
     def _packing(self, content_encoding: str | None, choice: Decoding) -> tuple[str, ...] | None:
         """What is around the body, from the outside; None where that is not known and nobody says what is inside.
 

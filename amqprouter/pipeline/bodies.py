@@ -53,19 +53,26 @@ class Bodies:
         """What this message's body is. See `BodyOf`."""
         judged = message.judged
         if judged is None:
-            rules = self._rules
-            choice = rules.choice(message) if rules is not None and self.has_choices else AUTO
             properties = message.properties
             encoding = properties.raw_text("content_encoding")
-            judged = message.judged = self._judge.decode(
-                message.body,
-                properties.content_type,
-                encoding.decode("utf-8", "backslashreplace") if encoding else None,
-                choice,
-                lambda: _info(message),
-            )
-            if judged.raw is not message.body:
-                message.unpacked = len(judged.raw)
+            if not (encoding or self.has_choices):
+                judged = self._judge.decode_usual(message.body, properties.content_type)
+            else:
+                judged = self._decoded(message, encoding)
+            message.judged = judged
+        return judged
+
+    def _decoded(self, message: Message, encoding: bytes | None) -> Decoded:
+        rules, body = self._rules, message.body
+        judged = self._judge.decode(
+            body,
+            message.properties.content_type,
+            encoding.decode("utf-8", "backslashreplace") if encoding else None,
+            AUTO if rules is None else rules.choice(message),
+            lambda: _info(message),
+        )
+        if judged.raw is not body:
+            message.unpacked = len(judged.raw)
         return judged
 
     def reads_as_sent(self, message: Message) -> bool:
