@@ -112,7 +112,9 @@ class _Envelope:
         speakers: dict[str, object] = {"publisher": publisher} if publisher else {}
         if layout is not None:
             speakers["layout"] = layout.fields
-        self.names, self.speakers = elements({"device": device, "topic": topic}), elements(speakers)
+        names = elements({"device": device, "topic": topic})
+        self.speakers = elements(speakers) if speakers else b""
+        self.names = names
         self.device, self.topic, self.publisher, self.layout = device, topic, publisher, layout
         self._id_length = -1
 

@@ -421,6 +421,16 @@ class PlainDocumentTests(SynchronousTestCase):
             self.assertEqual(self.maker in front.known, is_kept)
             self.assertPlain(self.known(message(headers={"h": "x" * octets})))
 
+    def test_a_publisher_that_cannot_be_encoded_leaves_nothing_behind(self) -> None:
+        some = self.known(message())
+        self.maker.document(some)
+        for publisher, topic in (("\ud800", "other"), ("", "up.t")):
+            some.publisher, some.topic = publisher, topic
+            if publisher:
+                self.assertRaises(Unstorable, self.maker.document, some)
+            else:
+                self.assertPlain(some)
+
     def test_half_a_surrogate_pair_in_a_name(self) -> None:
         for device, topic in (("\ud800", "t"), ("d", "\udfff")):
             with self.assertRaises(Unstorable) as caught:
