@@ -134,11 +134,11 @@ class Judge:
             if first and first in _MAY_BEGIN_JSON:
                 try:
                     value = parse_guessing(body, self._max_values)
-                    return Decoded("json", value, body, is_guess=content_type is not None or first not in b"{[")
+                    return Decoded("json", value, body, content_type is not None or first not in b"{[")
                 except Undecodable:
                     pass
         value = text_or_bytes(body)
-        return Decoded("binary" if value is body else "text", value, body, is_guess=True)
+        return Decoded("binary" if value is body else "text", value, body, True)
 
     def _leniently(self, body: bytes, content_type: str | None) -> Decoded:
         """JSON whatever its type says, also with a byte order mark or with NULs at its end; else text, or bytes.

@@ -28,11 +28,11 @@ class Decoded:
         kind: str,
         value: Any,
         raw: bytes,
+        is_guess: bool = False,
         *,
         problem: Undecodable | None = None,
         is_kept: bool = False,
         notes: tuple[str, ...] = (),
-        is_guess: bool = False,
     ) -> None:
         self.is_guess = is_guess
         self.kind = kind

@@ -40,7 +40,7 @@ def parse(body: bytes, max_values: int = MAX_VALUES, *, any_integers: bool = Fal
         value = _read(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return _parse_slowly(body, any_integers)
-    if not _is_sure(value, body) or (not any_integers and _NINETEEN_DIGITS.search(body) is not None):
+    if not _is_sure(value, body) or (not any_integers and _may_have_large_integers(body)):
         return _parse_slowly(body, any_integers)
     return value
 
@@ -53,15 +53,22 @@ def parse_guessing(body: bytes, max_values: int = MAX_VALUES) -> Any:
         value = _read(body)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         raise Undecodable("bad-json") from None
-    if not _is_sure(value, body) or _NINETEEN_DIGITS.search(body) is not None:
+    if not _is_sure(value, body) or _may_have_large_integers(body):
         return _parse_slowly(body)
     return value
 
 
+def _may_have_large_integers(body: bytes) -> bool:
+    return len(body) >= 19 and _NINETEEN_DIGITS.search(body) is not None
+
+
 def _is_sure(value: Any, body: bytes) -> bool:
     """Whether no name stands twice in an object, and nothing is nested too deep."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return True
     colons = body.count(b":")
-    if type(value) is dict and len(value) == colons and body.count(b"[") < MAX_DEPTH:
+    if kind is dict and len(value) == colons and body.count(b"[") < MAX_DEPTH:
         return True  # so there are no fields further in, and what else there is are lists
     return _fields(value) == colons
 
