@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -127,9 +126,9 @@ class RenderTests(SynchronousTestCase):
         reads: list[bytes] = []
 
         class Counting(Judge):
-            def decode(self, body: bytes, *arguments: Any) -> Decoded:
+            def decode_usual(self, body: bytes, content_type: str | None) -> Decoded:
                 reads.append(body)
-                return super().decode(body, *arguments)
+                return super().decode_usual(body, content_type)
 
         body_of = Bodies(Counting()).of
         given = message({"a": 1, "b": [2]})
