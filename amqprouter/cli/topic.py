@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from amqprouter.cli.outcome import DONE, FAILED, USAGE, complain
 from amqprouter.errors import AmqprouterError
 
 if TYPE_CHECKING:
+    from amqprouter.decoding.judgement import Decoded
     from amqprouter.layouts.layout import Placement
     from amqprouter.layouts.layout_set import LayoutSet
     from amqprouter.pipeline.message import Message
@@ -19,19 +21,22 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Say what the daemon makes of a routing key: which layout reads it, whose message it is and about what, whether the
-access list allows it, in which class the device is, and where the routes send it.
+access list allows it, in which class the device is, what its body is, and where the routes send it.
 
 A key with a slash in it is taken for an MQTT topic, as RabbitMQ does: each slash becomes a dot. Without --exchange
-it is the first of [ingress] exchanges, or the daemon's own where there is none. Where a layout looks into messages,
---body, --header and --property say what is in there. No checker is asked: what one tells counts more than what is
-shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a route, 1
-when it is not, and 2 when the configuration is bad.
+it is the first of [ingress] exchanges, or the daemon's own where there is none. Where a layout or a route looks into
+messages, --body, --header and --property say what is in there. No checker is asked: what one tells counts more than
+what is shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a
+route, 1 when it is not, and 2 when the configuration is bad.
 
 examples:
   amqprouter topic -c amqprouter.ini tele/plug/SENSOR
   amqprouter topic -c amqprouter.ini meter-17.up.temperature --exchange devices
   amqprouter topic -c amqprouter.ini gateway/reading --body reading.json --header unit=C
   amqprouter topic -c amqprouter.ini 'zigbee2mqtt/Living Room/Lamp' --publisher bridge-7"""
+
+MAX_BODY_SHOWN = 500
+"""Characters of a decoded body."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +192,8 @@ class _Facts:
         yield "acl", devices.explain(message.device, message.key, tenant=tenant)
 
     def _way(self, settings: Settings, placement: Placement | None) -> Iterator[tuple[str, str]]:
+        from amqprouter.counters import Counters  # noqa: PLC0415
+        from amqprouter.daemon.decoding import wire_decoding  # noqa: PLC0415
         from amqprouter.pipeline.routes import Rule  # noqa: PLC0415
         from amqprouter.scheduling.policy import DEFAULT, PolicyBook  # noqa: PLC0415
 
@@ -197,17 +204,24 @@ class _Facts:
         yield "class", wanted if wanted in book.classes else next(claimed, DEFAULT)
         if placement is not None and placement.tenant:
             yield "tenant", placement.tenant
+        decoding = wire_decoding(settings, Counters())
+        decoding.rules(settings).take_effect()
+        if self._options.body is not None:
+            yield "body", _body(decoding.bodies.of(message))
         targets = 0
         for route in settings.routes:
             rule = Rule(route)
-            if rule.matches(message.device, message.topic) and rule.admits(message.properties.headers):
-                targets += len(route.targets)
-                yield (
-                    "route",
-                    f"{route.name}: {', '.join(route.targets)}" + (", and no later one" if route.final else ""),
-                )
-                if route.final:
-                    break
+            if not (rule.matches(message.device, message.topic) and rule.admits(message.properties.headers)):
+                continue
+            is_open = bool(route.where) and self._options.body is None
+            if not is_open and not rule.holds(message, decoding.bodies.of):
+                yield "route", f"{route.name}: not for this body, for it is where {route.where}"
+                continue
+            targets += len(route.targets)
+            told = f"{route.name}: {', '.join(route.targets)}" + (", and no later one" if route.final else "")
+            yield "route", f"{told}; where {route.where}, which takes --body to tell" if is_open else told
+            if route.final and not is_open:
+                break
         if not targets:
             self.is_good = False
             yield "route", "none: dead-lettered as no-route"
@@ -221,3 +235,16 @@ class _Facts:
         known = {**layout.values, **placement.words}
         known.pop("topic", None)
         return " or ".join(pattern.described(known) for pattern in layout.commands) or "the layout has none"
+
+
+def _body(body: Decoded) -> str:
+    """What a body was found to be, in a line."""
+    from amqprouter.decoding.judgement import whole_json_form  # noqa: PLC0415
+    from amqprouter.text import printable  # noqa: PLC0415
+
+    text = json.dumps(whole_json_form(body), ensure_ascii=False)
+    if len(text) > MAX_BODY_SHOWN:
+        text = text[:MAX_BODY_SHOWN] + "…"
+    problem = "" if body.problem is None else f"; cannot be decoded: {body.problem}"
+    notes = "".join(f"; {note}" for note in body.notes)
+    return printable(f"{body.kind}{' by its looks' if body.is_guess else ''}: {text}{problem}{notes}")

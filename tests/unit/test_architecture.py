@@ -51,8 +51,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("layouts", "pipeline", "scheduling", "storage", "web", *WORDS),
     },
     "cli": {
-        *("acl", "amqp", "auth", "broker", "config", "daemon", "layouts", "pipeline", "scheduling", "storage", "web"),
-        *("worker", *WORDS),
+        *("acl", "amqp", "auth", "broker", "config", "daemon", "decoding", "layouts", "pipeline", "scheduling"),
+        *("storage", "web", "worker", *WORDS),
     },
     "testing": {"amqp", "interfaces", "pipeline", "storage", *WORDS},
     "tap": {"auth", "daemon", *WORDS},

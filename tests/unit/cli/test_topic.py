@@ -88,6 +88,20 @@ class TopicTests(CommandTestCase):
         )
         self.assertIn("no-layout", self.told("gw/alarm", status=1)["layout"])
 
+    def test_what_the_body_is(self) -> None:
+        routes = "[route hot]\nwhere = body > 80\ndecode = number\nfinal = yes\ntargets = exchange:hot\n"
+        self.config = self.file("config.ini", CONFIG.replace("[route alarms]", f"{routes}[route alarms]"))
+        hot, cold, none = (self.file(name, name) for name in ("81", "20", "n/a".replace("/", "")))
+        asked = "tele/plug/STATE", "--body"
+        told = self.told(*asked, hot)
+        self.assertEqual((told["body"], told["route"]), ("number: 81", "hot: exchange:hot, and no later one"))
+        self.assertEqual(self.told(*asked, cold)["route"], "all: store:messages, events:")
+        self.assertIn("cannot be decoded: not-a-number", self.told(*asked, none)["body"])
+        ended = amqprouter("topic", "-c", self.config, *asked[:1])
+        self.assertIn("where body > 80, which takes --body to tell", ended.stdout)
+        ended = amqprouter("topic", "-c", self.config, *asked, cold)
+        self.assertIn("hot: not for this body, for it is where body > 80", ended.stdout)
+
     def test_publishers(self) -> None:
         self.assertIn("denied", self.told("tele/plug/STATE", "--publisher", "bridge", status=1)["publisher"])
         path = self.file("publishers.acl", "bridge -> plug*: #\n")
