@@ -27,7 +27,11 @@ class BrokerTopicProof:
     ``BCC`` say), and for exchanges where only devices whom this backend answers for may write; docs/broker-auth.rst has
     the dangers. With a list of publishers the id may be one that its publisher speaks for, of which the broker asked as
     well; who that was, this proof cannot tell. A message that was dead-lettered proves nothing: its exchange and key
-    may be any.
+    may be any. Nor does one that a layout for certain queues reads: the broker knows nothing of the queue when it asks,
+    so that it asked whether the key is another device's.
+
+    :param exchanges: where the broker asks.
+    :param by_queue: the names of such layouts.
     """
 
     name = "broker-topic"
@@ -36,14 +40,17 @@ class BrokerTopicProof:
     _allowed = Verdict(True, checker=name)
     _dead_lettered = Doubt(IDENTITY_MISMATCH)
 
-    def __init__(self, exchanges: Iterable[str]) -> None:
+    def __init__(self, exchanges: Iterable[str], by_queue: Iterable[str] = ()) -> None:
         self._exchanges = frozenset(exchange.encode() for exchange in exchanges)
+        self._by_queue = frozenset(by_queue)
 
     def examine(self, message: Message) -> Verdict | Doubt | Claim:
         if message.exchange not in self._exchanges:
             return ABSENT
         if was_dead_lettered(message):
             return self._dead_lettered
+        if message.layout is not None and message.layout.layout in self._by_queue:
+            return ABSENT
         return self._allowed
 
     def ask(self, name: str, credential: bytes) -> object:

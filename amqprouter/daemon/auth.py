@@ -95,7 +95,8 @@ def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
         publishers=publishers is not None,
         by_account=bool(runtime.settings.broker_auth.endpoint),
     )
-    further: list[Proof] = [BrokerTopicProof(auth.broker_checked_exchanges), clients]
+    by_queue = [section.name for section in runtime.settings.layouts if section.queue]
+    further: list[Proof] = [BrokerTopicProof(auth.broker_checked_exchanges, by_queue), clients]
     signatures = hmac_proof(auth, runtime.wall_clock, publisher_header)
     if signatures is not None:
         further.append(signatures)

@@ -10,6 +10,7 @@ from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.errors import ConfigError
 from amqprouter.identity import Verdict
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.message import Message
 
 BY_TOPIC = Verdict(True, checker="broker-topic")
@@ -25,7 +26,7 @@ class BrokerTopicTests(SynchronousTestCase):
         self.authenticator = self.make("user-id", "broker-topic")
 
     def make(self, *accept: str) -> Authenticator:
-        proof = BrokerTopicProof(["amq.topic"])
+        proof = BrokerTopicProof(["amq.topic"], ["trucks"])
         return Authenticator(
             accept, None, "s", cache_size=1, cache_seconds=1, negative_cache_seconds=1, further=[proof]
         )
@@ -49,6 +50,13 @@ class BrokerTopicTests(SynchronousTestCase):
         ]
         for headers in deaths:
             self.assertEqual(self.check(message(b"amq.topic", headers)), Verdict(False, "identity-mismatch"))
+
+    def test_a_layout_for_certain_queues_proves_nothing(self) -> None:
+        """Of ``other.dev1.up`` the broker asks whether it is the device ``other``'s."""
+        for layout, verdict in (("trucks", Verdict(False, "no-credential")), ("tasmota", BY_TOPIC)):
+            placed = message(b"amq.topic")
+            placed.layout = Placement(layout, "dev1", "up", {})
+            self.assertEqual(self.check(placed), verdict, layout)
 
     def test_it_counts_only_where_it_is_accepted(self) -> None:
         self.authenticator = self.make("user-id")
