@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Validate a configuration, with the password files and access lists that it names, and print every problem.
 
-It also warns of lines of access lists that can never decide, and of bindings by which a whole fleet would be one
-device; that does not change the exit status.
+It also warns of lines of access lists that can never decide, of bindings by which a whole fleet would be one device,
+and of layouts for exchanges that nothing comes from; that does not change the exit status.
 
 Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
 to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
@@ -74,10 +74,26 @@ def _one_device(settings: Settings) -> Iterator[str]:
         )
 
 
+def _layouts_of_nothing(settings: Settings) -> Iterator[str]:
+    """Layouts about exchanges that nothing comes from, as far as is known: what was meant goes without a layout."""
+    ingress = settings.ingress
+    if ingress.queues:
+        return  # these may be bound to any
+    known = {settings.topology.devices_exchange, *ingress.exchanges}
+    for layout in settings.layouts:
+        for exchange in layout.exchange:
+            if exchange not in known:
+                yield (
+                    f"[layout {layout.name}] exchange = {exchange}: it is not in [ingress] exchanges, so the layout "
+                    "never applies to it, unless a binding of your own brings messages from there"
+                )
+
+
 def _warnings(settings: Settings) -> Iterator[str]:
     from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     yield from _one_device(settings)
+    yield from _layouts_of_nothing(settings)
     acl = settings.acl
     lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
     for file in lists:

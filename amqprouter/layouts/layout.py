@@ -143,10 +143,13 @@ class Layout:
                 raise ValueError(f"topic: there is no {{{strange[0]}}} in the pattern {pattern.text!r}")
             if "topic" not in pattern.names and not self.settings.topic:
                 raise ValueError(f"pattern: {pattern.text!r} has no {{topic}}; then the option topic must say which")
-        for pattern in (*self.patterns, *self.commands):
-            own = sorted(set(_OWN_NAMES).intersection(pattern.names))
-            if own:
-                raise ValueError(f"pattern: {pattern.text!r}: {{{own[0]}}} is a name of our own; choose another")
+        if not {"{", "}"}.isdisjoint(_BRACES.sub("", self.settings.topic)):
+            raise ValueError(f"topic: {self.settings.topic!r} has a brace without its other half")
+        for option, patterns in (("pattern", self.patterns), ("command", self.commands)):
+            for pattern in patterns:
+                own = sorted(set(_OWN_NAMES).intersection(pattern.names))
+                if own:
+                    raise ValueError(f"{option}: {pattern.text!r}: {{{own[0]}}} is a name of our own; choose another")
         if not any(isinstance(part, (_Name, MessageField)) for part in self._device):
             raise ValueError("device: there is nothing in braces, so that all messages would be one device's")
 

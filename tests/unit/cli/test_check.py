@@ -48,3 +48,12 @@ class CheckTests(CommandTestCase):
         self.assertNotIn("layouts = ", warnings[1])
         self.file("config.ini", f"{ingress}layouts = chirpstack-v4\n{rest}")
         self.assertEqual(len(self.succeeds("check", "-c", config).splitlines()), 1)
+
+    def test_a_layout_for_an_exchange_that_nothing_comes_from(self) -> None:
+        rest = "[auth]\naccept = user-id\n[route all]\ntargets = events:\n"
+        layouts = "[layout x]\nuse = tasmota\nexchange = amq.topci\n[layout y]\nuse = tasmota\nexchange = devices\n"
+        config = self.file("config.ini", f"[ingress]\nexchanges = amq.topic\n{rest}{layouts}")
+        _, warning = self.succeeds("check", "-c", config).splitlines()
+        self.assertIn("[layout x] exchange = amq.topci: it is not in [ingress] exchanges", warning)
+        self.file("config.ini", f"[ingress]\nexchanges = amq.topic\nqueues = mine\n{rest}{layouts}")
+        self.assertEqual(len(self.succeeds("check", "-c", config).splitlines()), 1)

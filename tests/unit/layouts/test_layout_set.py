@@ -135,6 +135,11 @@ class LayoutTests(SynchronousTestCase):
             ({"pattern": ("a.{device}",), "topic": "{kind}"}, "topic: there is no {kind} in the pattern"),
             ({"pattern": ("a.{device}",)}, "pattern: 'a.{device}' has no {topic}"),
             ({"pattern": ("a.{device}.{name}.{topic}",)}, "{name} is a name of our own"),
+            (
+                {"pattern": ("a.{device}.{topic}",), "command": ("{queue}.{device}",)},
+                "command: '{queue}.{device}': {queue} is a name",
+            ),
+            ({"pattern": ("a.{device}",), "topic": "up.{device"}, "topic: 'up.{device' has a brace without"),
             ({"pattern": ("a.{device",)}, "pattern: word '{device'"),
             ({"pattern": ("a.{topic}",), "device": "fixed"}, "device: there is nothing in braces"),
             ({"pattern": ("a.{topic}",), "device": "{property:priority}"}, "device: '{property:priority}': of prop"),
