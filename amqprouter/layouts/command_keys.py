@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from amqprouter.layouts.layout import Layout, Placement
 from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.layouts.pattern import NotFilled
-from amqprouter.layouts.words import unescaped
+from amqprouter.layouts.words import escaped_topic, unescaped
 
 MAX_HEARD = 200_000
 """Devices; each some 200 bytes besides its placement, which its sender keeps anyway: 40 MB."""
@@ -91,7 +91,11 @@ def _filled(layout: Layout, values: Mapping[str, str], topic: str) -> CommandKey
 
     :raises NotFilled: none can; where one lacks something, it says so rather than that the topic is of another.
     """
-    values = {**values, "topic": unescaped(topic)}
+    raw_topic = unescaped(topic)
+    # What is written in two ways would be one key, and access lists would only know the one.
+    if escaped_topic(raw_topic) != topic:
+        raise NotFilled("bad-topic: only what a topic may not hold is written as % and two digits, and % as %25")
+    values = {**values, "topic": raw_topic}
     failures: list[str] = []
     for pattern in layout.commands:
         try:

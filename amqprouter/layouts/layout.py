@@ -204,7 +204,11 @@ class Layout:
                 behind += part
         if not (device.startswith(before) and device.endswith(behind) and len(device) > len(before) + len(behind)):
             raise NotFilled(f"unknown-device: no device of the layout {self.name} has such an id")
-        return unescaped(device[len(before) : len(device) - len(behind)])
+        inner = device[len(before) : len(device) - len(behind)]
+        raw = unescaped(inner)
+        if self._id_part(raw) != inner:  # it is another's id in other words, which access lists do not know
+            raise NotFilled(f"unknown-device: no device of the layout {self.name} has such an id")
+        return raw
 
     def commanded(self, words: Sequence[str]) -> Iterator[str]:
         """Devices whose commands alone have keys that this filter, of words with ``*`` and ``#``, matches."""
@@ -228,8 +232,11 @@ class Layout:
                 continue
             if not value:
                 return ""
-            made += escaped(reduce(lambda text, change: change(text), self._normalise, value))
+            made += self._id_part(value)
         return made
+
+    def _id_part(self, value: str) -> str:
+        return escaped(reduce(lambda text, change: change(text), self._normalise, value))
 
     def _placed(self, device: str, found: dict[str, str]) -> Placement:
         topic = escaped_topic(found.get("topic", "") or _BRACES.sub(lambda name: found[name[1]], self._topic))

@@ -23,6 +23,7 @@ from math import prod
 
 _NAME = re.compile(r"\{([a-z][a-z0-9_]*)(?::([^{}]*))?\}")
 _LITERAL_FAULT = re.compile(r"[{}*#\s]")
+_WILDCARDS = frozenset("*#")
 _LONGEST = 1000
 """Characters of a pattern: keys have 255 bytes at most, names in braces take some more."""
 _MOST_BINDINGS = 32
@@ -202,10 +203,15 @@ class KeyPattern:
     def binding(self, values: Mapping[str, str]) -> str:
         """The AMQP topic pattern for the keys with these values, whatever the topic.
 
-        :raises NotFilled: as `fill`.
+        :raises NotFilled: as `fill`; or a value is a wildcard to the broker, by which others' keys would be taken, or
+            is not UTF-8, which no binding can be.
         """
-        words = (word.wide_binding[0] if word.names == ["topic"] else word.fill(values) for word in self._words)
-        return ".".join(words)
+        filled = {word: word.fill(values) for word in self._words if word.names != ["topic"]}
+        text = ".".join(filled.values())
+        if not _WILDCARDS.isdisjoint(text.split(".")) or any("\ud800" <= character <= "\udfff" for character in text):
+            raise NotFilled("no-queue: a word of its keys is * or #, or not UTF-8: no queue can be bound for it alone")
+        words = [(word, filled[word] if word in filled else word.wide_binding[0]) for word in self._words]
+        return ".".join(text for word, text in words if text or not word.several)
 
     @property
     def bindings(self) -> tuple[str, ...]:

@@ -42,7 +42,10 @@ class CommandKeyTests(SynchronousTestCase):
         return CommandKeys(self.layouts)
 
     def hear(self, keys: CommandKeys, key: str) -> str:
-        placement = self.layouts.place("amq.topic", key.encode())
+        return self.hear_bytes(keys, key.encode())
+
+    def hear_bytes(self, keys: CommandKeys, key: bytes) -> str:
+        placement = self.layouts.place("amq.topic", key)
         assert placement is not None
         keys.heard(placement.device, placement)
         return placement.device
@@ -148,6 +151,41 @@ class CommandKeyTests(SynchronousTestCase):
     def test_topics_are_unescaped(self) -> None:
         keys = self.keys(names=("tasmota",))
         self.assertEqual(keys.of("plug", "a%20b%25.c").key, b"cmnd.plug.a b%.c")
+
+    def test_a_topic_in_other_words_is_none(self) -> None:
+        """Access lists look at the topic as it is written: there is one way to write it."""
+        keys = self.keys(names=("tasmota",))
+        for heard in (False, True):
+            if heard:
+                self.hear(keys, "tele.plug.STATE")
+            for topic in ("secret%2Ereset", "%50OWER", "a%2fb", "50%", "%2E"):
+                self.assertIn("bad-topic", self.fails(keys, "plug", topic), topic)
+
+    def test_a_device_in_other_words_is_none(self) -> None:
+        for name, sections, device in (
+            ("tasmota", (), "%70lug"),
+            ("tasmota", (), "50%"),
+            ("lower", (self.section("lower", use="tasmota", normalise=("lower",)),), "PLUG"),
+            ("up", (self.section("up", use="tasmota", device="up-{device}"),), "up-%70lug"),
+            ("zigbee2mqtt", (), "a%2Fb%2ec"),
+        ):
+            keys = self.keys(*sections, names=() if sections else (name,))
+            self.assertEqual(
+                self.fails(keys, device, "set"), f"unknown-device: no device of the layout {name} has such an id"
+            )
+
+    def test_no_queue_is_bound_by_a_wildcard(self) -> None:
+        """A device may say these words, and its queue must not get others' commands."""
+        section = self.section("gateways", pattern=("gw.{gateway}.{topic}",), device="{header:id}")
+        keys = self.keys(replace(section, command=("gw.{gateway}.down.{topic}",)), names=("tasmota",))
+        for gateway in (b"#", b"*", b"\xff"):
+            placement = self.layouts.place("amq.topic", b"gw.%b.up" % gateway, fetch=lambda field: "d")
+            keys.heard("d", placement)
+            self.assertIn("no-queue", self.fails(keys, "d", "x"))
+            device = self.hear_bytes(keys, b"tele.%b.STATE" % gateway)
+            self.assertIn("no-queue", self.fails(keys, device, "POWER"))
+        keys.heard("d", self.layouts.place("amq.topic", b"gw.a*b#.up", fetch=lambda field: "d"))
+        self.assertEqual(keys.of("d", "x").binding, "gw.a*b#.down.*")
 
     def test_no_more_devices_than_that(self) -> None:
         keys = self.keys(names=("tasmota",))
