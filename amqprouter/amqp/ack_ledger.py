@@ -10,9 +10,9 @@ Holding. While many deliveries are out, acks wait a moment for more to join them
 good deal. Single ones cost the broker the most: each is a frame and a message to its channel's process, which then
 looks for the tag from the oldest on. Where targets answer for batches, the gap is mostly another batch that is about to
 be answered for, and then one ack does for both. So single acks wait for as long as the gap is a new one; only one that
-stays, such as a message that waits for its device's rate, is written around. Meanwhile a queue may have all of its
-prefetch settled and stand still, for `PATIENCE` at the most and once for each gap; where consumers may have few out at
-all, nothing waits so long, nor where most of what is out waits for its ack alone.
+stays, such as a message that waits for its device's rate, is written around, and so are many that follow one another.
+Meanwhile a queue may have all of its prefetch settled and stand still, for `LONGEST` at the most; where consumers may
+have few out at all, nothing waits so long, nor where most of what is out waits for its ack alone.
 
 Strays. A delivery may be back in its queue while it is being worked on, and come again on the same channel (see
 `amqprouter.amqp.orphans`). It is an *orphan* then: its own tag is never acknowledged. Once it has come again, the new
@@ -39,6 +39,11 @@ HOLD_SINGLES = 0.005
 PATIENCE = 0.05
 """Seconds that single acks wait for a gap to close: as long as it takes at the full rate until the next batch of 500 is
 written, in which what makes the gap is, if it is not in this one."""
+
+
+LONGEST = 2 * PATIENCE
+"""Seconds that single acks wait in all, however often one gap follows another: a device whose rate lets a message go
+each 40 ms makes a new one each time, and behind them another queue may have all of its prefetch settled."""
 
 
 SHARE = 8
@@ -75,7 +80,9 @@ class AckLedger:
         "_floor",
         "_gap",
         "_gap_since",
+        "_held",
         "_held_since",
+        "_held_single_since",
         "_next",
         "_notes",
         "_overdue",
@@ -108,6 +115,8 @@ class AckLedger:
         self._held_since: float | None = None  # the latest write, or what is due since
         self._gap = 0  # the first tag that was not settled when it was looked last, and since when it was that
         self._gap_since = 0.0
+        self._held = 0  # the latest tag whose single ack waited at that time, and since when
+        self._held_single_since = 0.0
         self._strays: dict[int, int] = {}  # orphans, and by tag the heirs of deliveries that are being worked on
         self._closed = False
 
@@ -270,6 +279,7 @@ class AckLedger:
             written += [(tag, False) for tag in sorted(settled)]
             beyond.update(settled)
             settled.clear()
+            self._held = 0
         self._unacked -= before - self._due
         return written
 
@@ -308,10 +318,12 @@ class AckLedger:
         """Until when acks that would be single ones wait for the delivery before them."""
         if self._gap != self._next:
             self._gap, self._gap_since = self._next, now
+        if self._held < self._next:  # all that waited then is acknowledged
+            self._held, self._held_single_since = max(self._settled), now
         if 0 < self.window <= FEW or len(self._settled) >= MOST_HELD * self._unacked:
             until = now
         else:
-            until = self._gap_since + PATIENCE
+            until = min(self._gap_since + PATIENCE, self._held_single_since + LONGEST)
         return until if many else max(until, since + HOLD_SINGLES)
 
     def _hand_over(self, acks: list[tuple[int, bool]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.amqp.ack_ledger import FEW, HOLD, HOLD_SINGLES, MOST_HELD, PATIENCE, SHARE, AckLedger
+from amqprouter.amqp.ack_ledger import FEW, HOLD, HOLD_SINGLES, LONGEST, MOST_HELD, PATIENCE, SHARE, AckLedger
 from amqprouter.amqp.properties import Properties
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.settlement import Settlement, deliver_all
@@ -409,6 +409,28 @@ class HoldingTests(SynchronousTestCase):
 
     def test_nothing_settled(self) -> None:
         self.assertEqual((self.flush(10.0), self.written), (None, []))
+
+    def test_not_for_one_gap_after_the_other(self) -> None:
+        """The first half waits for a rate, and the second is all that another queue may have out."""
+        self.settle(*range(501, 1001))
+        now, at = 10.0, dict[int, float]()
+        for slow in range(1, 100):
+            self.settle(slow)
+            for _ in range(4):
+                self.flush(now)
+                at |= {tag: now for tag, multiple in self.written if not multiple and tag not in at}
+                now += PATIENCE / 5
+        self.assertEqual(sorted(at), list(range(501, 1001)))
+        self.assertLessEqual(max(at.values()) - 10.0, LONGEST + PATIENCE / 5)
+
+    def test_what_comes_later_waits_as_long_again(self) -> None:
+        now = 10.0
+        for slow, first in ((1, 501), (2, 701)):
+            self.settle(slow, *range(first, first + 200))
+            self.assertEqual((self.flush(now), self.written), (now + PATIENCE, [(slow, True)]))
+            self.assertIsNone(self.flush(now + PATIENCE))
+            self.assertEqual(len(self.written), 200)
+            now += 1.0
 
 
 class SettlementTests(SynchronousTestCase):
