@@ -5,5 +5,5 @@ look after it. `parking` has the queues (`parking_queue`, `parking_refusals`) in
 `parked_message`; those of devices are `device_parking`, and which there are `parking_registry` knows, from a stream
 (`parking_records`, `parking_reading`). `targets`, `work_target` (`work_queues`, `chosen_names`, `celery`, `replies`,
 `reply`) and `quarantine` publish, with what `outgoing` makes of the properties. `event_publisher` and `event_stream`
-are the two ends of the stream of events.
+are the two ends of the stream of events; `stream_end` knows where it ends.
 """

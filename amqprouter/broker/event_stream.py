@@ -11,6 +11,10 @@ passive declare says 0 messages, in RabbitMQ 3.10), so a new connection asks onc
 the stream is the same when that event comes again at its offset, equal. Another event there, or none for a while, means
 that the stream was made anew: `restart` is called, and reading begins again. What is older than the last event read is
 then not live, so that a broker which was merely slow to answer makes no flood of old events.
+
+Each connection also begins with the question where the stream ends (`amqprouter.broker.stream_end`). Until that is read
+the reader is behind, and nobody can say that an id is unknown. At the first start it tells history from news: clocks of
+gateways differ, and offsets do not.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import Consumer
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.stream_end import StreamEnd, offset_of
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import KEY_HEADER, LARGEST_OFFSET, Event, read_event
 
@@ -38,11 +43,14 @@ costs the broker as much for one event as for many: a tenth of its time when tho
 LOOK_BACK = 300.0
 """Seconds of history that a gateway reads at its start, so that subscribers can resume across its restart."""
 
+QUIET = 2.0
+"""Seconds without an event after which all is taken to be read: there may be none in the stream, or none of late. The
+next one comes in milliseconds while there are any."""
 VERIFY_WITHIN = 5.0
 """Seconds in which the last event must have come again on a new connection; it does in milliseconds."""
 
 _OFFSET = b"x-stream-offset"
-
+_EMPTY = -1  # the end of a stream in which nothing is
 
 log = Logger()
 
@@ -51,12 +59,17 @@ def _nothing() -> None:
     """For those who need not know."""
 
 
+def _ignore(latest: int | None) -> None:
+    """For those who need not know where the stream ends."""
+
+
 class EventReader:
     """Hands every event of the stream to `publish`, in order; `wall_clock` is seconds since 1970.
 
     `publish` is told, as its second argument, whether the event is live: not so while the reader catches up at its
     first start, with events that were published before it. `restart` is called before the first event of a stream that
-    was made anew, whose offsets begin from 0 again.
+    was made anew, whose offsets begin from 0 again. `fell_behind` is called when there may be events that were not read
+    yet, and `caught_up` when there are none, with the offset of the latest that there is; None where that is unknown.
     """
 
     def __init__(
@@ -65,14 +78,25 @@ class EventReader:
         publish: Callable[[Event, bool], None],
         wall_clock: Callable[[], float],
         restart: Callable[[], None] = _nothing,
+        fell_behind: Callable[[], None] = _nothing,
+        caught_up: Callable[[int | None], None] = _ignore,
     ) -> None:
         self._stream = stream
         self._publish = publish
         self._wall_clock = wall_clock
         self._restart = restart
+        self._fell_behind = fell_behind
+        self._caught_up = caught_up
         self._last: Event | None = None
         self._last_timestamp = 0
-        self._history_until: int | None = None
+        self._history_until: int | None = None  # seconds since 1970: what is older is not live
+        self._mark: int | None = None  # once known, instead: the latest offset of what is not live
+        self._is_first_stream = True
+        self._is_behind = True
+        self._end: int | None = None  # where the stream ended when this connection began, once known
+        self._read_to = _EMPTY  # the latest offset over this connection
+        self._quiet: Any = None  # the timer, while behind
+        self._is_throttled = False
         self._verifying: Any = None  # the timer, while the last event is awaited once more
         self._connection: Connection | None = None
         self._unacked = 0  # deliveries on the channel
@@ -86,6 +110,8 @@ class EventReader:
         """
         self._verified()
         self._forget_acks()  # tags live and die with their channel
+        self._fall_behind()
+        self._end, self._read_to = None, _EMPTY
         self._connection = connection
         consumer = Consumer(
             connection,
@@ -107,9 +133,12 @@ class EventReader:
         except Exception:
             self._verified()
             raise
+        self._wait_for_quiet(connection)
+        await StreamEnd(connection, self._stream, self._end_found).ask()
 
     def throttle(self, wait: bool) -> None:
         """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
+        self._is_throttled = wait
         if self._connection is not None:
             self._connection.pause_reading(wait)
 
@@ -132,8 +161,48 @@ class EventReader:
                 continue
             self._verified()  # one behind it: the stream is as long as it was, and retention took the last one away
             self._last, self._last_timestamp = event, properties.timestamp or 0
-            self._publish(event, self._last_timestamp >= (self._history_until or 0))
+            mark = self._mark
+            self._publish(
+                event, self._last_timestamp >= (self._history_until or 0) if mark is None else event.offset > mark
+            )
         self._acknowledge_soon(connection, consumer, deliveries)
+        if self._is_behind:
+            self._read_to = max(self._read_to, offset_of(deliveries[-1]) or 0)
+            self._wait_for_quiet(connection)
+            self._see_whether_caught_up()
+
+    def _end_found(self, end: int) -> None:
+        if self._mark is None and self._is_first_stream:
+            self._mark = end
+        self._end = end
+        self._see_whether_caught_up()
+
+    def _see_whether_caught_up(self) -> None:
+        if self._is_behind and self._end is not None and self._read_to >= self._end:
+            self._catch_up()
+
+    def _wait_for_quiet(self, connection: Connection) -> None:
+        _cancel(self._quiet)
+        self._quiet = connection.clock.callLater(QUIET, self._is_quiet, connection)
+
+    def _is_quiet(self, connection: Connection) -> None:
+        if self._is_throttled or self._verifying is not None:
+            self._wait_for_quiet(connection)
+            return
+        if self._mark is None and self._is_first_stream and self._last is None:
+            self._mark = _EMPTY
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        self._is_behind = False
+        _cancel(self._quiet)
+        latest = max(self._read_to, _EMPTY if self._end is None else self._end)
+        self._caught_up(None if latest == _EMPTY else latest)
+
+    def _fall_behind(self) -> None:
+        self._is_behind = True
+        _cancel(self._quiet)
+        self._fell_behind()
 
     def _acknowledge_soon(self, connection: Connection, consumer: Consumer, deliveries: list[Delivery]) -> None:
         self._unacked += len(deliveries)
@@ -156,6 +225,7 @@ class EventReader:
         """The stream is another one than before."""
         self._verified()
         self._last, self._history_until = None, self._last_timestamp
+        self._mark, self._is_first_stream = None, False  # what came to the new one before it was noticed is news
         self._restart()
         connection.fail(BrokerUnavailable("the event stream was made anew: reading it from its start"))
 
@@ -167,6 +237,7 @@ class EventReader:
         """Whatever it was, a new connection reads on from the next offset."""
         self._verified()
         self._forget_acks()
+        self._fall_behind()
         connection.fail(error)
 
 

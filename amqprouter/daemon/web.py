@@ -60,7 +60,8 @@ def wire_events(runtime: Runtime, broker: WiredBroker) -> WiredEvents:
         history=EventHistory(stream, lambda: link.connection),
         throttle=throttle,
     )
-    reader = EventReader(stream, hub.publish, runtime.wall_clock, hub.restart)
+    reader = EventReader(stream, hub.publish, runtime.wall_clock, hub.restart, hub.fell_behind, hub.caught_up)
+    hub.fell_behind()  # until it has caught up for the first time
     link = make_link(runtime, "events", broker.topology.declare_events, reader.attach)
     return WiredEvents(hub, link)
 

@@ -49,8 +49,6 @@ AGAIN = 0.5
 """Seconds before another try, when a reading has failed."""
 PATIENCE = 10.0
 """Seconds after which one that gets nothing, or is refused, gives up; those in which the broker is away don't count."""
-MOST_AHEAD = 10_000
-"""Events that another gateway may be ahead of this one; an id further ahead is none of this stream's."""
 
 
 class Reading(Protocol):
@@ -79,6 +77,10 @@ class GapFeed(Feed, Protocol):
     def gap(self, reason: str, resumes_after: int | None = None) -> bytes:
         """Tell that events are missing."""
 
+    @property
+    def latest_offset(self) -> int | None:
+        """The offset of the latest event that there is, in the window or not; None while that is not known."""
+
     def resume_with_gap(self, subscriber: Subscriber, last: int | None) -> None:
         """What is behind `last`, or behind an id that nobody knows, cannot be had: tell so, and go on with the rest."""
 
@@ -94,10 +96,11 @@ class CatchUps:
         self._running: set[CatchUp] = set()
         self._of_account: Counter[str] = Counter()  # of those running
 
-    def begin(self, subscriber: Subscriber, last: int) -> None:
-        """Have this subscriber read what is behind the offset `last`, now or when it has its turn."""
+    def begin(self, subscriber: Subscriber, last: int, last_event_id: str) -> None:
+        """Have this subscriber read what is behind the offset `last`, of the event that it knows by this id, now or
+        when it has its turn."""
         subscriber.cursor = CATCHING_UP
-        subscriber.catch_up = catch_up = CatchUp(self, subscriber, last)
+        subscriber.catch_up = catch_up = CatchUp(self, subscriber, last, last_event_id)
         self._line_up(catch_up)
 
     def start_some(self) -> None:
@@ -152,12 +155,13 @@ class CatchUps:
 class CatchUp:
     """One subscriber's."""
 
-    def __init__(self, all_of_them: CatchUps, subscriber: Subscriber, last: int) -> None:
+    def __init__(self, all_of_them: CatchUps, subscriber: Subscriber, last: int, last_event_id: str) -> None:
         self.over = False
         self.account = subscriber.account
         self._all = all_of_them
         self._subscriber = subscriber
         self._last = last
+        self._last_event_id = last_event_id
         self._found = False  # whether it is known that nothing is missing before what comes next
         self._reading: Reading | None = None
         self._events: deque[Event] = deque()  # read and not looked at, no more than a reading has under way
@@ -182,8 +186,12 @@ class CatchUp:
         """Go on with the window, if that is where it is; whether it does."""
         window = self._all.feed.window
         oldest, latest = window.oldest_offset, window.latest_offset
+        if oldest is None or latest is None:
+            # Nothing was published of late: it is at the end when it had the latest that there is.
+            if not self._found or self._last != self._all.feed.latest_offset:
+                return False
         # With the last event itself in the window nothing is missing; with the next one only if that was found out.
-        if oldest is None or latest is None or not oldest - self._found <= self._last <= latest:
+        elif not oldest - self._found <= self._last <= latest:
             return False
         self._join()
         return True
@@ -195,11 +203,6 @@ class CatchUp:
             event = events.popleft()
             if event.offset < self._last:
                 continue
-            if not self._found:
-                self._found = True
-                if event.offset > self._last:
-                    self._last = event.offset - 1
-                    subscriber.pending = Batch(subscriber.pending, feed.gap("too old", self._last))
             if event.offset == self._last:
                 continue
             wanted = feed.known(subscriber, event.topics, event.private)
@@ -265,10 +268,26 @@ class CatchUp:
         if self.over or self._reading is None:
             return
         self._began = self._all.clock.seconds()
+        if not self._found:
+            self._find(events)
         self._events.extend(events)
         self._owed = True
         self._wait(HOLD, self._held)
         self._subscriber.resume_pump()
+
+    def _find(self, events: Sequence[Event]) -> None:
+        """See whether the stream still begins with the event that the subscriber had last, or later."""
+        first = next((event.offset for event in events if event.offset >= self._last), None)
+        if first is None:
+            return
+        self._found = True
+        subscriber = self._subscriber
+        if first > self._last:
+            self._last = first - 1
+            subscriber.pending = Batch(subscriber.pending, self._all.feed.gap("too old", self._last))
+            subscriber.resumed(str(self._last))
+        else:
+            subscriber.resumed(self._last_event_id)
 
     def _held(self) -> None:
         """What was read is not dealt with yet: let others have the turn."""
@@ -317,6 +336,8 @@ class CatchUp:
     def _join(self) -> None:
         subscriber = self._subscriber
         self.stop()
+        if not self._found:
+            subscriber.resumed(self._last_event_id)
         subscriber.cursor = self._all.feed.window.behind(self._last)
         subscriber.resume_pump()
 

@@ -32,7 +32,6 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from itertools import islice
 from math import ceil
 from typing import Any, NamedTuple
@@ -47,9 +46,10 @@ from amqprouter.counters import Counters
 from amqprouter.events import sse
 from amqprouter.events.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.events.batch import Batch
-from amqprouter.events.catch_up import MOST_AHEAD, CatchUps, History
+from amqprouter.events.catch_up import CATCHING_UP, CatchUps, History
 from amqprouter.events.event import EARLIEST, GAP, LARGEST_OFFSET, Event
 from amqprouter.events.interest import Interest, Steps
+from amqprouter.events.pending_ids import PendingIds
 from amqprouter.events.published_ids import Published, PublishedIds
 from amqprouter.events.slices import BURST, SLICE, Slices
 from amqprouter.events.subscriber import MaySee, Scrutiny, Sink, Subscriber
@@ -79,6 +79,8 @@ CLOSE_EVERY, CLOSE_AT_ONCE = 0.05, 100
 EXPRESSIONS_EACH, CHARACTERS_EACH = 20, 4096
 """Of all of a user's topic selectors, as many times as the user may have subscriptions: selectors are tried for each
 new topic, and kept. A single subscription may have more of them than its part."""
+MOST_AHEAD = 10_000
+"""Events that another gateway may be ahead of this one; an id further ahead is none of this stream's."""
 NOTHING = Interest(())
 SPOKES = 128
 """Places on the wheel of heartbeats: of 10,000 subscribers, 80 have their turn together, which takes about a
@@ -150,12 +152,14 @@ class Hub:
         self._published_ids = PublishedIds()
         self.on_reload: tuple[Callable[[], None], ...] = ()
         """Called by `reload`, for others who hold what is permitted now."""
-        self._clock = clock
+        self.clock = clock
         self._subscribers: dict[int, Subscriber] = {}  # by number, hence in the order in which they joined
         self._latest_number = 0
         self._audiences = Audiences(max_remembered)
         self._heartbeats = Heartbeats()
         self._catch_ups = None if history is None else CatchUps(self, history, clock)
+        self._pending_ids = PendingIds(clock, self._place)
+        self._end: int | None = None  # where the stream ended when it was last read to its end
         self._users: Counter[str] = Counter()
         self._expressions: Counter[str] = Counter()  # in selectors, by user
         self._characters: Counter[str] = Counter()
@@ -264,19 +268,35 @@ class Hub:
         self._addresses[source_of(address)] += 1
         self._audiences.join(subscriber)
         self._heartbeats.join(subscriber)
-        if subscriber.catch_up is not None and self._catch_ups is not None:
-            self._clock.callLater(0, self._catch_ups.start_some)
         return subscriber
+
+    @property
+    def latest_offset(self) -> int | None:
+        """The offset of the latest event that there is, in the window or not; None while that is not known."""
+        latest = self.window.latest_offset
+        return self._end if latest is None or (self._end is not None and self._end > latest) else latest
+
+    def fell_behind(self) -> None:
+        """The source of events has begun to read, or has to begin again: there may be events that it has not seen."""
+        self._pending_ids.fell_behind()
+
+    def caught_up(self, latest: int | None) -> None:
+        """The source of events has read all there is, up to this offset; None where nobody knows."""
+        self._end = latest
+        self._pending_ids.caught_up()
 
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
         self.window.clear()
         self._published_ids.clear()
+        self._end = None
         notice = self.gap("stream restarted")
         for subscriber in list(self._subscribers.values()):
             if subscriber.catch_up is not None:
                 subscriber.catch_up.stop()
             subscriber.cursor = None
+            if subscriber.resumed_after is None:
+                subscriber.resumed("")
             before = subscriber.pending
             subscriber.pending = Batch(before, notice)
             if subscriber.paused and subscriber.pending.size > self.settings.buffer_bytes:
@@ -316,24 +336,24 @@ class Hub:
         for subscriber in list(islice(self._subscribers.values(), count)):
             self.end(subscriber, CLOSING_RETRY_SECONDS)
         if self._subscribers:
-            self._clock.callLater(CLOSE_EVERY, self._close_some, count, done)
+            self.clock.callLater(CLOSE_EVERY, self._close_some, count, done)
         else:
             done.callback(None)
 
     def _write_soon(self) -> None:
         if self._unwritten and self._writing is None:
-            self._writing = self._clock.callLater(0, self._write)
+            self._writing = self.clock.callLater(0, self._write)
 
     def _write(self) -> None:
         """Write batches: for as long as a slice lasts, and the rest after others had their turn."""
         self._writing = None
-        unwritten, end = self._unwritten, self._clock.seconds() + SLICE
+        unwritten, end = self._unwritten, self.clock.seconds() + SLICE
         while unwritten:
             for _ in range(min(_AT_ONCE, len(unwritten))):
                 subscriber = unwritten.popleft()
                 if subscriber.started and not subscriber.paused:
                     subscriber.pump()
-            if unwritten and self._clock.seconds() >= end:
+            if unwritten and self.clock.seconds() >= end:
                 break
         self._write_soon()
         if self._throttled != bool(unwritten):
@@ -343,32 +363,63 @@ class Hub:
     def _resume(self, subscriber: Subscriber, last_event_id: str) -> None:
         """Put it where in the window it goes on, and have it told first what it has missed for good."""
         if not last_event_id:
-            return
-        window = self.window
-        subscriber.resumed_after = last_event_id
-        if last_event_id == EARLIEST:
-            subscriber.cursor = window.first
-            return
-        last: int | None = None
+            subscriber.resumed("")
+        elif last_event_id == EARLIEST:
+            subscriber.cursor = self.window.first
+            subscriber.resumed(EARLIEST)
+        elif not self._place(subscriber, last_event_id, False):
+            subscriber.cursor = CATCHING_UP
+            self._pending_ids.add(subscriber, last_event_id)
+
+    def _place(self, subscriber: Subscriber, last_event_id: str, last_chance: bool) -> bool:
+        """Have it go on behind this id; False if that must wait, which at its last chance it need not."""
+        last = self._offset_of(subscriber, last_event_id)
+        window, most = self.window, self.latest_offset
+        oldest, latest = window.oldest_offset, window.latest_offset
+        if last is None:
+            if self._pending_ids.behind and not last_chance:
+                return False
+        elif oldest is not None and latest is not None and oldest - 1 <= last <= latest:
+            self._is_placed(subscriber)
+            subscriber.cursor = window.behind(last)
+            subscriber.resumed(last_event_id)
+            return True
+        elif most is None or last <= most:
+            if latest is None and last == most and not self._pending_ids.behind:
+                self._is_placed(subscriber)
+                subscriber.resumed(last_event_id)
+                return True
+            if self._catch_ups is not None and last <= LARGEST_OFFSET:
+                self._is_placed(subscriber)
+                self._catch_ups.begin(subscriber, last, last_event_id)
+                self.clock.callLater(0, self._catch_ups.start_some)
+                return True
+        elif not last_chance and (self._pending_ids.behind or last <= most + MOST_AHEAD):
+            return False
+        self._is_placed(subscriber)
+        self.resume_with_gap(subscriber, last)
+        return True
+
+    def _offset_of(self, subscriber: Subscriber, last_event_id: str) -> int | None:
+        """The offset behind this id, if it is known."""
         published = self._published_ids.find(last_event_id)
         if published is not None:
             # Whether there is an update of this id must not be found out by trying.
-            last = published.offset if self._may_resume_from(subscriber, published) else None
-        else:
-            with suppress(ValueError):
-                last = sse.parse_last_event_id(last_event_id)
-        oldest, latest = window.oldest_offset, window.latest_offset
-        most = LARGEST_OFFSET if latest is None else latest + MOST_AHEAD
-        if last is not None and oldest is not None and latest is not None and oldest - 1 <= last <= latest:
-            subscriber.cursor = window.behind(last)
-        elif self._catch_ups is not None and last is not None and last <= most:
-            self._catch_ups.begin(subscriber, last)
-        else:
-            self.resume_with_gap(subscriber, last)
+            return published.offset if self._may_resume_from(subscriber, published) else None
+        try:
+            return sse.parse_last_event_id(last_event_id)
+        except ValueError:
+            return None
+
+    def _is_placed(self, subscriber: Subscriber) -> None:
+        """It waits for nothing any more."""
+        if subscriber.catch_up is not None:
+            subscriber.catch_up.stop()
+        subscriber.cursor = None
 
     def _may_resume_from(self, subscriber: Subscriber, published: Published) -> bool:
         """Whether it may see this, as far as that can be found out at once: its response begins with the answer."""
-        clock, steps = self._clock, subscriber.sees(published.topics, published.private)
+        clock, steps = self.clock, subscriber.sees(published.topics, published.private)
         began = now = clock.seconds()
         seen = False
         while now - began < BURST:
@@ -384,14 +435,14 @@ class Hub:
     def resume_with_gap(self, subscriber: Subscriber, last: int | None) -> None:
         """What is behind `last`, or behind an id that nobody knows, cannot be had: tell so, and go on with the rest."""
         window = self.window
-        oldest, latest = window.oldest_offset, window.latest_offset
-        reason, resumes_after = "unknown id", latest
+        oldest = window.oldest_offset
+        reason, resumes_after = "unknown id", self.latest_offset
         subscriber.cursor = None
         if last is not None and oldest is not None and last < oldest:
             reason, resumes_after = "too old", oldest - 1
             subscriber.cursor = window.first
         subscriber.pending = Batch(subscriber.pending, self.gap(reason, resumes_after))
-        subscriber.resumed_after = "" if resumes_after is None else str(resumes_after)
+        subscriber.resumed("" if resumes_after is None else str(resumes_after))
 
     def gap(self, reason: str, resumes_after: int | None = None) -> bytes:
         """Tell that events are missing. It has an id, so that a client cut off right behind it is not told again."""
@@ -404,9 +455,9 @@ class Hub:
         effort = subscriber.effort(topics, private)
         if effort > TINY_EFFORT and (effort > LITTLE_EFFORT or not slices.may_ask(account)):
             return None
-        began = self._clock.seconds()
+        began = self.clock.seconds()
         wanted = subscriber.wants(topics, private)
-        slices.charge(account, self._clock.seconds() - began)
+        slices.charge(account, self.clock.seconds() - began)
         return wanted
 
     def _fall_behind(self, unasked: dict[int, Subscriber]) -> None:

@@ -110,6 +110,7 @@ class Subscriber:
         "may_see",
         "number",
         "on_gone",
+        "on_resumed",
         "paused",
         "pending",
         "resumed_after",
@@ -145,18 +146,28 @@ class Subscriber:
         self.cursor: int | None = None
         self.catch_up: CatchingUp | None = None
         self.pending: Batch | None = None
-        self.resumed_after = ""
-        """The id before the first event that it gets; empty when it did not resume."""
+        self.resumed_after: str | None = None
+        """The id before the first event that it gets; empty when it did not resume, or that has no id, and None while
+        that is not known yet."""
         self.paused = False
         self.started = False
         self.gone = False
         self.on_gone: tuple[Callable[[], None], ...] = ()
         """Called once, when it has left the hub."""
+        self.on_resumed: Callable[[], None] | None = None
+        """Called once, when `resumed_after` is known, if it was not at the beginning."""
 
     @property
     def buffered(self) -> int:
         """Bytes that wait for the connection."""
         return self.pending.size if self.paused and self.pending is not None else 0
+
+    def resumed(self, after: str) -> None:
+        """It is known now behind which id it goes on."""
+        self.resumed_after = after
+        told, self.on_resumed = self.on_resumed, None
+        if told is not None:
+            told()
 
     def start(self) -> None:
         """The connection is ready, unless it said `pause` already."""

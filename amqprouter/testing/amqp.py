@@ -174,8 +174,16 @@ class MemoryBroker:
                 self.connection.dataReceived(data)
 
     def deliver(self, queue: str, body: bytes = b"", redelivered: bool = False, **properties: Any) -> int:
-        """Deliver a message to the consumer of this queue; returns its delivery tag. `properties` are of its header."""
+        """Deliver a message to the first consumer of this queue; returns its delivery tag. `properties` are of its
+        header."""
         return self.deliver_raw(queue, encode_properties(**properties), body, redelivered)
+
+    def deliver_to(self, consumer_tag: str, body: bytes = b"", **properties: Any) -> None:
+        """Deliver a message to this consumer, whichever queue it is of."""
+        channel, queue = self.consumers[consumer_tag]
+        self._tags[channel] = number = self._tags.get(channel, 0) + 1
+        method = frame.marshal(commands.Basic.Deliver(consumer_tag, number, False, "", queue), channel)
+        self.send_bytes(method + self._content(channel, encode_properties(**properties), body))
 
     def deliver_raw(
         self, queue: str, properties: bytes, body: bytes, redelivered: bool = False, routing_key: str = ""

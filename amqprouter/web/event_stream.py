@@ -123,6 +123,8 @@ class EventStream:
 
     def cut(self) -> None:
         """Too slow: what the transport still holds is not worth waiting for."""
+        if self._transport is None:
+            return  # it has not begun, and whoever would begin it sees that the subscriber is gone
         log.info(
             "{peer} reads events too slowly and is disconnected; it may resume",
             peer=self._subscriber.address or "-",
@@ -132,6 +134,8 @@ class EventStream:
 
     def finish(self, retry_seconds: float = 0.0) -> None:
         """End the response once what was written is sent; ask the client for that much patience, up to twice."""
+        if self._transport is None:
+            return
         last = b"" if self._rest is None else bytes(self._rest)
         self._rest = None
         if retry_seconds:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
+from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web import http
 
 from amqprouter.events.hub import Hub
@@ -45,8 +48,10 @@ class StreamResponses:
         grant: Grant | None = None,
         joined: Callable[[Subscriber], None] = _nothing,
         scrutiny: Scrutiny | None = None,
+        wait: float = 0.0,
     ) -> None:
-        """Begin a stream, or say why there is no place for it; `joined` is called before anything is written."""
+        """Begin a stream, or say why there is no place for it; `joined` is called before anything is written. For up to
+        `wait` seconds, where the response's head is to tell, it is awaited whether anything is missing."""
         if interest.expressions > self._max_expressions:
             problem = f"topics with {interest.expressions} expressions; {self._max_expressions} are the most"
             reply_error(request, http.BAD_REQUEST, problem)
@@ -76,8 +81,43 @@ class StreamResponses:
         )
         if grant is not None:
             self._streams.add(subscriber, grant)
+        if wait and subscriber.resumed_after is None:
+            waiting = self._begin_later(request, subscriber, stream, joined, wait)
+            Deferred.fromCoroutine(waiting).addErrback(request.processingFailed)
+            return
         joined(subscriber)
         stream.begin(request, subscriber)
+
+    async def _begin_later(
+        self,
+        request: RouterRequest,
+        subscriber: Subscriber,
+        stream: EventStream,
+        joined: Callable[[Subscriber], None],
+        wait: float,
+    ) -> None:
+        known: Deferred[None] = Deferred()
+        gone = request.notifyFinish()
+        gone.addErrback(lambda failure: subscriber.close())
+
+        def resumed() -> None:
+            if not known.called:
+                known.callback(None)
+
+        subscriber.on_resumed = resumed
+        subscriber.on_gone = (*subscriber.on_gone, resumed)
+        with suppress(DeferredTimeout):  # the head says then that something may be missing
+            await known.addTimeout(wait, self._hub.clock)  # type: ignore[arg-type]  # it has what that takes
+        subscriber.on_resumed = None
+        subscriber.on_gone = tuple(each for each in subscriber.on_gone if each is not resumed)
+        if request.gone:
+            subscriber.close()
+        elif subscriber.gone:
+            request.setHeader(b"Retry-After", b"10")
+            reply_error(request, http.SERVICE_UNAVAILABLE, "the subscription was ended before it began; ask again")
+        else:
+            joined(subscriber)
+            stream.begin(request, subscriber)
 
 
 def last_event_id(request: RouterRequest) -> str:

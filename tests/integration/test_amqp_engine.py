@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredQueue
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.ack_ledger import AckLedger
@@ -19,7 +21,7 @@ from amqprouter.amqp.link import BrokerLink, connect_once
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack, encode_reject
-from amqprouter.broker.event_stream import EventReader
+from amqprouter.broker.event_stream import QUIET, EventReader
 from amqprouter.broker.ingress import Ingress
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.targets import EventsTarget, ExchangeTarget
@@ -302,6 +304,42 @@ class MessageTests(EngineTestCase):
                 events.append(await inbox.get())
             self.assertEqual([event.topics[0] for event in events], ["dev1.t0", "dev1.t1", "dev1.t2", "dev1.t3"])
             self.assertEqual([event.offset for event in events], [0, 1, 2, 3])
+
+    async def test_a_reader_whose_clock_is_ahead(self) -> None:
+        """What was there when it began is history and what comes afterwards is news, whatever its clock says."""
+        async with with_vhost() as vhost, connected(vhost.uri) as connection, publishing(connection) as publisher:
+            declared = topology()
+            await declared.declare_events(connection)
+            inbox: DeferredQueue[tuple[int, bool]] = DeferredQueue()
+            caught_up: DeferredQueue[int | None] = DeferredQueue()
+            target = EventsTarget(publisher, declared.names.events, Counters(), wall_clock=time.time)
+            target.use_gate(OpenGate())
+
+            def tell(*numbers: int) -> None:
+                for number in numbers:
+                    message = Message("dev1", f"t{number}", b"{}", Properties(), received_at=time.time())
+                    target.deliver(message, Settlement(message, 1, AckLedger(), lambda _: None))
+                target.flush()
+
+            def reader() -> EventReader:
+                return EventReader(
+                    declared.names.events,
+                    lambda event, live: inbox.put((event.offset, live)),
+                    lambda: time.time() + 10,
+                    caught_up=caught_up.put,
+                )
+
+            tell(*range(300))
+            while publisher.outstanding:
+                await deferLater(reactor, 0.01)
+            began = reactor.seconds()
+            async with connected(vhost.uri) as first:
+                await reader().attach(first)
+                self.assertEqual([await inbox.get() for _ in range(300)], [(n, False) for n in range(300)])
+                self.assertEqual(await caught_up.get(), 299)
+                self.assertLess(reactor.seconds() - began, QUIET)  # the broker said so: it did not wait in vain
+                tell(300)
+                self.assertEqual(await inbox.get(), (300, True))
 
 
 class ComingBackTests(EngineTestCase):

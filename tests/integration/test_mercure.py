@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import treq
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http_headers import Headers
@@ -18,7 +18,7 @@ from twisted.web.iweb import IResponse
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
-from tests.support.process import until
+from tests.support.process import answers, until
 from tests.support.servers import Vhost
 from tests.support.tokens import jwk, key_set, token
 
@@ -164,6 +164,35 @@ class MercureTests(GatewayTestCase):
             await publish(gateway, app, topic="a", data="live")
             self.assertEqual(await second.has(3), ["1", "2", "live"])
             second.close()
+
+        return self.with_gateways(test)
+
+    def test_resuming_at_a_gateway_that_has_just_started(self) -> Deferred[None]:
+        """Before it knows any id; one that is made up waits as well."""
+
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            app, reader = minted("shop", publish=["*"]), minted("ann", subscribe=["*"])
+            names = [(await publish(gateway, app, topic="a", private="on", data=str(n)))[1] for n in range(3)]
+            assert names[0].startswith("urn:uuid:")
+            await gateway.stop()
+            await gateway.start(ready=False)
+
+            async def listens() -> bool:
+                return await answers(gateway.port, b"GET /healthz HTTP/1.0\r\n\r\n")
+
+            await until(listens, what="the gateway listens", timeout=15)
+            lasts = (names[0], "urn:uuid:3fa85f64-5717-4562-b3fc-2c963f66afa6", names[2])
+            streams = [Deferred.fromCoroutine(follow(gateway, reader, "a", last=last)) for last in lasts]
+            known, made_up, latest = await gatherResults(streams)
+            told = [each.last_event_id for each in (known, made_up, latest)]
+            self.assertEqual(told, [[names[0].encode()], [b"earliest"], [names[2].encode()]])
+            self.assertEqual(await known.has(2), ["1", "2"])
+            self.assertIn('"unknown id"', (await made_up.has(1))[0])
+            await publish(other, app, topic="a", data="live")
+            self.assertEqual(await latest.has(1), ["live"])
+            self.assertNotIn(b"event: gap", known.received + latest.received)
+            for each in (known, made_up, latest):
+                each.close()
 
         return self.with_gateways(test)
 

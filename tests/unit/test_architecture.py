@@ -90,7 +90,8 @@ PURE = {
         "sparkplug_schema strict_json unpack values"
     ),
     "amqprouter.events": (
-        "audiences batch catch_up event interest limit_events published_ids slices sse subscriber topic_selector window"
+        "audiences batch catch_up event interest limit_events pending_ids published_ids slices sse subscriber "
+        "topic_selector window"
     ),
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (

@@ -40,6 +40,9 @@ from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_e
 
 CONFIRM_WITHIN = 5.0
 """Seconds in which the broker must confirm an update; it does in milliseconds. The publisher is told 503 then."""
+KNOWN_WITHIN = 5.0
+"""Seconds that the response's head waits for whether anything is missing, which it is to tell; no proxy loses patience
+within these, and mostly it is known at once."""
 MAX_UNCONFIRMED = 1000
 """Updates on their way to the broker; one more is told 503. Each is kept until the broker has it, however long."""
 MOST_WAITING = 100
@@ -116,6 +119,7 @@ class MercureLeaf(HubLeaf):
             bearer.grant,
             lambda subscriber: self._joined(request, subscriber, bearer),
             bearer.scrutiny,
+            KNOWN_WITHIN,
         )
 
     def _interest(self, raw: list[bytes]) -> Interest:

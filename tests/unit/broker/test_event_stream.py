@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.broker.event_stream import ACK_EVERY, ACK_WITHIN, LOOK_BACK, PREFETCH, VERIFY_WITHIN, EventReader
+from amqprouter.broker.event_stream import ACK_EVERY, ACK_WITHIN, LOOK_BACK, PREFETCH, QUIET, VERIFY_WITHIN, EventReader
 from amqprouter.events.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
 
@@ -18,7 +18,16 @@ class EventReaderTests(BrokerTestCase):
         super().setUp()
         self.events: list[tuple[Event, bool]] = []
         self.restarts = 0
-        self.reader = EventReader("events", self.publish, lambda: NOW, self.restart)
+        self.told: list[Any] = []
+        """The latest offset each time that the reader has caught up, and "behind" each time that it is not."""
+        self.reader = EventReader(
+            "events",
+            self.publish,
+            lambda: NOW,
+            self.restart,
+            lambda: self.told.append("behind"),
+            self.told.append,
+        )
 
     def publish(self, event: Event, live: bool) -> None:
         self.events.append((event, live))
@@ -36,11 +45,23 @@ class EventReaderTests(BrokerTestCase):
         headers = {name: v for name, v in (("x-stream-offset", offset), ("x-amqprouter-key", key)) if v is not None}
         self.broker.deliver("events", body, headers=headers, timestamp=timestamp)
 
+    def ends_at(self, *offsets: int) -> None:
+        """The broker's answer to the question where the stream ends: the messages of the last chunk."""
+        tag = "amqprouter:end:events"
+        self.broker.held = []
+        for offset in offsets:
+            self.broker.deliver_to(tag, b"{}", headers={"x-stream-offset": offset, "x-amqprouter-key": "d.t"})
+        held, self.broker.held = self.broker.held, None
+        self.broker.send_bytes(b"".join(held))
+        self.turn()
+        self.assertNotIn(tag, self.broker.consumers)
+
     def acks(self) -> list[tuple[int, bool]]:
         return [(ack.delivery_tag, ack.multiple) for ack in self.broker.sent("Basic.Ack")]
 
     def start_of(self) -> Any:
-        return self.broker.sent("Basic.Consume")[-1].arguments["x-stream-offset"]
+        tag = "amqprouter:events"
+        return [c for c in self.broker.sent("Basic.Consume") if c.consumer_tag == tag][-1].arguments["x-stream-offset"]
 
     def offsets(self) -> list[int]:
         return [event.offset for event, _ in self.events]
@@ -87,6 +108,63 @@ class EventReaderTests(BrokerTestCase):
         self.event(2, timestamp=None)
         self.event(3, timestamp=int(NOW))
         self.assertEqual([live for _, live in self.events], [False, False, True])
+
+    def test_where_the_stream_ended_tells_history_from_news(self) -> None:
+        """Whatever the clocks of the publishers say."""
+        self.attached()
+        self.ends_at(1, 2)
+        for offset, timestamp in ((1, int(NOW) - 1), (2, int(NOW) + 10), (3, int(NOW) - 10), (4, None)):
+            self.event(offset, timestamp=timestamp)
+        self.assertEqual([live for _, live in self.events], [False, False, True, True])
+
+    def test_all_is_news_in_an_empty_stream(self) -> None:
+        self.attached()
+        self.clock.advance(QUIET)
+        self.event(0, timestamp=int(NOW) - 10)
+        self.assertEqual([live for _, live in self.events], [True])
+
+    def test_it_has_caught_up_when_it_has_come_to_the_end(self) -> None:
+        self.attached()
+        self.assertEqual(self.told, ["behind"])
+        self.event(6)
+        self.ends_at(7, 8)
+        self.event(7)
+        self.assertEqual(self.told, ["behind"])
+        self.event(8, key=None)  # no event, but the stream's last message
+        self.assertEqual(self.told, ["behind", 8])
+        self.event(9)
+        self.pass_time(2 * QUIET)
+        self.assertEqual(self.told, ["behind", 8])
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.attached()
+        self.assertEqual(self.told, ["behind", 8, "behind", "behind"])
+        self.event(9)
+        self.ends_at(9)
+        self.assertEqual(self.told, ["behind", 8, "behind", "behind", 9])
+
+    def test_nothing_comes(self) -> None:
+        """There is nothing, or nothing of late."""
+        self.attached()
+        self.pass_time(QUIET)
+        self.assertEqual(self.told, ["behind", None])
+        self.ends_at(7)
+        self.broker.hang_up(ConnectionError("reset"))
+        self.turn()
+        self.attached()
+        self.ends_at(7)
+        self.pass_time(QUIET)
+        self.assertEqual(self.told[2:], ["behind", "behind", 7])
+
+    def test_it_has_not_caught_up_while_it_is_held_up(self) -> None:
+        self.attached()
+        self.ends_at(7)
+        self.reader.throttle(True)
+        self.pass_time(3 * QUIET)
+        self.assertEqual(self.told, ["behind"])
+        self.reader.throttle(False)
+        self.pass_time(QUIET)
+        self.assertEqual(self.told, ["behind", 7])
 
     def test_goes_on_where_it_was(self) -> None:
         """A stream begins at the chunk that holds the offset: what comes again is left out."""

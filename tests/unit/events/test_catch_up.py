@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable
-from amqprouter.events.catch_up import HOLD, MOST_AHEAD, MOST_FOR_USER, MOST_READINGS, QUIET, STALLED, TURN
+from amqprouter.events.catch_up import HOLD, MOST_FOR_USER, MOST_READINGS, QUIET, STALLED, TURN
 from amqprouter.events.event import Event
-from amqprouter.events.hub import Hub
+from amqprouter.events.hub import MOST_AHEAD, Hub
 from amqprouter.events.interest import Interest
 from amqprouter.identity import Identity
 from amqprouter.patterns import TopicPattern
@@ -307,13 +307,70 @@ class CatchUpTests(SynchronousTestCase):
         self.assertEqual(sink.ids(), ["12", "13"])
 
     def test_an_id_that_never_comes(self) -> None:
+        """It may be on its way from another gateway, but not for long; until then nothing is said of it."""
         self.publish(*range(10))
         sink = self.subscribe("500")
-        self.clock.pump([0.5] * 19)
-        self.assertEqual(sink.ids(), [])
-        self.clock.pump([0.5] * 3)
+        self.clock.pump([0.1] * 19)
+        self.assertEqual((sink.ids(), sink.subscriber.resumed_after), ([], None))  # type: ignore[union-attr]
+        self.clock.pump([0.1] * 2)
         self.publish(10)
-        self.assertEqual(sink.ids(), ["gap 9", "10"])
+        self.assertEqual((sink.ids(), sink.subscriber.resumed_after), (["gap 9", "10"], "9"))  # type: ignore[union-attr]
+        self.assertEqual(self.history.readings, [])
+
+    def test_one_that_leaves_while_its_id_is_awaited(self) -> None:
+        self.publish(*range(10))
+        sink = self.subscribe("500")
+        sink.subscriber.close()  # type: ignore[union-attr]
+        self.clock.pump([0.1] * 30)
+        self.assertEqual((sink.ids(), self.clock.getDelayedCalls()), ([], []))
+
+    def test_a_gateway_that_has_just_started_knows_no_id_yet(self) -> None:
+        """Neither a publisher's own, nor one far ahead of what it has read so far: they wait until it has caught up."""
+        self.hub.fell_behind()
+        self.hidden.add("dev2.up")
+        names = ("urn:a", "urn:hidden", "urn:unknown", str(3 * MOST_AHEAD))
+        self.hub.publish(event(0), False)
+        sinks = [self.subscribe(name) for name in names]
+        self.clock.pump([1.0] * 30)
+        self.hub.publish(Event(1, ("dev1.up",), b"{}", id="urn:a"), False)
+        self.hub.publish(Event(2, ("dev2.up",), b"{}", id="urn:hidden"), False)
+        for offset in (3, 3 * MOST_AHEAD, 3 * MOST_AHEAD + 1):
+            self.hub.publish(event(offset), False)
+        self.clock.advance(0)
+        self.assertEqual([sink.ids() for sink in sinks], [[]] * 4)
+        self.hub.caught_up(3 * MOST_AHEAD + 1)
+        last = str(3 * MOST_AHEAD + 1)
+        known = [["3", names[3], last], [f"gap {last}"], [f"gap {last}"], [last]]
+        self.assertEqual([sink.ids() for sink in sinks], known)
+        resumed_after = [sink.subscriber.resumed_after for sink in sinks]  # type: ignore[union-attr]
+        self.assertEqual(resumed_after, ["urn:a", last, last, names[3]])
+
+    def test_nothing_was_published_for_long(self) -> None:
+        """The window is empty, but where the stream ends is known: nothing need be read, and nothing is missing."""
+        self.hub.fell_behind()
+        self.hub.caught_up(99)
+        sink = self.subscribe("99")
+        self.assertEqual(sink.subscriber.resumed_after, "99")  # type: ignore[union-attr]
+        self.publish(100)
+        self.assertEqual((sink.ids(), self.history.readings), (["100"], []))
+
+    def test_an_id_behind_the_end_while_the_window_is_empty(self) -> None:
+        self.history.events = [event(offset) for offset in range(100)]
+        self.hub.fell_behind()
+        self.hub.caught_up(99)
+        sink = self.subscribe("97")
+        self.read()
+        self.assertEqual(sink.ids(), ["98", "99"])
+        self.publish(100)
+        self.assertEqual(sink.ids(), ["98", "99", "100"])
+
+    def test_the_stream_is_made_anew_while_an_id_is_awaited(self) -> None:
+        self.hub.fell_behind()
+        sink = self.subscribe("urn:x")
+        self.hub.restart()
+        self.hub.caught_up(None)
+        self.publish(0)
+        self.assertEqual((sink.ids(), sink.subscriber.resumed_after), (["gap", "0"], ""))  # type: ignore[union-attr]
 
     def test_an_id_beyond_all_reason(self) -> None:
         self.publish(*range(10))

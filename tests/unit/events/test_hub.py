@@ -311,7 +311,7 @@ class ResumeTests(HubTestCase):
 
     def test_unknown_ids(self) -> None:
         self.publish(5)
-        for last in ("6", "x", "-1", "99999999999999999999"):
+        for last in ("x", "-1", "6a", "99999999999999999999"):
             sink = self.subscribe(last=last)
             self.assertEqual(sink.ids(), ["gap 5"], last)
             self.assertEqual(self.gap_of(sink), {"reason": "unknown id", "resumes_after": 5})

@@ -7,9 +7,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.identity import Identity
+from amqprouter.web.mercure.resource import KNOWN_WITHIN
 from tests.support.tokens import jwk
-from tests.unit.web.harness import ALICE, Connection, unchunk
-from tests.unit.web.mercure.harness import NOW, ORIGIN, MercureWorld, bearer, data_in, minted
+from tests.unit.web.harness import ALICE, Connection, Response, unchunk
+from tests.unit.web.mercure.harness import NOW, ORIGIN, PATH, MercureWorld, bearer, data_in, minted
 
 TOPIC = "https://plant.example/boilers/1"
 
@@ -250,6 +251,61 @@ class ResumeTests(MercureTestCase):
         self.assertEqual(answer.headers["last-event-id"], "earliest")
         self.assertNotIn("set-cookie", answer.headers)
         self.assertIn(b"event: gap\n", answer.body)
+
+    def test_the_answer_waits_until_it_is_known_whether_anything_is_missing(self) -> None:
+        """A gateway that has just started does not know the ids yet."""
+        world = self.world(anonymous=True)
+        world.hub.fell_behind()
+        ask = f"GET {PATH}?topic=a HTTP/1.1\r\nHost: test\r\nLast-Event-ID: {{}}\r\n\r\n"
+        known, unknown, impatient, leaving = (world.connect() for _ in range(4))
+        for connection, last in ((known, "known"), (unknown, "unknown"), (leaving, "known")):
+            connection.send(ask.format(last).encode())
+        world.clock.advance(1)
+        impatient.send(ask.format("known").encode())
+        world.tell("a", data=b"0", id="known")
+        world.tell("a", data=b"1")
+        world.clock.advance(KNOWN_WITHIN - 2)
+        leaving.lose()
+        self.assertEqual([each.take() for each in (known, unknown, impatient)], [b"", b"", b""])
+        self.assertEqual(len(world.hub.subscribers), 3)
+        world.hub.caught_up(1)
+        answers = [Response(each.take()) for each in (known, unknown, impatient)]
+        self.assertEqual([each.headers["last-event-id"] for each in answers], ["known", "earliest", "known"])
+        self.assertEqual([data_in(answers[place].body) for place in (0, 2)], [["1"], ["1"]])
+        self.assertIn(b"event: gap\n", answers[1].body)
+
+    def test_the_answer_does_not_wait_for_ever(self) -> None:
+        world = self.world(anonymous=True)
+        world.hub.fell_behind()
+        connection = world.connect()
+        connection.send(f"GET {PATH}?topic=a HTTP/1.1\r\nHost: test\r\nLast-Event-ID: x\r\n\r\n".encode())
+        world.clock.advance(KNOWN_WITHIN)
+        answer = Response(connection.take())
+        self.assertEqual((answer.status, answer.headers["last-event-id"], data_in(answer.body)), (200, "earliest", []))
+        world.tell("a", data=b"0", id="x")
+        world.tell("a", data=b"1")
+        world.hub.caught_up(1)
+        self.assertEqual(data_in(unchunk(connection.take())), ["1"])
+
+    def test_an_id_ahead_is_not_echoed(self) -> None:
+        world = self.world(anonymous=True)
+        world.tell("a", data=b"0")
+        connection = world.connect()
+        connection.send(f"GET {PATH}?topic=a HTTP/1.1\r\nHost: test\r\nLast-Event-ID: 500\r\n\r\n".encode())
+        world.clock.pump([0.1] * 19)
+        self.assertEqual(connection.take(), b"")
+        world.clock.pump([0.1] * 2)
+        answer = Response(connection.take())
+        self.assertEqual(answer.headers["last-event-id"], "earliest")
+        self.assertIn(b"id: 0\nevent: gap\n", answer.body)
+
+    def test_the_hub_stops_while_an_answer_waits(self) -> None:
+        world = self.world(anonymous=True)
+        world.hub.fell_behind()
+        connection = world.connect()
+        connection.send(f"GET {PATH}?topic=a HTTP/1.1\r\nHost: test\r\nLast-Event-ID: x\r\n\r\n".encode())
+        world.hub.close()
+        self.assertEqual(Response(connection.take()).status, 503)
 
     def test_ids_of_private_updates_cannot_be_found_out(self) -> None:
         world = self.world()
