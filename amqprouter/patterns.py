@@ -69,6 +69,12 @@ class TopicPattern:
         """The one topic that is matched, if there is only one; else empty. Exact ones can be looked up, not tried."""
         return "" if "*" in self._words or self._has_hash else self.text
 
+    @property
+    def first_word(self) -> str:
+        """The first word of every topic that is matched; empty if that differs."""
+        word = self._words[0]
+        return "" if word in ("*", "#") else word
+
     def matches(self, topic: str) -> bool:
         """Whether the pattern matches this dotted topic."""
         if self._words == ("#",):

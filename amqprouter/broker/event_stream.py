@@ -88,7 +88,7 @@ class EventReader:
         self._fell_behind = fell_behind
         self._caught_up = caught_up
         self._last: Event | None = None
-        self._last_timestamp = 0
+        self._last_properties: Properties | None = None
         self._history_until: int | None = None  # seconds since 1970: what is older is not live
         self._mark: int | None = None  # once known, instead: the latest offset of what is not live
         self._is_first_stream = True
@@ -160,11 +160,12 @@ class EventReader:
                     self._verified()
                 continue
             self._verified()  # one behind it: the stream is as long as it was, and retention took the last one away
-            self._last, self._last_timestamp = event, properties.timestamp or 0
+            self._last, self._last_properties = event, properties
             mark = self._mark
-            self._publish(
-                event, self._last_timestamp >= (self._history_until or 0) if mark is None else event.offset > mark
-            )
+            if mark is None:
+                self._publish(event, (properties.timestamp or 0) >= (self._history_until or 0))
+            else:
+                self._publish(event, event.offset > mark)
         self._acknowledge_soon(connection, consumer, deliveries)
         if self._is_behind:
             self._read_to = max(self._read_to, offset_of(deliveries[-1]) or 0)
@@ -224,7 +225,8 @@ class EventReader:
     def _start_over(self, connection: Connection) -> None:
         """The stream is another one than before."""
         self._verified()
-        self._last, self._history_until = None, self._last_timestamp
+        last = self._last_properties
+        self._last, self._history_until = None, 0 if last is None else last.timestamp or 0
         self._mark, self._is_first_stream = None, False  # what came to the new one before it was noticed is news
         self._restart()
         connection.fail(BrokerUnavailable("the event stream was made anew: reading it from its start"))

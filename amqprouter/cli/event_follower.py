@@ -26,10 +26,13 @@ FIRST_RETRY, MAX_RETRY = 2.0, 30.0
 """Seconds; the ceiling of the first pause, where the server names none, and of the longest."""
 CONNECT_TIMEOUT = 15.0
 """Seconds until the response must have begun."""
+PLACE = "place"
+"""The type of events that say no more than how far the stream has come: for the reader, which keeps their id."""
 
 
 class EventFollower:
-    """Hands each event to `take`, for as long as `take` returns True; `say` is told of trouble."""
+    """Hands each event to `take`, those of the type `PLACE` apart, for as long as `take` returns True; `say` is told of
+    trouble."""
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class _Body(Protocol):
             self.hang_up()
             return
         for event in events:
-            if not self._take(event):
+            if event.type != PLACE and not self._take(event):
                 self.enough = True
                 self.hang_up()
                 return

@@ -171,6 +171,11 @@ class CatchUp:
         self._began: float | None = None  # when it began to lose patience
         self._timer: Any = None
 
+    @property
+    def place(self) -> int | None:
+        """Where it is; None while it is not known whether anything is missing before."""
+        return self._last if self._found else None
+
     def read(self) -> None:
         """Begin, or begin again where it was."""
         self._turn_began = self._all.clock.seconds()
@@ -213,7 +218,7 @@ class CatchUp:
                     return True
             self._last = event.offset
             if wanted:
-                subscriber.pending = Batch(subscriber.pending, sse.encode(event))
+                subscriber.pending = Batch(subscriber.pending, sse.encode(event), event.offset)
                 if subscriber.pending.size >= feed.replay_bytes:
                     subscriber.flush()
             yield

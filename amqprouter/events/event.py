@@ -38,7 +38,9 @@ EARLIEST = "earliest"
 """The id that stands before all others (Mercure)."""
 GAP = "gap"
 """The type of the event that tells a subscriber of what it will not get."""
-OWN_TYPES = frozenset((GAP,))
+PLACE = "place"
+"""The type of the event that tells a subscriber how far it has come, where there was nothing for it."""
+OWN_TYPES = frozenset((GAP, PLACE))
 """Types of events that only the hub makes, for a single subscriber: nobody else's event may have one."""
 ARRAY_BYTES = 32_768
 """Bytes of further topics, as a text, up to which they are written as an array as well: all headers must fit into a

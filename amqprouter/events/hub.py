@@ -48,11 +48,14 @@ from amqprouter.events.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.events.batch import Batch
 from amqprouter.events.catch_up import CATCHING_UP, CatchUps, History
 from amqprouter.events.event import EARLIEST, GAP, LARGEST_OFFSET, Event
+from amqprouter.events.heartbeats import Heartbeats
 from amqprouter.events.interest import Interest, Steps
+from amqprouter.events.look_back import LookBack
 from amqprouter.events.pending_ids import PendingIds
 from amqprouter.events.published_ids import Published, PublishedIds
 from amqprouter.events.slices import BURST, SLICE, Slices
 from amqprouter.events.subscriber import MaySee, Scrutiny, Sink, Subscriber
+from amqprouter.events.topic_history import TopicHistory
 from amqprouter.events.window import WINDOW_BYTES, EventWindow
 from amqprouter.identity import ANONYMOUS, Identity
 from amqprouter.interfaces import IReloadable
@@ -82,9 +85,6 @@ new topic, and kept. A single subscription may have more of them than its part."
 MOST_AHEAD = 10_000
 """Events that another gateway may be ahead of this one; an id further ahead is none of this stream's."""
 NOTHING = Interest(())
-SPOKES = 128
-"""Places on the wheel of heartbeats: of 10,000 subscribers, 80 have their turn together, which takes about a
-millisecond."""
 
 
 class Refusal(NamedTuple):
@@ -96,28 +96,6 @@ class Refusal(NamedTuple):
 
 def _nothing(wait: bool) -> None:
     """For sources that cannot wait."""
-
-
-class Heartbeats:
-    """Whose turn it is for a heartbeat: a wheel that turns once in each interval, with subscribers all around it, by
-    the place that their number gives them."""
-
-    def __init__(self) -> None:
-        self._spokes: list[dict[int, Subscriber]] = [{} for _ in range(SPOKES)]
-        self._at = 0
-
-    def join(self, subscriber: Subscriber) -> None:
-        """Put one on the wheel: its turn comes within one interval."""
-        self._spokes[subscriber.number % SPOKES][subscriber.number] = subscriber
-
-    def leave(self, subscriber: Subscriber) -> None:
-        """Take one off."""
-        self._spokes[subscriber.number % SPOKES].pop(subscriber.number, None)
-
-    def turn(self) -> list[Subscriber]:
-        """Turn by one spoke, and tell whose turn it is."""
-        self._at = (self._at + 1) % SPOKES
-        return list(self._spokes[self._at].values())
 
 
 @implementer(IReloadable)
@@ -160,6 +138,9 @@ class Hub:
         self._catch_ups = None if history is None else CatchUps(self, history, clock)
         self._pending_ids = PendingIds(clock, self._place)
         self._end: int | None = None  # where the stream ended when it was last read to its end
+        self._has_caught_up = True  # not so before it was first read to its end, where that is told of
+        self._topic_history = TopicHistory()
+        self._place_notice: tuple[int, Batch] | None = None
         self._users: Counter[str] = Counter()
         self._expressions: Counter[str] = Counter()  # in selectors, by user
         self._characters: Counter[str] = Counter()
@@ -209,6 +190,7 @@ class Hub:
             return
         frame = sse.encode(event)
         self.window.append(event, frame)
+        self._topic_history.note(event.topics, event.offset)
         if event.id:
             self._published_ids.add(event)
         if not live:
@@ -230,7 +212,7 @@ class Hub:
             before = subscriber.pending
             batch = made.get(before)
             if batch is None:
-                batch = made[before] = Batch(before, frame)
+                batch = made[before] = Batch(before, frame, event.offset)
             subscriber.pending = batch
             if before is None:
                 unwritten.append(subscriber)
@@ -276,25 +258,39 @@ class Hub:
         latest = self.window.latest_offset
         return self._end if latest is None or (self._end is not None and self._end > latest) else latest
 
+    @property
+    def place(self) -> int | None:
+        """See `Feed`. While this gateway reads history at its start nobody has had that."""
+        return self.latest_offset if self._has_caught_up else None
+
+    def place_notice(self, place: int) -> Batch:
+        """See `Feed`; thousands are told the same."""
+        if self._place_notice is None or self._place_notice[0] != place:
+            self._place_notice = place, Batch(None, sse.place(place), place)
+        return self._place_notice[1]
+
     def fell_behind(self) -> None:
         """The source of events has begun to read, or has to begin again: there may be events that it has not seen."""
         self._pending_ids.fell_behind()
+        if self._end is None:
+            self._has_caught_up = False
 
     def caught_up(self, latest: int | None) -> None:
         """The source of events has read all there is, up to this offset; None where nobody knows."""
-        self._end = latest
+        self._end, self._has_caught_up = latest, True
         self._pending_ids.caught_up()
 
     def restart(self) -> None:
         """The stream was made anew and counts from 0 again: forget its events, and tell everybody of the gap."""
         self.window.clear()
         self._published_ids.clear()
+        self._topic_history.clear()
         self._end = None
         notice = self.gap("stream restarted")
         for subscriber in list(self._subscribers.values()):
             if subscriber.catch_up is not None:
                 subscriber.catch_up.stop()
-            subscriber.cursor = None
+            subscriber.cursor, subscriber.place_told = None, -1
             if subscriber.resumed_after is None:
                 subscriber.resumed("")
             before = subscriber.pending
@@ -306,7 +302,8 @@ class Hub:
         self._write_soon()
 
     def heartbeat(self) -> None:
-        """Write a comment to those whose turn it is; called `SPOKES` times in each interval."""
+        """Write a comment, or its place in the stream, to those whose turn it is; called `SPOKES` times in each
+        interval (`amqprouter.events.heartbeats`)."""
         for subscriber in self._heartbeats.turn():
             subscriber.beat()
 
@@ -368,12 +365,55 @@ class Hub:
             subscriber.cursor = self.window.first
             subscriber.resumed(EARLIEST)
         elif not self._place(subscriber, last_event_id, False):
-            subscriber.cursor = CATCHING_UP
-            self._pending_ids.add(subscriber, last_event_id)
+            self._wait_for(subscriber, last_event_id)
 
     def _place(self, subscriber: Subscriber, last_event_id: str, last_chance: bool) -> bool:
         """Have it go on behind this id; False if that must wait, which at its last chance it need not."""
         last = self._offset_of(subscriber, last_event_id)
+        if last is not None:
+            subscriber.place_told = last
+        if last is not None and self._may_skip(subscriber, last, last_event_id):
+            return True
+        return self._go_on_behind(subscriber, last, last_event_id, last_chance)
+
+    def _may_skip(self, subscriber: Subscriber, last: int, last_event_id: str) -> bool:
+        """Whether it need not look at what came behind `last`, for it asked for none of that; or has begun to find out.
+
+        Most who come back are quiet ones, and of thousands none should read what all others have had meanwhile.
+        """
+        place = self.place
+        if place is None or last > place:
+            return False
+        topics = self._topic_history.maybe_missed(subscriber.interest, last)
+        if topics is None:
+            return False
+        self._is_placed(subscriber)
+        if not topics:
+            subscriber.resumed(last_event_id)
+            return True
+        end = self.window.end
+
+        def found(missed: bool) -> None:
+            self._is_placed(subscriber)
+            if missed or end < self.window.first:
+                if not self._go_on_behind(subscriber, last, last_event_id, False):
+                    self._wait_for(subscriber, last_event_id)
+            else:
+                subscriber.cursor = end
+                subscriber.resumed(last_event_id)
+            subscriber.resume_pump()
+
+        subscriber.cursor = CATCHING_UP
+        subscriber.catch_up = look_back = LookBack(subscriber, topics, found)
+        look_back.begin(self.slices)
+        return True
+
+    def _wait_for(self, subscriber: Subscriber, last_event_id: str) -> None:
+        subscriber.cursor = CATCHING_UP
+        self._pending_ids.add(subscriber, last_event_id)
+
+    def _go_on_behind(self, subscriber: Subscriber, last: int | None, last_event_id: str, last_chance: bool) -> bool:
+        """`_place`, of which it is known which offset the id stands for, if any."""
         window, most = self.window, self.latest_offset
         oldest, latest = window.oldest_offset, window.latest_offset
         if last is None:
@@ -437,7 +477,7 @@ class Hub:
         window = self.window
         oldest = window.oldest_offset
         reason, resumes_after = "unknown id", self.latest_offset
-        subscriber.cursor = None
+        subscriber.cursor, subscriber.place_told = None, -1
         if last is not None and oldest is not None and last < oldest:
             reason, resumes_after = "too old", oldest - 1
             subscriber.cursor = window.first

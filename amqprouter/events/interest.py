@@ -30,6 +30,10 @@ class Selector(Protocol):
         """The one topic that is selected, if there is only one; else empty."""
 
     @property
+    def first_word(self) -> str:
+        """What every topic that is selected has in front of its first dot, and nothing else; empty if that differs."""
+
+    @property
     def expressions(self) -> int:
         """Parts of it that stand for others; 0 if only one topic is selected."""
 

@@ -79,6 +79,9 @@ class PendingIds:
 class PendingId:
     """One's; it is a `CatchingUp`."""
 
+    place: int | None = None
+    """See there: nothing has been written yet."""
+
     def __init__(self, all_of_them: PendingIds, subscriber: Subscriber, last_event_id: str, until: float) -> None:
         self.over = False
         self.until = until

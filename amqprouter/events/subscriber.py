@@ -25,6 +25,10 @@ _FLUSH_EVERY = 256
 """Events that are looked at before what was found so far is written, however little."""
 
 
+OLD_PLACE = 1000
+"""Events by which the place that a subscriber knows may be behind when it becomes live; else it is told at once."""
+
+
 class Scrutiny(NamedTuple):
     """How `MaySee` is asked about a private event where it tries topic selectors: they may be many, topics long."""
 
@@ -59,6 +63,14 @@ class Feed(Protocol):
     replay_bytes: int
     """Bytes that a replay writes at once."""
 
+    @property
+    def place(self) -> int | None:
+        """The offset up to which those who are live have had everything, what is pending included; None while nobody
+        knows."""
+
+    def place_notice(self, place: int) -> Batch:
+        """Tells a subscriber of its place."""
+
     def walk(self, subscriber: Subscriber) -> None:
         """Let it go on from its cursor, unless it does already."""
 
@@ -79,7 +91,12 @@ class Feed(Protocol):
 
 
 class CatchingUp(Protocol):
-    """What is read for a subscriber from before the window (`amqprouter.events.catch_up`)."""
+    """What a subscriber waits for that has no place in the window yet: mostly what is read for it from before that
+    (`amqprouter.events.catch_up`)."""
+
+    @property
+    def place(self) -> int | None:
+        """The offset up to which the subscriber has had everything, what is pending included; None while unknown."""
 
     def steps(self) -> Steps:
         """Deal with what was read, as far as the connection takes it; whether it is beyond catching up."""
@@ -113,6 +130,7 @@ class Subscriber:
         "on_resumed",
         "paused",
         "pending",
+        "place_told",
         "resumed_after",
         "scrutiny",
         "sink",
@@ -149,6 +167,8 @@ class Subscriber:
         self.resumed_after: str | None = None
         """The id before the first event that it gets; empty when it did not resume, or that has no id, and None while
         that is not known yet."""
+        self.place_told = -1
+        """The latest offset that it knows as its place, by what it was sent or has named itself."""
         self.paused = False
         self.started = False
         self.gone = False
@@ -221,9 +241,32 @@ class Subscriber:
         return (yield from self.scrutiny.steps(topics))
 
     def beat(self) -> None:
-        """Send a heartbeat, unless data that waits does the same."""
+        """Send a heartbeat, unless data that waits does the same: with its place, if that is another than it knows."""
         if self.started and not self.paused:
-            self.sink.write(_HEARTBEAT)
+            self.flush()
+            if not self.paused and not self.tell_place():
+                self.sink.write(_HEARTBEAT)
+
+    def tell_place(self) -> bool:
+        """Tell it its place, where it may not know that; nothing may be pending. Whether there was anything to tell."""
+        notice = self.place_notice()
+        if notice is None:
+            return False
+        self.sink.write(notice)
+        return True
+
+    def place_notice(self) -> Batch | None:
+        """What tells it its place; None where it may know that. Whoever asks must write it."""
+        if self.catch_up is not None:
+            place = self.catch_up.place
+        elif self.cursor is None:
+            place = self.feed.place
+        else:
+            place = self.feed.window.offset_before(self.cursor)
+        if place is None or place <= self.place_told:
+            return None
+        self.place_told = place
+        return self.feed.place_notice(place)
 
     def pump(self) -> None:
         """Write what waits until the connection blocks: what is pending, then what is behind the cursor."""
@@ -245,6 +288,7 @@ class Subscriber:
     def send(self, batch: Batch) -> None:
         """Write events now."""
         self.feed.counters.events_delivered += batch.count
+        self.place_told = max(self.place_told, batch.offset)
         self.sink.write(batch)
 
     def walk(self) -> Work:
@@ -256,6 +300,9 @@ class Subscriber:
                 break
         if not self.gone:
             self.flush()
+            place = self.feed.place
+            if self.cursor is None and place is not None and place > self.place_told + OLD_PLACE:
+                self.beat()
 
     def _replay(self) -> Work:
         """Walk along the window. It is live once it has come to the end, cut when overtaken by the beginning."""
@@ -279,7 +326,7 @@ class Subscriber:
             self.cursor = cursor + 1
             looked_at += 1
             if wanted:
-                self.pending = Batch(self.pending, entry.frame)
+                self.pending = Batch(self.pending, entry.frame, entry.offset)
             if self.pending is not None and (self.pending.size >= feed.replay_bytes or looked_at % _FLUSH_EVERY == 0):
                 self.flush()
             yield

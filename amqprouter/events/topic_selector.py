@@ -167,6 +167,14 @@ class TopicSelector:
         """The one topic that is matched; empty for ``*`` and templates. Exact ones can be looked up, not tried."""
         return "" if self.expressions else self.text
 
+    @property
+    def first_word(self) -> str:
+        """What stands in front of the first dot, if that stands in front of all expressions; else empty."""
+        if "%" in self.text:
+            return ""  # an escape may be written in two ways
+        word, dot, _ = self.text.partition("{")[0].partition(".")
+        return word if dot and not self._any else ""
+
     def matches(self, topic: str) -> bool:
         """Whether the topic is selected. Takes time in proportion to its length: half a microsecond a character."""
         if self._any or topic == self.text:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
+from sys import getsizeof
 from typing import NamedTuple
 
 from amqprouter.events.event import Event
@@ -18,7 +18,7 @@ ENTRY_BYTES = 300
 
 def topics_bytes(topics: Iterable[str]) -> int:
     """Bytes of memory that topics take: a publisher may give an update a hundred, of a thousand characters each."""
-    return sum(map(sys.getsizeof, topics))
+    return sum(map(getsizeof, topics))
 
 
 class Entry(NamedTuple):
@@ -69,8 +69,9 @@ class EventWindow:
     def append(self, event: Event, frame: bytes) -> None:
         """Add an event that is newer than all others."""
         entries = self._entries
-        size = len(frame) + topics_bytes(event.topics) + ENTRY_BYTES
-        entries.append(Entry(event.offset, event.topics, event.private, frame, size))
+        topics = event.topics
+        size = len(frame) + ENTRY_BYTES + (getsizeof(topics[0]) if len(topics) == 1 else topics_bytes(topics))
+        entries.append(Entry(event.offset, topics, event.private, frame, size))
         self.bytes += size
         # The latest stays, however large: what comes next, and what clients resume from, is compared with it.
         while len(entries) > 1 and (len(entries) > self._max_events or self.bytes > self._max_bytes):
@@ -88,6 +89,11 @@ class EventWindow:
         """The entry of this sequence number, which must not be before `first`; None behind the end."""
         index = sequence - self.first
         return self._entries[index] if index < len(self._entries) else None
+
+    def offset_before(self, sequence: int) -> int | None:
+        """The offset of the entry in front of this sequence number; None if that has left, or never was."""
+        index = sequence - self.first - 1
+        return self._entries[index].offset if 0 <= index < len(self._entries) else None
 
     def behind(self, offset: int) -> int:
         """Sequence number of the first entry behind `offset`."""

@@ -84,9 +84,13 @@ class EventStream:
         transport.registerProducer(self, not self._direct)
         if self._direct:
             subscriber.pause()  # until the head, which is in the transport's buffer, is sent
-        # The first bytes make the browser say "open" at once, and open the buffers of what stands between.
-        hello = Batch(None, b":\n" + self._retry(RETRY_SECONDS))
-        transport.write(self._encoded(hello))
+        # The first bytes make the browser say "open" at once, and open the buffers of what stands between. With nothing
+        # to resume from, the client learns its place at once, or it would lose what comes while it is away.
+        hello = b":\n" + self._retry(RETRY_SECONDS)
+        if subscriber.cursor is None and subscriber.pending is None:
+            notice = subscriber.place_notice()
+            hello += b"" if notice is None else notice.joined
+        transport.write(self._encoded(Batch(None, hello)))
         subscriber.start()
 
     def _retry(self, least: float) -> bytes:

@@ -12,7 +12,8 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from amqprouter.counters import Counters
-from amqprouter.events.hub import SPOKES, Hub
+from amqprouter.events.heartbeats import SPOKES
+from amqprouter.events.hub import Hub
 from amqprouter.interfaces import IReadiness
 from amqprouter.net import TrustedProxies
 from amqprouter.pipeline.ports import IGateFigures

@@ -56,7 +56,7 @@ class Listener:
         response.collect(self._take).addErrback(lambda _: None)
 
     def _take(self, chunk: bytes) -> None:
-        self.seen += [json.loads(event.data) for event in self._reader.feed(chunk)]
+        self.seen += [json.loads(event.data) for event in self._reader.feed(chunk) if event.type != "place"]
 
     async def told(self, topic: str, about: str) -> dict[str, Any]:
         """The event about this command with this topic."""

@@ -23,6 +23,7 @@ from tests.support.mongo import mongo_for_tests
 from tests.support.process import Child, free_ports, until
 from tests.support.rabbitmq import missing
 from tests.support.servers import with_vhost
+from tests.support.sse_client import without_places
 
 FOLDER = ROOT / "examples/flask-jobs"
 LIMIT = 120_000
@@ -112,7 +113,7 @@ class FlaskJobsTests(TestCase):
                         jobs.add(json.loads(answer)["job"])
 
                     def done() -> list[dict[str, Any]]:
-                        lines = told["ann"].decode().split("\n")[:-1]
+                        lines = without_places(told["ann"]).decode().split("\n")[:-1]
                         return [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
 
                     async def all_done() -> bool:

@@ -20,6 +20,7 @@ from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
 from tests.support.process import answers, until
 from tests.support.servers import Vhost
+from tests.support.sse_client import without_places
 from tests.support.tokens import jwk, key_set, token
 
 MERCURE = {"enabled": "yes", "subscriber_keys": "keys.json", "publisher_keys": "keys.json"}
@@ -50,7 +51,7 @@ class Stream(Protocol):
 
     @property
     def data(self) -> list[str]:
-        lines = self.received.decode().splitlines()
+        lines = without_places(self.received).decode().splitlines()
         return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
     async def has(self, count: int) -> list[str]:

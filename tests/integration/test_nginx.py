@@ -90,13 +90,14 @@ class Browser:
         self._token = minted("ann", subscribe=[ORDERS.format("ann")])
         self._stream: Stream | None = None
         self.came: list[tuple[str, str]] = []
-        """Id and data of each event."""
+        """Id and data of each event, those apart that tell a place."""
+        self._last = ""
         self.connected = 0
         self.closed = False
 
     async def follow(self) -> None:
         while not self.closed:
-            last = {"Last-Event-ID": self.came[-1][0]} if self.came else {}
+            last = {"Last-Event-ID": self._last} if self._last else {}
             path = f"{HUB}?topic=*&authorization={self._token}"
             response = await self._front.request("GET", path, at=self._at, headers=last, unbuffered=True, timeout=20)
             if response.code != 200:
@@ -110,13 +111,13 @@ class Browser:
             self.came = before + self._events(self._stream)
             leave(self._stream)
 
-    @staticmethod
-    def _events(stream: Stream) -> list[tuple[str, str]]:
+    def _events(self, stream: Stream) -> list[tuple[str, str]]:
         """What has come whole; the last may have broken off."""
         whole = stream.received.decode().rpartition("\n\n")[0]
         fields = [dict(re.findall("^(id|event|data): (.*)$", text, re.M)) for text in whole.split("\n\n")]
         assert not any(event.get("event") == "gap" for event in fields), "told that something is missing"
-        return [(event["id"], event["data"]) for event in fields if "id" in event]
+        self._last = next((event["id"] for event in reversed(fields) if "id" in event), self._last)
+        return [(event["id"], event["data"]) for event in fields if "id" in event and event.get("event") != "place"]
 
 
 class NginxTests(GatewayTestCase):

@@ -14,12 +14,20 @@ from twisted.python.failure import Failure
 from tests.support.process import reactor, until
 
 _FIELD = re.compile(rb"^(id|event|retry): (.*)$", re.M)
+_PLACE = re.compile(rb"^id: (\d+)\nevent: place\ndata: .*\n\n", re.M)
+
+
+def without_places(received: bytes) -> bytes:
+    """A part of a stream without the events that tell its place."""
+    return _PLACE.sub(b"", received)
 
 
 class SseClient(Protocol):
     """One connection. It may be given the `ids` of one before, which it resumes."""
 
     def __init__(self, request: bytes) -> None:
+        self.place: int | None = None
+        """The latest that it was told; such events are no others of its `ids` and `types`."""
         self.ids: list[int] = []
         self.types: list[bytes] = []
         self.retry = 0
@@ -35,9 +43,11 @@ class SseClient(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if not self.status:
             self.status = int(data[9:12])
-        whole, end, rest = (self._rest + data).rpartition(b"\n")
+        whole, end, rest = (self._rest + data).rpartition(b"\n\n")
         self._rest = rest
-        for name, value in _FIELD.findall(whole + end):
+        for told in _PLACE.findall(whole + end):
+            self.place = int(told)
+        for name, value in _FIELD.findall(without_places(whole + end)):
             if name == b"id":
                 self.ids.append(int(value))
             elif name == b"event":
@@ -47,6 +57,8 @@ class SseClient(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.over = True
+        if self.status:
+            self.dataReceived(b"\n\n")  # the last line may tell when to come back
 
 
 def request(path: str, authorization: str, last: int | None = None) -> bytes:

@@ -90,8 +90,8 @@ PURE = {
         "sparkplug_schema strict_json unpack values"
     ),
     "amqprouter.events": (
-        "audiences batch catch_up event interest limit_events pending_ids published_ids slices sse subscriber "
-        "topic_selector window"
+        "audiences batch catch_up event heartbeats interest limit_events look_back pending_ids published_ids slices "
+        "sse subscriber topic_history topic_selector window"
     ),
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (

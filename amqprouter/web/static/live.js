@@ -400,6 +400,9 @@ function connect() {
     const event = read(message);
     enqueue({ ...event, limited: typeof event.body?.retry_after === "number" });
   });
+  mine.addEventListener("place", (message) => {
+    lastId = message.lastEventId;
+  });
   mine.addEventListener("gap", (message) => {
     lastId = message.lastEventId;
     enqueue({ gap: "Some events are missing here: the daemon no longer has them." });

@@ -99,7 +99,7 @@ class EventFollowerTests(SynchronousTestCase):
         first, second = FakeResponse(), FakeResponse()
         done = self.follow(first, second)
         self.assertNotIn("Last-Event-ID", self.requests[0]["headers"])
-        first.write(b"retry: 3000\n\nid: 7\ndata: x\n\nid: 8\ndata: half")
+        first.write(b"retry: 3000\n\nid: 6\ndata: x\n\nid: 7\nevent: place\ndata: {}\n\nid: 8\ndata: half")
         first.end()
         self.assertEqual(len(self.requests), 1)
         self.clock.advance(3.0)

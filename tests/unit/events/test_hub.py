@@ -16,7 +16,8 @@ from zope.interface.verify import verifyObject
 from amqprouter.counters import Counters
 from amqprouter.events import sse
 from amqprouter.events.event import Event
-from amqprouter.events.hub import CLOSE_WITHIN, SPOKES, Hub
+from amqprouter.events.heartbeats import SPOKES
+from amqprouter.events.hub import CLOSE_WITHIN, Hub
 from amqprouter.events.interest import Interest
 from amqprouter.events.published_ids import PublishedIds
 from amqprouter.events.window import ENTRY_BYTES, WINDOW_BYTES

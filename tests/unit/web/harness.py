@@ -86,7 +86,7 @@ class MemorySink:
         found = []
         for frame in b"".join(self.written).split(b"\n\n"):
             fields = dict(line.split(": ", 1) for line in frame.decode().splitlines() if ": " in line)
-            if fields:
+            if fields and fields.get("event") != "place":
                 found.append(" ".join(fields[name] for name in ("event", "id") if name in fields))
         return found
 

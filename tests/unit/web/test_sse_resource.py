@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.errors import CheckerUnavailable, TooManyGuesses
 from amqprouter.events import sse
-from amqprouter.events.hub import SPOKES
+from amqprouter.events.heartbeats import SPOKES
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.event_stream import MAX_CHATTER
 from tests.unit.web.harness import ALICE, Connection, World, event, unchunk

@@ -175,5 +175,6 @@ class MercureWorld(World):
 
 
 def data_in(raw: bytes) -> list[str]:
-    """The data of all events in this part of a stream."""
+    """The data of all events in this part of a stream, those apart that tell a place."""
+    raw = re.sub(rb"id: \d+\nevent: place\ndata: .*\n\n", b"", raw)
     return [line.removeprefix("data: ") for line in raw.decode().splitlines() if line.startswith("data: ")]

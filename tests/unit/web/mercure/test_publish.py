@@ -60,6 +60,7 @@ class PublishTests(MercureTestCase):
             {"topic": "a", "id": "-1"},
             {"topic": "a", "id": "earliest"},
             {"topic": "a", "type": "gap"},
+            {"topic": "a", "type": "place"},
             {"topic": ["a", "*"]},
             {"topic": "a", "id": "1\r\ndata: forged"},
             {"topic": "a", "id": "1\0"},
