@@ -21,6 +21,7 @@ COMMANDS = {
     "send": "publish a message as a device",
     "command": "send a command to a device",
     "tail": "follow events in a terminal",
+    "events": "list who follows events, and end a user's streams",
     "simulate": "publish as a whole fleet of devices, good and bad",
     "passwd": "add, change and remove names in a password file",
     "token": "make keys and signed tokens, and explain tokens",

@@ -76,8 +76,7 @@ def build(
 
     readiness: list[IReadiness] = [consume, publish, events.link, *way.readiness, *targets.queues]
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
-    readiness += [] if targets.store is None else [targets.store]
-    readiness += auth.readiness
+    readiness += [*([] if targets.store is None else [targets.store]), *auth.readiness]
     gauges = way.gauges
     top_devices = TopDevices(way.scheduler, runtime.clock.seconds, way.parked_devices.backlog).read
 
@@ -97,6 +96,7 @@ def build(
         runtime,
         auth,
         way,
+        events.hub,
         load=load,
         rules_of=decoding.rules,
         notifier=notifier or Notifier(),

@@ -10,10 +10,12 @@ from amqprouter.control.limits import LimitCommands
 from amqprouter.control.reloader import Reloader
 from amqprouter.control.site import ControlSite
 from amqprouter.control.socket import ControlSocket
+from amqprouter.control.subscriptions import SubscriptionCommands
 from amqprouter.daemon.auth import WiredAuth
 from amqprouter.daemon.pipeline import WiredPipeline
 from amqprouter.daemon.runtime import Runtime
 from amqprouter.daemon.service_manager import Notifier, ServiceManager
+from amqprouter.events.hub import Hub
 from amqprouter.interfaces import IReadiness, IReloadable
 from amqprouter.pipeline.routes import RuleSet
 from amqprouter.settings import Settings
@@ -34,6 +36,7 @@ def wire_control(
     runtime: Runtime,
     auth: WiredAuth,
     way: WiredPipeline,
+    hub: Hub,
     *,
     load: Callable[[], Settings],
     rules_of: Callable[[Settings], RuleSet],
@@ -58,8 +61,7 @@ def wire_control(
     if not path:
         return WiredControl(reloader, manager, None)
     limits = LimitCommands(way.scheduler, way.overrides, counters.scheduled, clock.seconds)
-    control = Control(
-        clock, auth.authenticator, auth.users, reloader, report, top_devices, limits.commands(), flushed=flushed
-    )
+    further = [*limits.commands(), *SubscriptionCommands(hub).commands()]
+    control = Control(clock, auth.authenticator, auth.users, reloader, report, top_devices, further, flushed=flushed)
     socket = ControlSocket(runtime.reactor, path, ControlSite(control.commands(), runtime.reactor))
     return WiredControl(reloader, manager, socket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -17,8 +18,13 @@ from tests.integration.test_cli import amqprouter
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
-from tests.support.process import Finished, reactor
+from tests.support.process import Finished, reactor, until
 from tests.support.servers import Vhost
+from tests.support.sse_client import close_all, connect_all, request
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 class ControlTestCase(GatewayTestCase):
@@ -42,6 +48,31 @@ class ControlTestCase(GatewayTestCase):
 
 
 class CommandTests(ControlTestCase):
+    def test_who_follows_events_and_the_end_of_one_users_streams(self) -> Deferred[None]:
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            ann, bob = (basic(user, f"{user}'s") for user in ("ann", "bob"))
+            requests = [request(path, login) for path, login in (("/events?topic=dev1.%23", ann), ("/events", bob))]
+            clients = await connect_all(gateway.port, requests)
+            try:
+                ls = "events", "ls", "--socket", self.socket
+                told = sorted((await self.says(*ls)).splitlines())  # who was first is chance
+                self.assertEqual(told, ["ann  127.0.0.1  dev1.#", "bob  127.0.0.1  #"])
+                self.assertEqual(await self.says(*ls, "--topic", "#"), "bob  127.0.0.1  #\n")
+                self.assertEqual(json.loads(await self.says(*ls, "--user", "ann", "--json"))["count"], 1)
+                kick = "events", "kick", "--socket", self.socket
+                self.assertEqual(await self.says(*kick, "ann"), "1 stream ended\n")
+
+                async def ended() -> bool:
+                    return clients[0].over
+
+                await until(ended, what="ann's stream ends", timeout=15)
+                self.assertFalse(clients[1].over)
+                self.assertEqual(await self.says(*kick, "ann"), "0 streams ended\n")
+            finally:
+                close_all(clients)
+
+        return self.run_with(test, control=self.control)
+
     def test_what_is_remembered_can_be_forgotten(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             auth = "auth", "explain", "--socket", self.socket, "dev1"

@@ -43,7 +43,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "storage": {"amqp", "decoding", "interfaces", "pipeline", *WORDS},
     "auth": {"acl", "amqp", "commands", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "web": {"amqp", "auth", "commands", "events", "interfaces", "layouts", "pipeline", *WORDS},
-    "control": {"interfaces", "pipeline", "scheduling", "web", *WORDS},
+    "control": {"events", "interfaces", "pipeline", "scheduling", "web", *WORDS},
     "worker": {"amqp", "events", "pipeline", *WORDS},
     "config": {"amqp", "decoding", "interfaces", "layouts", "pipeline", "scheduling", *WORDS},
     "daemon": {
