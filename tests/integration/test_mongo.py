@@ -136,14 +136,19 @@ class OutageTests(MongoTestCase):
         target = StoreTarget(store, "things", settings, reactor, counters, random.Random(1))
         answered: list[int] = []
         total = 3000
+        kill_at = [500, 1500]
+
+        def settled(settlement: Settlement) -> None:
+            answered.append(settlement.tag)
+            if kill_at and len(answered) >= kill_at[0]:  # at once: a moment later all may be stored
+                del kill_at[0]
+                server.kill()
+
         for number in range(total):
             message = Message("dev", "up", b"%d" % number, Properties(encode_properties(message_id=f"m{number}")))
-            target.deliver(
-                message, Settlement(message, number, AckLedger(), lambda settled: answered.append(settled.tag))
-            )
-        for enough in (500, 1500):
-            await self.until(lambda enough=enough: len(answered) >= enough)
-            server.kill()
+            target.deliver(message, Settlement(message, number, AckLedger(), settled))
+        for left in (1, 0):
+            await self.until(lambda left=left: len(kill_at) == left)
             await self.until(lambda: bool(target.problem()))
             await deferLater(reactor, 0.5)  # some attempts fail meanwhile
             server.start()
