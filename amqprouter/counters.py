@@ -24,6 +24,8 @@ class Counters:
     """A message had to wait for a limit."""
     ignored: int = 0
     """A message came with a key that its layout says is no device's message."""
+    repeats: int = 0
+    """A message said what its device had said just before, in a layout that drops this."""
     dropped: int = 0
     """A message was over a limit, and its device's class drops what is."""
     routed: int = 0

@@ -249,6 +249,9 @@ class LayoutSettings:
     """How the bodies of its messages are read where no route says, as ``decode`` of a route."""
     undecodable: str = ""
     """What becomes of those that cannot be read so, likewise."""
+    drop_repeats: float = 0.0
+    """Seconds for which the body of a device's latest message on a topic is a repeat when it comes there again: it is
+    acknowledged, and that is all. 0 for none."""
 
 
 @dataclass(frozen=True)

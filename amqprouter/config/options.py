@@ -365,6 +365,7 @@ LAYOUT: dict[str, Value] = {
     "values": Pairs(),
     "decode": OrEmpty(DECODE, "auto"),
     "undecodable": OrEmpty(Choice(choice.UNDECODABLE), "dead-letter"),
+    "drop_repeats": Duration(0),
 }
 """The options of each section ``[layout NAME]``."""
 

@@ -58,6 +58,11 @@ class LayoutSet:
     def __bool__(self) -> bool:
         return bool(self.layouts)
 
+    @property
+    def drop_repeats(self) -> dict[str, float]:
+        """Seconds for which a body that comes again is a repeat, by name of the layouts that say it."""
+        return {one.name: one.settings.drop_repeats for one in self.layouts if one.settings.drop_repeats}
+
     def applying(self, exchange: str, queue: str = "") -> tuple[Layout, ...]:
         """Those that are about what comes through this exchange and queue, in order."""
         return tuple(layout for layout in self.layouts if self._applies(layout, exchange, queue))

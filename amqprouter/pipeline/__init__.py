@@ -3,7 +3,8 @@
 The steps of README's diagram, and where they are:
 
 - *ingress*: a delivery becomes a `message`, and its `settlement` counts the answers that it waits for; `replay` is for
-  those that come back out of quarantine. `placing` finds the device where a layout says where it stands.
+  those that come back out of quarantine. `placing` finds the device where a layout says where it stands,
+  and `repeats` knows what a device says again.
 - *authenticate*, *authorise*: `pipeline` asks, `sender` remembers what is known of who sends; `admission` says what a
   message must be like before anybody is asked. Who must be asked waits in `pending`, the rest in the broker
   (`pending_overflow`). The answers are `amqprouter.auth`'s and `amqprouter.acl`'s.

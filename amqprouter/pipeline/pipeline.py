@@ -43,6 +43,7 @@ from amqprouter.pipeline.pending import PendingMessages
 from amqprouter.pipeline.pending_overflow import PendingOverflow
 from amqprouter.pipeline.placing import Placing, identity_with
 from amqprouter.pipeline.ports import Allows, IAuthenticator, IDeviceParking, IParkingQueue, Quarantine
+from amqprouter.pipeline.repeats import Repeats
 from amqprouter.pipeline.replay import Replays
 from amqprouter.pipeline.routes import RuleSet, Target
 from amqprouter.pipeline.sender import Senders
@@ -53,6 +54,9 @@ from amqprouter.settings import LimitsSettings
 
 _MAX_BOUND = 4096
 """Answers of the rules kept with their targets looked up. There are as many as combinations of rules."""
+
+_ON_ITS_WAY = (RUN, Decision.WAIT, Decision.THROTTLED)
+"""What the scheduler says of a message that it lets go, now or soon."""
 
 
 class _Quarantined(Settlement):
@@ -122,6 +126,7 @@ class Pipeline:
         self._by_id_exchange = by_id_exchange.encode()
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
         self._placing = Placing(layouts, self._senders, queue_of) if layouts else None
+        self._repeats = Repeats(layouts.drop_repeats) if layouts and layouts.drop_repeats else None
         self._heard = heard
         self._limits = limits
         self._admission = Admission(
@@ -299,6 +304,10 @@ class Pipeline:
             return
         if self._placing is not None:
             self._heard(message.device, layout)
+        if self._repeats is not None and self._repeats.is_repeat(message, now):
+            self._counters.repeats += 1
+            self._settle(settlement)
+            return
         if verdict.publisher:
             decision = self._scheduler.offer(
                 message.device,
@@ -311,6 +320,8 @@ class Pipeline:
             )
         else:
             decision = self._scheduler.offer(message.device, settlement, now, len(message.body), identity)
+        if self._repeats is not None and decision in _ON_ITS_WAY:
+            self._repeats.taken(message, now)
         if decision is RUN:
             self._route(settlement)
             return

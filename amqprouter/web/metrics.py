@@ -26,6 +26,7 @@ HELP = {
     "throttled": "Messages that had to wait for a limit.",
     "dropped": "Messages over a limit, of a class that drops them.",
     "ignored": "Messages that their layout says are no device's.",
+    "repeats": "Messages that say what their device said just before, in a layout that drops these.",
     "routed": "Messages handed to their targets.",
     "settled": "Source deliveries acknowledged.",
     "stored": "Documents in the store.",

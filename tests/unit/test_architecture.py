@@ -96,7 +96,7 @@ PURE = {
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (
         "admission bodies breaker device_parking flush gate headers message pending pending_overflow "
-        "placeholders placing ports quarantine_gate replay routes sender settlement"
+        "placeholders placing ports quarantine_gate repeats replay routes sender settlement"
     ),
     "amqprouter.scheduling": (
         "busiest decision explanation known_devices lanes limit policy scheduler shares slot_ring timer_wheel turns"
