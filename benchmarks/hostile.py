@@ -132,7 +132,7 @@ class Readings:
     _MARK = re.compile(rb'"mark":(\d+)')
 
     def __init__(self, connection: Connection, channel: Any) -> None:
-        self._connection, self._channel = connection, channel
+        self._connection, self.channel = connection, channel
         self._properties = encode_properties(headers={"x-device-secret": SECRET}, content_type="application/json")
         self._loop = LoopingCall(self._send)
         self._rest = b""
@@ -152,9 +152,9 @@ class Readings:
             number = len(self.sent)
             key, body = f"{DEVICES[number % len(DEVICES)]}.up".encode(), b'{"mark":%d}' % number
             self.sent.append(time.monotonic())
-            self._channel.write(
+            self.channel.write(
                 encode_publish(
-                    self._channel.id, b"devices", key, self._properties, body, self._connection.frame_max, False
+                    self.channel.id, b"devices", key, self._properties, body, self._connection.frame_max, False
                 )
             )
 
@@ -186,6 +186,7 @@ class Run:
             await gateway.start()
             await other.start()
             await self._follow(gateway.port, readings)
+            await self._follow(other.port, Readings(connection, readings.channel))  # who has as much to read there
             health = Health(gateway.port)
             health.start()
             readings.start()
