@@ -93,7 +93,8 @@ class EventReader:
         self._mark: int | None = None  # once known, instead: the latest offset of what is not live
         self._is_first_stream = True
         self._is_behind = True
-        self._end: int | None = None  # where the stream ended when this connection began, once known
+        self._asking: StreamEnd | None = None  # where the stream ended when this connection began
+        self._end: int | None = None  # the answer, once known
         self._read_to = _EMPTY  # the latest offset over this connection
         self._quiet: Any = None  # the timer, while behind
         self._is_throttled = False
@@ -134,7 +135,8 @@ class EventReader:
             self._verified()
             raise
         self._wait_for_quiet(connection)
-        await StreamEnd(connection, self._stream, self._end_found).ask()
+        self._asking = StreamEnd(connection, self._stream, self._end_found)
+        await self._asking.ask()
 
     def throttle(self, wait: bool) -> None:
         """Stop reading for a moment, or go on: whoever takes the events has not done with those it got."""
@@ -192,6 +194,8 @@ class EventReader:
             return
         if self._mark is None and self._is_first_stream and self._last is None:
             self._mark = _EMPTY
+        if self._last is None and self._asking is not None:
+            self._asking.stop()  # an empty stream gives no answer before its first message
         self._catch_up()
 
     def _catch_up(self) -> None:

@@ -33,13 +33,16 @@ def offset_of(delivery: Delivery) -> int | None:
 
 class StreamEnd:
     """Asks once; `found` is called with the offset of the latest message: soon, or, while there is none in the stream,
-    when there is. It is not called when the connection ends before."""
+    when there is. It is not called when the connection ends before, or the question is taken back."""
 
     def __init__(self, connection: Connection, stream: str, found: Callable[[int], None]) -> None:
         self._connection = connection
         self._stream = stream
         self._found = found
         self._latest: int | None = None
+        self._consumer: Consumer | None = None
+        self._is_over = False
+        self._tag = f"amqprouter:end:{stream}"
 
     async def ask(self) -> None:
         """Begin to; whatever ends the consumer ends the connection.
@@ -48,10 +51,24 @@ class StreamEnd:
         """
         channel = await self._connection.open_channel()
         consumer = Consumer(self._connection, channel, _PREFETCH, self._received)
-        await consumer.start(self._stream, tag=f"amqprouter:end:{self._stream}", arguments={"x-stream-offset": "last"})
+        await consumer.start(self._stream, tag=self._tag, arguments={"x-stream-offset": "last"})
+        self._consumer = consumer
+        if self._is_over:
+            self._close()
+
+    def stop(self) -> None:
+        """Take the question back, unless it is answered: nobody is to wait for the first message of an empty stream."""
+        if not self._is_over and self._latest is None:
+            self._is_over = True
+            self._close()
+
+    def _close(self) -> None:
+        if self._consumer is not None and self._connection.end is None:
+            closing = Deferred.fromCoroutine(self._settle(self._consumer.channel))
+            closing.addErrback(lambda failure: None)  # the connection ended
 
     def _received(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
-        if self._connection.end is not None:
+        if self._connection.end is not None or self._is_over:
             return
         asked = self._latest is not None
         for delivery in deliveries:
@@ -63,7 +80,8 @@ class StreamEnd:
             settling.addErrback(lambda failure: None)  # the connection ended
 
     async def _settle(self, channel: Channel) -> None:
-        await channel.basic_qos(prefetch_count=_PREFETCH)
+        # RabbitMQ 3.10 goes on counting a stream's consumer whose channel is closed without a word to it.
+        await channel.basic_cancel(consumer_tag=self._tag)
         latest = self._latest
         await channel.shut()
         if latest is not None and self._connection.end is None:
