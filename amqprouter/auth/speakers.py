@@ -20,25 +20,17 @@ from amqprouter.acl.acl import Acl
 from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.identity import MAY_NOT_SPEAK_FOR, Identity, Verdict
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.ports import Allows
 
 MOST = 65_536
 """Remembered answers, each some 400 bytes: 25 MB."""
 
 
-class SpeakingAcl(Protocol):
-    """The list of publishers; `acl` are the lines in force, another object after a change."""
+class SpeakingAcl(Allows, Protocol):
+    """The list of publishers, by which a publisher may use ``<device id>.<topic words>``; `acl` are the lines in force,
+    another object after a change."""
 
     acl: Acl
-
-    def allows(
-        self,
-        who: str,
-        topic: str,
-        groups: tuple[str, ...] = (),
-        tenant: str = "",
-        own: tuple[str, ...] | None = None,
-    ) -> bool:
-        """Whether the publisher `who` may publish ``<device id>.<topic words>``."""
 
 
 _Answer = tuple[Verdict, int, Acl, Verdict]
