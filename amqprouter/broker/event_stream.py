@@ -19,7 +19,7 @@ gateways differ, and offsets do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -282,7 +282,7 @@ class EventHistory:
         self._connection = connection
 
     def read(
-        self, offset: int, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
+        self, offset: int, received: Callable[[Iterable[Event]], None], failed: Callable[[Exception], None]
     ) -> StreamReading:
         """Read from this offset on, or from the oldest behind it; `failed` is called at once where nobody is there."""
         reading = StreamReading(self._stream, received, failed)
@@ -294,7 +294,7 @@ class StreamReading:
     """One reading; what was received is acknowledged, and so replaced by more, when `more` is called."""
 
     def __init__(
-        self, stream: str, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
+        self, stream: str, received: Callable[[Iterable[Event]], None], failed: Callable[[Exception], None]
     ) -> None:
         self._stream = stream
         self._received = received
@@ -354,5 +354,11 @@ class StreamReading:
 
     def _deliver(self, _: Consumer, deliveries: list[Delivery]) -> None:
         self._latest_tag = deliveries[-1].delivery_tag
-        events = [stream_event(delivery, Properties(delivery.properties), self._stream) for delivery in deliveries]
-        self._received([event for event in events if event is not None])
+        self._received(self._events(deliveries))
+
+    def _events(self, deliveries: list[Delivery]) -> Iterator[Event]:
+        """Decoded one by one, as they are asked for: a burst of them would keep everybody else waiting."""
+        for delivery in deliveries:
+            event = stream_event(delivery, Properties(delivery.properties), self._stream)
+            if event is not None:
+                yield event

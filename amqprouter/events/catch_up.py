@@ -19,7 +19,8 @@ and somebody else waits. What was read and not looked at is forgotten then, and 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from sys import maxsize
 from typing import Any, Protocol
 
@@ -65,10 +66,10 @@ class History(Protocol):
     """Where all events are kept."""
 
     def read(
-        self, offset: int, received: Callable[[Sequence[Event]], None], failed: Callable[[Exception], None]
+        self, offset: int, received: Callable[[Iterable[Event]], None], failed: Callable[[Exception], None]
     ) -> Reading:
         """Read from this offset on, or from the oldest behind it. `failed` is called once, if at all; perhaps at once,
-        where there is no connection."""
+        where there is no connection. What `received` is called with may be decoded as it is iterated over, once."""
 
 
 class GapFeed(Feed, Protocol):
@@ -164,7 +165,8 @@ class CatchUp:
         self._last_event_id = last_event_id
         self._found = False  # whether it is known that nothing is missing before what comes next
         self._reading: Reading | None = None
-        self._events: deque[Event] = deque()  # read and not looked at, no more than a reading has under way
+        # What was read and not looked at, no more than a reading has under way: decoded one by one, in its user's time.
+        self._events: deque[Iterator[Event]] = deque()
         self._owed = False  # whether more is to be asked for, or another turn, once these are dealt with
         self._turn_began = 0.0
         self._failed_at_once = False
@@ -203,12 +205,9 @@ class CatchUp:
 
     def steps(self) -> Steps:
         """Deal with what was read, as far as the connection takes it; whether it is beyond catching up."""
-        subscriber, feed, events = self._subscriber, self._all.feed, self._events
-        while events and not subscriber.paused:
-            event = events.popleft()
-            if event.offset < self._last:
-                continue
-            if event.offset == self._last:
+        subscriber, feed = self._subscriber, self._all.feed
+        while not subscriber.paused and (event := self._next_event()) is not None:
+            if event.offset <= self._last:
                 continue
             wanted = feed.known(subscriber, event.topics, event.private)
             if wanted is None:
@@ -269,30 +268,40 @@ class CatchUp:
         self._began = None
         self._all.wait(self)
 
-    def _received(self, events: Sequence[Event]) -> None:
+    def _next_event(self) -> Event | None:
+        """The next that was read; None when all are dealt with."""
+        events = self._events
+        while events:
+            event = next(events[0], None)
+            if event is not None:
+                return event
+            events.popleft()
+        return None
+
+    def _received(self, events: Iterable[Event]) -> None:
         if self.over or self._reading is None:
             return
         self._began = self._all.clock.seconds()
-        if not self._found:
-            self._find(events)
-        self._events.extend(events)
+        unread = iter(events)
+        self._events.append(unread if self._found else self._find(unread))
         self._owed = True
         self._wait(HOLD, self._held)
         self._subscriber.resume_pump()
 
-    def _find(self, events: Sequence[Event]) -> None:
-        """See whether the stream still begins with the event that the subscriber had last, or later."""
-        first = next((event.offset for event in events if event.offset >= self._last), None)
+    def _find(self, events: Iterator[Event]) -> Iterator[Event]:
+        """See whether the stream still begins with the event that the subscriber had last, or later; what is left."""
+        first = next((event for event in events if event.offset >= self._last), None)
         if first is None:
-            return
+            return events
         self._found = True
         subscriber = self._subscriber
-        if first > self._last:
-            self._last = first - 1
+        if first.offset > self._last:
+            self._last = first.offset - 1
             subscriber.pending = Batch(subscriber.pending, self._all.feed.gap("too old", self._last))
             subscriber.resumed(str(self._last))
         else:
             subscriber.resumed(self._last_event_id)
+        return chain((first,), events)
 
     def _held(self) -> None:
         """What was read is not dealt with yet: let others have the turn."""

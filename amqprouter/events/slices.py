@@ -20,8 +20,8 @@ from twisted.logger import Logger
 
 from amqprouter.clock import Clock
 
-BURST = 0.002
-"""Seconds of the reactor's time that a user's work may take at once: less than a message is on its way anyhow."""
+BURST = 0.001
+"""Seconds of the reactor's time that a user's work may take at once: half of what a message is on its way anyhow."""
 SHARE = 0.2
 """The part of the reactor's time that a single user's work may have in the long run."""
 SLICE = 0.01

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from unittest.mock import patch
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.broker.event_stream import HISTORY_PREFETCH, EventHistory, StreamReading
+from amqprouter.broker.event_stream import HISTORY_PREFETCH, EventHistory, StreamReading, stream_event
 from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import Event
 from tests.unit.amqp.harness import BrokerTestCase
@@ -19,8 +19,8 @@ class EventHistoryTests(BrokerTestCase):
         self.failures: list[Exception] = []
         self.connection: Connection | None = self.connected()
 
-    def received(self, events: Sequence[Event]) -> None:
-        self.events += events
+    def received(self, events: Iterable[Event]) -> None:
+        self.events.extend(events)
 
     def read(self, offset: int) -> StreamReading:
         history = EventHistory("events", lambda: self.connection)
@@ -40,6 +40,18 @@ class EventHistoryTests(BrokerTestCase):
             self.deliver(offset)
         self.deliver(9, 4)  # no event
         self.assertEqual([event.offset for event in self.events], [6, 7, 8])
+
+    def test_they_are_decoded_one_by_one_as_they_are_wanted(self) -> None:
+        waiting: list[Iterable[Event]] = []
+        EventHistory("events", lambda: self.connection).read(7, waiting.append, self.failures.append)
+        self.turn()
+        with patch("amqprouter.broker.event_stream.stream_event", wraps=stream_event) as decode:
+            self.deliver(7)
+            self.deliver(8)
+            self.assertEqual(decode.call_count, 0)
+            events = [iter(received) for received in waiting]
+            self.assertEqual(next(events[0]).offset, 7)
+            self.assertEqual(decode.call_count, 1)
 
     def test_more_comes_when_it_is_asked_for(self) -> None:
         reading = self.read(7)

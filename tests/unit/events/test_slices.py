@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.events.slices import BURST, MANY_ACCOUNTS, SHARE, SLICE, Slices, Work
 from tests.unit.web.harness import BusyClock
 
-STEP = 0.0005
+STEP = 0.00025
 """Seconds of each step here."""
 
 
