@@ -97,6 +97,8 @@ class Bed:
     reader: TargetReader
     fleet: Fleet
     subscriber: Subscriber
+    has_classic: bool
+    """Whether the daemon's queues are classic ones."""
     process: Process = field(default_factory=Process)
     broker_lock: DeferredLock = field(default_factory=DeferredLock)
     """Held while the broker cannot answer operators."""
@@ -224,6 +226,7 @@ async def soak_bed(folder: Path, queue_type: str, seed: int) -> AsyncIterator[Be
                 TargetReader(broker.uri, TARGET),
                 Fleet(broker.uri, gateway.port, LOGIN, seed),
                 Subscriber(gateway.port, LOGIN),
+                has_classic=queue_type == "classic",
             )
             looking = LoopingCall(bed.look)
             try:

@@ -14,6 +14,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from twisted.internet.defer import DeferredLock
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -32,11 +33,24 @@ ATTEMPTS = 5
 """Times that the target is seen to: another fault may close the connection."""
 
 
+@asynccontextmanager
+async def held(lock: DeferredLock) -> AsyncIterator[None]:
+    """Have the lock to oneself."""
+    await lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Faults:
     """All faults, by the names in the schedule."""
 
     def __init__(self, bed: Bed) -> None:
         self.bed = bed
+        self._restart_lock = DeferredLock()
+        """Held while a classic queue has a limit below what is in it, or the broker is away: it drops what is beyond
+        the limit when it comes up again, however its queues are to overflow (``findings/``)."""
         self.quarantine_was_full = False
         self.slowest_stop = 0.0
         """Seconds."""
@@ -108,7 +122,7 @@ class Faults:
 
     @asynccontextmanager
     async def broker_killed(self, chance: float) -> AsyncIterator[None]:
-        async with self._broker_to_itself():
+        async with held(self._restart_lock), held(self.bed.broker_lock):
             await self.bed.broker.remember()
             await self.bed.broker.kill()
             try:
@@ -118,7 +132,7 @@ class Faults:
 
     @asynccontextmanager
     async def broker_restarted(self, chance: float) -> AsyncIterator[None]:
-        async with self._broker_to_itself():
+        async with held(self._restart_lock), held(self.bed.broker_lock):
             await self.bed.broker.stop()
             try:
                 yield
@@ -127,20 +141,12 @@ class Faults:
 
     @asynccontextmanager
     async def broker_stands_still(self, chance: float) -> AsyncIterator[None]:
-        async with self._broker_to_itself():
+        async with held(self.bed.broker_lock):
             self.bed.broker.signal("STOP")
             try:
                 yield
             finally:
                 self.bed.broker.signal("CONT")
-
-    @asynccontextmanager
-    async def _broker_to_itself(self) -> AsyncIterator[None]:
-        await self.bed.broker_lock.acquire()
-        try:
-            yield
-        finally:
-            self.bed.broker_lock.release()
 
     @asynccontextmanager
     async def connections_closed(self, chance: float) -> AsyncIterator[None]:
@@ -225,7 +231,7 @@ class Faults:
 
     @asynccontextmanager
     async def queues_limited(self, chance: float) -> AsyncIterator[None]:
-        async with self._broker_to_itself():
+        async with held(self.bed.broker_lock):
             count = len(await self.bed.broker.list_queues())
         async with self._limited("max-queues", count):
             yield
@@ -266,6 +272,15 @@ class Faults:
 
     @asynccontextmanager
     async def _full(self, pattern: str) -> AsyncIterator[None]:
+        if self.bed.has_classic or TARGET in pattern:
+            async with held(self._restart_lock), self._limited_length(pattern):
+                yield
+        else:
+            async with self._limited_length(pattern):
+                yield
+
+    @asynccontextmanager
+    async def _limited_length(self, pattern: str) -> AsyncIterator[None]:
         # In two steps: a classic queue that already holds more than it may drops its oldest messages when it learns of
         # max-length and overflow at once. One that is busy may all the same, so those of which each message counts have
         # the overflow as an argument.
@@ -310,7 +325,7 @@ class Faults:
     async def _operate(self, action: Callable[[], Awaitable[None]]) -> None:
         """Do something over AMQP while the broker is there."""
         for left in range(ATTEMPTS - 1, -1, -1):
-            async with self._broker_to_itself():
+            async with held(self.bed.broker_lock):
                 try:
                     await action()
                     return

@@ -267,7 +267,9 @@ class Soak:
             elif waiting.keys() == {STUFFED} and reactor.seconds() - since > IDLE:
                 break
             elif reactor.seconds() - since > STANDSTILL:
-                self._say(f"stuck for {STANDSTILL:g} s: {waiting}; {await self._problems()}")
+                consumers = await bed.broker.list_queues(column="consumers")
+                told = {name: f"{count}, {consumers.get(name, 0)} consumers" for name, count in waiting.items()}
+                self._say(f"stuck for {STANDSTILL:g} s: {told}; {await self._problems()}")
                 break
             await deferLater(reactor, LOOK)
         drained_in = reactor.seconds() - began
