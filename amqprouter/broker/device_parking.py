@@ -32,7 +32,7 @@ from zope.interface import implementer
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.consumer import ConsumerChannel, consumer_tag
-from amqprouter.amqp.declare import PRECONDITION_FAILED, explained, queue_state
+from amqprouter.amqp.declare import PRECONDITION_FAILED, Found, explained, queue_state
 from amqprouter.amqp.delayed_calls import at_once
 from amqprouter.broker.parking import Parking, parking_queue_name
 from amqprouter.broker.parking_queue import ParkingQueue
@@ -314,12 +314,20 @@ class DeviceParking(Parking):
 
     async def _check(self, connection: Connection, device: str) -> None:
         parking_queue = self._parking_queues.get(self._tag(device))
-        messages = 0
+        messages: int | None = 0
         if parking_queue is not None and parking_queue.declared:
-            messages = await self._messages_in(connection, parking_queue.queue) or 0
-            parking_queue.seen(messages)
+            found = await queue_state(connection, parking_queue.queue)
+            messages = None if found is None or not self._is_sure(found, parking_queue) else found.messages
+            if messages is not None:
+                parking_queue.seen(messages)
         if self._user is not None:
             self._user.checked(device, messages)
+
+    def _is_sure(self, found: Found, parking_queue: ParkingQueue) -> bool:
+        """Whether the broker has really looked; that can be told while we consume, and a classic queue always does."""
+        current = self._current
+        consumes = current is not None and consumer_tag(parking_queue.queue) in current.consumers
+        return self._queue_type == "classic" or found.tells or not consumes
 
     async def _leave_all(self) -> None:
         while leaving := list(islice(self._leaving.items(), AT_ONCE)):
@@ -346,11 +354,18 @@ class DeviceParking(Parking):
         """Leave those that can be left, some of which are ours; returns these, and whether another gateway uses them.
 
         Step by step, for one kind of question at a time may be under way on a channel (`ConsumerChannel.consume_all`).
+        The first is asked while we are a consumer: without one, "nothing" is no answer (see `Found`).
         """
         is_used = {parking_queue: False for parking_queue in parking_queues if not parking_queue.backlog}
         declared = [parking_queue for parking_queue in is_used if parking_queue.declared]
         for parking_queue in declared:
             parking_queue.declared = False  # what is to go in waits
+        states = await at_once(queue_state(connection, parking_queue.queue) for parking_queue in declared)
+        for parking_queue, found in zip(list(declared), states, strict=True):
+            if found is not None and (found.messages or not self._is_sure(found, parking_queue)):
+                parking_queue.opened(found.messages)
+                declared.remove(parking_queue)
+                del is_used[parking_queue]
         tags = [
             parking_queue.queue for parking_queue in declared if consumer_tag(parking_queue.queue) in current.consumers
         ]

@@ -388,9 +388,9 @@ class Parking:
                 return
             for parking_queue in self.parking_queues:
                 if parking_queue.declared:
-                    messages = await self._messages_in(connection, parking_queue.queue)
-                    if messages is not None:
-                        parking_queue.seen(messages)
+                    found = await queue_state(connection, parking_queue.queue)
+                    if found is not None and found.tells:  # it is being consumed from
+                        parking_queue.seen(found.messages)
 
     # The rest.
 

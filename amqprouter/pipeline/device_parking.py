@@ -270,13 +270,13 @@ class ParkedDevices:
             parked.is_checking = True
             self._parking_queues.check(device)
 
-    def checked(self, device: str, messages: int) -> None:
+    def checked(self, device: str, messages: int | None) -> None:
         """See `IDeviceParkingUser`."""
         parked = self._devices.get(device)
         if parked is None:
             return
         parked.is_checking = False
-        if parked.is_parked and not messages and parked.parking_queue.backlog <= parked.out:
+        if parked.is_parked and messages == 0 and parked.parking_queue.backlog <= parked.out:
             parked.is_parked = False
             self._scheduler.unpark(device)
 

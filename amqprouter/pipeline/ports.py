@@ -137,8 +137,8 @@ class IDeviceParkingUser(Interface):
     def abandoned(device: str) -> None:
         """Another gateway has left the parking queue, which was empty."""
 
-    def checked(device: str, messages: int) -> None:
-        """The broker says that so many messages are ready in the parking queue."""
+    def checked(device: str, messages: int | None) -> None:
+        """The broker says that so many messages are ready in the parking queue; None when it did not tell."""
 
     def gone(device: str) -> None:
         """There is no such parking queue any more, and nothing on its way there."""

@@ -201,7 +201,7 @@ class Drain:
     def abandoned(self, device: str) -> None:
         raise AssertionError(device)
 
-    def checked(self, device: str, messages: int) -> None:
+    def checked(self, device: str, messages: int | None) -> None:
         self.unchecked.discard(device)
 
     def gone(self, device: str) -> None:

@@ -50,7 +50,7 @@ class Recorder:
     def abandoned(self, device: str) -> None:
         self.told.append(("abandoned", device))
 
-    def checked(self, device: str, messages: int) -> None:
+    def checked(self, device: str, messages: int | None) -> None:
         self.told.append(("checked", device, messages))
 
     def gone(self, device: str) -> None:
@@ -323,7 +323,7 @@ class DeviceParkingTests(BrokerTestCase):
         self.broker.ready[parking_queue_name("p", "device", "d3")] = 1
         self.turn()
         names = [command.name for _, command in self.broker.received if command.name.startswith("Basic")]
-        self.assertEqual(names[:AT_ONCE], ["Basic.Cancel"] * AT_ONCE)
+        self.assertEqual(names[:AT_ONCE], ["Basic.Cancel"] * (AT_ONCE - 1) + ["Basic.Ack"], "but for the one")
         self.assertEqual(
             [parking_queue.queue for parking_queue in self.parking_queues.parking_queues],
             [parking_queue_name("p", "device", "d3")],
@@ -367,6 +367,30 @@ class QuorumTests(DeviceParkingTests):
     def check_deleted(self) -> None:
         """The broker would not see to its being empty."""
         self.assertEqual(self.broker.sent("Queue.Delete"), [])
+
+    def test_nothing_is_no_answer_while_we_consume(self) -> None:
+        """A quorum queue whose leader does not answer at once is said to have no messages and no consumers."""
+        self.attach()
+        self.park(b"1")
+        self.broker.consumer_counts[QUEUE] = 0
+        self.parking_queues.check("dev1")
+        self.turn()
+        self.assertEqual((self.user.told, self.parking_queues.of("dev1").backlog), ([("checked", "dev1", None)], 1))
+
+    def test_it_is_not_left_on_such_an_answer(self) -> None:
+        """What is in there would not be found again."""
+        self.parked_and_out()
+        self.broker.consumer_counts[QUEUE] = 0
+        self.parking_queues.leave("dev1", True)
+        self.turn()
+        self.assertEqual(self.user.told, [])
+        self.assertEqual([record["used"] for record in self.records("lot")], [True])
+        self.assertEqual(self.broker.sent("Basic.Cancel"), [])
+        self.assertTrue(all(parking_queue.declared for parking_queue in self.parking_queues.parking_queues))
+        del self.broker.consumer_counts[QUEUE]
+        self.parking_queues.leave("dev1", True)
+        self.turn()
+        self.assertEqual(self.user.told, [("gone", "dev1")])
 
     def test_young(self) -> None:
         """What goes in waits until the queue is old enough, and is announced once."""
