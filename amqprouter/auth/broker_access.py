@@ -14,6 +14,9 @@ less obvious than the rest:
 - A publisher that speaks for devices (``[acl] publishers``) is a device here, and may besides use the keys of those.
 - Where a layout finds the device in a key (`amqprouter.layouts`), it must be who asks, for the message will be taken as
   this device's. Where the layout looks into messages, no key is anybody's.
+- Keys that a layout ignores, and that are about no device, such as Home Assistant's discovery, are for publishers that
+  may speak for every device: Zigbee2MQTT and its like use them as soon as they connect. Nobody else may, nor may they
+  use what is ignored because it is for a device: commands go past the commands' access list.
 - A key that admission would not let in is denied before it is in the broker. MQTT topics may be longer than AMQP's
   routing keys, and the broker takes such a message, but then ends the connection of whoever is to receive it by AMQP.
 """
@@ -25,7 +28,8 @@ from dataclasses import dataclass
 
 from amqprouter.commands.command import QUEUE_PLACEHOLDER
 from amqprouter.identity import valid_device_id
-from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.layout import IGNORED, Placement
+from amqprouter.layouts.layout_set import NONE, LayoutSet
 from amqprouter.pipeline.admission import MAX_ROUTING_KEY
 
 Fields = Mapping[str, str]
@@ -114,6 +118,10 @@ class BrokerAccess:
         if permission == "read" and by_mqtt and self._gets_commands(device, fields.get("name", ""), key):
             return self._subscribing()
         placement = self.layouts.place(fields.get("name", ""), key.encode("utf-8", "surrogateescape"))
+        if len(key.encode()) > MAX_ROUTING_KEY:
+            return f"the key is longer than the {MAX_ROUTING_KEY} bytes that AMQP can carry"
+        if placement is not None and placement.refusal:
+            return self._may_use_ignored(fields, placement)
         if placement is None:
             owner, _, topic = key.partition(".")
         else:
@@ -124,8 +132,6 @@ class BrokerAccess:
             if placement is not None:
                 return f"by its layout ({placement.layout}) the key is not the device's own"
             return "the first word of the key is not the device's own id, or nothing is behind it"
-        if len(key.encode()) > MAX_ROUTING_KEY:
-            return f"the key is longer than the {MAX_ROUTING_KEY} bytes that AMQP can carry"
         if speaks:
             return ""
         if permission == "write":
@@ -138,11 +144,27 @@ class BrokerAccess:
 
     def _gets_commands(self, device: str, exchange: str, key: str) -> bool:
         """Whether it may subscribe to these keys for the commands in them: its own, or, where it may speak for every
-        device, all that begins as the layout's keys do."""
+        device, all that begins as the layout's keys do, and what is about no device."""
         layouts = self.layouts
         if device in layouts.commanded(exchange, key):
             return True
-        return layouts.is_of_commands(exchange, key) and self.may_speak(device, f"{_ANY_DEVICE}.{_ANY_DEVICE}")
+        return layouts.is_for_publishers(exchange, key) and self._speaks_for_all(device)
+
+    def _may_use_ignored(self, fields: Fields, placement: Placement) -> str:
+        """About a key of which the layouts find no device. Who may subscribe to it was allowed to already."""
+        exchange, key = fields["name"], fields["routing_key"].encode("utf-8", "surrogateescape")
+        if placement.refusal != IGNORED:
+            if placement.layout == NONE:
+                return "no layout reads this key"
+            return f"layout {placement.layout} looks for the device in the message, so the key is nobody's own"
+        if not self.layouts.unowned(exchange, key):
+            return f"layout {placement.layout} ignores this key, which is for a device: [commands] sends to devices"
+        if fields.get("permission") == "write" and self._speaks_for_all(fields["username"]):
+            return ""
+        return f"layout {placement.layout} ignores this key: it is for publishers that may speak for all devices (*: #)"
+
+    def _speaks_for_all(self, device: str) -> bool:
+        return self.may_speak(device, f"{_ANY_DEVICE}.{_ANY_DEVICE}")
 
     def _written(self, by_mqtt: bool) -> frozenset[str]:
         return self.mqtt_exchanges if by_mqtt else frozenset((self.devices_exchange, self.by_id_exchange))

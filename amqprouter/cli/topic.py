@@ -26,8 +26,9 @@ access list allows it, in which class the device is, what its body is, and where
 A key with a slash in it is taken for an MQTT topic, as RabbitMQ does: each slash becomes a dot. Without --exchange
 it is the first of [ingress] exchanges, or the daemon's own where there is none. Where a layout or a route looks into
 messages, --body, --header and --property say what is in there. No checker is asked: what one tells counts more than
-what is shown for class and tenant. The exit status is 0 when such a message of the device itself is allowed and has a
-route, 1 when it is not, and 2 when the configuration is bad.
+what is shown for class and tenant. With [broker_auth], `broker` is what RabbitMQ would be told of an MQTT client that
+uses the key: of the device itself, or of --publisher. The exit status is 0 when such a message of the device itself
+is allowed and has a route, 1 when it is not, and 2 when the configuration is bad.
 
 examples:
   amqprouter topic -c amqprouter.ini tele/plug/SENSOR
@@ -35,6 +36,10 @@ examples:
   amqprouter topic -c amqprouter.ini gateway/reading --body reading.json --header unit=C
   amqprouter topic -c amqprouter.ini 'zigbee2mqtt/Living Room/Lamp' --publisher bridge-7"""
 
+CUT_OFF = (
+    "RabbitMQ before 4.3 then ends the connection; later ones do too, unless mqtt.disconnect_on_unauthorized is false"
+)
+"""What a denial means for an MQTT client."""
 MAX_BODY_SHOWN = 500
 """Characters of a decoded body."""
 
@@ -131,10 +136,12 @@ class _Facts:
                 "layout",
                 f"{placement.layout}, which says that it is no device's message: acknowledged, and that is all",
             )
+            yield from self._broker(exchange, "")
             return
         elif placement.refusal:
             names = ", ".join(layout.name for layout in self._layouts.applying(exchange, queue))
             yield "layout", f"{names}: none of them fits; rejected as {placement.refusal}"
+            yield from self._broker(exchange, "")
             return
         else:
             yield "layout", placement.layout
@@ -151,6 +158,7 @@ class _Facts:
             yield "rejected", refusal
             return
         yield from self._rights(placement)
+        yield from self._broker(exchange, device)
         yield from self._way(settings, placement)
 
     def _placement(self, exchange: str, queue: str) -> Placement | None:
@@ -190,6 +198,48 @@ class _Facts:
         devices = device_acl(acl.devices)
         self.is_good = devices.allows(message.device, message.key, tenant=tenant) and self.is_good
         yield "acl", devices.explain(message.device, message.key, tenant=tenant)
+
+    def _broker(self, exchange: str, device: str) -> Iterator[tuple[str, str]]:
+        """What the broker would be told when somebody uses this key over MQTT; `device` is empty where it is none's."""
+        from amqprouter.auth.acl_file import device_acl, publisher_acl  # noqa: PLC0415
+        from amqprouter.web.broker_auth_service import access_of  # noqa: PLC0415
+
+        settings = self._settings
+        devices, publishers = device_acl(settings.acl.devices), publisher_acl(settings.acl.publishers)
+        access = access_of(
+            settings,
+            devices.allows,
+            lambda who, key: (
+                publishers is not None and publishers.allows(who, key) and devices.allows(key.partition(".")[0], key)
+            ),
+        )
+        if not settings.broker_auth.endpoint or exchange not in access.mqtt_exchanges:
+            return
+        who = self._options.publisher or device
+        if who in access.services:
+            yield "broker", f"does not ask about {who}, which is in [broker_auth] services"
+            return
+        unpublished, unread = (
+            access.may_use_key(self._question(access.vhost, exchange, permission, who or "somebody"))
+            for permission in ("write", "read")
+        )
+        if unpublished:
+            yield "broker", f"denies {who or 'devices'} to publish over MQTT: {unpublished}. {CUT_OFF}"
+        else:
+            reading = f", not subscribe: {unread}" if unread else " and subscribe"
+            yield "broker", f"lets {who} publish over MQTT{reading}"
+
+    def _question(self, vhost: str, exchange: str, permission: str, who: str) -> dict[str, str]:
+        """As RabbitMQ asks about a key of an MQTT client."""
+        return {
+            "username": who,
+            "vhost": vhost,
+            "resource": "topic",
+            "name": exchange,
+            "permission": permission,
+            "routing_key": self._message.routing_key.decode("utf-8", "surrogateescape"),
+            "variable_map.client_id": who,
+        }
 
     def _way(self, settings: Settings, placement: Placement | None) -> Iterator[tuple[str, str]]:
         from amqprouter.counters import Counters  # noqa: PLC0415

@@ -103,8 +103,6 @@ def wire_web(
         web_service(runtime, auth, hub, commands, mercure, readiness, gauges, top_devices),
         broker_auth_service(
             settings,
-            broker.names.devices,
-            broker.names.by_id,
             lambda device, secret: auth.authenticator.check_secret(device, secret, runtime.clock.seconds()),
             auth.device_may,
             auth.may_speak,

@@ -19,6 +19,10 @@ openmqttgateway      OpenMQTTGateway 1.x, base topic ``home/`` (main/User_config
 esphome              ESPHome, topic prefix of one word ("MQTT Client Component", esphome.io).
 ===================  =========================================================================================
 
+What is ignored with ``{device}`` in the pattern is for a device, or for all of them: commands, broadcasts. What is
+ignored without it is about none, and publishers that may speak for all devices may use such keys
+(`amqprouter.auth.broker_access`).
+
 Names with dots in them are several words at RabbitMQ, and an MQTT name with a slash is too: where a system allows that
 in a device's name, the device may be several words.
 """
@@ -53,6 +57,8 @@ _ESPHOME = (
     "valve",
 )
 """Component types, which stand behind ESPHome's prefix."""
+_HOME_ASSISTANT = "homeassistant.{what:#}"
+"""What devices and bridges tell Home Assistant of themselves, and its status (home-assistant.io, "MQTT Discovery")."""
 _SHADOW_ANSWERS = (
     "get.accepted",
     "get.rejected",
@@ -97,9 +103,10 @@ _LAYOUTS = (
             "zigbee2mqtt.{device:+}",
         ),
         ignore=(
-            "zigbee2mqtt.bridge.request.{what:#}",
+            "zigbee2mqtt.{device:bridge}.request.{what:#}",
             "zigbee2mqtt.{device:+}.{what:set|get}",
             "zigbee2mqtt.{device:+}.{what:set|get}.{attribute}",
+            _HOME_ASSISTANT,
         ),
         topic="state",
         command=("zigbee2mqtt.{device:+}.{topic:set|get}",),
@@ -107,7 +114,7 @@ _LAYOUTS = (
     LayoutSettings(
         "tasmota",
         pattern=("{prefix:tele|stat}.{device}.{topic:+}",),
-        ignore=("cmnd.{device}.{what:+}",),
+        ignore=("cmnd.{device}.{what:+}", "tasmota.discovery.{what:#}", _HOME_ASSISTANT),
         command=("cmnd.{device}.{topic:+}",),
     ),
     LayoutSettings(
@@ -115,7 +122,7 @@ _LAYOUTS = (
         pattern=("shellies.{device}.{topic:+}",),
         ignore=(
             "shellies.announce",
-            "shellies.command",
+            "shellies.{device:command}",
             "shellies.{device}.{path:#}.{what:command|set}",
             "shellies.{device}.{path:#}.command.pos",
         ),
@@ -134,10 +141,10 @@ _LAYOUTS = (
             f"{_SPACE}.{{group}}.{{topic:DBIRTH|DDATA|DDEATH}}.{{node}}.{{device}}",
         ),
         ignore=(
-            f"{_SPACE}.STATE.{{host}}",
-            f"{_SPACE}.{{group}}.{{what:STATE|NCMD}}.{{host}}",
+            f"{_SPACE}.STATE.{{device}}",
+            f"{_SPACE}.{{group}}.{{what:STATE|NCMD}}.{{device}}",
             f"{_SPACE}.{{group}}.DCMD.{{node}}.{{device}}",
-            "STATE.{host}",
+            "STATE.{device}",
         ),
         command=(
             f"{_SPACE}.{{group}}.{{topic:DCMD}}.{{node}}.{{device}}",
@@ -148,8 +155,8 @@ _LAYOUTS = (
         "homie",
         pattern=("{domain}.{version:5}.{device}.{topic:+}", "{domain:homie}.{device}.{topic:+}"),
         ignore=(
-            "{domain}.5.$broadcast.{what:#}",
-            "homie.$broadcast.{what:#}",
+            "{domain}.5.{device:$broadcast}.{what:#}",
+            "homie.{device:$broadcast}.{what:#}",
             "{domain}.5.{device}.{node}.{property}.set",
             "homie.{device}.{node}.{property}.set",
         ),
@@ -158,13 +165,13 @@ _LAYOUTS = (
     LayoutSettings(
         "homie-4",
         pattern=("homie.{device}.{topic:+}",),
-        ignore=("homie.$broadcast.{what:#}", "homie.{device}.{node}.{property}.set"),
+        ignore=("homie.{device:$broadcast}.{what:#}", "homie.{device}.{node}.{property}.set"),
         command=("homie.{device}.{topic:+}.set",),
     ),
     LayoutSettings(
         "homie-5",
         pattern=("{domain}.5.{device}.{topic:+}",),
-        ignore=("{domain}.5.$broadcast.{what:#}", "{domain}.5.{device}.{node}.{property}.set"),
+        ignore=("{domain}.5.{device:$broadcast}.{what:#}", "{domain}.5.{device}.{node}.{property}.set"),
         command=("{domain}.5.{device}.{topic:+}.set",),
         values=(("domain", "homie"),),
     ),
@@ -182,7 +189,7 @@ _LAYOUTS = (
     LayoutSettings(
         "openmqttgateway",
         pattern=("home.{gateway}.{topic:BTtoMQTT}.{device}", "home.{device}.{topic:+}"),
-        ignore=("home.{gateway}.commands.{what:#}",),
+        ignore=("home.{device}.commands.{what:#}", _HOME_ASSISTANT),
         normalise=("mac",),
         command=("home.{device}.{topic:commands.#}",),
     ),
@@ -190,7 +197,8 @@ _LAYOUTS = (
         "esphome",
         pattern=(f"{{device}}.{{topic:status|debug|{'|'.join(f'{kind}.#' for kind in _ESPHOME)}}}",),
         ignore=(
-            "homeassistant.{what:#}",
+            _HOME_ASSISTANT,
+            "esphome.{what:discover|discover.#|ping.#}",
             "{device}.{component}.{object}.command",
             "{device}.{component}.{object}.{attribute}.command",
         ),

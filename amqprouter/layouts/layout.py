@@ -167,6 +167,16 @@ class Layout:
         """AMQP topic patterns for what the layout is about."""
         return tuple(dict.fromkeys(binding for pattern in self.patterns for binding in pattern.bindings))
 
+    @property
+    def unowned(self) -> tuple[KeyPattern, ...]:
+        """Patterns of what is ignored and about no device. Others name one, such as those of commands."""
+        return tuple(pattern for pattern in self.ignored if _DEVICE not in pattern.names)
+
+    def leaves(self, words: Sequence[str]) -> bool:
+        """Whether a key of these words is ignored, and only by patterns that are about no device."""
+        taken = [pattern for pattern in self.ignored if pattern.match(words) is not None]
+        return bool(taken) and all(_DEVICE not in pattern.names for pattern in taken)
+
     def reads(self, words: Sequence[str]) -> bool:
         """Whether the message itself must be asked for the device, when its key has these words."""
         return self.reads_message and any(pattern.match(words) is not None for pattern in self.patterns)

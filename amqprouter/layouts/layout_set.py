@@ -18,6 +18,9 @@ from amqprouter.layouts.layout import NO_LAYOUT, Fetch, Layout, Placement
 from amqprouter.layouts.words import words_of
 from amqprouter.settings import LayoutSettings, Settings
 
+NONE = "none"
+"""In place of a layout's name, where layouts apply and none fits."""
+
 
 def completed(section: LayoutSettings) -> LayoutSettings:
     """A section with what it leaves unsaid taken from what it uses.
@@ -85,16 +88,29 @@ class LayoutSet:
         words = topic_filter.split(".")
         return frozenset(device for layout in self.applying(exchange) for device in layout.commanded(words) if device)
 
-    def is_of_commands(self, exchange: str, topic_filter: str) -> bool:
-        """Whether a subscriber to these keys gets nothing but what begins as the keys of a layout with commands do."""
+    def is_for_publishers(self, exchange: str, topic_filter: str) -> bool:
+        """Whether a subscriber to these keys gets nothing but what begins as the keys of commands do, or as those that
+        a layout ignores as no device's."""
         words = topic_filter.split(".")
         wild = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
         return any(
             words[:wild][: len(beginning)] == list(beginning)
             for layout in self.applying(exchange)
-            for pattern in layout.commands
+            for pattern in (*layout.commands, *layout.unowned)
             for beginning in pattern.beginnings
         )
+
+    def unowned(self, exchange: str, key: bytes) -> bool:
+        """Whether the layout that decides about this key ignores it and it is about no device.
+
+        What any layout's commands match is about one: else a command could be sent past the commands' access list.
+        """
+        words = words_of(key)
+        applying = self.applying(exchange)
+        deciding = next((layout for layout in applying if layout.place(words) is not None), None)
+        if deciding is None or not deciding.leaves(words):
+            return False
+        return not any(pattern.match(words) is not None for layout in applying for pattern in layout.commands)
 
     def bindings(self, exchange: str, usual: Sequence[str]) -> tuple[str, ...]:
         """The patterns that bind a queue to this exchange: those of the layouts about it, or the `usual` ones."""
@@ -114,7 +130,7 @@ def placed(applying: Sequence[Layout], key: bytes, fetch: Fetch | None = None, q
         if placement is not None:
             break
     else:
-        placement = Placement("none", "", "", {}, refusal=NO_LAYOUT)
+        placement = Placement(NONE, "", "", {}, refusal=NO_LAYOUT)
     return replace(placement, queue=queue) if queue else placement
 
 

@@ -24,8 +24,6 @@ from amqprouter.web.broker_auth import AskSecret, BrokerAuthLeaf, BrokerAuthSite
 
 def broker_auth_service(
     settings: Settings,
-    devices_exchange: str,
-    by_id_exchange: str,
     ask_secret: AskSecret,
     may_use: Callable[[str, str], bool],
     may_speak: Callable[[str, str], bool],
@@ -41,7 +39,7 @@ def broker_auth_service(
     :param takes_reasons: whether the broker that we are connected to can read a reason behind ``deny``.
     :raises ConfigError: a file cannot be read any more.
     """
-    ours, broker = settings.broker_auth, settings.broker
+    ours = settings.broker_auth
     if not ours.endpoint:
         return None
     try:
@@ -49,19 +47,7 @@ def broker_auth_service(
         tls = _tls(ours) if ours.tls_certificate else None
     except (OSError, ValueError) as error:
         raise ConfigError([f"[broker_auth]: {error}"]) from error
-    uri = parse_amqp_uri(broker.uri)
-    access = BrokerAccess(
-        vhost=broker.vhost or uri.vhost,
-        devices_exchange=devices_exchange,
-        by_id_exchange=by_id_exchange,
-        mqtt_exchanges=frozenset((devices_exchange, *settings.ingress.exchanges)),
-        services=frozenset((*ours.services, broker.username or uri.username)),
-        subscribe=ours.subscribe,
-        may_use=may_use,
-        may_speak=may_speak,
-        layouts=layouts_of(settings),
-        command_queue=settings.commands.queue if settings.commands.enabled else "",
-    )
+    access = access_of(settings, may_use, may_speak)
     leaf = BrokerAuthLeaf(
         secret,
         access,
@@ -75,6 +61,26 @@ def broker_auth_service(
     if tls is not None:
         site = TLSMemoryBIOFactory(tls, False, site)
     return strports.service(ours.endpoint, site, reactor=reactor)
+
+
+def access_of(
+    settings: Settings, may_use: Callable[[str, str], bool], may_speak: Callable[[str, str], bool]
+) -> BrokerAccess:
+    """The rules of this configuration, for which `broker_auth_service` has the other parameters."""
+    ours, broker, devices = settings.broker_auth, settings.broker, settings.topology.devices_exchange
+    uri = parse_amqp_uri(broker.uri)
+    return BrokerAccess(
+        vhost=broker.vhost or uri.vhost,
+        devices_exchange=devices,
+        by_id_exchange=f"{devices}.by-id",
+        mqtt_exchanges=frozenset((devices, *settings.ingress.exchanges)),
+        services=frozenset((*ours.services, broker.username or uri.username)),
+        subscribe=ours.subscribe,
+        may_use=may_use,
+        may_speak=may_speak,
+        layouts=layouts_of(settings),
+        command_queue=settings.commands.queue if settings.commands.enabled else "",
+    )
 
 
 def _first_line(path: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -227,6 +228,10 @@ class AmqpTests(Checks, GatewayTestCase):
         )
 
 
+def subscribes(topic: str) -> Callable[[MqttDevice], Awaitable[bool]]:
+    return lambda device: device.subscribe(topic)
+
+
 COMMANDS = {"enabled": "yes", "exchange": "amq.topic", "queue": ""}
 
 
@@ -399,6 +404,51 @@ class MqttTests(Checks):
             expected = (f"application/{application}/device/{device}/command/down", b'{"devEui": "x"}')
             self.assertEqual(server.received, [expected])
             await server.close()
+
+    async def test_home_assistant(self) -> None:
+        """Zigbee2MQTT stays connected with all that it subscribes to and publishes for Home Assistant; who is no
+        publisher of all devices may not use these keys, and nobody may send commands so."""
+        broker = await shared_broker()
+        options: dict[str, dict[str, object]] = {
+            "ingress": {"exchanges": "amq.topic", "layouts": "zigbee2mqtt"},
+            "auth": {"accept": "broker-topic", "broker_checked_exchanges": "amq.topic"},
+            "acl": {"publishers": "publishers.acl"},
+        }
+        async with gateway_of(self, broker, **options) as (gateway, database):
+            gateway.file("devices.acl", ANY_TOPIC)
+            gateway.file("publishers.acl", "zigbee2mqtt -> *: #\nbridge -> lamp*: #\n")
+            gateway.devices("zigbee2mqtt", "bridge", "lamp")
+            await gateway.start()
+            client = MqttDevice(broker.mqtt_port, "zigbee2mqtt", SECRET)
+            self.assertEqual(await client.connect(), "")
+            for topic in ("zigbee2mqtt/#", "homeassistant/status", "homeassistant/#"):
+                self.assertTrue(await client.subscribe(topic), topic)
+            own = [one for one in messages("zigbee2mqtt") if one.device]
+            discovery = [one for one in messages("zigbee2mqtt") if one.mqtt_topic.startswith("homeassistant/")]
+            self.assertGreater(len(discovery), 0)
+            for message in (*own, *discovery):
+                self.assertTrue(await client.publish(message.mqtt_topic, message.payload), message.mqtt_topic)
+
+            async def came() -> bool:
+                return {one.mqtt_topic for one in discovery} <= {topic for topic, _ in client.received}
+
+            await until(came, what="who may subscribe has the discovery", timeout=20)
+            await gateway.metric_reaches("stored_total", len(own))
+            found = {document["device"] for document in database.documents("readings")}
+            self.assertEqual(found, {placed_id(message) for message in own})
+            self.assertFalse(client.closed.is_set())
+            self.assertFalse(await client.publish("zigbee2mqtt/bridge/request/permit_join", b"{}"))
+            for device in ("bridge", "lamp"):
+                for use in (lambda other: other.publish("homeassistant/status", b"x"), subscribes("homeassistant/#")):
+                    other = MqttDevice(broker.mqtt_port, device, SECRET)
+                    self.assertEqual(await other.connect(), "")
+                    self.assertFalse(await use(other), device)
+                    await other.close()
+            await client.close()
+            self.assertIn(
+                "layout zigbee2mqtt ignores this key: it is for publishers", (gateway.folder / "daemon.log").read_text()
+            )
+            self.assertEqual(await gateway.metric("rejected_total"), 0)
 
     async def test_nobody_speaks_for_another(self) -> None:
         """A device's own id as the first word of a key gives it nothing where a layout finds the device elsewhere."""

@@ -208,16 +208,17 @@ class LayoutTests(SynchronousTestCase):
         for key, username in (("tele.plug.STATE", "plug"), ("zigbee2mqtt.Living Room", "Living%20Room")):
             self.assertEqual(self.may("write", key, username), "")
         self.assertEqual(self.may("write", "dev1.up.x", "dev1", "devices"), "")
-        for key, username in (
-            ("tele.plug.STATE", "tele"),
-            ("tele.plug.STATE", "dev1"),
-            ("dev1.up.x", "dev1"),
-            ("cmnd.plug.POWER", "plug"),
-            ("gw.up", "dev1"),
-            ("gw.up", "gw"),
-            ("gw.dev1.up", "dev1"),  # its body may say that it is another's
+        for key, username, why in (
+            ("tele.plug.STATE", "tele", "by its layout (tasmota) the key is not the device's own"),
+            ("tele.plug.STATE", "dev1", "by its layout (tasmota) the key is not the device's own"),
+            ("dev1.up.x", "dev1", "no layout reads this key"),
+            ("cmnd.plug.POWER", "plug", "layout tasmota ignores this key, which is for a device: [commands] sends"),
+            ("homeassistant.switch.plug", "plug", "ignores this key: it is for publishers that may speak for all"),
+            ("gw.up", "dev1", "layout body looks for the device in the message, so the key is nobody's own"),
+            ("gw.up", "gw", "layout body looks for the device in the message"),
+            ("gw.dev1.up", "dev1", "layout body looks for"),  # its body may say that it is another's
         ):
-            self.assertIn("by its layout", self.may("write", key, username), key)
+            self.assertIn(why, self.may("write", key, username), key)
         self.assertEqual(self.may("write", "tele.plug.secret", "plug"), "the ACL does not allow it")
 
     def test_subscribe_to_ones_own_commands(self) -> None:
@@ -234,6 +235,41 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual(self.may("write", "zigbee2mqtt.Living Room", "bridge"), "")
         self.assertNotEqual(self.may("write", "zigbee2mqtt.hall", "bridge"), "")
         self.assertNotEqual(self.may("write", "Living%20Room.state", "bridge"), "")
+
+    def test_what_is_about_no_device_is_for_publishers_of_all(self) -> None:
+        self.access = replace(self.access, may_speak=lambda who, key: who == "z2m" or (who, key[:3]) == ("some", "lam"))
+        for key in ("homeassistant.sensor.0x01.battery.config", "homeassistant.status", "tasmota.discovery.x.config"):
+            self.assertEqual(self.may("write", key, "z2m"), "", key)
+            self.assertEqual(self.may("read", key, "z2m"), "", key)
+            for other in ("plug", "some", "homeassistant", "tasmota"):
+                for permission in ("write", "read"):
+                    self.assertIn("it is for publishers", self.may(permission, key, other), (other, key))
+        for key in ("homeassistant.#", "homeassistant.*", "tasmota.discovery.#"):
+            self.assertEqual(self.may("read", key, "z2m"), "", key)
+            for other in ("plug", "some", "homeassistant"):
+                self.assertNotEqual(self.may("read", key, other), "", (other, key))
+        for key in ("homeassistant2.status", "tasmota.x", "#", "*.status", "tasmota.#"):
+            self.assertNotEqual(self.may("write", key, "z2m"), "", key)
+            self.assertNotEqual(self.may("read", key, "z2m"), "", key)
+        self.assertNotEqual(self.may("configure", "homeassistant.status", "z2m"), "")
+        self.assertIn("255 bytes", self.may("write", "homeassistant." + "x" * 255, "z2m"))
+        self.access = replace(self.access, subscribe=False)
+        self.assertEqual(self.may("read", "homeassistant.status", "z2m"), "[broker_auth] subscribe is no")
+
+    def test_nobody_sends_commands_past_their_access_list(self) -> None:
+        """Layouts ignore commands as well; these no publisher may use, whatever it may speak for."""
+        free = LayoutSettings("free", pattern=("free.{device}.{topic}",), ignore=("cmnd.{what:#}", "free.to.{device}"))
+        layouts = LayoutSet((free,), ("zigbee2mqtt", "tasmota"), ("devices", "devices.by-id"))
+        self.access = replace(self.access, layouts=layouts, may_speak=lambda who, key: True)
+        for key in (
+            "zigbee2mqtt.lamp.set",
+            "zigbee2mqtt.lamp.set.brightness",
+            "zigbee2mqtt.bridge.request.permit_join",
+            "cmnd.plug.POWER",  # ignored as nobody's by a layout that knows no better
+            "free.to.d",
+        ):
+            self.assertIn("which is for a device", self.may("write", key, "z2m"), key)
+        self.assertEqual(self.may("write", "cmnd.plug", "z2m"), "")
 
     def test_network_servers_get_the_commands_of_all_their_devices(self) -> None:
         layouts = LayoutSet(

@@ -110,6 +110,35 @@ class TopicTests(CommandTestCase):
         self.assertIn("or whom [acl] publishers lets speak", self.told("tele/plug/STATE")["publisher"])
         self.assertIn("denied", self.told("tele/lamp/STATE", "--publisher", "bridge", status=1)["publisher"])
 
+    def test_the_broker(self) -> None:
+        asking = "[broker_auth]\nendpoint = tcp:8081:interface=127.0.0.1\nsecret_file = secret\nsubscribe = yes\n"
+        self.file("secret", "0123456789abcdef\n")
+        self.file("publishers.acl", "z2m -> *: #\nbridge -> plug*: #\n")
+        self.file("passwd", "")
+        config = CONFIG.replace("accept = user-id", "accept = user-id\ndevice_checker = file:passwd")
+        config = config.replace("[acl]", f"{asking}services = backend\n[acl]\npublishers = publishers.acl")
+        self.config = self.file("config.ini", config.replace("tasmota,", "tasmota, zigbee2mqtt,"))
+        cut_off = "RabbitMQ before 4.3 then ends the connection"
+        for arguments, status, told in (
+            (("tele/plug/STATE",), 0, "lets plug publish over MQTT and subscribe"),
+            (("tele/plug/STATE", "--publisher", "bridge"), 0, "lets bridge publish over MQTT, not subscribe: by its"),
+            (("tele/lamp/STATE", "--publisher", "bridge"), 1, "denies bridge to publish over MQTT: by its layout (tas"),
+            (("tele/plug/STATE", "--publisher", "backend"), 1, "does not ask about backend"),
+            (("homeassistant/status", "--publisher", "z2m"), 1, "lets z2m publish over MQTT and subscribe"),
+            (("homeassistant/status",), 1, "denies devices to publish over MQTT: layout tasmota ignores this key"),
+            (("zigbee2mqtt/x/set", "--publisher", "z2m"), 1, "layout zigbee2mqtt ignores this key, which is for a dev"),
+            (
+                ("a/b/c", "--publisher", "z2m"),
+                1,
+                f"denies z2m to publish over MQTT: no layout reads this key. {cut_off}",
+            ),
+            (("a/b/c",), 1, f"denies devices to publish over MQTT: no layout reads this key. {cut_off}"),
+        ):
+            self.assertIn(told, self.told(*arguments, status=status)["broker"], arguments)
+        self.assertNotIn("broker", self.told("tele/plug/STATE", "--exchange", "other", status=0))
+        self.config = self.file("config.ini", CONFIG)
+        self.assertNotIn("broker", self.told("homeassistant/status", status=1))
+
     def test_bad_options(self) -> None:
         for arguments in (("--header", "x"), ("--property", "priority=1"), ("--body", "missing.json")):
             self.fails("topic", "-c", self.config, "tele/plug/STATE", *arguments, status=2)

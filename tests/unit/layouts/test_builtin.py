@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.layouts.builtin import BUILTIN
 from amqprouter.layouts.layout import IGNORED
 from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.layouts.pattern import KeyPattern
 from amqprouter.layouts.words import unescaped
 from amqprouter.patterns import TopicPattern
 from tests.fleets import messages
@@ -100,8 +101,9 @@ NOT_OF_DEVICES = {
         "zigbee2mqtt/Living Room/Lamp/set/brightness",
         "zigbee2mqtt/lamp/get",
         "zigbee2mqtt/bridge/request/permit_join",
+        "homeassistant/status",
     ),
-    "tasmota": ("cmnd/plug/POWER",),
+    "tasmota": ("cmnd/plug/POWER", "tasmota/discovery/5CCF7F000001/config", "homeassistant/switch/plug_RL_1/config"),
     "shelly-gen1": (
         "shellies/announce",
         "shellies/command",
@@ -123,8 +125,16 @@ NOT_OF_DEVICES = {
     "homie": ("homie/5/super-car/engine/temperature/set", "homie/super-car/engine/temperature/set"),
     "aws-shadow": ("$aws/things/t/shadow/update/delta", "$aws/things/t/shadow/name/n/get/accepted"),
     "openmqttgateway": ("home/OMG_ESP32/commands/MQTTtoBT/config",),
-    "esphome": ("livingroom/switch/relay/command", "livingroom/fan/f/speed/command"),
+    "esphome": ("livingroom/switch/relay/command", "livingroom/fan/f/speed/command", "esphome/ping/livingroom"),
 }
+UNOWNED = {
+    "zigbee2mqtt": {"homeassistant.{what:#}"},
+    "tasmota": {"homeassistant.{what:#}", "tasmota.discovery.{what:#}"},
+    "openmqttgateway": {"homeassistant.{what:#}"},
+    "esphome": {"homeassistant.{what:#}", "esphome.{what:discover|discover.#|ping.#}"},
+    "shelly-gen1": {"shellies.announce"},
+}
+"""By layout, what is about no device, so that publishers of all devices may use it. Each line is one to think about."""
 STRANGE = ("application/x/gateway/y", "v4/x/devices/y/up", "spBv2.0/a/NDATA/b", "foo", "x/y", "x/y/z", "")
 """Keys that are none of these systems'."""
 
@@ -154,6 +164,15 @@ class BuiltInTests(SynchronousTestCase):
                 assert placement is not None
                 self.assertEqual(placement.refusal, IGNORED, topic)
 
+    def test_what_publishers_of_all_devices_may_use_besides(self) -> None:
+        for name, settings in BUILTIN.items():
+            layouts = LayoutSet((), (name,))
+            (layout,) = layouts.layouts
+            self.assertEqual({pattern.text for pattern in layout.unowned}, UNOWNED.get(name, set()), name)
+            for pattern in settings.command:
+                for sample in KeyPattern(pattern).samples(dict(settings.values)):
+                    self.assertFalse(layouts.unowned("amq.topic", sample.encode()), sample)
+
     def test_what_is_none_of_theirs(self) -> None:
         for name in set(BUILTIN) - {"default"}:
             for topic in STRANGE:
@@ -170,6 +189,17 @@ class BuiltInTests(SynchronousTestCase):
 
 class RecordedTests(SynchronousTestCase):
     """What real systems sent, as it arrived over AMQP."""
+
+    def test_discovery_of_home_assistant_is_nobodys(self) -> None:
+        seen = set()
+        for system in ("zigbee2mqtt", "openmqttgateway", "esphome"):
+            for message in messages(system):
+                if message.mqtt_topic.startswith("homeassistant/"):
+                    seen.add(system)
+                    self.assertTrue(LayoutSet((), (system,)).unowned("amq.topic", message.routing_key.encode()))
+                else:
+                    self.assertFalse(LayoutSet((), (system,)).unowned("amq.topic", message.routing_key.encode()))
+        self.assertEqual(seen, {"zigbee2mqtt", "openmqttgateway", "esphome"})
 
     def test_every_message_is_its_devices(self) -> None:
         seen = set()
