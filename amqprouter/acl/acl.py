@@ -50,12 +50,21 @@ class Acl:
     """The lines of one file, in order. Immutable.
 
     :param registry: the number of the line ``registry``; 0 without one.
+    :param is_file: whether `filename` is a file's, in which line numbers mean something.
     """
 
     def __init__(
-        self, lines: Sequence[AclLine], groups: Mapping[str, Group], filename: str, marker: str, registry: int = 0
+        self,
+        lines: Sequence[AclLine],
+        groups: Mapping[str, Group],
+        filename: str,
+        marker: str,
+        registry: int = 0,
+        *,
+        is_file: bool = True,
     ) -> None:
         self._filename = filename
+        self._is_file = is_file
         self._marker = marker
         self._registry = registry
         self._lines = lines
@@ -79,10 +88,13 @@ class Acl:
         self._told = lru_cache(maxsize=TOLD_CACHE_SIZE)(self._asked_for)
 
     @classmethod
-    def parse(cls, text: str, filename: str, own_id_marker: str, *, may_ask_registry: bool = True) -> Acl:
+    def parse(
+        cls, text: str, filename: str, own_id_marker: str, *, may_ask_registry: bool = True, is_file: bool = True
+    ) -> Acl:
         """The ACL that this text is. `filename` is for the errors and for `explain`.
 
         :param may_ask_registry: whether a line ``registry`` makes sense in it.
+        :param is_file: whether somebody who looks for `filename` finds it; a default of ours is no file.
         :raises AuthFileError: naming every bad line; then none of the file may be used.
         """
         lines: list[AclLine] = []
@@ -115,7 +127,7 @@ class Acl:
             except ValueError as error:
                 problems.add(number, str(error))
         problems.check()
-        return cls(lines, groups, filename, own_id_marker, registry)
+        return cls(lines, groups, filename, own_id_marker, registry, is_file=is_file)
 
     @property
     def asks_registry(self) -> bool:
@@ -150,7 +162,8 @@ class Acl:
             pattern = line.topic_for(topic, subject)
             if pattern is not None:
                 verb = "allowed" if line.allows else "denied"
-                decision = f"{verb} by {self._filename}:{line.number}: {line.text}"
+                place = f"{self._filename}:{line.number}" if self._is_file else self._filename
+                decision = f"{verb} by {place}: {line.text}"
                 return "\n  ".join((decision, *self._reasons(line, pattern, topic, subject)))
         if not mine:
             return f"denied: no line of {self._filename} is for {who!r}"

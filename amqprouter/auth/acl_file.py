@@ -72,7 +72,7 @@ def device_acl(path: str) -> AclFile:
 
     :raises AuthFileError: the file cannot be used.
     """
-    return AclFile(path, "%d", Acl.parse("registry\n* -> #", "the default without [acl] devices", "%d"))
+    return AclFile(path, "%d", _default("registry\n* -> #", "the default without [acl] devices", "%d"))
 
 
 def user_acl(path: str) -> AclFile:
@@ -81,7 +81,7 @@ def user_acl(path: str) -> AclFile:
 
     :raises AuthFileError: the file cannot be used.
     """
-    return AclFile(path, "%u", Acl.parse("registry", "the default without [acl] users", "%u"))
+    return AclFile(path, "%u", _default("registry", "the default without [acl] users", "%u"))
 
 
 def command_acl(path: str) -> AclFile:
@@ -89,7 +89,7 @@ def command_acl(path: str) -> AclFile:
 
     :raises AuthFileError: the file cannot be used.
     """
-    default = Acl.parse("", "the default without [acl] commands, which is empty", "%u", may_ask_registry=False)
+    default = _default("", "the default without [acl] commands, which is empty", "%u")
     return AclFile(path, "%u", default, may_ask_registry=False)
 
 
@@ -98,5 +98,10 @@ def publisher_acl(path: str) -> AclFile | None:
 
     :raises AuthFileError: the file cannot be used.
     """
-    default = Acl.parse("", "the default without [acl] publishers, which is empty", PUBLISHER_MARKER)
+    default = _default("", "the default without [acl] publishers, which is empty", PUBLISHER_MARKER)
     return AclFile(path, PUBLISHER_MARKER, default) if path else None
+
+
+def _default(text: str, name: str, marker: str) -> Acl:
+    """The lines that are in force where no file is configured."""
+    return Acl.parse(text, name, marker, is_file=False)
