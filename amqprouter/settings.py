@@ -144,6 +144,8 @@ class CommandsSettings:
     """Devices' queues that there may be."""
     max_queues_per_sender: int = 0
     """Of these, those that one sender's commands may have made; 0 for all but a tenth, which is for others."""
+    unheard_layout: str = ""
+    """The layout of commands to devices that no ``[layout NAME] devices`` claims, while nothing was heard of them."""
 
 
 @dataclass(frozen=True)

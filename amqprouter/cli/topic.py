@@ -30,6 +30,8 @@ what is shown for class and tenant. With [broker_auth], `broker` is what RabbitM
 uses the key: of the device itself, or of --publisher. The exit status is 0 when such a message of the device itself
 is allowed and has a route, 1 when it is not, and 2 when the configuration is bad.
 
+Where `commands` need what the device's messages tell, `unheard` says what becomes of one before the first has come.
+
 examples:
   amqprouter topic -c amqprouter.ini tele/plug/SENSOR
   amqprouter topic -c amqprouter.ini meter-17.up.temperature --exchange devices
@@ -276,7 +278,11 @@ class _Facts:
             self.is_good = False
             yield "route", "none: dead-lettered as no-route"
         if settings.commands.enabled:
-            yield "commands", self._commands(placement)
+            heard = self._commands(placement)
+            yield "commands", heard
+            unheard = self._unheard()
+            if unheard != heard:
+                yield "unheard", unheard
 
     def _commands(self, placement: Placement | None) -> str:
         if placement is None:
@@ -285,6 +291,28 @@ class _Facts:
         known = {**layout.values, **placement.words}
         known.pop("topic", None)
         return " or ".join(pattern.described(known) for pattern in layout.commands) or "the layout has none"
+
+    def _unheard(self) -> str:
+        """The same, for as long as no message of the device has come."""
+        from amqprouter.layouts.command_keys import CommandKeys  # noqa: PLC0415
+        from amqprouter.layouts.pattern import NotFilled  # noqa: PLC0415
+
+        device = self._message.device
+        try:
+            layout = CommandKeys(self._layouts, self._settings.commands.unheard_layout).unheard(device)
+            known = {} if layout is None else {**layout.values, "device": layout.raw_device(device)}
+        except NotFilled as error:
+            return f"until a message of the device has come, refused as {error}"
+        if layout is None:
+            return f"{device}.{{topic:+}}"
+        missing = [{*pattern.names} - {*known, "topic"} for pattern in layout.commands]
+        if all(missing):
+            name = min(missing[0])
+            return (
+                f"until a message of the device has come, refused as unknown-{name}: by layout {layout.name}, where "
+                f"[layout NAME] values = {name}=… can say it for all"
+            )
+        return " or ".join(pattern.described(known) for pattern in layout.commands)
 
 
 def _body(body: Decoded) -> str:

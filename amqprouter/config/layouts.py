@@ -8,7 +8,7 @@ from amqprouter.config.file import Problems
 from amqprouter.config.options import LAYOUT
 from amqprouter.layouts.builtin import DEFAULT
 from amqprouter.layouts.layout import Layout
-from amqprouter.layouts.layout_set import completed, layouts_of
+from amqprouter.layouts.layout_set import LayoutSet, completed, layouts_of
 from amqprouter.settings import LayoutSettings, Settings
 
 
@@ -54,13 +54,30 @@ def _written(section: LayoutSettings) -> Iterator[tuple[str, str]]:
 
 
 def check_layout_commands(settings: Settings, problems: Problems) -> None:
-    """No command in a layout may come back as if its device had sent it. What is tried is a sample of each pattern."""
+    """Check what `_check_unheard` and `_check_echo` say, where commands are enabled."""
     if not settings.commands.enabled:
         return
     try:
         layouts = layouts_of(settings)
     except ValueError:
         return  # told already
+    _check_unheard(settings, layouts, problems)
+    _check_echo(settings, layouts, problems)
+
+
+def _check_unheard(settings: Settings, layouts: LayoutSet, problems: Problems) -> None:
+    """The layout of all other devices must be one that has commands, and does not say whose they are."""
+    name = settings.commands.unheard_layout
+    open_ones = [one.name for one in layouts.layouts if one.commands and one.settings.devices == ("*",)]
+    if name and name not in open_ones and not problems.concern(("commands", "unheard_layout"), ("ingress", "layouts")):
+        known = any(one.name == name for one in layouts.layouts)
+        what = "has no commands, or says itself whose they are (devices)" if known else "is no layout in use"
+        legal = ", ".join(open_ones) or "none: there is no layout with commands and without devices"
+        problems.in_option("commands", "unheard_layout", name, what, legal)
+
+
+def _check_echo(settings: Settings, layouts: LayoutSet, problems: Problems) -> None:
+    """No command in a layout may come back as if its device had sent it. What is tried is a sample of each pattern."""
     for layout in layouts.layouts:
         exchange = layout.settings.command_exchange or settings.commands.exchange
         if exchange not in settings.ingress.exchanges or layout.settings.use == DEFAULT:

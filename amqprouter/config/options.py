@@ -269,6 +269,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "idle": Duration(0),
         "max_queues": Integer(1, 1_000_000),
         "max_queues_per_sender": Integer(0, 1_000_000),
+        "unheard_layout": OrEmpty(NAME, "where several may have such a device, the command is refused"),
     },
     "logging": {
         "format": Choice(("text", "json")),

@@ -57,7 +57,7 @@ def wire_broker(runtime: Runtime) -> WiredBroker:
     return WiredBroker(
         topology,
         layouts,
-        CommandKeys(layouts),
+        CommandKeys(layouts, settings.commands.unheard_layout),
         account,
         Outgoing(*proof_headers(settings), account=account),
         publisher,

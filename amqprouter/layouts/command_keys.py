@@ -3,7 +3,8 @@
 Theory of operation. What a command's pattern asks for besides device and topic, such as ChirpStack's application, only
 the device's messages tell. So the latest placement of each device is remembered, once the device was proven and its
 message allowed; nobody can have another's commands sent elsewhere. Of a device that nothing was heard of since the
-start, the only layout that may have it (``devices``) is taken, filled in by what was configured (``values``). Bound:
+start, one layout is taken by what was configured, filled in by ``values``: one that claims it (``devices``), else the
+only one that claims none, else the one that is named for all others. Bound:
 `MAX_HEARD` devices; who has been known for longest is forgotten first, and counts as not heard of.
 """
 
@@ -34,9 +35,13 @@ class CommandKey:
 
 
 class CommandKeys:
-    """The keys of commands to each device."""
+    """The keys of commands to each device.
 
-    def __init__(self, layouts: LayoutSet) -> None:
+    :param unheard: the layout, of several that claim no device, for all devices of which nothing was heard.
+    """
+
+    def __init__(self, layouts: LayoutSet, unheard: str = "") -> None:
+        self._unheard = unheard
         self._by_name = {layout.name: layout for layout in layouts.layouts}
         self._with_commands = [layout for layout in layouts.layouts if layout.commands]
         self._heard: dict[str, Placement | None] = {}
@@ -64,22 +69,27 @@ class CommandKeys:
                 raise NotFilled(f"no-commands: the layout {layout.name}, in which its messages come, has none")
             raw = placement.words.get("device", unescaped(device))
             return _filled(layout, {**layout.values, **placement.words, "device": raw}, topic)
-        return self._guessed(device, topic)
-
-    def _guessed(self, device: str, topic: str) -> CommandKey:
-        """Of a device that was not heard of. A guess among several layouts would go astray, and nobody would notice."""
-        may = [one for one in self._with_commands if any(pattern.matches(device) for pattern in one.devices)]
-        may = [one for one in may if one.settings.devices != _ANY] or may
-        if not may:
+        layout = self.unheard(device)
+        if layout is None:
             return _usual(device, topic)
+        return _filled(layout, {**layout.values, "device": layout.raw_device(device)}, topic)
+
+    def unheard(self, device: str) -> Layout | None:
+        """In which layout commands go to this device while nothing was heard of it; None for the usual key.
+
+        :raises NotFilled: it may be any of several: a guess would go astray, and nobody would notice.
+        """
+        may = [one for one in self._with_commands if any(pattern.matches(device) for pattern in one.devices)]
+        claiming = [one for one in may if one.settings.devices != _ANY]
+        may = claiming or [one for one in may if one.name == self._unheard] or may
         if len(may) > 1:
             names = ", ".join(layout.name for layout in may)
+            others = "" if claiming else ", and [commands] unheard_layout which one all others have"
             raise NotFilled(
                 "unknown-layout: no message of the device has told it since the start, and it may be any of "
-                f"{names}; [layout NAME] devices says whose is whose"
+                f"{names}; [layout NAME] devices says whose is whose{others}"
             )
-        (layout,) = may
-        return _filled(layout, {**layout.values, "device": layout.raw_device(device)}, topic)
+        return may[0] if may else None
 
 
 def _usual(device: str, topic: str) -> CommandKey:

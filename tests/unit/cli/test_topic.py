@@ -59,7 +59,24 @@ class TopicTests(CommandTestCase):
                 "class": "plugs",
                 "route": "all: store:messages, events:",
                 "commands": "cmnd.plug 1.{topic:+}",
+                "unheard": "until a message of the device has come, refused as unknown-layout: no message of the "
+                "device has told it since the start, and it may be any of tasmota, chirpstack-v4; [layout NAME] "
+                "devices says whose is whose, and [commands] unheard_layout which one all others have",
             },
+        )
+
+    def test_commands_to_devices_that_were_not_heard(self) -> None:
+        def unheard(more: str, topic: str) -> str | None:
+            self.config = self.file("config.ini", CONFIG.replace("[commands]\n", f"[commands]\n{more}"))
+            return self.told(topic, status=1 if topic.startswith("app") else 0).get("unheard")
+
+        self.assertIsNone(unheard("unheard_layout = tasmota\n", "tele/plug/STATE"))
+        uplink = "application/a1/device/0080e1150000abcd/event/up"
+        self.assertEqual(unheard("unheard_layout = tasmota\n", uplink), "cmnd.0080e1150000abcd.{topic:+}")
+        self.assertEqual(
+            unheard("unheard_layout = chirpstack-v4\n", uplink),
+            "until a message of the device has come, refused as unknown-application: by layout chirpstack-v4, where "
+            "[layout NAME] values = application=… can say it for all",
         )
 
     def test_the_daemons_own(self) -> None:

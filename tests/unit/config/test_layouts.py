@@ -51,6 +51,18 @@ class LayoutSectionTests(ConfigTestCase):
         (problem,) = self.problems(f"{ROUTE}[ingress]\nlayouts = chirpstack\n")
         self.assertIn("'chirpstack' is none of them", problem)
 
+    def test_the_layout_of_all_other_devices(self) -> None:
+        self.file("commands.acl", "")
+        commands = "[acl]\ncommands = commands.acl\n[commands]\nenabled = yes\nunheard_layout = {}\n"
+        layouts = f"{INGRESS}layouts = tasmota, telegraf\n[layout mine]\nuse = zigbee2mqtt\ndevices = lamp*\n"
+        settings = self.load(f"{ROUTE}{commands.format('tasmota')}{layouts}")
+        self.assertEqual(settings.commands.unheard_layout, "tasmota")
+        for name, words in (("mine", "says itself"), ("telegraf", "has no commands"), ("homie", "is no layout in use")):
+            (problem,) = self.problems(f"{ROUTE}{commands.format(name)}{layouts}")
+            self.assertIn(f"[commands] unheard_layout = {name}: ", problem)
+            self.assertIn(words, problem)
+            self.assertIn("legal: tasmota", problem)
+
     def test_commands_that_would_come_back(self) -> None:
         self.file("commands.acl", "")
         commands = "[acl]\ncommands = commands.acl\n[commands]\nenabled = yes\nexchange = amq.topic\n"

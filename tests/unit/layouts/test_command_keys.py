@@ -100,6 +100,7 @@ class CommandKeyTests(SynchronousTestCase):
         keys = self.keys(names=("tasmota", "chirpstack-v4"))
         self.assertEqual(self.fails(keys, "d", "down").partition(":")[0], "unknown-layout")
         self.assertIn("it may be any of tasmota, chirpstack-v4;", self.fails(keys, "d", "down"))
+        self.assertIn("[commands] unheard_layout which one all others have", self.fails(keys, "d", "down"))
         keys = self.keys(names=("chirpstack-v4",))
         self.assertEqual(
             self.fails(keys, "d", "down"),
@@ -117,6 +118,19 @@ class CommandKeyTests(SynchronousTestCase):
         keys = self.keys(meters, lamps, names=("tasmota",))
         self.assertEqual(keys.of("lamp-1", "set").key, b"zigbee2mqtt.lamp-1.set")
         self.assertEqual(keys.of("dev1", "POWER").key, b"cmnd.dev1.POWER")
+
+    def test_one_layout_for_all_others(self) -> None:
+        lamps = self.section("lamps", use="zigbee2mqtt", devices=("lamp-*",))
+        twice = self.section("twice", use="homie-4", devices=("lamp-2*",))
+        layouts = LayoutSet((lamps, twice), ("tasmota", "zigbee2mqtt"))
+        for unheard, key in (("tasmota", b"cmnd.d.set"), ("zigbee2mqtt", b"zigbee2mqtt.d.set")):
+            keys = CommandKeys(layouts, unheard)
+            self.assertEqual(keys.of("d", "set").key, key)
+            self.assertEqual(keys.of("lamp-1", "set").key, b"zigbee2mqtt.lamp-1.set", "claimed")
+            told = self.fails(keys, "lamp-2", "set")
+            self.assertTrue(told.endswith("any of lamps, twice; [layout NAME] devices says whose is whose"), told)
+            keys.heard("d", layouts.place("amq.topic", b"homie.lamp-2.$state"))
+            self.assertEqual(keys.of("d", "n.p").key, b"homie.lamp-2.n.p.set", "heard")
 
     def section(self, name: str, **options: Any) -> LayoutSettings:
         return replace(LayoutSettings(name), **options)
