@@ -16,7 +16,8 @@ DESCRIPTION = """\
 Validate a configuration, with the password files and access lists that it names, and print every problem.
 
 It also warns of lines of access lists that can never decide, of bindings by which a whole fleet would be one device,
-and of layouts for exchanges that nothing comes from; that does not change the exit status.
+of layouts for exchanges that nothing comes from, and of patterns by which a device's id shares a word with another
+name; that does not change the exit status.
 
 Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
 to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
@@ -89,11 +90,29 @@ def _layouts_of_nothing(settings: Settings) -> Iterator[str]:
                 )
 
 
+def _divided_words(settings: Settings) -> Iterator[str]:
+    """Patterns by which a device's id shares a word with another name: only the text between tells where one ends."""
+    from amqprouter.layouts.pattern import KeyPattern  # noqa: PLC0415
+
+    for layout in settings.layouts:
+        for text in layout.pattern:
+            for names in KeyPattern(text).divided:
+                told = [name for name in names if name == "device" or f"{{{name}}}" in layout.device]
+                if told:
+                    others = ", ".join(f"{{{name}}}" for name in names[:-1])
+                    yield (
+                        f"[layout {layout.name}] pattern = {text}: {{{told[0]}}} shares a word with another name, and "
+                        f"the first place with the text between tells where one ends. With that text in {others} the "
+                        "device would be another one, so use it only where no such name has it (docs/fleets.rst)"
+                    )
+
+
 def _warnings(settings: Settings) -> Iterator[str]:
     from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     yield from _one_device(settings)
     yield from _layouts_of_nothing(settings)
+    yield from _divided_words(settings)
     acl = settings.acl
     lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
     for file in lists:

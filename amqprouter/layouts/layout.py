@@ -150,6 +150,15 @@ class Layout:
                 own = sorted(set(_OWN_NAMES).intersection(pattern.names))
                 if own:
                     raise ValueError(f"{option}: {pattern.text!r}: {{{own[0]}}} is a name of our own; choose another")
+        # Which word is the id, where the message tells it, nobody sees from the key: there {device} is the id itself.
+        wanted = {_DEVICE} if self.reads_message else set(self._device_names)
+        for pattern in self.commands:
+            missing = sorted(wanted.difference(pattern.names))
+            if missing:
+                raise ValueError(
+                    f"command: {pattern.text!r} has no {{{missing[0]}}}, so that commands to different devices would "
+                    "have one key, and each device get the others'"
+                )
         if not any(isinstance(part, (_Name, MessageField)) for part in self._device):
             raise ValueError("device: there is nothing in braces, so that all messages would be one device's")
 

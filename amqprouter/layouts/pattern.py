@@ -7,7 +7,8 @@ for what is there:
 ``{device}``           One word, not empty. Any name will do; some mean something (`amqprouter.layouts.layout`).
 ``{topic:#}``          Any number of words, none included; with ``{topic:+}`` one or more. Once in a pattern.
 ``{topic:up|join}``    One of these. Such a choice may be several words, ``events.rpc``, and end in any, ``status.#``.
-``{app}@{tenant}``     Text and names within a word; the text between is found from the left.
+``{app}@{tenant}``     Text and names within a word; the text between is found from the left, so only the last name may
+                       have it in itself. `fill` refuses what would be read in another way.
 =====================  ===============================================================================================
 
 Matching takes time by the words of pattern and key together, whatever the key: at most one name stands for several
@@ -114,6 +115,12 @@ class _Word:
             if "." in value and not self.several:
                 raise NotFilled(f"bad-{name}: one word is legal")
             made += value + text
+        if len(self.names) > 1:
+            read: dict[str, str] = {}
+            self.match(made, read)
+            other = next((name for name in self.names if read.get(name) != values[name]), None)
+            if other is not None:
+                raise NotFilled(f"bad-{other}: {made!r} would be read with {read.get(other)!r}, by {self.text!r}")
         return made
 
     @property
@@ -182,6 +189,11 @@ class KeyPattern:
         if words or not self._words[0].choices:
             return (tuple(words),) if words else ()
         return tuple(tuple(choice.removesuffix(".#").split(".")) for choice in sorted(self._words[0].choices))
+
+    @property
+    def divided(self) -> tuple[tuple[str, ...], ...]:
+        """The names that share a word with others, word by word, as they stand in it."""
+        return tuple(tuple(word.names) for word in self._words if len(word.names) > 1)
 
     def place_of(self, name: str) -> int:
         """Which word of every key that matches is this name, from 0; -1 where that depends on the key."""

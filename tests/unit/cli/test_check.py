@@ -49,6 +49,19 @@ class CheckTests(CommandTestCase):
         self.file("config.ini", f"{ingress}layouts = chirpstack-v4\n{rest}")
         self.assertEqual(len(self.succeeds("check", "-c", config).splitlines()), 1)
 
+    def test_a_device_that_shares_a_word(self) -> None:
+        rest = "[ingress]\nexchanges = amq.topic\n[auth]\naccept = user-id\n[route all]\ntargets = events:\n"
+        layouts = (
+            "[layout x]\npattern = {kind}-{unit}.{topic}\ndevice = d-{unit}\n"
+            "[layout y]\npattern = {site}@{device}.{topic}\n"
+            "[layout z]\npattern = {site}@{plant}.{device}.{topic}\n"
+        )
+        config = self.file("config.ini", f"{rest}{layouts}")
+        _, first, second = self.succeeds("check", "-c", config).splitlines()
+        self.assertIn("[layout x] pattern = {kind}-{unit}.{topic}: {unit} shares a word", first)
+        self.assertIn("With that text in {kind} the device would be another one", first)
+        self.assertIn("[layout y] pattern = {site}@{device}.{topic}: {device} shares a word", second)
+
     def test_a_layout_for_an_exchange_that_nothing_comes_from(self) -> None:
         rest = "[auth]\naccept = user-id\n[route all]\ntargets = events:\n"
         layouts = "[layout x]\nuse = tasmota\nexchange = amq.topci\n[layout y]\nuse = tasmota\nexchange = devices\n"

@@ -188,10 +188,18 @@ class CommandKeyTests(SynchronousTestCase):
                 self.fails(keys, device, "set"), f"unknown-device: no device of the layout {name} has such an id"
             )
 
+    def test_a_key_that_would_be_read_as_anothers(self) -> None:
+        section = self.section(
+            "mine", pattern=("x.{device}-{site}.{topic}",), command=("x.{device}-{site}.do.{topic}",)
+        )
+        keys = self.keys(replace(section, values=(("site", "s"),)))
+        self.assertEqual(keys.of("a", "t").key, b"x.a-s.do.t")
+        self.assertIn("bad-device: 'a-b-s' would be read with 'a'", self.fails(keys, "a-b", "t"))
+
     def test_no_queue_is_bound_by_a_wildcard(self) -> None:
         """A device may say these words, and its queue must not get others' commands."""
         section = self.section("gateways", pattern=("gw.{gateway}.{topic}",), device="{header:id}")
-        keys = self.keys(replace(section, command=("gw.{gateway}.down.{topic}",)), names=("tasmota",))
+        keys = self.keys(replace(section, command=("gw.{gateway}.down.{device}.{topic}",)), names=("tasmota",))
         for gateway in (b"#", b"*", b"\xff"):
             placement = self.layouts.place("amq.topic", b"gw.%b.up" % gateway, fetch=lambda field: "d")
             keys.heard("d", placement)
@@ -199,7 +207,7 @@ class CommandKeyTests(SynchronousTestCase):
             device = self.hear_bytes(keys, b"tele.%b.STATE" % gateway)
             self.assertIn("no-queue", self.fails(keys, device, "POWER"))
         keys.heard("d", self.layouts.place("amq.topic", b"gw.a*b#.up", fetch=lambda field: "d"))
-        self.assertEqual(keys.of("d", "x").binding, "gw.a*b#.down.*")
+        self.assertEqual(keys.of("d", "x").binding, "gw.a*b#.down.d.*")
 
     def test_no_more_devices_than_that(self) -> None:
         keys = self.keys(names=("tasmota",))

@@ -139,6 +139,18 @@ class LayoutTests(SynchronousTestCase):
                 {"pattern": ("a.{device}.{topic}",), "command": ("{queue}.{device}",)},
                 "command: '{queue}.{device}': {queue} is a name",
             ),
+            (
+                {"pattern": ("a.{device}.{topic}",), "command": ("a.down.{topic}",)},
+                "command: 'a.down.{topic}' has no {device}, so that commands to different devices",
+            ),
+            (
+                {"pattern": ("{g}.{n}.{topic}",), "device": "{g}:{n}", "command": ("{g}.{device}.{topic}",)},
+                "command: '{g}.{device}.{topic}' has no {n}",
+            ),
+            (
+                {"pattern": ("{g}.{topic}",), "device": "{g}:{body.id}", "command": ("{g}.{topic}",)},
+                "command: '{g}.{topic}' has no {device}",
+            ),
             ({"pattern": ("a.{device}",), "topic": "up.{device"}, "topic: 'up.{device' has a brace without"),
             ({"pattern": ("a.{device",)}, "pattern: word '{device'"),
             ({"pattern": ("a.{topic}",), "device": "fixed"}, "device: there is nothing in braces"),

@@ -94,6 +94,17 @@ class FillTests(SynchronousTestCase):
             error = self.assertRaises(NotFilled, self.fill, pattern, **values)
             self.assertEqual(str(error), reason)
 
+    def test_what_would_be_read_in_another_way(self) -> None:
+        pattern = KeyPattern("x.{device}-{site}")
+        self.assertEqual(pattern.match(["x", "a-b-c"]), {"device": "a", "site": "b-c"}, "the first one divides")
+        self.assertEqual(pattern.fill({"device": "a", "site": "b-c"}), "x.a-b-c")
+        error = self.assertRaises(NotFilled, pattern.fill, {"device": "a-b", "site": "c"})
+        self.assertEqual(str(error), "bad-device: 'a-b-c' would be read with 'a', by '{device}-{site}'")
+        with self.assertRaises(NotFilled):
+            pattern.binding({"device": "a-b", "site": "c"})
+        self.assertEqual(pattern.divided, (("device", "site"),))
+        self.assertEqual(KeyPattern("{a}.x{b}y").divided, ())
+
     def test_there_and_back(self) -> None:
         """What a key was matched with fills the same key again, whatever its words are."""
         chance = random.Random(17)
