@@ -9,6 +9,7 @@ people, and a topic from anybody.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fnmatch import translate
 
 LONGEST = 255
@@ -97,14 +98,17 @@ class TopicPattern:
 
     def overlaps(self, other: TopicPattern) -> bool:
         """Whether some topic matches both."""
-        return _overlap(self._words, other._words)
+        return overlap(self._words, other._words)
 
     def __repr__(self) -> str:
         return f"TopicPattern({self.text!r})"
 
 
-def _overlap(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    """Whether the rests of two patterns share a topic, from the ends to the beginnings: words × words steps."""
+def overlap(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether some topic matches both patterns of these words, in which ``*`` and ``#`` stand for others.
+
+    It looks at the rests of both, from the ends to the beginnings: words × words steps.
+    """
     below = [all(word == "#" for word in second[at:]) for at in range(len(second) + 1)]
     for place in reversed(range(len(first))):
         row = [False] * (len(second) + 1)

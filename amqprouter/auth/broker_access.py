@@ -146,7 +146,7 @@ class BrokerAccess:
         """Whether it may subscribe to these keys for the commands in them: its own, or, where it may speak for every
         device, all that begins as the layout's keys do, and what is about no device."""
         layouts = self.layouts
-        if device in layouts.commanded(exchange, key):
+        if device == layouts.commanded(exchange, key):
             return True
         return layouts.is_for_publishers(exchange, key) and self._speaks_for_all(device)
 

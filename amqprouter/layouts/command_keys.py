@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from amqprouter.layouts.layout import Layout, Placement
 from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.layouts.pattern import NotFilled
-from amqprouter.layouts.words import escaped_topic, unescaped
+from amqprouter.layouts.words import escaped_topic, unescaped, words_of
 
 MAX_HEARD = 200_000
 """Devices; each some 200 bytes besides its placement, which its sender keeps anyway: 40 MB."""
@@ -64,15 +64,40 @@ class CommandKeys:
             placement = self._heard[device]
             layout = None if placement is None else self._by_name.get(placement.layout)
             if placement is None or layout is None:
-                return _usual(device, topic)
+                return self._checked(device, None, _usual(device, topic))
             if not layout.commands:
                 raise NotFilled(f"no-commands: the layout {layout.name}, in which its messages come, has none")
             raw = placement.words.get("device", unescaped(device))
-            return _filled(layout, {**layout.values, **placement.words, "device": raw}, topic)
+            return self._checked(
+                device, layout, _filled(layout, {**layout.values, **placement.words, "device": raw}, topic)
+            )
         layout = self.unheard(device)
         if layout is None:
-            return _usual(device, topic)
-        return _filled(layout, {**layout.values, "device": layout.raw_device(device)}, topic)
+            return self._checked(device, None, _usual(device, topic))
+        return self._checked(
+            device, layout, _filled(layout, {**layout.values, "device": layout.raw_device(device)}, topic)
+        )
+
+    def _checked(self, device: str, layout: Layout | None, way: CommandKey) -> CommandKey:
+        """`way`, in this layout or with the usual key, unless it is another device's.
+
+        A key belongs to the first device that may subscribe to it, and what a binding takes must be for one alone.
+
+        :raises NotFilled: it is another's.
+        """
+        beside = [one for one in self._with_commands if one.settings.command_exchange == way.exchange]
+        wider = next((one for one in beside if one.bound_by(way.binding)), None)
+        if wider is not None:
+            raise NotFilled(f"unknown-device: {way.binding!r} takes others' commands too, by the layout {wider.name}")
+        words = words_of(way.key)
+        for one in beside[: None if layout is None else beside.index(layout) + 1]:
+            owner = one.commanded(words, len(words))
+            if owner is not None and owner != device:
+                key = way.key.decode("utf-8", "backslashreplace")
+                raise NotFilled(f"unknown-device: {key!r} is for the device {owner}, by the layout {one.name}")
+            if owner is not None:
+                break
+        return way
 
     def unheard(self, device: str) -> Layout | None:
         """In which layout commands go to this device while nothing was heard of it; None for the usual key.

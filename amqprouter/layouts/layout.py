@@ -17,7 +17,7 @@ A layout is pure: what stands in a message it asks for by a `Fetch`, and only wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -229,15 +229,44 @@ class Layout:
             raise NotFilled(f"unknown-device: no device of the layout {self.name} has such an id")
         return raw
 
-    def commanded(self, words: Sequence[str]) -> Iterator[str]:
-        """Devices whose commands alone have keys that this filter, of words with ``*`` and ``#``, matches."""
-        fixed = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
-        for pattern in self.commands:
+    def commanded(self, words: Sequence[str], fixed: int) -> str | None:
+        """The device whose commands this filter takes, by the first pattern that it fits; None where it fits none.
+
+        :param words: of the filter, with ``*`` and ``#``, of which the first is behind `fixed` words. When none is, the
+            filter is a key. Empty is returned where the device does not stand in full before it.
+        """
+        for pattern in self.commands if not self.reads_message else ():
             found = pattern.match(words)
-            if found is None or self.reads_message:
-                continue
-            if fixed == len(words) or 0 <= pattern.place_of("device") < fixed:
-                yield self._device_of(found, None) if self._device_names <= found.keys() else ""
+            if found is not None:
+                return self._device_of(found, None) if self._names_device(pattern, words, fixed) else ""
+        return None
+
+    def commands_others(self, words: Sequence[str], fixed: int) -> bool:
+        """Whether such a filter, with wildcards, takes commands to more devices than one.
+
+        A pattern whose own words the filter does not name is not meant: ``dev1.#`` is no filter for Homie's commands,
+        though ``dev1`` may be the domain.
+        """
+        return any(
+            pattern.is_named_by(words[:fixed]) and pattern.shares(words)
+            for pattern in self.commands
+            if not self._names_device(pattern, words, fixed)
+        )
+
+    def bound_by(self, binding: str) -> bool:
+        """Whether a binding of one device's queue takes others' commands: their ids stand behind its first wildcard."""
+        words = binding.split(".")
+        fixed = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
+        names = {_DEVICE} if self.reads_message else self._device_names
+        return any(
+            pattern.is_named_by(words[:fixed]) and pattern.shares(words)
+            for pattern in self.commands
+            if any(pattern.place_of(name) >= fixed for name in names)
+        )
+
+    def _names_device(self, pattern: KeyPattern, words: Sequence[str], fixed: int) -> bool:
+        names = {_DEVICE} if self.reads_message else self._device_names
+        return fixed == len(words) or all(0 <= pattern.place_of(name) < fixed for name in names)
 
     def _device_of(self, found: Mapping[str, str], fetch: Fetch | None) -> str:
         made = ""

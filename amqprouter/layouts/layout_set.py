@@ -82,11 +82,18 @@ class LayoutSet:
         applying = self.applying(exchange, queue)
         return placed(applying, key, fetch, queue if self.uses_queues else "") if applying else None
 
-    def commanded(self, exchange: str, topic_filter: str) -> frozenset[str]:
-        """Devices of which a subscriber to these keys gets the commands, and nobody else's: those that stand in it in
-        full, in front of any wildcard."""
-        words = topic_filter.split(".")
-        return frozenset(device for layout in self.applying(exchange) for device in layout.commanded(words) if device)
+    def commanded(self, exchange: str, topic_filter: str) -> str:
+        """The device of which a subscriber to these keys gets the commands, and nobody else's; empty for none.
+
+        It stands in them in full, in front of any wildcard. The first pattern of the first layout that fits decides: in
+        ``homie.5.engine.power.set`` that is not the device 5 of an older Homie.
+        """
+        words, applying = topic_filter.split("."), self.applying(exchange)
+        fixed = next((at for at, word in enumerate(words) if word in ("*", "#")), len(words))
+        if fixed < len(words) and any(layout.commands_others(words, fixed) for layout in applying):
+            return ""
+        devices = (layout.commanded(words, fixed) for layout in applying)
+        return next((device for device in devices if device is not None), "")
 
     def is_for_publishers(self, exchange: str, topic_filter: str) -> bool:
         """Whether a subscriber to these keys gets nothing but what begins as the keys of commands do, or as those that

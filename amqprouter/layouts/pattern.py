@@ -22,6 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
 from math import prod
 
+from amqprouter.patterns import overlap
+
 _NAME = re.compile(r"\{([a-z][a-z0-9_]*)(?::([^{}]*))?\}")
 _LITERAL_FAULT = re.compile(r"[{}*#\s]")
 _WILDCARDS = frozenset("*#")
@@ -189,6 +191,19 @@ class KeyPattern:
         if words or not self._words[0].choices:
             return (tuple(words),) if words else ()
         return tuple(tuple(choice.removesuffix(".#").split(".")) for choice in sorted(self._words[0].choices))
+
+    def shares(self, words: Sequence[str]) -> bool:
+        """Whether some key that matches is one that a filter of these words takes, with ``*`` and ``#`` for others."""
+        return any(overlap(binding.split("."), words) for binding in self.bindings)
+
+    def is_named_by(self, words: Sequence[str]) -> bool:
+        """Whether one of the first words of a key is text or a choice of the pattern's, and not just any."""
+        for word in self._words[: len(words)]:
+            if word.plain is not None or word.choices:
+                return True
+            if word.several:
+                break
+        return False
 
     @property
     def divided(self) -> tuple[tuple[str, ...], ...]:

@@ -256,6 +256,16 @@ class LayoutTests(SynchronousTestCase):
         self.access = replace(self.access, subscribe=False)
         self.assertEqual(self.may("read", "homeassistant.status", "z2m"), "[broker_auth] subscribe is no")
 
+    def test_a_homie_device_that_is_called_5(self) -> None:
+        """It gets no commands of Homie 5, whose keys have its name for a version."""
+        self.access = replace(self.access, layouts=LayoutSet((), ("homie",), ("devices", "devices.by-id")))
+        for key in ("homie.5.*.x.set", "homie.5.engine.x.set", "homie.5.engine.*.set", "homie.5.#", "homie.5.*.#"):
+            self.assertNotEqual(self.may("read", key, "5"), "", key)
+        self.assertNotEqual(self.may("write", "homie.5.engine.x", "5"), "")
+        for key in ("homie.5.engine.x.set", "homie.5.engine.*.set"):
+            self.assertEqual(self.may("read", key, "engine"), "", key)
+        self.assertEqual(self.may("read", "homie.kitchen.*.*.set", "kitchen"), "")
+
     def test_nobody_sends_commands_past_their_access_list(self) -> None:
         """Layouts ignore commands as well; these no publisher may use, whatever it may speak for."""
         free = LayoutSettings("free", pattern=("free.{device}.{topic}",), ignore=("cmnd.{what:#}", "free.to.{device}"))

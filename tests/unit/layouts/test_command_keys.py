@@ -129,8 +129,8 @@ class CommandKeyTests(SynchronousTestCase):
             self.assertEqual(keys.of("lamp-1", "set").key, b"zigbee2mqtt.lamp-1.set", "claimed")
             told = self.fails(keys, "lamp-2", "set")
             self.assertTrue(told.endswith("any of lamps, twice; [layout NAME] devices says whose is whose"), told)
-            keys.heard("d", layouts.place("amq.topic", b"homie.lamp-2.$state"))
-            self.assertEqual(keys.of("d", "n.p").key, b"homie.lamp-2.n.p.set", "heard")
+            keys.heard("d", layouts.place("amq.topic", b"homie.d.$state"))
+            self.assertEqual(keys.of("d", "n.p").key, b"homie.d.n.p.set", "heard")
 
     def section(self, name: str, **options: Any) -> LayoutSettings:
         return replace(LayoutSettings(name), **options)
@@ -187,6 +187,39 @@ class CommandKeyTests(SynchronousTestCase):
             self.assertEqual(
                 self.fails(keys, device, "set"), f"unknown-device: no device of the layout {name} has such an id"
             )
+
+    def test_a_key_of_another_devices_commands(self) -> None:
+        """The Homie 4 device 5 is a version to Homie 5; ESPHome's node cmnd is a prefix to Tasmota."""
+        keys = self.keys(names=("homie",))
+        self.assertEqual(self.hear(keys, "homie.5.$state"), "5")
+        for topic in ("power", "engine.power"):
+            self.assertEqual(
+                self.fails(keys, "5", topic),
+                "unknown-device: 'homie.5.*.#.set' takes others' commands too, by the layout homie",
+            )
+        keys = self.keys(
+            self.section("one", pattern=("a.{device}.{topic}",), command=("c.{device}.{topic}",)),
+            self.section("two", pattern=("b.{device}.{topic}",), command=("c.down.{device}",)),
+        )
+        keys.heard("d", self.layouts.place("amq.topic", b"b.d.t"))
+        self.assertEqual(
+            self.fails(keys, "d", "t"), "unknown-device: 'c.down.d' is for the device down, by the layout one"
+        )
+        keys = self.keys(names=("tasmota", "esphome"))
+        self.assertIn(
+            "takes others' commands too, by the layout tasmota",
+            self.fails(keys, self.hear(keys, "cmnd.status"), "switch.relay"),
+        )
+        keys.heard("cmnd", None)
+        self.assertIn("'cmnd.#' takes others' commands too", self.fails(keys, "cmnd", "down.x"))
+        keys.heard("dev1", None)
+        self.assertEqual(keys.of("dev1", "down.x"), CommandKey(b"dev1.down.x", "dev1.#"))
+        apart = self.section("apart", use="esphome", command_exchange="other")
+        keys = self.keys(self.section("plugs", use="tasmota"), apart)
+        keys.heard("cmnd", LayoutSet((apart,)).place("amq.topic", b"cmnd.status"))
+        self.assertEqual(
+            keys.of("cmnd", "switch.relay"), CommandKey(b"cmnd.switch.relay.command", "cmnd.*.#.command", "other")
+        )
 
     def test_a_key_that_would_be_read_as_anothers(self) -> None:
         section = self.section(

@@ -116,18 +116,47 @@ class LayoutTests(SynchronousTestCase):
         self.assertEqual((placement.refusal, placement.device), (IGNORED, ""))
 
     def test_whose_commands_a_filter_is_for(self) -> None:
-        mine = Layout(layout(pattern=("tele.{device}.{topic}",), command=("cmnd.{device}.{topic:+}",)))
-        for words, devices in (
-            ("cmnd.plug.#", ["plug"]),
-            ("cmnd.plug.POWER", ["plug"]),
-            ("cmnd.*.POWER", []),
-            ("cmnd.#", []),
-            ("#", []),
-            ("tele.plug.#", []),
+        mine = layout(pattern=("tele.{device}.{topic}",), command=("cmnd.{device}.{topic:+}",))
+        wide = layout("wide", pattern=("z.{device:+}.{topic}",), command=("z.{device:+}.{topic:set}",))
+        both = layout(
+            "both", pattern=("b.{device}.{g}.{topic}",), device="{g}:{device}", command=("b.{device}.{g}.{topic}",)
+        )
+        layouts = LayoutSet((mine, wide, both))
+        for words, device in (
+            ("cmnd.plug.#", "plug"),
+            ("cmnd.plug.POWER", "plug"),
+            ("cmnd.*.POWER", ""),
+            ("cmnd.#", ""),
+            ("#", ""),
+            ("tele.plug.#", ""),
+            ("z.a.#.set", ""),
+            ("z.a.b.set", "a%2Eb"),
+            ("b.d.g.*", "g:d"),
+            ("b.d.*.t", ""),
         ):
-            self.assertEqual(list(mine.commanded(words.split("."))), devices, words)
-        wide = Layout(layout(pattern=("z.{device:+}.{topic}",), command=("z.{device:+}.{topic:set}",)))
-        self.assertEqual(list(wide.commanded(["z", "a", "#", "set"])), [])
+            self.assertEqual(layouts.commanded("amq.topic", words), device, words)
+
+    def test_a_device_that_is_called_as_a_word_of_others_keys(self) -> None:
+        """It gets none of their commands, neither by a wildcard nor by one key."""
+        for names, words, device in (
+            (("homie",), "homie.5.*.x.set", ""),
+            (("homie",), "homie.5.#", ""),
+            (("homie",), "homie.5.#.set", ""),
+            (("homie",), "homie.5.engine.*.set", "engine"),
+            (("homie",), "homie.5.engine.power.set", "engine"),
+            (("homie",), "homie.5.power.set", "5"),
+            (("homie",), "homie.kitchen.*.*.set", "kitchen"),
+            (("homie-5", "homie-4"), "homie.5.*.x.set", ""),
+            (("homie-5", "homie-4"), "homie.5.engine.power.set", "engine"),
+            (("homie-4",), "homie.5.*.x.set", "5"),
+            (("homie", "default"), "homie.#", ""),
+            (("homie", "default"), "dev1.#", "dev1"),
+            (("tasmota", "default"), "cmnd.#", ""),
+            (("tasmota", "default"), "cmnd.plug.POWER", "plug"),
+            (("esphome", "tasmota"), "cmnd.plug.#", "plug"),
+            (("homie", "esphome", "shelly-gen2", "tasmota"), "cmnd.plug.#", "plug"),
+        ):
+            self.assertEqual(LayoutSet((), names).commanded("amq.topic", words), device, (names, words))
 
     def test_bad_ones(self) -> None:
         cases: tuple[tuple[dict[str, Any], str], ...] = (
