@@ -222,6 +222,17 @@ class Declarer:
         except BrokerRefused as error:
             raise explained(error) from None
 
+    async def unbind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """Take a binding off. One that is not there is no error (RabbitMQ 3.10, 4.0 and 4.3).
+
+        :raises BrokerRefused: the broker does not let us.
+        """
+        channel = await self._open()
+        try:
+            await channel.queue_unbind(queue=queue, exchange=exchange, routing_key=routing_key)
+        except BrokerRefused as error:
+            raise explained(error) from None
+
     async def shut(self) -> None:
         """Give the channel back."""
         if self._channel is not None:

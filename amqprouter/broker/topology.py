@@ -19,7 +19,9 @@ device id alone, hence a second exchange, to which devices publish with their id
 These queues, where they are quorum queues, count how often a message came back because whoever had it died, and give
 it up after `amqprouter.amqp.declare.DELIVERY_LIMIT` times: it goes to the dead letters, so that a message which crashes
 the daemon does not do so for ever.
-Declaring is idempotent; what exists with other properties is reported, never changed.
+Declaring is idempotent; what exists with other properties is reported, never changed. Bindings cannot be listed over
+AMQP. So those of an earlier configuration are taken off as far as it can be told which there may be, and where nothing
+is lost by it: where layouts say what is wanted, ``[ingress] bind`` and what other built-in layouts bind.
 """
 
 from __future__ import annotations
@@ -84,6 +86,8 @@ class Topology:
     """Declares one configuration's exchanges and queues, over any connection.
 
     :param bindings: the patterns that bind the ingress queue to an exchange; ``[ingress] bind`` for all by default.
+    :param replaced: the patterns that the daemon itself may have bound it with under another configuration, and that
+        are not wanted now; none by default.
     """
 
     def __init__(
@@ -92,12 +96,14 @@ class Topology:
         ingress: IngressSettings,
         events: EventsSettings,
         bindings: Callable[[str], Sequence[str]] | None = None,
+        replaced: Callable[[str], Sequence[str]] = lambda exchange: (),
     ) -> None:
         self.names = Names.of(topology, ingress)
         self.ingress_type = ingress.queue_type or topology.queue_type
         """Of the queues that devices' messages come through: ingress, shards and replay."""
         self._queue_type = topology.queue_type
         self._bindings = bindings or (lambda exchange: ingress.bind)
+        self._replaced = replaced
         self._exchanges = ingress.exchanges
         self._events = events
 
@@ -145,6 +151,8 @@ class Topology:
         for exchange in (names.devices, *self._exchanges):
             for pattern in self._bindings(exchange):
                 await declarer.bind(names.ingress, exchange, pattern)
+            for pattern in self._replaced(exchange):
+                await declarer.unbind(names.ingress, exchange, pattern)
         await declarer.exchange(names.by_id, "x-consistent-hash")
         # Which device has which shard follows from the order in which they were bound. A node of RabbitMQ 3.10 or 4.0
         # that starts binds them anew, more often than not sorted by name, shard.10 before shard.2. So that is how they

@@ -6,8 +6,8 @@ files. Anything else needs a restart, and the log says so. A bad file changes no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -19,11 +19,15 @@ from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.routes import RuleSet
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.scheduling.scheduler import Scheduler
-from amqprouter.settings import Settings
+from amqprouter.settings import CeleryTaskSettings, LayoutSettings, Settings, WorkQueueSettings
 
+_Section = LayoutSettings | WorkQueueSettings | CeleryTaskSettings
+"""Those with a name of their own that need a restart."""
 _LIVE = {"routes", "scheduler", "classes", "tenants", "publishers"}
 _RESTART = ("overrides", "limit_events")
 """Options of ``[scheduler]`` that need a restart nevertheless."""
+_NAMED = {"layouts": "layout", "work_queues": "queue", "celery_tasks": "celery"}
+"""What sections with a name of their own begin with, by the field of the settings that has them all."""
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,7 @@ class Reloader:
                 part.reload()
             except ConfigError as error:
                 problems.extend(error.problems)
-        restart = tuple(
-            section.name
-            for section in fields(settings)
-            if section.name not in _LIVE and getattr(settings, section.name) != getattr(self._settings, section.name)
-        )
-        here, there = self._settings.scheduler, settings.scheduler
-        restart += tuple(f"scheduler: {name}" for name in _RESTART if getattr(here, name) != getattr(there, name))
+        restart = tuple(_changed(self._settings, settings))
         for name in restart:
             self.log.warn("[{section}] has changed; that needs a restart", section=name)
         if problems:
@@ -125,3 +123,30 @@ class Reloader:
             self.log.error("Not reloaded: {problem}", problem=problem)
         self.log.error("The old configuration stays in force: problems in the new one: {count}", count=len(problems))
         return Reloaded(tuple(problems), restart)
+
+
+def _changed(old: Settings, new: Settings) -> Iterator[str]:
+    """What has changed and needs a restart: sections, as the file has them, and ``SECTION: OPTION``."""
+    for field in fields(new):
+        here, there = getattr(old, field.name), getattr(new, field.name)
+        if field.name in _LIVE or here == there:
+            continue
+        if field.name in _NAMED:
+            yield from (f"{_NAMED[field.name]} {name}" for name in _changed_sections(here, there))
+        else:
+            yield field.name
+    for name in _RESTART:
+        if getattr(old.scheduler, name) != getattr(new.scheduler, name):
+            yield f"scheduler: {name}"
+
+
+def _changed_sections(old: Sequence[_Section], new: Sequence[_Section]) -> Iterator[str]:
+    """The names of those that are new, gone or others; of all, where only their order has changed, for it counts."""
+    here, there = ({section.name: _without_live(section) for section in sections} for sections in (old, new))
+    changed = [name for name in {**here, **there} if here.get(name) != there.get(name)]
+    yield from changed or (there if list(here) != list(there) else ())
+
+
+def _without_live(section: _Section) -> _Section:
+    """A section without what is taken over with the routes."""
+    return replace(section, decode="", undecodable="") if isinstance(section, LayoutSettings) else section

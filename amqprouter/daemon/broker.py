@@ -48,7 +48,11 @@ def wire_broker(runtime: Runtime) -> WiredBroker:
     settings, counters = runtime.settings, runtime.counters
     layouts, usual = layouts_of(settings), settings.ingress.bind
     topology = Topology(
-        settings.topology, settings.ingress, settings.events, lambda exchange: layouts.bindings(exchange, usual)
+        settings.topology,
+        settings.ingress,
+        settings.events,
+        lambda exchange: layouts.bindings(exchange, usual),
+        lambda exchange: layouts.replaced(exchange, usual),
     )
     account = account_of(settings.broker)
     publisher = Publisher(

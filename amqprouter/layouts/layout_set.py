@@ -124,6 +124,18 @@ class LayoutSet:
         applying = [layout for layout in self.applying(exchange) if not layout.queues]
         return tuple(dict.fromkeys(self._bindings(applying, usual))) if applying else tuple(usual)
 
+    def replaced(self, exchange: str, usual: Sequence[str]) -> tuple[str, ...]:
+        """Patterns of built-in layouts, and the `usual` ones, by which nothing is wanted from this exchange.
+
+        What they alone bring no layout reads. There are none where no layout is about the exchange, for then nobody
+        knows what was bound on purpose.
+        """
+        if not any(not layout.queues for layout in self.applying(exchange)):
+            return ()
+        wanted = set(self.bindings(exchange, usual))
+        known = (binding for settings in BUILTIN.values() for binding in Layout(settings).bindings)
+        return tuple(dict.fromkeys(one for one in (*usual, *known) if one not in wanted))
+
     def _bindings(self, layouts: Iterable[Layout], usual: Sequence[str]) -> Iterator[str]:
         for layout in layouts:
             yield from usual if layout.settings.use == DEFAULT else layout.bindings

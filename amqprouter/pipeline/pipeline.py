@@ -125,7 +125,7 @@ class Pipeline:
         self._quarantine = quarantine
         self._by_id_exchange = by_id_exchange.encode()
         self._senders = Senders(self._by_id_exchange, os.urandom(32))
-        self._placing = Placing(layouts, self._senders, queue_of) if layouts else None
+        self._placing = Placing(layouts, self._senders, queue_of, self._say_unread) if layouts else None
         self._repeats = Repeats(layouts.drop_repeats) if layouts and layouts.drop_repeats else None
         self._heard = heard
         self._limits = limits
@@ -229,6 +229,15 @@ class Pipeline:
             device=device,
             keys=keys,
             would=would,
+        )
+
+    def _say_unread(self, exchange: str, key: str) -> None:
+        self.log.warn(
+            "No layout reads {key!r}, which came through {exchange}: such messages are rejected as no-layout. Where "
+            "one should, amqprouter topic says what becomes of a key; else some binding brings them, perhaps of an "
+            "earlier configuration: rabbitmqctl list_bindings (docs/fleets.rst)",
+            exchange=exchange,
+            key=key,
         )
 
     def _not_handled(self, settlement: Settlement, error: Exception) -> None:

@@ -18,7 +18,7 @@ from amqprouter.decoding.strict_json import parse
 from amqprouter.errors import Undecodable
 from amqprouter.identity import MAX_BYTES, Identity
 from amqprouter.layouts.layout import Layout, MessageField, Placement
-from amqprouter.layouts.layout_set import LayoutSet, placed
+from amqprouter.layouts.layout_set import NONE, LayoutSet, placed
 from amqprouter.layouts.words import words_of
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing
@@ -35,11 +35,14 @@ _MOST_ORIGINS = 1024
 class _Origin:
     """An exchange, or one with a queue, and what is known of the keys there."""
 
-    __slots__ = ("by_device", "by_key", "layouts", "queue")
+    __slots__ = ("by_device", "by_key", "exchange", "layouts", "queue", "told")
 
-    def __init__(self, layouts: tuple[Layout, ...], queue: str) -> None:
+    def __init__(self, layouts: tuple[Layout, ...], exchange: bytes, queue: str) -> None:
         self.layouts = layouts
+        self.exchange = exchange
         self.queue = queue
+        self.told = False
+        """Whether it was said that a key here is read by no layout."""
         self.by_key: dict[bytes, Sender | None] = {}
         """None where the message must be asked."""
         self.by_device: dict[tuple[bytes, str, str], Sender] = {}
@@ -51,9 +54,17 @@ class Placing:
 
     :param senders: for those that none applies to.
     :param queue_of: the queue of a consumer tag.
+    :param say_unread: told once of each exchange the first key there that no layout reads.
     """
 
-    def __init__(self, layouts: LayoutSet, senders: Senders, queue_of: Callable[[bytes], str]) -> None:
+    def __init__(
+        self,
+        layouts: LayoutSet,
+        senders: Senders,
+        queue_of: Callable[[bytes], str],
+        say_unread: Callable[[str, str], None] = lambda exchange, key: None,
+    ) -> None:
+        self._say_unread = say_unread
         self._layouts = layouts
         self._senders = senders
         self._queue_of = queue_of
@@ -84,7 +95,7 @@ class Placing:
         if len(self._origins) >= _MOST_ORIGINS:
             self._origins.clear()
         exchange = delivery.exchange.decode("utf-8", "backslashreplace")
-        origin = self._origins[place] = _Origin(self._layouts.applying(exchange, queue), queue)
+        origin = self._origins[place] = _Origin(self._layouts.applying(exchange, queue), delivery.exchange, queue)
         return origin
 
     def _add(self, origin: _Origin, key: bytes) -> Sender | None:
@@ -93,7 +104,12 @@ class Placing:
         words = words_of(key)
         sender = None
         if not any(layout.reads(words) for layout in origin.layouts):
-            sender = self._sender(placed(origin.layouts, key, queue=origin.queue))
+            placement = placed(origin.layouts, key, queue=origin.queue)
+            sender = self._sender(placement)
+            if placement.layout == NONE and not origin.told:
+                origin.told = True
+                names = (name.decode("utf-8", "backslashreplace") for name in (origin.exchange, key))
+                self._say_unread(*names)
         origin.by_key[key] = sender
         return sender
 

@@ -16,7 +16,7 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.layouts.words import NORMALISERS, escaped
 from tests.fleets import FleetMessage, messages
 from tests.integration.test_commands import Listener, post
-from tests.support.asking_broker import amqp, gateway_of, shared_broker
+from tests.support.asking_broker import amqp, gateway_of, publish, shared_broker
 from tests.support.gateway import ROOT, SECRET, Fleet, Gateway, drain_queue, reason_of
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
@@ -156,6 +156,31 @@ class AmqpTests(Checks, GatewayTestCase):
             self.assertEqual(headers["x-amqprouter-routing-key"], "plug.up.temp")
 
         return self.run_layouts(test)
+
+    def test_bindings_of_an_earlier_configuration(self) -> Deferred[None]:
+        """What the daemon bound before there was a layout, or for one that is gone, it takes off; nothing else."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            await gateway.stop()
+            gateway.sections["ingress"]["layouts"] = "homie, zigbee2mqtt"
+            gateway.write_config()
+            await gateway.start()
+            await gateway.stop()
+            gateway.sections["ingress"]["layouts"] = "zigbee2mqtt"
+            gateway.write_config()
+            amqp(vhost.uri, lambda channel: channel.queue_bind("amqprouter.ingress", "amq.topic", "by.hand"))
+            await gateway.start()
+            for key in ("plug.up.temp", "homie.kitchen.$state", "homie.5.kitchen.$state", "by.hand"):
+                self.assertEqual(amqp(vhost.uri, publish("amq.topic", key, key.encode())), "")
+            fleet.send("", "", b"{}", exchange="amq.topic", key="zigbee2mqtt.hall")
+            await fleet.all_confirmed()
+            await gateway.metric_reaches("settled_total", 2)
+            (rejected,) = await drain_queue(vhost.uri, "amqprouter.rejected", 1)
+            self.assertEqual((reason_of(rejected), rejected.body), ("no-layout", b"by.hand"))
+            self.assertEqual([one["device"] for one in database.documents("readings")], ["hall"])
+            self.assertIn("No layout reads 'by.hand'", (gateway.folder / "daemon.log").read_text())
+
+        return self.run_layouts(test, {"exchanges": "amq.topic", "bind": "*.*.#"})
 
     def test_tried_again_once_there_is_a_layout(self) -> Deferred[None]:
         """What no layout fitted is replayed into one that does; and what was parked keeps its device."""

@@ -36,10 +36,15 @@ class TopologyTests(BrokerTestCase):
         def bindings(exchange: str) -> tuple[str, ...]:
             return ("tele.*.#",) if exchange == "amq.topic" else ("*.up",)
 
+        def replaced(exchange: str) -> tuple[str, ...]:
+            return ("*.up",) if exchange == "amq.topic" else ()
+
         ingress = IngressSettings(shards=0, exchanges=("amq.topic",))
-        self.declare(Topology(TopologySettings(), ingress, EventsSettings(), bindings))
+        self.declare(Topology(TopologySettings(), ingress, EventsSettings(), bindings, replaced))
         bound = [(b.exchange, b.routing_key) for b in self.broker.sent("Queue.Bind") if b.queue == "amqprouter.ingress"]
         self.assertEqual(bound, [("devices", "*.up"), ("amq.topic", "tele.*.#")])
+        unbound = [(b.queue, b.exchange, b.routing_key) for b in self.broker.sent("Queue.Unbind")]
+        self.assertEqual(unbound, [("amqprouter.ingress", "amq.topic", "*.up")])
 
     def test_names(self) -> None:
         names = Names.of(TopologySettings(prefix="p", devices_exchange="d"), IngressSettings(shards=2))

@@ -244,6 +244,19 @@ class SetTests(SynchronousTestCase):
         self.assertEqual(self.layouts.bindings("amq.topic", ["*.#"]), ("a.*.*", "stat.*.*.#", "tele.*.*.#"))
         self.assertEqual(LayoutSet(()).bindings("amq.topic", ["*.#"]), ("*.#",))
 
+    def test_bindings_that_are_not_wanted_any_more(self) -> None:
+        tasmota = LayoutSet((), ("tasmota",), ("devices",))
+        replaced = tasmota.replaced("amq.topic", ["*.*.#"])
+        self.assertEqual(replaced[0], "*.*.#")
+        self.assertIn("telegraf.*.#.*", replaced)
+        self.assertFalse(set(replaced) & set(tasmota.bindings("amq.topic", ["*.*.#"])))
+        self.assertEqual(tasmota.replaced("devices", ["*.*.#"]), (), "no layout is about it")
+        self.assertEqual(LayoutSet(()).replaced("amq.topic", ["*.*.#"]), ())
+        self.assertEqual(self.layouts.replaced("devices", ["*.*.#"])[0], "*.*.#")
+        self.assertNotIn("a.b.#", LayoutSet((), ("tasmota", "default")).replaced("amq.topic", ["a.b.#"]))
+        queue = LayoutSet((layout("queue", queue=("q",), pattern=("q.{device}.{topic}",)),))
+        self.assertEqual(queue.replaced("amq.topic", ["*.*.#"]), (), "what comes by its queue was bound by others")
+
     def test_a_section_says_more_than_what_it_uses(self) -> None:
         section = completed(layout(use="zigbee2mqtt", topic="report", device="z2m-{device}"))
         self.assertEqual((section.name, section.topic, section.device), ("mine", "report", "z2m-{device}"))

@@ -41,9 +41,12 @@ class LayoutTests(PipelineTestCase):
         self.assertEqual(self.heard[1:], [("dev1", None)])
 
     def test_no_layout(self) -> None:
-        self.from_mqtt("dev1.up.x", "x")
+        with capturedLogs() as logs:
+            self.from_mqtt("dev1.up.x", "x")
         self.assertEqual((self.quarantine.rejected, self.quarantine.proven), ([("x", "no-layout")], [None]))
         self.assertEqual(self.acks, [(1, True)])
+        (said,) = (text for text in map(formatEvent, logs) if "No layout reads" in text)
+        self.assertIn("No layout reads 'dev1.up.x', which came through amq.topic: such messages are rejected", said)
         self.receive(self.delivery("dev1.up.x"))
         self.assertEqual(len(self.store.taken), 1)
 

@@ -56,6 +56,19 @@ class PlacingTests(SynchronousTestCase):
             message = placing.message(delivery(key, exchange), 0.0)
             self.assertEqual((message.device, message.topic, message.layout), (device, topic, None))
 
+    def test_what_no_layout_reads_is_said_once_of_each_exchange(self) -> None:
+        said: list[tuple[str, str]] = []
+        placing = Placing(
+            LayoutSet((), ("tasmota",), ("devices",)),
+            Senders(b"devices.by-id", b"k" * 32),
+            lambda tag: "",
+            lambda exchange, key: said.append((exchange, key)),
+        )
+        for key in (b"tele.plug.STATE", b"cmnd.plug.POWER", b"a.\xff", b"a.b", b"a.\xff"):
+            for exchange in (b"amq.topic", b"from-mqtt", b"devices"):
+                placing.message(delivery(key, exchange), 0.0)
+        self.assertEqual(said, [("amq.topic", "a.\\xff"), ("from-mqtt", "a.\\xff")])
+
     def test_a_key_is_looked_at_once(self) -> None:
         placing = self.placing(names=("tasmota",))
         messages = [placing.message(delivery(b"tele.plug.STATE"), 0.0) for _ in range(3)]
