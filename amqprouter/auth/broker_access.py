@@ -151,7 +151,7 @@ class BrokerAccess:
         return layouts.is_for_publishers(exchange, key) and self._speaks_for_all(device)
 
     def _may_use_ignored(self, fields: Fields, placement: Placement) -> str:
-        """About a key of which the layouts find no device. Who may subscribe to it was allowed to already."""
+        """About a key of which the layouts find no device. Who may subscribe with wildcards was allowed to already."""
         exchange, key = fields["name"], fields["routing_key"].encode("utf-8", "surrogateescape")
         if placement.refusal != IGNORED:
             if placement.layout == NONE:
@@ -159,8 +159,15 @@ class BrokerAccess:
             return f"layout {placement.layout} looks for the device in the message, so the key is nobody's own"
         if not self.layouts.unowned(exchange, key):
             return f"layout {placement.layout} ignores this key, which is for a device: [commands] sends to devices"
-        if fields.get("permission") == "write" and self._speaks_for_all(fields["username"]):
-            return ""
+        permission, has_wildcards = (
+            fields.get("permission"),
+            bool(_WILDCARDS.intersection(fields["routing_key"].split("."))),
+        )
+        if self._speaks_for_all(fields["username"]):
+            if permission == "write":
+                return ""
+            if permission == "read" and _by_mqtt(fields) and not has_wildcards:
+                return self._subscribing()
         return f"layout {placement.layout} ignores this key: it is for publishers that may speak for all devices (*: #)"
 
     def _speaks_for_all(self, device: str) -> bool:

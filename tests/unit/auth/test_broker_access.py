@@ -281,6 +281,15 @@ class LayoutTests(SynchronousTestCase):
             self.assertIn("which is for a device", self.may("write", key, "z2m"), key)
         self.assertEqual(self.may("write", "cmnd.plug", "z2m"), "")
 
+    def test_what_is_ignored_without_a_fixed_beginning(self) -> None:
+        section = LayoutSettings("sites", pattern=("{site}.{device}.{topic}",), ignore=("{site}.notice",))
+        layouts = LayoutSet((section,), (), ("devices", "devices.by-id"))
+        self.access = replace(self.access, layouts=layouts, may_speak=lambda who, key: who == "z2m")
+        for permission in ("write", "read"):
+            self.assertEqual(self.may(permission, "north.notice", "z2m"), "")
+            self.assertIn("for publishers that may speak", self.may(permission, "north.notice", "north"))
+        self.assertIn("for publishers that may speak", self.may("read", "*.notice", "z2m"))
+
     def test_network_servers_get_the_commands_of_all_their_devices(self) -> None:
         layouts = LayoutSet(
             (), ("chirpstack-v4", "zigbee2mqtt", "sparkplug-b", "esphome"), ("devices", "devices.by-id")

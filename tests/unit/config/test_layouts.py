@@ -37,6 +37,10 @@ class LayoutSectionTests(ConfigTestCase):
             ("pattern = {device\n", "names in braces"),
             ("pattern = a.{topic}\n", "[layout x] pattern = a.{topic}: 'a.{topic}' has no {device}"),
             ("pattern = a.{device}\n", "then the option topic must say which"),
+            (
+                "pattern = a.{device}.{topic}\ncommand = a.down.{topic}\n",
+                "[layout x] command = a.down.{topic}: 'a.down.{topic}' has no {device}",
+            ),
             ("pattern = a.{device}.{topic}\ndevice = {property:priority}\n", "of properties there are app_id"),
             ("pattern = a.{device}.{topic}\nqueue = other\n", "[layout x] queue = other: 'other' is not consumed from"),
             ("use = tasmota\nexchange = devices.by-id\n", "keys at 'devices.by-id' are device ids"),
