@@ -1,4 +1,4 @@
-"""Each way to install amqprouter makes ``twistd`` offer it, and brings its plugins and page along.
+"""Each way to install amqprouter makes ``twistd`` offer it, brings its plugins and page along, and gives what starts.
 
 The distributions are built from a copy of the checkout and installed without the network: each virtual environment
 sees the dependencies of the running one through a ``.pth`` file, which also keeps an installed amqprouter of the
@@ -22,6 +22,8 @@ from zipfile import ZipFile
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from amqprouter import __version__
+
 ROOT = Path(__file__).parents[2]
 LEFT_BEHIND = (".*", "_trial_temp*", "__pycache__", "build", "dist", "*.egg-info", "dropin.cache")
 PLUGINS = {path.stem for path in (ROOT / "twisted/plugins").glob("amqprouter_*.py")}
@@ -39,7 +41,8 @@ print(json.dumps({
     "scripts": {e.name: e.value for e in entry_points(group="console_scripts") if e.name == "amqprouter"},
 }))
 """
-_TWISTD = "import sys; sys.argv = ['twistd', '--help']; from twisted.scripts.twistd import run; run()"
+_TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+_SAMPLE = ROOT / "etc/amqprouter.ini"
 
 
 def _run(*command: str | Path, cwd: Path) -> str:
@@ -122,10 +125,12 @@ class InstallTests(EnvironmentTestCase):
         self.assertLessEqual({"amqprouter_dropin", "amqprouter_checkers"}, PLUGINS)
         self.assertEqual(set(found["static"]), STATIC)
         self.assertEqual(found["scripts"], {"amqprouter": "amqprouter.cli.main:main"})
-        self.assertIn("usage: amqprouter", _run(self.folder / "bin/amqprouter", "--help", cwd=self.folder))
-        self.assertRegex(
-            _run(self.python, "-c", _TWISTD, cwd=self.folder), r"(?m)^\s+amqprouter\s+Route device messages"
-        )
+        command, twistd = (self.folder / "bin/amqprouter",), (self.python, "-c", _TWISTD)
+        self.assertIn("usage: amqprouter", _run(*command, "--help", cwd=self.folder))
+        self.assertEqual(_run(*command, "--version", cwd=self.folder), f"amqprouter {__version__}\n")
+        self.assertRegex(_run(*twistd, "--help", cwd=self.folder), r"(?m)^\s+amqprouter\s+Route device messages")
+        self.assertIn("is good", _run(*command, "check", "-c", _SAMPLE, cwd=self.folder))
+        self.assertEqual(_run(*twistd, "amqprouter", "-c", _SAMPLE, "--check", cwd=self.folder), f"{_SAMPLE}: OK\n")
 
     def test_wheel(self) -> None:
         self._install(distributions()[1])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.pages import complaints
 from tests.support.shared_out import Unclaimed, modules
 from tests.support.trial_summary import summary
 
@@ -69,6 +71,20 @@ class NewsfragmentTests(SynchronousTestCase):
             with self.subTest(path.name):
                 self.assertRegex(path.name, rf"\A\+?[\w-]+\.({'|'.join(kinds)})\.rst\Z")
                 self.assertNotIn("\n\n", path.read_text().strip())
+
+    def test_they_make_a_part_of_the_changelog(self) -> None:
+        """Towncrier takes every one, and what it makes is good reStructuredText in the changelog's place."""
+        command = [sys.executable, "-m", "towncrier", "build", "--draft", "--version", "9.9", "--date", "2026-01-02"]
+        draft = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+        self.assertTrue(draft.startswith("9.9 (2026-01-02)\n"), draft[:200])
+        fragments = {path.name for path in (ROOT / "newsfragments").iterdir()} - {"README.rst", "template.rst"}
+        # Those with equal words are one item.
+        texts = {" ".join(line.split()) for name in fragments for line in [(ROOT / "newsfragments" / name).read_text()]}
+        items = {" ".join(item.split()) for item in re.findall(r"(?m)^- (.*(?:\n  .*)*)", draft)}
+        self.assertEqual(items, texts)
+        head, mark, tail = (ROOT / "CHANGELOG.rst").read_text().partition(".. towncrier release notes start\n")
+        self.assertTrue(mark)
+        self.assertEqual(complaints(head + mark + "\n" + draft + tail), "")
 
 
 class ScriptTests(SynchronousTestCase):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from textwrap import dedent
+
+from docutils.core import publish_doctree
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +58,14 @@ def blocks(page: str) -> Iterator[Block]:
             first += 1
         text = dedent("\n".join(content)).rstrip() + "\n"
         yield Block(page, first + 1, (directive[1] or "") if directive else "", line.strip(), text)
+
+
+def complaints(text: str) -> str:
+    """What a code host has to say of a page: docutils alone, which reads no other file; empty when all is well."""
+    stream = StringIO()
+    settings = {"report_level": 2, "halt_level": 5, "warning_stream": stream, "file_insertion_enabled": False}
+    publish_doctree(text, settings_overrides=settings)
+    return stream.getvalue()
 
 
 def _depth(line: str) -> int:
