@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from textwrap import dedent
 
+from docutils import nodes
 from docutils.core import publish_doctree
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +61,13 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block(page, first + 1, (directive[1] or "") if directive else "", line.strip(), text)
 
 
-def complaints(text: str) -> str:
-    """What a code host has to say of a page: docutils alone, which reads no other file; empty when all is well."""
+def read(text: str) -> tuple[nodes.document, str]:
+    """A page as a code host reads it, with docutils alone and without other files, and its complaints, empty when all
+    is well."""
     stream = StringIO()
     settings = {"report_level": 2, "halt_level": 5, "warning_stream": stream, "file_insertion_enabled": False}
-    publish_doctree(text, settings_overrides=settings)
-    return stream.getvalue()
+    document = publish_doctree(text, settings_overrides=settings)
+    return document, stream.getvalue()
 
 
 def _depth(line: str) -> int:

@@ -36,8 +36,3 @@ class ReadmeTests(ConfigTestCase):
         devices = Acl.parse(block("what devices may send; ``%d`` is the device's own id::"), "devices.acl", "%d")
         asked = ["meter-17.up.energy", "meter-17.alarm.low", "meter-18.up.energy", "meter-17.down"]
         self.assertEqual([devices.allows("meter-17", topic) for topic in asked], [True, True, False, False])
-
-    def test_the_files_that_it_points_to_are_there(self) -> None:
-        root = Path(__file__).parents[2]
-        for target in re.findall(r"<([^<>]+\.(?:rst|ini))>", README):
-            self.assertTrue((root / target).is_file(), target)
