@@ -14,7 +14,7 @@ author = "the amqprouter developers"
 release = version = __version__
 
 extensions = ["sphinx.ext.autodoc", "plugin_api", "relative_links"]
-exclude_patterns = ["examples", "extensions"]
+exclude_patterns = ["examples", "extensions", "static"]
 root_doc = "index"
 relative_links_pages = {
     # Files of the checkout, and the pages that show them.
@@ -44,6 +44,8 @@ python_use_unqualified_type_names = True
 
 html_theme = "furo"
 html_title = f"amqprouter {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
