@@ -40,6 +40,8 @@ class Counters:
     """A batch of writes failed and was sent again."""
     published: int = 0
     """A publish was confirmed by the broker."""
+    repartitioned: int = 0
+    """A message was put into the queue of its device's shard, for whichever gateway has that."""
     publish_retries: int = 0
     """A publish was nacked, returned or left unconfirmed, and was sent again."""
     events_published: int = 0

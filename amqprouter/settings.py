@@ -198,6 +198,9 @@ class IngressSettings:
 
     shards: int = 4
     """Number of consistent-hash shard queues behind the by-id exchange."""
+    repartition: str = "auto"
+    """Whether what comes through other queues is spread over the shards as well: ``auto`` while several gateways share
+    the work, ``yes`` or ``no`` in any case."""
     prefetch: int = 512
     """Unacknowledged deliveries for each queue."""
     bind: tuple[str, ...] = ("*.*.#",)

@@ -112,6 +112,8 @@ class Ingress:
         self._asking_since: float | None = None
         self._leaving = False
         self._stopping = False
+        self.on_released: Callable[[], None] | None = None
+        """Called once what was handed over is let go."""
 
     @property
     def attached(self) -> bool:
@@ -156,8 +158,9 @@ class Ingress:
         """The connection is gone."""
         self._connection, self._leaving = None, False
 
-    def hand_over(self) -> None:
-        """Let another gateway have the queues: take nothing more, and let go once all that was taken is acknowledged.
+    def hand_over(self, within: float = LEAVING) -> None:
+        """Let another gateway have the queues: take nothing more, and let go once all that was taken is acknowledged,
+        or after so many seconds.
 
         What comes meanwhile is put back in its place by the broker before another consumer gets anything.
         """
@@ -166,7 +169,7 @@ class Ingress:
             return
         self._leaving = True
         self._delayed.forget()
-        self._delayed.later(LEAVING, self._release, connection, LEAVING)  # not the call that is for at once
+        self._delayed.later(within, self._release, connection, within)  # not the call that is for at once
         if not self.unacked:
             self._delayed.later(0, self._release, connection)
 
@@ -183,6 +186,8 @@ class Ingress:
             if connection is self._connection:
                 self.detach()
                 self._delayed.forget()
+                if self.on_released is not None:
+                    self.on_released()
 
     async def _open(self, connection: Connection) -> None:
         self._delayed.forget()  # a new channel consumes from everything anyway

@@ -18,7 +18,7 @@ refuses the seats; it is asked again at each look.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.declare import NOT_FOUND, Declarer
 from amqprouter.broker.ingress import Ingress, Receive
+from amqprouter.broker.repartition import Repartition, unwrapping
+from amqprouter.broker.repartition_envelope import Envelope
+from amqprouter.broker.source_switch import SourceSwitch
 from amqprouter.broker.topology import Topology
 from amqprouter.clock import Clock
 from amqprouter.counters import Counters
@@ -153,10 +156,20 @@ class SharedIngress:
     log = Logger()
     name = "ingress"
 
-    def __init__(self, clock: Clock, rest: Ingress, shards: Mapping[str, Ingress], membership: Membership) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        rest: Ingress,
+        shards: Mapping[str, Ingress],
+        membership: Membership,
+        partitions: Sequence[Ingress] = (),
+        switch: SourceSwitch | None = None,
+    ) -> None:
         self._clock = clock
         self._rest = rest
         self._shards = tuple(shards.items())
+        self._partitions = tuple(partitions)
+        self._switch = switch
         self._membership = membership
         self._place: Position | None = None
         self._connection: Connection | None = None
@@ -164,20 +177,35 @@ class SharedIngress:
         self._unseated = ""  # why the broker does not let us look at the seats
         self._refused = False  # whether that is for somebody to mend, and no node that is away
         self._stopping = False
+        rest.on_released = self._look_now
 
     @property
     def unacked(self) -> int:
         """Deliveries received and not yet acknowledged."""
-        return self._rest.unacked + sum(shard.unacked for _, shard in self._shards)
+        return sum(one.unacked for one in self._all)
+
+    @property
+    def repartitions(self) -> bool:
+        """Whether what comes through other queues than the shards' is passed to the gateway that has its device."""
+        return self._switch is not None and self._switch.repartitions
 
     @property
     def ledgers(self) -> list[AckLedger]:
         """Of the deliveries that are out."""
-        return [ledger for one in (self._rest, *(shard for _, shard in self._shards)) for ledger in one.ledgers]
+        return [ledger for one in self._all for ledger in one.ledgers]
+
+    @property
+    def _all(self) -> list[Ingress]:
+        return [self._rest, *(shard for _, shard in self._shards), *self._partitions]
 
     def problem(self) -> str:
-        seats = f"cannot share the shards with other gateways: {self._unseated}" if self._refused else ""
-        problems = [seats, self._rest.problem(), *(shard.problem() for _, shard in self._shards if shard.attached)]
+        switch = self._switch
+        problems = [f"cannot share the shards with other gateways: {self._unseated}" if self._refused else ""]
+        if switch is not None:
+            problems.append(switch.problem())
+        if switch is None or not switch.is_paused:
+            problems.append(self._rest.problem())
+        problems += [one.problem() for one in self._all[1:] if one.attached]
         return "; ".join(dict.fromkeys(filter(None, problems)))
 
     async def attach(self, connection: Connection) -> None:
@@ -188,9 +216,12 @@ class SharedIngress:
         if self._stopping:
             return
         self._connection = connection
-        for _, shard in self._shards:
-            shard.detach()
-        await self._rest.attach(connection)
+        for one in self._all:
+            one.detach()
+        if self._switch is None:
+            await self._rest.attach(connection)
+        else:
+            self._switch.lost()
         if self._shards:
             await self._share(connection)
 
@@ -217,13 +248,24 @@ class SharedIngress:
                 gateways=place.gateways,
                 mine=", ".join(mine) or "none",
             )
-        for number, (_, shard) in enumerate(self._shards):
+        if self._switch is not None:
+            await self._switch.look(connection, place.gateways > 1, self._rest, self._partitions_unacked)
+        partitions = self._partitions if self._switch is not None and self._switch.uses_partitions else ()
+        for number, shard in (*enumerate(shard for _, shard in self._shards), *enumerate(partitions)):
             if not place.owns(number):
                 shard.hand_over()
             elif not shard.attached:
                 await shard.attach(connection)
         if self._timer is None or not self._timer.active():
             self._timer = self._clock.callLater(INTERVAL, self._share_again)
+
+    def _partitions_unacked(self) -> int:
+        return sum(partition.unacked for partition in self._partitions)
+
+    def _look_now(self) -> None:
+        """The sources are let go: nothing is taken from them until it is clear which way it goes."""
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(0)
 
     def _share_again(self) -> None:
         Deferred.fromCoroutine(self._shared_again())
@@ -244,18 +286,29 @@ class SharedIngress:
         self._stopping = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        await self._rest.stop()
-        for _, shard in self._shards:
-            await shard.stop()
+        for one in self._all:
+            await one.stop()
 
 
 def make_ingress(
-    clock: Clock, topology: Topology, prefix: str, settings: IngressSettings, receive: Receive, *, counters: Counters
+    clock: Clock,
+    topology: Topology,
+    prefix: str,
+    settings: IngressSettings,
+    receive: Receive,
+    *,
+    counters: Counters,
+    repartition: Repartition | None = None,
+    envelope: Envelope | None = None,
 ) -> SharedIngress:
-    """All consumers that these settings lead to; `prefix` begins the names of the seats."""
+    """All consumers that these settings lead to; `prefix` begins the names of the seats.
+
+    :param repartition: where what the sources bring goes while other gateways share the work; None for never.
+    :param envelope: what it is in then.
+    """
     names = topology.names
 
-    def consumers(own_queues: tuple[str, ...], queues: tuple[str, ...] = ()) -> Ingress:
+    def consumers(own_queues: tuple[str, ...], receive: Receive, queues: tuple[str, ...] = ()) -> Ingress:
         return Ingress(
             clock,
             topology,
@@ -268,6 +321,12 @@ def make_ingress(
             counters=counters,
         )
 
-    rest = consumers((names.ingress,), (*settings.queues, names.replay))
-    shards = {shard: consumers((shard,)) for shard in names.shards}
-    return SharedIngress(clock, rest, shards, Membership(prefix, len(shards)))
+    shards = {shard: consumers((shard,), receive) for shard in names.shards}
+    membership = Membership(prefix, len(shards))
+    sources = (*settings.queues, names.replay)
+    if repartition is None or envelope is None:
+        return SharedIngress(clock, consumers((names.ingress,), receive, sources), shards, membership)
+    switch = SourceSwitch(clock, topology, receive, repartition, settings.repartition)
+    rest = consumers((names.ingress,), switch.receive, sources)
+    partitions = [consumers((queue,), unwrapping(envelope, receive)) for queue in names.partitions]
+    return SharedIngress(clock, rest, shards, membership, partitions, switch)

@@ -5,6 +5,7 @@
     devices (topic) ──bind patterns──► <prefix>.ingress ◄──bind patterns── [ingress] exchanges, which others declare
        └─ alternate exchange ────────► <prefix>.unrouted (fanout) ──► <prefix>.unrouted
     devices.by-id (consistent hash) ─► <prefix>.shard.0 … <prefix>.shard.N-1
+                                       <prefix>.partition.0 … N-1  (once several gateways share the work)
     <prefix>.rejected (fanout) ──────► <prefix>.rejected
     <prefix>.dead-letter (fanout) ───► <prefix>.dead-letters
     <prefix>.replay (fanout) ────────► <prefix>.replay   (out of those three, by `amqprouter rejected replay`)
@@ -54,6 +55,8 @@ class Names:
     by_id: str
     ingress: str
     shards: tuple[str, ...]
+    partitions: tuple[str, ...]
+    """As many as shards: what came through other queues goes through these (`amqprouter.broker.repartition`)."""
     unrouted: str
     rejected: str
     dead_letter: str
@@ -72,6 +75,7 @@ class Names:
             by_id=f"{topology.devices_exchange}.by-id",
             ingress=f"{prefix}.ingress",
             shards=tuple(f"{prefix}.shard.{number}" for number in range(ingress.shards)),
+            partitions=tuple(f"{prefix}.partition.{number}" for number in range(ingress.shards)),
             unrouted=f"{prefix}.unrouted",
             rejected=f"{prefix}.rejected",
             dead_letter=f"{prefix}.dead-letter",
@@ -106,6 +110,8 @@ class Topology:
         self._replaced = replaced
         self._exchanges = ingress.exchanges
         self._events = events
+        self.has_partitions = False
+        """Whether the queues of the partitions are declared as well."""
 
     async def declare(self, connection: Connection) -> None:
         """Declare everything but the event stream.
@@ -127,9 +133,11 @@ class Topology:
         own.append(f"{names.prefix}.parked")
         count, shards = len(own), len(names.shards)
         if shards:
-            count += 2 * shards
+            count += (3 if self.has_partitions else 2) * shards
             last = f" to {shards - 1}" if shards > 1 else ""
             own += [f"{names.prefix}.shard.0{last}", f"{names.prefix}.seat.0{last}"]
+            if self.has_partitions:
+                own.append(f"{names.prefix}.partition.0{last}")
         return BrokerRefused(
             error.code,
             f"{error.text}. Needed are {count} queues ({', '.join(own)}), those of [queue], [celery] and [commands] "
@@ -139,9 +147,7 @@ class Topology:
     async def _declare(self, connection: Connection) -> None:
         names, declarer = self.names, Declarer(connection, _REMEDY)
         durable: dict[str, Any] = {"x-queue-type": self._queue_type}
-        work: dict[str, Any] = {"x-queue-type": self.ingress_type, "x-single-active-consumer": True}
-        if self.ingress_type == "quorum":
-            work |= dead_lettering(names.dead_letter)
+        work = self._work
         if self._queue_type == "quorum":
             durable |= {"x-delivery-limit": MANY_RETURNS}
         await declarer.exchange(names.unrouted, "fanout")
@@ -160,6 +166,9 @@ class Topology:
         for shard in sorted(names.shards):
             # The key of such a binding is the queue's weight on the hash ring.
             await _queue(declarer, shard, work, names.by_id, key="1", remedy=_INGRESS_REMEDY)
+        if self.has_partitions:
+            for partition in names.partitions:
+                await declarer.queue(partition, work, remedy=_INGRESS_REMEDY)
         await declarer.exchange(names.rejected, "fanout")
         await _queue(declarer, names.rejected, durable, names.rejected)
         await declarer.exchange(names.dead_letter, "fanout")
@@ -167,6 +176,26 @@ class Topology:
         await declarer.exchange(names.replay, "fanout")
         await _queue(declarer, names.replay, work, names.replay, remedy=_INGRESS_REMEDY)
         await declarer.shut()
+
+    @property
+    def _work(self) -> dict[str, Any]:
+        """The arguments of queues that devices' messages come through."""
+        work: dict[str, Any] = {"x-queue-type": self.ingress_type, "x-single-active-consumer": True}
+        return work | dead_lettering(self.names.dead_letter) if self.ingress_type == "quorum" else work
+
+    async def declare_partitions(self, connection: Connection) -> None:
+        """Declare the queues of the partitions, now and at each connection from now on.
+
+        :raises TopologyClash: :raises BrokerRefused: as `declare`.
+        """
+        declarer = Declarer(connection, _REMEDY)
+        try:
+            for partition in self.names.partitions:
+                await declarer.queue(partition, self._work, remedy=_INGRESS_REMEDY)
+        except BrokerRefused as error:
+            raise self._with_needs(error) from None
+        await declarer.shut()
+        self.has_partitions = True
 
     async def declare_events(self, connection: Connection) -> None:
         """Declare the event stream. It is apart from the rest so that trouble with it leaves the rest working.

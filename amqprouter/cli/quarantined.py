@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.layouts.layout_set import LayoutSet
 from amqprouter.patterns import DevicePattern
 from amqprouter.pipeline import headers as header
@@ -80,11 +81,21 @@ class Quarantined:
         if not unrouted and "x-death" not in headers:
             stranger = bool(account) and user_id != account
             return cls._told(delivery, position, headers, message_id, stranger)
-        device = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")[0]
         reason, at = ("unrouted", None) if unrouted else _death(headers)
-        exchange = delivery.exchange.decode("utf-8", "backslashreplace") if unrouted else ""
+        came_by, queue = ("", "") if unrouted else _came_by(headers)
+        passed_on = None if unrouted else Envelope(account).unwrapped(delivery)
+        if passed_on is not None:  # on its way to another gateway: what it is about is in the envelope
+            delivery, properties = passed_on, Properties(passed_on.properties)
+            came_by, queue = delivery.exchange.decode("utf-8", "backslashreplace"), ""
+            try:
+                message_id, user_id = properties.message_id or "", properties.text("user_id")
+            except ValueError:
+                message_id, user_id = "", None
+        device = delivery.routing_key.decode("utf-8", "backslashreplace").partition(".")[0]
+        exchange = delivery.exchange.decode("utf-8", "backslashreplace") if unrouted or passed_on is not None else ""
         layout = placed = ""
-        came_by, queue = (exchange, "") if unrouted else _came_by(headers)
+        if unrouted:
+            came_by = exchange
         placement = layouts.place(came_by, delivery.routing_key, queue)
         if placement is not None:
             device, exchange, layout = placement.device, came_by, placement.text

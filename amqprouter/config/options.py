@@ -136,6 +136,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
     "ingress": {
         # A queue each, with its replicas: many more shards than gateways gain nothing.
         "shards": Integer(1, 1024),
+        "repartition": Choice(("auto", "yes", "no")),
         "prefetch": Integer(1, 65_535, why=_UNLIMITED),  # 16 bits in basic.qos
         "bind": ListOf(TOPIC_PATTERN),
         "exchanges": ListOf(NAME),

@@ -144,6 +144,7 @@ def _links(
         "publish",
         broker.topology.declare,
         broker.publisher.attach,
+        way.repartition.attach,
         way.quarantine.attach,
         targets.attach,
         *commands.publishing,
@@ -181,6 +182,7 @@ def _steps(
         Step("the watch for overdue deliveries", way.overdue.startService, way.overdue.stopService),
         Step("the event connection", events.link.startService, events.link.stopService),
         Step("the publisher", stop=broker.publisher.stop),
+        Step("the publisher to the shards", stop=way.repartition.stop),
         Step("the publishing connection", publish.startService, publish.stopService),
         Step("the subscriptions", stop=events.hub.close),  # before: their ends are published
         Step("the consuming connection", consume.startService, consume.stopService),
@@ -188,6 +190,7 @@ def _steps(
         Step("the quarantine", drain=way.quarantine.stop),
         Step("the parking queues of devices", drain=way.device_queues.stop),
         Step("the parking queues", drain=way.parking.stop),
+        Step("the way to the shards", drain=way.repartition.drain),
         Step("the consumers", drain=way.ingress.stop),
     ]
     return steps

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from twisted.logger import Logger
 
 from amqprouter.amqp.consumer import consumer_tag
+from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.device_parking import DeviceParking
 from amqprouter.broker.parking import Parking
 from amqprouter.broker.quarantine import BrokerQuarantine
+from amqprouter.broker.repartition import Partitions, Repartition
+from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.broker.shards import SharedIngress, make_ingress
 from amqprouter.control.kept_limits import keeps_limits
 from amqprouter.control.overrides import Overrides
@@ -42,6 +45,8 @@ class WiredPipeline:
     pipeline: Pipeline
     ingress: SharedIngress
     """Consumes the messages."""
+    repartition: Repartition
+    """Passes them to the gateways that have their devices, where several share the work."""
     scheduler: Scheduler[Settlement]
     overrides: Overrides
     """Limits that were set by hand, as a service."""
@@ -67,6 +72,11 @@ class WiredPipeline:
         return [
             Gauge("oldest_unacked_seconds", "Age of the oldest delivery not acknowledged yet.", lambda: overdue.oldest),
             Gauge("unacked", "Deliveries received and not yet acknowledged.", lambda: ingress.unacked),
+            Gauge(
+                "repartitions",
+                "1 while what comes through other queues than the shards' goes to the gateway that has its device.",
+                lambda: float(ingress.repartitions),
+            ),
             Gauge("in_flight", "Messages on their way to their targets.", lambda: scheduler.in_flight),
             Gauge("waiting", "Messages that wait for their turn.", lambda: scheduler.waiting),
             Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
@@ -137,17 +147,41 @@ def wire_pipeline(
         overrides.reload()
     parked_devices = pipeline.parked
     assert parked_devices is not None
-    prefix, receive = settings.topology.prefix, pipeline.receive
-    ingress = make_ingress(clock, broker.topology, prefix, settings.ingress, receive, counters=counters)
+    repartition, ingress = _consumers(runtime, broker, pipeline, flush)
     overdue = Overdue(
         clock,
         settings.ingress.consumer_timeout,
         lambda: (*ingress.ledgers, *parking.ledgers, *device_queues.ledgers),
         (parked_devices, pipeline.pending, *gates.values(), *quarantine.gates),
     )
-    return WiredPipeline(
-        pipeline, ingress, scheduler, overrides, gates, parking, device_queues, parked_devices, quarantine, overdue
+    parts = (gates, parking, device_queues, parked_devices, quarantine, overdue)
+    return WiredPipeline(pipeline, ingress, repartition, scheduler, overrides, *parts)
+
+
+def _consumers(
+    runtime: Runtime, broker: WiredBroker, pipeline: Pipeline, flush: Flush
+) -> tuple[Repartition, SharedIngress]:
+    """What reads the queues, and what passes on what is other gateways'."""
+    settings, clock, counters, names = runtime.settings, runtime.clock, runtime.counters, broker.names
+    random, receive, envelope = runtime.randomness.random, pipeline.receive, Envelope(broker.account)
+    repartition = Repartition(
+        clock,
+        Publisher(clock, counters, max_attempts=settings.limits.max_attempts, random=random),
+        Partitions(names.partitions),
+        envelope,
+        device_of=pipeline.device_of,
+        receive=receive,
+        flush=flush,
+        counters=counters,
+        random=random,
     )
+    ingress = make_ingress(
+        *(clock, broker.topology, settings.topology.prefix, settings.ingress, receive),
+        counters=counters,
+        repartition=repartition,
+        envelope=envelope,
+    )
+    return repartition, ingress
 
 
 def _scheduler(runtime: Runtime) -> Scheduler[Settlement]:

@@ -35,7 +35,13 @@ the routing key, its name with the words left out (`amqprouter.layouts.layout.Pl
 PARKED = "x-amqprouter-parked"
 """On parked messages: what `amqprouter.broker.parked_message` needs to make the message again."""
 
-NAMES = (DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, LAYOUT, KEY, PARKED)
+REPARTITIONED = "x-amqprouter-repartitioned"
+"""On messages on their way to the gateway that has their device (`amqprouter.broker.repartition_envelope`)."""
+
+NAMES = (
+    *(DEVICE, REASON, AT, EXCHANGE, ROUTING_KEY, CHECKER, PROVEN, IDENTITY, PUBLISHER, LAYOUT, KEY),
+    *(PARKED, REPARTITIONED),
+)
 _MOST_IDENTITY = 4096
 """Bytes. Headers have to fit in a frame, with the device's own; a checker that says more of a device is not quoted."""
 

@@ -220,6 +220,14 @@ class Pipeline:
         self._scheduler.tidy(now)
         self._flush.flush()
 
+    def device_of(self, delivery: Delivery) -> str:
+        """Whose a delivery claims to be; empty where that is nobody's, or it is no matter who works on it."""
+        if delivery.exchange == self._replays.exchange:
+            return ""
+        if self._placing is not None:
+            return self._placing.sender_of(delivery).device
+        return self._senders.of(delivery.exchange, delivery.routing_key).device
+
     def _say_one_device(self, exchange: str, device: str, keys: int, layout: str) -> None:
         would = f"[ingress] layouts = {layout} reads them" if layout else "a [layout] of your own can say so"
         self.log.warn(

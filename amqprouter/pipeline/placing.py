@@ -73,22 +73,25 @@ class Placing:
 
     def message(self, delivery: Delivery, received_at: float) -> Message:
         """The message, with its layout. Never raises for what is in it."""
+        sender = self.sender_of(delivery)
+        message = sender.message(delivery, received_at)
+        message.layout = sender.placement
+        return message
+
+    def sender_of(self, delivery: Delivery) -> Sender:
+        """Who sent it, with the placement where a layout applies. Never raises for what is in it."""
         place = delivery.exchange + b"\0" + delivery.consumer_tag if self._uses_queues else delivery.exchange
         origin = self._origins.get(place)
         if origin is None:
             origin = self._add_origin(place, delivery)
         key = delivery.routing_key
         if not origin.layouts:
-            return self._senders.of(delivery.exchange, key).message(delivery, received_at)
+            return self._senders.of(delivery.exchange, key)
         try:
             sender = origin.by_key[key]
         except KeyError:
             sender = self._add(origin, key)
-        if sender is None:
-            sender = self._asked(origin, delivery)
-        message = sender.message(delivery, received_at)
-        message.layout = sender.placement
-        return message
+        return self._asked(origin, delivery) if sender is None else sender
 
     def _add_origin(self, place: bytes, delivery: Delivery) -> _Origin:
         queue = self._queue_of(delivery.consumer_tag) if self._uses_queues else ""

@@ -33,6 +33,7 @@ HELP = {
     "store_duplicates": "Documents that were in the store already.",
     "store_retries": "Batches of writes that failed and were sent again.",
     "published": "Publishes confirmed by the broker.",
+    "repartitioned": "Messages passed to the gateway that has their device's shard.",
     "publish_retries": "Publishes nacked, returned or left unconfirmed, and sent again.",
     "events_published": "Events put on the stream.",
     "events_delivered": "Events written to subscribers.",

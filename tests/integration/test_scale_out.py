@@ -72,10 +72,11 @@ class Arrivals:
 
 
 class Plant:
-    """A fleet that sends on and on, by device id."""
+    """A fleet that sends on and on: by device id, or as most do, with the device's id and topic for the key."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, by_id: bool) -> None:
         self._fleet = fleet
+        self._by_id = by_id
         self._numbers: Counter[str] = Counter()
         self._loop = LoopingCall(self._round)
 
@@ -89,7 +90,10 @@ class Plant:
     def send(self, device: str) -> None:
         self._numbers[device] += 1
         body = json.dumps({"device": device, "n": self._numbers[device]}).encode()
-        self._fleet.send(device, "", body, exchange="devices.by-id", key=device, kind="up.reading")
+        if self._by_id:
+            self._fleet.send(device, "", body, exchange="devices.by-id", key=device, kind="up.reading")
+        else:
+            self._fleet.send(device, "up.reading", body)
 
     def greedy(self) -> None:
         """More at once than the device's burst."""
@@ -105,14 +109,14 @@ class Plant:
 ScaleOutTest = Callable[[list[Gateway], Plant, Fleet, PrivateRabbitMQ, Arrivals], Awaitable[None]]
 
 
-async def owners(broker: PrivateRabbitMQ) -> list[int]:
-    """How many shards each gateway consumes from, as the broker tells it; the most first."""
+async def owners(broker: PrivateRabbitMQ, word: str) -> list[int]:
+    """How many such queues each gateway consumes from, as the broker tells it; the most first."""
     consumers = json.loads(
         await broker.ctl("--formatter", "json", "list_consumers", "queue_name", "channel_pid", "active")
     )
     channels = json.loads(await broker.ctl("--formatter", "json", "list_channels", "pid", "connection"))
     connection_of = {channel["pid"]: channel["connection"] for channel in channels}
-    active = [one for one in consumers if ".shard." in one["queue_name"] and one["active"]]
+    active = [one for one in consumers if word in one["queue_name"] and one["active"]]
     return sorted(Counter(connection_of.get(one["channel_pid"]) for one in active).values(), reverse=True)
 
 
@@ -167,7 +171,7 @@ class AssignmentTests(TestCase):
 class ScaleOutTests(TestCase):
     timeout = 180
 
-    def run_with(self, test: ScaleOutTest) -> Deferred[None]:
+    def run_with(self, test: ScaleOutTest, by_id: bool = True) -> Deferred[None]:
         async def around() -> None:
             folder = Path(self.mktemp())
             folder.mkdir()
@@ -187,7 +191,7 @@ class ScaleOutTests(TestCase):
                         for number in range(3)
                     ]
                     fleet, arrivals = Fleet(broker.uri), Arrivals()
-                    plant = Plant(fleet)
+                    plant = Plant(fleet, by_id)
                     for gateway in gateways:
                         gateway.devices(*DEVICES, GREEDY)
                     await arrivals.read(broker.uri)
@@ -204,11 +208,11 @@ class ScaleOutTests(TestCase):
 
         return Deferred.fromCoroutine(around())
 
-    async def shared(self, broker: PrivateRabbitMQ, plant: Plant, *shares: int) -> None:
-        """Wait until the gateways have so many shards each; then the greedy device sends."""
+    async def shared(self, broker: PrivateRabbitMQ, plant: Plant, *shares: int, word: str = ".shard.") -> None:
+        """Wait until the gateways have so many of these queues each; then the greedy device sends."""
 
         async def so() -> bool:
-            return await owners(broker) == list(shares)
+            return await owners(broker, word) == list(shares)
 
         await until(so, what=f"the shards are shared as {shares}", timeout=WITHIN)
         plant.greedy()
@@ -245,6 +249,44 @@ class ScaleOutTests(TestCase):
             self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
 
         return self.run_with(test)
+
+    def test_so_do_devices_that_publish_to_the_topic_exchange(self) -> Deferred[None]:
+        """One gateway reads the queue behind it, and passes on what is the others': for as long as there are others."""
+
+        async def test(
+            gateways: list[Gateway], plant: Plant, fleet: Fleet, broker: PrivateRabbitMQ, arrivals: Arrivals
+        ) -> None:
+            plant.start()
+            moves = [time.monotonic()]
+            plant.greedy()
+            await deferLater(reactor, 2.0)
+            self.assertNotIn("amqprouter.partition.0", await broker.list_queues(), "alone, there is no need of it")
+            for gateway, *shares in ((gateways[1], 3, 3), (gateways[2], 2, 2, 2)):
+                await gateway.start()
+                moves.append(time.monotonic())
+                await self.shared(broker, plant, *shares, word=".partition.")
+            for gateway in gateways:
+                self.assertGreater(await gateway.metric("settled_total"), 20, "each has its part of the work")
+            await gateways[0].running.kill()  # who reads the queue of all
+            killed = time.monotonic()
+            moves.append(killed)
+            await self.shared(broker, plant, 3, 3, word=".partition.")
+            await gateways[0].start()
+            moves.append(time.monotonic())
+            await self.shared(broker, plant, 2, 2, 2, word=".partition.")
+            plant.stop()
+            await fleet.all_confirmed()
+
+            async def all_there() -> bool:
+                return len(arrivals.ids()) >= fleet.sent
+
+            await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+            self.check_once_and_in_order(arrivals, fleet, killed)
+            self.check_rate(arrivals, moves)
+            waiting = await broker.list_queues()
+            self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
+
+        return self.run_with(test, by_id=False)
 
     def check_once_and_in_order(self, arrivals: Arrivals, fleet: Fleet, killed: float) -> None:
         """What was lost, doubled or overtaken? Only a kill may double anything; hand-overs may not."""

@@ -79,7 +79,9 @@ PURE = {
         "replay_memory speakers"
     ),
     "amqprouter.auth.checkers": "http_answer http_options",
-    "amqprouter.broker": "celery chosen_names outgoing parked_message parking_records priority_watch reply watchdog",
+    "amqprouter.broker": (
+        "celery chosen_names outgoing parked_message parking_records priority_watch repartition_envelope reply watchdog"
+    ),
     "amqprouter.cli": "event_line message_text quarantined secret_file sse_reader",
     "amqprouter.commands": "command reply_target service",
     "amqprouter.config": "commands file values work",

@@ -11,11 +11,13 @@ from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.outgoing import Outgoing
+from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.cli.message_text import body_lines, message_lines
 from amqprouter.cli.quarantined import Quarantined, Wanted
 from amqprouter.identity import Identity, Verdict
 from amqprouter.layouts.layout import Placement
 from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.pipeline.headers import REPARTITIONED
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import LayoutSettings
 
@@ -220,6 +222,26 @@ class TextTests(SynchronousTestCase):
 
     def test_malformed_properties(self) -> None:
         self.assertIn("malformed properties", str(list(message_lines(read(delivery(b"\x20\x00\xff")), ()))))
+
+
+class PassedOnTests(SynchronousTestCase):
+    """What the broker gave up on its way to the gateway that has its device."""
+
+    def given_up(self, account: str = "gateway") -> Quarantined:
+        sent = delivery(encode_properties(user_id="dev1", message_id="m-1"), exchange=b"devices")
+        header = Properties(Envelope(account).wrapped(sent)).header(REPARTITIONED.encode())
+        headers: dict[str, FieldValue] = {REPARTITIONED: header, **DEATH}
+        return read(delivery(encode_properties(headers=headers, user_id=account), b"amqprouter.partition.3"))
+
+    def test_it_is_what_the_device_sent(self) -> None:
+        found = self.given_up()
+        self.assertEqual((found.device, found.topic, found.message_id), ("dev1", "up.x", "m-1"))
+        self.assertEqual((found.exchange, found.reason), ("devices", "broker: delivery_limit"))
+        self.assertEqual(found.replay(False)[0], b"dev1.up.x")
+        self.assertEqual(found.delivery.delivery_tag, 1)
+
+    def test_nobody_else_can_put_it_there(self) -> None:
+        self.assertEqual(self.given_up("dev9").device, "amqprouter")
 
 
 class LayoutTests(SynchronousTestCase):
