@@ -52,7 +52,7 @@ told() {
 }
 
 start_broker log </dev/null
-client "$work/client.py" consume >"$work/consumer" &
+client "$work/client.py" consume >"$work/consumer" 2>"$work/consumer-ends" &
 consumer=$!
 until grep -q consumes "$work/consumer"; do
     kill -0 "$consumer" || fail "the consumer has ended"
