@@ -265,6 +265,22 @@ async def queue_state(connection: Connection, queue: str) -> Found | None:
     return found
 
 
+async def exchange_exists(connection: Connection, exchange: str) -> bool:
+    """Whether there is such an exchange, of whatever type; asked on a channel of its own.
+
+    :raises BrokerRefused: :raises BrokerUnavailable: as `Channel.invoke`.
+    """
+    channel = await connection.open_channel()
+    try:
+        await channel.exchange_declare(exchange=exchange, passive=True)
+    except BrokerRefused as error:
+        if error.code == NOT_FOUND:
+            return False
+        raise
+    await channel.shut()
+    return True
+
+
 async def lacks(connection: Connection, queue: str, argument: str, never: object) -> bool:
     """Whether a queue was declared without this argument, which AMQP does not tell.
 

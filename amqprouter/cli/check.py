@@ -16,11 +16,12 @@ DESCRIPTION = """\
 Validate a configuration, with the password files and access lists that it names, and print every problem.
 
 It also warns of lines of access lists that can never decide, of bindings by which a whole fleet would be one device,
-of layouts for exchanges that nothing comes from, and of patterns by which a device's id shares a word with another
-name; that does not change the exit status.
+of layouts for exchanges that nothing comes from, of patterns by which a device's id shares a word with another name,
+and of a web endpoint that nobody can log in to; that does not change the exit status.
 
-Nothing is connected to, unless --connect is given. Then the broker is logged in to and the document store is connected
-to, which makes its indexes, as the daemon would at its start; on the broker nothing is declared or changed.
+Nothing is connected to, unless --connect is given. Then the broker is logged in to, the exchanges and queues are looked
+for that must be there before the daemon is, and the document store is connected to, which makes its indexes, as the
+daemon would at its start; on the broker nothing is declared or changed.
 
 examples:
   amqprouter check -c /etc/amqprouter/amqprouter.ini
@@ -107,12 +108,34 @@ def _divided_words(settings: Settings) -> Iterator[str]:
                     )
 
 
+def _nobody_sees_anything(settings: Settings) -> Iterator[str]:
+    """A web endpoint that turns everybody away, or shows nothing: it looks like a wrong password, or a quiet fleet."""
+    auth, http, users = settings.auth, settings.http, settings.acl.users
+    if not http.endpoint:
+        return
+    endpoint = f"the web endpoint ([http] endpoint = {http.endpoint})"
+    if not auth.user_checker and not http.anonymous:
+        but = " but with tokens ([mercure])" if settings.mercure.enabled else ""
+        yield (
+            f"[auth] user_checker is empty: nobody can log in to {endpoint}{but}, so the live page and the events "
+            "are nobody's to see; set it, as to file:/etc/amqprouter/users.passwd, and have `amqprouter passwd` "
+            "write that file"
+        )
+    tells_nothing = all(one.startswith("file:") for one in auth.user_checker)  # other checkers may tell lines
+    if not users and tells_nothing and (auth.user_checker or http.anonymous):
+        who = "anonymous" if http.anonymous else "alice"
+        yield (
+            f"[acl] users is empty: whoever comes to {endpoint} sees no events; name a file of lines such as {who} -> #"
+        )
+
+
 def _warnings(settings: Settings) -> Iterator[str]:
     from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     yield from _one_device(settings)
     yield from _layouts_of_nothing(settings)
     yield from _divided_words(settings)
+    yield from _nobody_sees_anything(settings)
     acl = settings.acl
     lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
     for file in lists:
@@ -126,52 +149,22 @@ def _warnings(settings: Settings) -> Iterator[str]:
 
 async def check_servers(reactor: Any, settings: Settings, say: Say = print) -> int:
     """Try the broker and the store, one after the other, and say what each answers; the exit status."""
-    stages = {"broker": _check_broker, "store": _check_store}
+    from amqprouter.cli.broker_check import check_broker  # noqa: PLC0415
+
+    stages = {"broker": check_broker, "store": _check_store}
     status = DONE
     for name, check in stages.items():
         try:
-            await check(reactor, settings, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+            is_well = await check(reactor, settings, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
         except AmqprouterError as error:
             say(f"{name}: FAILED: {error}")
+            is_well = False
+        if not is_well:
             status = FAILED
     return status
 
 
-async def _check_broker(reactor: Any, settings: Settings, say: Say) -> None:
-    from amqprouter.amqp.uri import masked  # noqa: PLC0415
-    from amqprouter.broker.topology import Names  # noqa: PLC0415
-    from amqprouter.cli.broker import connect  # noqa: PLC0415
-
-    broker = settings.broker
-    where = broker.endpoint or ", ".join(broker.hosts) or masked(broker.uri)
-    connection = await connect(reactor, broker, "check")
-    say(f"{where} answers, and lets {connection.handshake.username!r} into {connection.handshake.vhost!r}")
-    try:
-        channel = await connection.open_channel()
-        await channel.confirm_select()
-        say(f"a channel with publisher confirms opens; heartbeat {connection.heartbeat} s")
-        await channel.shut()
-        names = Names.of(settings.topology, settings.ingress)
-        queues = (names.ingress, *names.shards, names.rejected, names.dead_letters, names.unrouted)
-        queues += (names.replay, names.events)
-        missing = await _missing(connection, (*queues, *settings.ingress.queues))
-        own = set(settings.ingress.queues).intersection(missing)
-        if own:
-            say(f"FAILED: no queue {', '.join(sorted(own))}: declare it, or take it out of [ingress] queues")
-        declared = len(queues) - len(set(queues).intersection(missing))
-        say(f"{declared} of the daemon's {len(queues)} queues are there; it declares what is missing when it starts")
-    finally:
-        await connection.shut()
-
-
-async def _missing(connection: Any, queues: tuple[str, ...]) -> list[str]:
-    """The queues that do not exist."""
-    from amqprouter.amqp.declare import queue_state  # noqa: PLC0415
-
-    return [queue for queue in queues if await queue_state(connection, queue) is None]
-
-
-async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
+async def _check_store(reactor: Any, settings: Settings, say: Say) -> bool:
     from amqprouter.auth.checkers.configured import reads_documents  # noqa: PLC0415
     from amqprouter.pipeline.routes import RuleSet  # noqa: PLC0415
     from amqprouter.storage.mongo import MongoStore  # noqa: PLC0415
@@ -180,7 +173,7 @@ async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
     collections = [target.name for target in RuleSet(settings.routes).targets if target.kind == "store"]
     if not collections and not reads_documents(settings.auth):
         say("no route goes to it, and no checker reads it; not tried")
-        return
+        return True
     store = MongoStore(settings.store, collections, reactor)
     connecting: Awaitable[None] = store.connect()
     try:
@@ -190,5 +183,6 @@ async def _check_store(reactor: Any, settings: Settings, say: Say) -> None:
         say(
             f"{where} answers" + (f"; database {settings.store.database!r} has the indexes of {names}" if names else "")
         )
+        return True
     finally:
         await store.close()

@@ -85,6 +85,32 @@ class BrokerTests(TestCase):
             await self.declared(vhost, "another.#")
             self.assertIn("unroutable", await self.fails(*send, vhost.uri))
 
+    async def test_what_others_have_not_declared_is_told(self) -> None:
+        async with with_vhost() as vhost:
+            config = Path(self.mktemp()).absolute()
+            routes = "[route a]\ntargets = exchange:oncall/x, queue:work\n[queue work]\ndeclare = no\n"
+            rest = "[auth]\naccept = user-id\n[http]\nendpoint =\n[ingress]\nexchanges = amq.topic, nowhere\n"
+            config.write_text(f"[broker]\nuri = {vhost.uri}\n{rest}{routes}")
+            check = ("check", "-c", str(config), "--connect")
+            checked = await amqprouter(*check, check=False)
+            self.assertEqual((checked.status, checked.stderr), (1, ""))
+            failed = [line for line in checked.stdout.splitlines() if line.startswith("broker: FAILED: ")]
+            self.assertEqual(
+                [line.partition(",")[0] for line in failed],
+                [f"broker: FAILED: no {what}" for what in ("exchange 'nowhere'", "exchange 'oncall'", "queue 'work'")],
+            )
+            self.assertIn("10 queues are there", checked.stdout)
+            self.assertEqual(await vhost.list_queues(), {})
+
+            connection = await connect_once(reactor, BrokerSettings(uri=vhost.uri), "test")
+            channel = await connection.open_channel()
+            for exchange in ("nowhere", "oncall"):
+                await channel.exchange_declare(exchange=exchange, exchange_type="topic", durable=True)
+            await channel.queue_declare(queue="work", durable=True)
+            await connection.shut()
+            checked = await amqprouter(*check)
+            self.assertNotIn("FAILED", checked.stdout)
+
     async def test_a_fleet_and_its_ledger(self) -> None:
         async with with_vhost() as vhost:
             await self.declared(vhost)
