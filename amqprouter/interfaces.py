@@ -225,6 +225,13 @@ class IReadiness(Interface):
         """What is wrong, in a few words for the operator; empty when the part is ready."""
 
 
+class INotes(IReadiness):
+    """A part that has something to tell the operator even while it can do its work."""
+
+    def note() -> str:
+        """What there is to see to, in a few words; empty when there is nothing."""
+
+
 class IVersions(Interface):
     """A checker that can tell, without being asked about a secret, whether what it says of a name is still the same."""
 

@@ -143,6 +143,11 @@ class DeviceParking(Parking):
             if self._unregistered:
                 self._delayed.later(LONGEST_PAUSE, self._register_again, connection)
 
+    @property
+    def registry(self) -> ParkingRegistry | None:
+        """Which parking queues there are; None while the broker refuses its stream."""
+        return None if self._unregistered else self._registry
+
     def problem(self) -> str:
         """See `IReadiness`: what holds up the start, or else as `Parking.problem`."""
         if self._unregistered:

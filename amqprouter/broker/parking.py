@@ -140,6 +140,8 @@ class Parking:
         self._passing: dict[ParkingQueue, float] = {}  # since when they are refused for a reason that may be over soon
         self._refusals = ParkingRefusals(self.POLICY, self._delayed, clock.seconds, self._make)
         self._stopping = False
+        self.on_opened: Callable[[ParkingQueue], None] | None = None
+        """Is told of each parking queue that is there and in use from now on."""
 
     def parking_queue(self, kind: str, name: str, *, prefetch: int, expires: float = 0.0) -> ParkingQueue:
         """The parking queue of this kind and name, always the same one; `prefetch` and `expires` count when it is
@@ -279,6 +281,8 @@ class Parking:
         parking_queue.opened(messages)  # before anything comes out
         await current.consume(parking_queue.queue)
         self._refusals.granted(parking_queue)
+        if self.on_opened is not None:
+            self.on_opened(parking_queue)
 
     async def _messages_in(self, connection: Connection, queue: str) -> int | None:
         """The messages that are ready in a queue; None when it does not exist."""

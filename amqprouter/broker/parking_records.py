@@ -6,9 +6,12 @@ left it; a parking queue's last record counts. ``mark`` is nothing but a place i
 
     {"mark": "…", "snapshot": {"id": "…", "next": 5012, "part": 0, "parts": 2, "at": 1700000000.0, "lots": ["dev1", …]}}
 
+A mark that has ``other`` says of a parking queue that is no device's what ``used`` and ``by`` say of a device's, and a
+snapshot has these in ``others`` of its first part. In here their names begin with `OTHER`, to be apart from devices.
+
 All parts of an id together say which parking queues were in use by all records in front of the offset ``next``, so that
 nothing in front of it need be read. Releases without snapshots take the parts for other gateways' marks, and so do not
-notice.
+notice; nor do they of other parking queues.
 
 House rules. A parking queue in use is never forgotten; one too many is harmless, for whoever looks finds it empty. So a
 snapshot counts only once all its parts are there, whoever wrote it, and a record that was read and says that a parking
@@ -24,6 +27,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+OTHER = "\0"
+"""What the name of a parking queue begins with that is no device's: no device's name can."""
 PART_LOTS = 1000
 """Parking queues in one part: at 255 bytes each, the longest that devices' names may be, far below any limit of a
 message."""
@@ -66,6 +71,8 @@ def read_record(body: bytes) -> ParkingRecord | Mark | SnapshotPart:
         record = json.loads(body)
         if "mark" not in record:
             return ParkingRecord(_text(record["lot"]), bool(record["used"]), record["by"])
+        if "other" in record:
+            return ParkingRecord(OTHER + _text(record["other"]), bool(record["used"]), record["by"])
         snapshot = record.get("snapshot")
         return Mark(record["mark"]) if snapshot is None else _part(snapshot)
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -73,7 +80,8 @@ def read_record(body: bytes) -> ParkingRecord | Mark | SnapshotPart:
 
 
 def _part(snapshot: Any) -> SnapshotPart:
-    parking_queues = tuple(map(_text, snapshot["lots"]))
+    others = (OTHER + _text(name) for name in snapshot.get("others", ()))
+    parking_queues = (*map(_text, snapshot["lots"]), *others)
     after, part, parts = (_number(snapshot[name]) for name in ("next", "part", "parts"))
     if part >= parts:
         raise ValueError(f"part {part} of {parts}")
@@ -98,15 +106,16 @@ def _number(value: object) -> int:
 
 def snapshot_records(id: str, next: int, at: float, parking_queues: Collection[str]) -> list[dict[str, object]]:
     """The records that tell these parking queues, one at least."""
-    names = sorted(parking_queues)
+    names = sorted(name for name in parking_queues if not name.startswith(OTHER))
+    others = sorted(name.removeprefix(OTHER) for name in parking_queues if name.startswith(OTHER))
     shares = [names[start : start + PART_LOTS] for start in range(0, len(names), PART_LOTS)] or [[]]
-    return [
-        {
-            "mark": f"{id}.snapshot",
-            "snapshot": {"id": id, "next": next, "part": part, "parts": len(shares), "at": at, "lots": share},
-        }
+    parts = [
+        {"id": id, "next": next, "part": part, "parts": len(shares), "at": at, "lots": share}
         for part, share in enumerate(shares)
     ]
+    if others:  # a few: one for each target there ever was
+        parts[0]["others"] = others
+    return [{"mark": f"{id}.snapshot", "snapshot": part} for part in parts]
 
 
 class ParkingHistory:

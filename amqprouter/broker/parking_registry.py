@@ -6,9 +6,9 @@ parking queue's last record counts. Streams forget their oldest, so parking queu
 once in `ANNOUNCE_EVERY`.
 
 Theory of operation. At each connection the stream is read, up to a mark that the reader itself appended to it,
-confirmed: what is before the mark is all that was known when it connected. `learned` is told of each parking queue that
-is used then, and afterwards of each record that another gateway appends. A record that cannot be read is logged and
-skipped.
+confirmed: what is before the mark is all that was known when it connected. `learned` is told of each device's parking
+queue that is used then, and afterwards of each record that another gateway appends. A record that cannot be read is
+logged and skipped. Parking queues of targets are in it as well, for `amqprouter.broker.left_parking`.
 
 A start must not take longer for a long history. So a gateway that reads that `SNAPSHOT_AFTER` offsets have gone by
 since the last snapshot, or that it is a day old while parking queues are in use, writes one:
@@ -37,7 +37,7 @@ from amqprouter.amqp.delayed_calls import DelayedCalls, at_once
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.parking_reading import SNAPSHOT_AFTER, ParkingReading
-from amqprouter.broker.parking_records import Mark, ParkingRecord, SnapshotPart, snapshot_records
+from amqprouter.broker.parking_records import OTHER, Mark, ParkingRecord, SnapshotPart, snapshot_records
 from amqprouter.clock import Clock
 from amqprouter.errors import AmqprouterError, TopologyClash
 
@@ -94,6 +94,12 @@ class ParkingRegistry:
         return 0 if self._reading is None else self._reading.records
 
     @property
+    def others(self) -> set[str]:
+        """The parking queues in use that are no devices', as of the latest record that came, without `OTHER`."""
+        used = () if self._reading is None else self._reading.history.parking_queues()
+        return {name.removeprefix(OTHER) for name in used if name.startswith(OTHER)}
+
+    @property
     def snapshot_end(self) -> int:
         """The offset behind the last snapshot that is known; 0 while none is."""
         return 0 if self._reading is None else self._reading.history.snapshot_end
@@ -120,7 +126,7 @@ class ParkingRegistry:
             raise
         parking_queues = reading.history.parking_queues()
         for parking_queue in parking_queues:
-            self._learned(parking_queue, True)
+            self._tell(parking_queue, True)
         missing = self._ours - parking_queues
         if before is not None and reading.history.next < before.history.next:
             missing |= (
@@ -132,7 +138,7 @@ class ParkingRegistry:
         self._delayed.later(self._moment(), self._review)
 
     async def announce(self, name: str, used: bool) -> None:
-        """Append a record; returns when the broker has it.
+        """Append a record; returns when the broker has it. A name that begins with `OTHER` is no device's.
 
         The last record counts, so one parking queue's go one after the other: the publisher may have to send one again.
         """
@@ -142,7 +148,11 @@ class ParkingRegistry:
         try:
             if before is not None:
                 await before
-            await self._append({"lot": name, "used": used, "by": self._gateway})
+            said = {"used": used, "by": self._gateway}
+            if name.startswith(OTHER):
+                await self._append({"mark": f"{self._gateway}.other", "other": name.removeprefix(OTHER), **said})
+            else:
+                await self._append({"lot": name, **said})
         finally:
             if self._under_way[name] is done:
                 del self._under_way[name]
@@ -179,10 +189,14 @@ class ParkingRegistry:
         if isinstance(record, ParkingRecord) and record.by != self._gateway:
             if not record.used:
                 self._ours.discard(record.parking_queue)
-            self._learned(record.parking_queue, record.used)
+            self._tell(record.parking_queue, record.used)
         if completes and self._reading is not None:
             self._reading.history.prune()
         self._see_how_far()
+
+    def _tell(self, parking_queue: str, used: bool) -> None:
+        if not parking_queue.startswith(OTHER):
+            self._learned(parking_queue, used)
 
     # Snapshots.
 

@@ -49,7 +49,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
 
     yield f"amqprouter {status['version']}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():
-        yield f"  {part:<18} {printable(problem) or 'ok'}"
+        note = status.get("notes", {}).get(part, "")
+        yield f"  {part:<18} {printable(problem) or (f'ok; {printable(note)}' if note else 'ok')}"
     figures = {**status["counters"], **status["gauges"]}
     for name, value in figures.items():
         if isinstance(value, dict):  # by reason

@@ -135,6 +135,7 @@ def _links(
         auth.attach,
         way.parking.attach,  # what is parked is older than what the ingress brings
         way.device_queues.attach,
+        way.left.attach,
         way.ingress.attach,
         *[step.attach for step in replies],
         *commands.consuming,
@@ -190,6 +191,7 @@ def _steps(
         Step("the quarantine", drain=way.quarantine.stop),
         Step("the parking queues of devices", drain=way.device_queues.stop),
         Step("the parking queues", drain=way.parking.stop),
+        Step("the look for parking queues that were left", drain=way.left.stop),
         Step("the way to the shards", drain=way.repartition.drain),
         Step("the consumers", drain=way.ingress.stop),
     ]

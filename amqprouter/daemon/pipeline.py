@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from amqprouter.amqp.consumer import consumer_tag
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.broker.device_parking import DeviceParking
+from amqprouter.broker.left_parking import LeftParking
 from amqprouter.broker.parking import Parking
 from amqprouter.broker.quarantine import BrokerQuarantine
 from amqprouter.broker.repartition import Partitions, Repartition
@@ -55,6 +56,8 @@ class WiredPipeline:
     """For what a target, or a checker, does not take now."""
     device_queues: DeviceParking
     """For what is over its device's rate."""
+    left: LeftParking
+    """Tells of what is parked for targets that are gone."""
     parked_devices: ParkedDevices
     quarantine: BrokerQuarantine
     overdue: Overdue
@@ -63,7 +66,7 @@ class WiredPipeline:
     @property
     def readiness(self) -> list[IReadiness]:
         """What ``/readyz`` is to ask about the way to the targets."""
-        return [self.ingress, self.parking, self.device_queues, *self.gates.values()]
+        return [self.ingress, self.parking, self.device_queues, self.left, *self.gates.values()]
 
     @property
     def gauges(self) -> list[Gauge]:
@@ -82,6 +85,9 @@ class WiredPipeline:
             Gauge("known_devices", "Devices in the scheduler's memory.", lambda: scheduler.known_devices),
             Gauge("parked_devices", "Devices whose messages are parked.", lambda: parked.devices),
             Gauge("parked_messages", "Messages in devices' parking queues.", lambda: parked.messages),
+            Gauge(
+                "left_parked_messages", "Messages parked for targets that nothing names.", lambda: self.left.messages
+            ),
         ]
 
 
@@ -101,6 +107,7 @@ def wire_pipeline(
     parking, gates = park_and_gate(runtime, broker, wired.targets, wake=flush.wake, finish=finish_parked)
     most_parked = settings.limits.max_parked_per_device
     device_queues = make_parking(DeviceParking, runtime, broker, most_parked, wake=flush.wake, finish=finish_parked)
+    left = LeftParking(clock, parking, settings.topology.prefix, lambda: device_queues.registry)
     quarantine = BrokerQuarantine(
         names,
         broker.outgoing,
@@ -140,11 +147,7 @@ def wire_pipeline(
         random=runtime.randomness.random,
         throttled=Throttling(scheduler, counters, tell, runtime.wall_clock, every).note,
     )
-    overrides = Overrides(
-        keeps_limits(settings.scheduler.overrides, wired.store), scheduler, clock, pipeline.park, flush.wake
-    )
-    if not overrides.is_shared:
-        overrides.reload()
+    overrides = _overrides(runtime, wired, scheduler, pipeline, flush)
     parked_devices = pipeline.parked
     assert parked_devices is not None
     repartition, ingress = _consumers(runtime, broker, pipeline, flush)
@@ -154,7 +157,7 @@ def wire_pipeline(
         lambda: (*ingress.ledgers, *parking.ledgers, *device_queues.ledgers),
         (parked_devices, pipeline.pending, *gates.values(), *quarantine.gates),
     )
-    parts = (gates, parking, device_queues, parked_devices, quarantine, overdue)
+    parts = (gates, parking, device_queues, left, parked_devices, quarantine, overdue)
     return WiredPipeline(pipeline, ingress, repartition, scheduler, overrides, *parts)
 
 
@@ -182,6 +185,16 @@ def _consumers(
         envelope=envelope,
     )
     return repartition, ingress
+
+
+def _overrides(
+    runtime: Runtime, wired: WiredTargets, scheduler: Scheduler[Settlement], pipeline: Pipeline, flush: Flush
+) -> Overrides:
+    keeps = keeps_limits(runtime.settings.scheduler.overrides, wired.store)
+    overrides = Overrides(keeps, scheduler, runtime.clock, pipeline.park, flush.wake)
+    if not overrides.is_shared:
+        overrides.reload()
+    return overrides
 
 
 def _scheduler(runtime: Runtime) -> Scheduler[Settlement]:

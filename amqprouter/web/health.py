@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from twisted.web import http
 
-from amqprouter.interfaces import IReadiness
+from amqprouter.interfaces import INotes, IReadiness
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.request import RouterRequest, reply_json
 
@@ -31,9 +31,17 @@ class ReadyLeaf(Leaf):
         """Ask all parts."""
         parts = report(self._parts)
         ready = not any(parts.values())
-        return reply_json(request, {"ready": ready, "parts": parts}, http.OK if ready else http.SERVICE_UNAVAILABLE)
+        answer = {"ready": ready, "parts": parts, **notes(self._parts)}
+        return reply_json(request, answer, http.OK if ready else http.SERVICE_UNAVAILABLE)
 
 
 def report(parts: Sequence[IReadiness]) -> dict[str, str]:
     """What is wrong with each part by name; empty where nothing is."""
     return {part.name: part.problem() for part in parts}
+
+
+def notes(parts: Sequence[IReadiness]) -> dict[str, dict[str, str]]:
+    """``notes``: what parts have to tell that keeps nobody from working, by name; nothing where no part has."""
+    told = {part.name: part.note() for part in parts if INotes.providedBy(part)}
+    told = {name: note for name, note in told.items() if note}
+    return {"notes": told} if told else {}

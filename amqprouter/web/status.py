@@ -11,7 +11,7 @@ from amqprouter import __version__
 from amqprouter.counters import Counters
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
-from amqprouter.web.health import report
+from amqprouter.web.health import notes, report
 from amqprouter.web.leaf import MemberLeaf
 from amqprouter.web.login import Login
 from amqprouter.web.metrics import Gauge
@@ -41,6 +41,7 @@ class StatusReport:
             "now": now,
             "uptime": now - self._started,
             "parts": report(self._parts),
+            **notes(self._parts),
             "counters": {field.name: getattr(self._counters, field.name) for field in fields(self._counters)},
             "gauges": {gauge.name: gauge.read() for gauge in self._gauges},
         }

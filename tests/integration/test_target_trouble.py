@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import treq
 from twisted.trial.unittest import SkipTest, TestCase
 
 from amqprouter.amqp.properties import Properties
@@ -103,6 +104,34 @@ class TargetTroubleTests(TestCase):
                     break
             else:
                 self.fail("parked although all is well")
+
+    async def test_a_target_that_is_taken_out(self) -> None:
+        """What it had parked is told of, and delivered once some route names it again."""
+        async with self.bed(copies=FULL) as bed:
+            await self.send(bed, 200)
+            await bed.stored_reaches(200)
+            await self.sources_are_empty(bed)
+            route, gateway = bed.gateway.sections["route all"], bed.gateway
+            targets, route["targets"] = route["targets"], "store:readings"
+            await gateway.stop()
+            parked = (await bed.queues())[COPIES_LOT]
+            self.assertGreater(parked, 100)
+            gateway.write_config()
+            await gateway.start()
+            response = await treq.get(f"{gateway.url}/readyz", persistent=False)
+            self.assertIn(f"{parked} messages in {COPIES_LOT}", (await response.json())["notes"]["left-parking"])
+            self.assertEqual(await gateway.metric("left_parked_messages"), parked)
+            self.assertEqual(gateway.running.tail(1_000_000).count(f"{parked} messages are parked in {COPIES_LOT}"), 1)
+
+            gateway.sections["route drain"] = {"device": "no-such-device", "targets": targets}
+            gateway.write_config()
+            await gateway.stop()
+            await gateway.start(ready=False)
+            self.check_order(bed, await drain_queue(bed.uri, COPIES, 200), repeats=True)
+            await self.parking_queue_is_empty(bed, COPIES_LOT)
+            await bed.is_ready()
+            self.assertEqual(await gateway.metric("left_parked_messages"), 0)
+            await self.check_nothing_was_given_up(bed)
 
     async def test_a_limit_that_is_lifted(self) -> None:
         """Nobody consumes, so the queue stays as it is but for its limit; channels of RabbitMQ 3.10 do not notice."""

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.broker import parking_records as parking_queue_history
 from amqprouter.broker.parking_records import (
+    OTHER,
     PART_LOTS,
     Mark,
     ParkingHistory,
@@ -161,6 +162,20 @@ class HistoryTests(SynchronousTestCase):
         for one in snapshot_records("x", 7, 5.0, "ab"):
             self.assertEqual(one["mark"], "x.snapshot")
 
+    def test_those_that_are_no_devices(self) -> None:
+        """Apart in what is written, for earlier releases take all lots for devices; together in what is read."""
+        record = {"mark": "x", "other": "target.store:a", "used": True, "by": "x"}
+        self.assertEqual(read_record(json.dumps(record).encode()), ParkingRecord(f"{OTHER}target.store:a", True, "x"))
+        used = {f"{OTHER}target.store:a", *(f"dev{number:04}" for number in range(PART_LOTS + 1))}
+        parts = [json.loads(json.dumps(part)) for part in snapshot_records("x", 7, 5.0, used)]
+        self.assertEqual([part["snapshot"].get("others") for part in parts], [["target.store:a"], None])
+        self.assertEqual([len(part["snapshot"]["lots"]) for part in parts], [PART_LOTS, 1])
+        history = ParkingHistory()
+        for offset, part in enumerate(parts, 8):
+            history.add(offset, read_record(json.dumps(part).encode()))
+        self.assertEqual(history.parking_queues(), used)
+        self.assertEqual([part["mark"] for part in snapshot_records("x", 7, 5.0, [f"{OTHER}a"])], ["x.snapshot"])
+
     def test_no_records(self) -> None:
         part = snapshot_records("x", 7, 5.0, "ab")[0]["snapshot"]
         assert isinstance(part, dict)
@@ -174,6 +189,8 @@ class HistoryTests(SynchronousTestCase):
             b'"mark"',
             b'{"lot": "a"}',
             b'{"lot": 7, "used": 1, "by": 1}',
+            b'{"mark": "m", "other": 7, "used": 1, "by": 1}',
+            b'{"mark": "m", "other": "a"}',
         ):
             self.assertRaises(ValueError, read_record, body)
         for wrong in (
@@ -187,6 +204,8 @@ class HistoryTests(SynchronousTestCase):
             {"at": float("nan")},
             {"at": 10**400},
             {"id": None},
+            {"others": [7]},
+            {"others": None},
         ):
             body = json.dumps({"mark": "m", "snapshot": {**part, **wrong}}).encode()
             self.assertRaises(ValueError, read_record, body)

@@ -15,7 +15,7 @@ from amqprouter.broker import parking_reading as parking_queue_reading
 from amqprouter.broker import parking_records as parking_queue_history
 from amqprouter.broker import parking_registry as parking_queue_registry
 from amqprouter.broker.parking_reading import TELL_EVERY
-from amqprouter.broker.parking_records import snapshot_records
+from amqprouter.broker.parking_records import OTHER, snapshot_records
 from amqprouter.broker.parking_registry import ANNOUNCE_EVERY, REVIEW_EVERY, SNAPSHOT_WITHIN, ParkingRegistry
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerUnavailable
@@ -474,6 +474,23 @@ class SnapshotTests(RegistryTestCase):
         site.registry.stop()
         self.pass_time(2 * ANNOUNCE_EVERY, REVIEW_EVERY)
         self.assertEqual(self.snapshots(), [])
+
+    def test_parking_queues_of_no_device(self) -> None:
+        """They outlive snapshots, are nobody's to open, and are said again when the stream was made anew."""
+        site = Site(self, "a")
+        site.attach()
+        self.successResultOf(Deferred.fromCoroutine(site.registry.announce(f"{OTHER}target.x", True)))
+        self.successResultOf(Deferred.fromCoroutine(site.registry.announce(f"{OTHER}target.y", True)))
+        self.successResultOf(Deferred.fromCoroutine(site.registry.announce(f"{OTHER}target.y", False)))
+        self.assertEqual(site.registry.others, {"target.x"})
+        self.fill(AFTER)
+        self.clock.advance(SNAPSHOT_WITHIN)
+        self.assertTrue(self.snapshots())
+        self.fill(5 * BACK)
+        other = Site(self, "b")
+        self.assertEqual(other.attach(), {name for name, _ in other.learned})
+        self.assertEqual(other.registry.others, {"target.x"})
+        self.assertNotIn(OTHER, "".join(name for name, _ in other.learned))
 
 
 class EarlierReleases(RegistryTestCase):

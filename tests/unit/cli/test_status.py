@@ -32,6 +32,11 @@ class StatusTests(SynchronousTestCase):
         self.assertIn("store away", lines[2])
         self.assertEqual(len(lines), 3)
 
+    def test_a_part_that_has_something_to_tell(self) -> None:
+        notes = {"parking": "5 messages in x"}
+        lines = self.lines(parts={"parking": "", "store": ""}, notes=notes)
+        self.assertEqual(lines[1:], ["parking ok; 5 messages in x", "store ok"])
+
     def test_figures_as_people_read_them(self) -> None:
         counters = {"received": 12_345_678, "dropped": 0, "checker_seconds": {"a": 0.0712345, "b": 1.0}}
         lines = self.lines(counters=counters, gauges={"waiting": 3.0})
