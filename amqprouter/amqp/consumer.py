@@ -46,6 +46,7 @@ class Consumer:
         self.ledger.window = prefetch
         self._connection = connection
         self._ended = ended or connection.fail
+        self._tag = ""
         channel.on_deliveries = lambda deliveries: received(self, deliveries)
 
     async def start(
@@ -72,8 +73,20 @@ class Consumer:
         except BaseException:
             self.ledger.close()
             raise
+        self._tag = tag
         channel.on_closed = self._end
         channel.on_cancelled = lambda tag: self._end(BrokerUnavailable(f"the broker cancelled {tag}: is {queue} gone?"))
+
+    async def shut(self) -> None:
+        """Cancel, and close the channel; deliveries that are under way still come until the broker has cancelled.
+
+        RabbitMQ 3.10 goes on counting a stream's consumer whose channel is closed without a word to it.
+
+        :raises BrokerRefused: :raises BrokerUnavailable: the channel or the connection is over already.
+        """
+        if self._tag and not self.channel.closed:
+            await self.channel.basic_cancel(consumer_tag=self._tag)
+        await self.channel.shut()
 
     def acknowledge(self, tag: int) -> None:
         """Acknowledge all deliveries up to this one."""

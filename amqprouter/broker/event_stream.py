@@ -301,6 +301,7 @@ class StreamReading:
         self._failed = failed
         self._consumer: Consumer | None = None
         self._latest_tag = 0
+        self._is_starting = False
         self._stopped = False
 
     async def begin(self, connection: Connection | None, offset: int) -> None:
@@ -320,10 +321,13 @@ class StreamReading:
         try:
             if not self._stopped:
                 tag = f"amqprouter:history:{channel.id}"
+                self._is_starting = True
                 await consumer.start(self._stream, tag=tag, arguments={"x-stream-offset": offset})
         except BaseException:
+            self._is_starting = False
             self._shut()
             raise
+        self._is_starting = False
         if self._stopped:
             self._shut()
 
@@ -347,12 +351,16 @@ class StreamReading:
             self._failed(failure.value)  # type: ignore[arg-type]  # no KeyboardInterrupt comes here
 
     def _shut(self) -> None:
-        """Close the channel, if there is one; doing so twice does no harm."""
+        """End the consumer, if there is one; doing so twice does no harm."""
+        if self._is_starting:
+            return  # what is not there yet cannot be cancelled; `begin` sees to it
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            Deferred.fromCoroutine(consumer.channel.shut()).addErrback(lambda failure: None)  # it is lost all the same
+            Deferred.fromCoroutine(consumer.shut()).addErrback(lambda failure: None)  # it is lost all the same
 
     def _deliver(self, _: Consumer, deliveries: list[Delivery]) -> None:
+        if self._stopped:
+            return  # under way when it was stopped
         self._latest_tag = deliveries[-1].delivery_tag
         self._received(self._events(deliveries))
 

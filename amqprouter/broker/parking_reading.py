@@ -160,7 +160,7 @@ class ParkingReading:
             answer.addErrback(_known)
             raise
         offset = await answer
-        await consumer.channel.shut()
+        await consumer.shut()
         return offset
 
     def _received(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
@@ -197,7 +197,7 @@ class ParkingReading:
         self._tell(end - first)
         consumer = await self._consume(start, PREFETCH, received, done)
         await done
-        await consumer.channel.shut()
+        await consumer.shut()
 
     def _tell(self, left: int) -> None:
         """Say how far the reading is, now and then."""

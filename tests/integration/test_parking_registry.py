@@ -18,6 +18,7 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.amqp.publisher import Publisher
 from amqprouter.amqp.wire import Delivery, encode_ack
 from amqprouter.broker.device_parking import AT_ONCE, DeviceParking
+from amqprouter.broker.event_stream import EventHistory
 from amqprouter.broker.parked_message import parked_properties
 from amqprouter.broker.parking import parking_queue_name
 from amqprouter.broker.parking_reading import LOOK_BACK, SNAPSHOT_AFTER
@@ -143,6 +144,27 @@ async def as_earlier_releases_read(gateway: Gateway) -> tuple[set[str], int]:
 class RegistryTests(TestCase):
     skip = missing or None
     timeout = 120
+
+    async def test_readers_of_streams_leave_no_consumers(self) -> None:
+        """RabbitMQ 3.10 counts for ever those whose channel is closed before they cancelled."""
+        async with with_vhost() as vhost, registry(vhost.uri, "a") as (gateway, _, _):
+            await gateway.publish(STREAM, [record(number, True) for number in range(10)])
+            failures: list[Exception] = []
+            history = EventHistory(STREAM, lambda: gateway.consuming)
+            readings = [history.read(0, lambda events: None, failures.append) for _ in range(3)]
+
+            async def all_read() -> bool:
+                return (await vhost.list_queues("consumers"))[STREAM] == 4
+
+            await until(all_read, what="four consumers", timeout=10)
+            for reading in readings:
+                reading.stop()
+
+            async def one_reads() -> bool:
+                return (await vhost.list_queues("consumers"))[STREAM] == 1
+
+            await until(one_reads, what="the registry's is the only consumer", timeout=10)
+            self.assertEqual(failures, [])
 
     async def test_a_history_of_an_earlier_release(self) -> None:
         """It is read whole once, over several of the broker's files; then from the snapshot that follows it, whoever

@@ -70,6 +70,33 @@ class EventHistoryTests(BrokerTestCase):
         self.assertEqual((len(self.broker.sent("Channel.Close")), self.broker.sent("Basic.Ack")), (1, []))
         self.assertEqual(self.failures, [])
 
+    def test_it_cancels_before_it_leaves(self) -> None:
+        """RabbitMQ 3.10 counts a stream's consumer for ever that does not, and may still send meanwhile."""
+        reading = self.read(7)
+        self.broker.held = []
+        self.deliver(7)
+        reading.stop()
+        self.assertEqual(len(self.broker.sent("Basic.Cancel")), 1)
+        self.assertEqual(self.broker.sent("Channel.Close"), [])
+        self.broker.release()
+        self.broker.release()
+        self.assertEqual(len(self.broker.sent("Channel.Close")), 1)
+        self.assertEqual((self.events, self.failures), ([], []))
+
+    def test_stopped_while_it_begins(self) -> None:
+        self.broker.held = []
+        history = EventHistory("events", lambda: self.connection)
+        reading = history.read(7, self.received, self.failures.append)
+        while not self.broker.sent("Basic.Consume"):
+            self.broker.release()
+        reading.stop()
+        self.assertEqual(self.broker.sent("Basic.Cancel") + self.broker.sent("Channel.Close"), [])
+        for _ in range(3):
+            self.broker.release()
+        names = [command.name for _, command in self.broker.received][-3:]
+        self.assertEqual(names, ["Basic.Consume", "Basic.Cancel", "Channel.Close"])
+        self.assertEqual((self.events, self.failures), ([], []))
+
     def test_stopped_before_it_began(self) -> None:
         history = EventHistory("events", lambda: self.connection)
         history.read(7, self.received, self.failures.append).stop()
