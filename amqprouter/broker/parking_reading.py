@@ -68,6 +68,7 @@ class ParkingReading:
         self._mark = mark
         self._came = came
         self._marked: Deferred[None] = Deferred()
+        self._consumers: list[Consumer] = []  # that began
         self._is_past = False
         self._began = self._told_at = connection.clock.seconds()
 
@@ -79,8 +80,22 @@ class ParkingReading:
     async def past(self, append_mark: Callable[[], Awaitable[None]]) -> None:
         """Read all that was known before this was called; what comes afterwards is followed.
 
-        :raises BrokerRefused: the broker refuses a consumer. :raises BrokerUnavailable: the connection is lost.
+        :raises BrokerRefused: the broker refuses a consumer; then none is left. :raises BrokerUnavailable: the
+            connection is lost.
         """
+        try:
+            await self._read_past(append_mark)
+        except BrokerRefused:
+            if not self._connection.closed:
+                await self._leave()
+            raise
+
+    async def _leave(self) -> None:
+        for consumer in self._consumers:
+            if not consumer.channel.closed:
+                await consumer.shut()
+
+    async def _read_past(self, append_mark: Callable[[], Awaitable[None]]) -> None:
         # The mark is behind what "last" gives, which is asked for before; and an empty stream gives the mark.
         start = max(0, await self._offset_at("last", append_mark) - LOOK_BACK)
         await self._consume(start, PREFETCH, self._received, self._marked)
@@ -121,7 +136,8 @@ class ParkingReading:
         received: Callable[[Consumer, list[Delivery]], None],
         awaited: Deferred[Any],
     ) -> Consumer:
-        """Consume on a channel of its own; whatever ends it ends the connection, and a new one reads again."""
+        """Consume on a channel of its own; whatever ends it once it is there ends the connection, and a new one reads
+        again."""
 
         def ended(error: Exception) -> None:
             if not awaited.called:
@@ -131,11 +147,8 @@ class ParkingReading:
         channel = await self._connection.open_channel()
         consumer = Consumer(self._connection, channel, prefetch, received, ended)
         tag = f"amqprouter:{self._stream}:{channel.id}"
-        try:
-            await consumer.start(self._stream, tag=tag, arguments={"x-stream-offset": start})
-        except BrokerRefused as error:
-            self._connection.fail(error)
-            raise
+        await consumer.start(self._stream, tag=tag, arguments={"x-stream-offset": start})
+        self._consumers.append(consumer)
         return consumer
 
     async def _offset_at(self, where: str, meanwhile: Callable[[], Awaitable[None]] | None = None) -> int:

@@ -24,6 +24,7 @@ from amqprouter.broker.parking import parking_queue_name
 from amqprouter.broker.parking_reading import LOOK_BACK, SNAPSHOT_AFTER
 from amqprouter.broker.parking_registry import ParkingRegistry
 from amqprouter.counters import Counters
+from amqprouter.errors import BrokerRefused
 from amqprouter.identity import Verdict
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.ports import IDeviceParkingUser
@@ -144,6 +145,36 @@ async def as_earlier_releases_read(gateway: Gateway) -> tuple[set[str], int]:
 class RegistryTests(TestCase):
     skip = missing or None
     timeout = 120
+
+    async def test_one_that_may_not_be_read(self) -> None:
+        """The refusal costs the registry, and not the connection; once it may, all is read."""
+        async with with_vhost() as vhost:
+            account = f"gateway-{vhost.name}"
+            await vhost.broker.add_user(account, "secret")
+            await vhost.broker.set_permissions(account, vhost.name, read="^nothing$")
+            async with a_gateway(vhost.broker.uri_for(vhost.name, account, "secret")) as gateway:
+                learned: list[str] = []
+                it = ParkingRegistry(
+                    *(reactor, gateway.publisher, STREAM, "a", lambda name, used: learned.append(name)),
+                    random=lambda: 0.0,
+                    wall_clock=reactor.seconds,
+                )
+                with self.assertRaisesRegex(BrokerRefused, f"access to queue '{STREAM}'"):
+                    await it.attach(gateway.consuming)
+                self.assertFalse(gateway.consuming.closed)
+                await gateway.publish(STREAM, [record(7, True)])
+                await vhost.broker.set_permissions(account, vhost.name)
+
+                async def may() -> bool:  # the broker's channels remember for a moment what they were told
+                    try:
+                        await it.attach(gateway.consuming)
+                    except BrokerRefused:
+                        return False
+                    return True
+
+                await until(may, what="the registry may be read", timeout=15)
+                self.assertEqual(learned, ["device7"])
+                it.stop()
 
     async def test_readers_of_streams_leave_no_consumers(self) -> None:
         """RabbitMQ 3.10 counts for ever those whose channel is closed before they cancelled."""

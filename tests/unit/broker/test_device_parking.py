@@ -242,6 +242,47 @@ class DeviceParkingTests(BrokerTestCase):
         self.pass_time(LONGEST_PAUSE + SAFE_AFTER)
         self.assertEqual((self.parking_queues.problem(), self.is_ready), ("", True))
 
+    def refuse_reading(self, allowed: int = 0) -> None:
+        """Have the broker refuse to let us read the stream, but for so many consumers."""
+        consume = type(self.broker)._basic_consume
+        left = [allowed]
+
+        def refusing(channel: int, command: Any) -> None:
+            left[0] -= 1
+            if command.queue == STREAM and left[0] < 0:
+                self.broker.close_channel(channel, 403, f"ACCESS_REFUSED - access to queue '{STREAM}' refused")
+            else:
+                consume(self.broker, channel, command)
+
+        self.broker._basic_consume = refusing  # type: ignore[method-assign]
+
+    def test_a_registry_that_may_not_be_read(self) -> None:
+        """As one that may not be made; all else that is consumed over the connection is, and it heals."""
+        self.refuse_reading()
+        connection = self.connected()
+        self.run_now(self.parking_queues.attach(connection))
+        self.pass_time(3 * LONGEST_PAUSE)
+        self.assertFalse(connection.closed)
+        self.assertIn(f"no registry of parking queues: 403 ACCESS_REFUSED - access to queue '{STREAM}'", self.problem())
+        del self.broker._basic_consume
+        self.pass_time(2 * LONGEST_PAUSE)
+        self.assertEqual((self.problem(), len(self.readers())), ("", 1))
+
+    def readers(self) -> list[str]:
+        return [tag for tag, (_, queue) in self.broker.consumers.items() if queue == STREAM]
+
+    def problem(self) -> str:
+        return self.parking_queues.problem()
+
+    def test_refused_while_it_is_read(self) -> None:
+        """What was read by then is not followed: whoever tries again reads anew."""
+        self.refuse_reading(allowed=1)
+        connection = self.connected()
+        self.run_now(self.parking_queues.attach(connection))
+        self.assertIn("ACCESS_REFUSED", self.problem())
+        self.assertFalse(connection.closed)
+        self.assertEqual(self.readers(), [])
+
     def parked_and_out(self) -> None:
         self.attach()
         self.park(b"1")
