@@ -41,6 +41,15 @@ AT_LEAST_ONCE: Mapping[str, Any] = {"x-dead-letter-strategy": "at-least-once", "
 """A quorum queue keeps a dead letter until the exchange's queues have it. The broker insists on the overflow policy
 with it; it is also the one that loses nothing, should an operator's policy limit the length."""
 
+_IN_EVERY_VHOST = {
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+"""Durable exchanges that are there from the beginning, with their types (AMQP 0-9-1, section 3.1.3; RabbitMQ makes
+them with each virtual host). To declare them all the same takes the right to configure them, as nothing else does."""
 _INEQUIVALENT = re.compile(r"inequivalent arg '([^']*)'")
 _LACKS = "but current is none"
 _DENIED_FEATURE = re.compile(r"Feature `(\w+)` is deprecated")
@@ -163,10 +172,12 @@ class Declarer:
         return self._channel
 
     async def exchange(self, name: str, kind: str, arguments: Mapping[str, Any] | None = None) -> None:
-        """Declare a durable exchange.
+        """Declare a durable exchange; one that every virtual host has need not be.
 
         :raises TopologyClash: it exists with other properties. :raises BrokerRefused: the broker does not let us.
         """
+        if not arguments and _IN_EVERY_VHOST.get(name) == kind:
+            return
         channel = await self._open()
         try:
             await channel.exchange_declare(

@@ -92,7 +92,8 @@ class CommandOutbox:
             await declarer.exchange(self._exchange, "topic")
             await declarer.shut()
         await self._publisher.attach(connection)
-        await self._queues.attach(connection)
+        if self._queue:  # else there is none to declare, not even one of the section's name
+            await self._queues.attach(connection)
         self._connection = connection
 
     def send(self, command: Command) -> Deferred[Outcome]:

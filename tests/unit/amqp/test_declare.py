@@ -80,6 +80,16 @@ class RefusalTests(BrokerTestCase):
         self.assertIn("set deprecated_features.permit.queue_master_locator = true in rabbitmq.conf", str(once))
         self.assertEqual(str(explained(once)), str(once))  # said once
 
+    def test_exchanges_that_are_in_every_virtual_host(self) -> None:
+        """Nothing else takes the right to configure them; one that is not what is said is asked for all the same."""
+        declarer = Declarer(self.connected(), "delete it")
+        for name, kind in (("amq.topic", "topic"), ("amq.match", "headers"), ("amq.direct", "direct")):
+            self.run_now(declarer.exchange(name, kind))
+        self.assertEqual(self.broker.sent("Exchange.Declare"), [])
+        self.run_now(declarer.exchange("amq.direct", "topic"))
+        self.run_now(declarer.exchange("amq.topic", "topic", {"alternate-exchange": "x"}))
+        self.assertEqual([one.exchange for one in self.broker.sent("Exchange.Declare")], ["amq.direct", "amq.topic"])
+
     def test_exchanges_and_bindings(self) -> None:
         self.broker.refusals["Exchange.Declare"] = 406, "inequivalent arg 'type' for exchange 'e' in vhost '/'"
         error = self.failed(Declarer(self.connected(), "delete it").exchange("e", "topic", {"a": 1}), TopologyClash)

@@ -172,6 +172,11 @@ class OutboxTests(CommandTestCase):
         )
         self.assertEqual((outcome.fate, outcome.reason, self.told()), (Fate.FULL, "queue-full", []))
 
+    def test_no_queues(self) -> None:
+        """None is declared, whatever it might be called."""
+        self.attached(self.outbox(queue=""))
+        self.assertEqual(self.broker.sent("Queue.Declare") + self.broker.sent("Queue.Bind"), [])
+
     def test_a_missing_exchange(self) -> None:
         outbox = self.outbox(queue="")
         self.attached(outbox)
