@@ -11,7 +11,7 @@ from amqprouter.cli.broker import add_broker_options, as_user, connect, settings
 from amqprouter.cli.outcome import DONE, FAILED, complain, run_in_reactor
 
 if TYPE_CHECKING:
-    from amqprouter.settings import BrokerSettings
+    from amqprouter.settings import AuthSettings, BrokerSettings
 
 DESCRIPTION = """\
 Publish a message to the devices exchange, as a device would, and wait for the broker's confirm.
@@ -22,6 +22,7 @@ Publish a message to the devices exchange, as a device would, and wait for the b
 examples:
   amqprouter send -c amqprouter.ini --device meter-17 --secret-file meter-17.secret --topic reading '{"kWh": 17.2}'
   amqprouter send --uri amqp://broker/%2F --device meter-17 --as-user --secret-file meter-17.secret --topic up -
+  amqprouter send -c amqprouter.ini --publisher bridge-7 --secret-file bridge-7.secret --device lamp-3 --topic state ON
   echo 21.5 | amqprouter send -c amqprouter.ini --device t1 --topic temp --type text/plain -"""
 
 BY_HEADER, BY_LOGIN = "header", "login"
@@ -30,13 +31,17 @@ BY_HEADER, BY_LOGIN = "header", "login"
 def configure(parser: argparse.ArgumentParser) -> None:
     add_broker_options(parser)
     parser.add_argument("--device", metavar="ID", required=True, help="the device to speak for")
+    parser.add_argument(
+        "--publisher", metavar="NAME", help="who speaks for it, if not the device itself: the secret is this one's"
+    )
     secret = parser.add_mutually_exclusive_group()
-    secret.add_argument("--secret", metavar="S", help="the device's secret")
+    secret.add_argument("--secret", metavar="S", help="the device's, or the publisher's, secret")
     secret.add_argument("--secret-file", metavar="F", help="the file whose first line is the secret")
     parser.add_argument(
         "--as-user",
         action="store_true",
-        help="log in to the broker as the device, with its secret, and set user_id; otherwise a header has the secret",
+        help="log in to the broker as the device, or the publisher, with the secret, and set user_id; otherwise "
+        "headers have the secret and the publisher",
     )
     parser.add_argument("--topic", metavar="A.B", required=True, help="the topic, without the device id")
     parser.add_argument("--type", metavar="TYPE", default="application/json", help="content type (%(default)s)")
@@ -67,16 +72,15 @@ def run(options: argparse.Namespace) -> int:
             if not secret:
                 complain("--as-user needs --secret or --secret-file: it is the password")
                 return FAILED
-            broker = as_user(broker, options.device, secret)
-        header = settings.auth.secret_header
-        publishing = make_publishing(options, settings.topology.devices_exchange, header, secret)
+            broker = as_user(broker, options.publisher or options.device, secret)
+        publishing = make_publishing(options, settings.topology.devices_exchange, settings.auth, secret)
     except ValueError as error:
         complain(str(error))
         return FAILED
     return run_in_reactor(lambda reactor: send(reactor, broker, publishing))
 
 
-def make_publishing(options: argparse.Namespace, exchange: str, secret_header: str, secret: str | None) -> Publishing:
+def make_publishing(options: argparse.Namespace, exchange: str, auth: AuthSettings, secret: str | None) -> Publishing:
     """The message that the options ask for.
 
     :raises ValueError: a header is not K=V, or something is over 255 bytes.
@@ -93,7 +97,9 @@ def make_publishing(options: argparse.Namespace, exchange: str, secret_header: s
             raise ValueError(f"--header {text}: a header is NAME=TEXT")
         headers[name] = value
     if secret and not options.as_user:
-        headers[secret_header] = secret
+        headers[auth.secret_header] = secret
+    if options.publisher and not options.as_user:
+        headers[auth.publisher_header] = options.publisher
     routing_key = f"{options.device}.{options.topic}"
     if len(routing_key.encode()) > 255:
         raise ValueError("device and topic are over 255 bytes together, the most that a routing key may have")
@@ -103,7 +109,7 @@ def make_publishing(options: argparse.Namespace, exchange: str, secret_header: s
         headers=headers,
         message_id=message_id,
         timestamp=int(time.time()),
-        user_id=options.device if options.as_user else "",
+        user_id=(options.publisher or options.device) if options.as_user else "",
     )
     body = sys.stdin.buffer.read() if options.body == "-" else options.body.encode("utf-8", "surrogateescape")
     return Publishing(exchange, routing_key, properties, body, message_id)

@@ -75,6 +75,11 @@ class BrokerTests(TestCase):
             (delivery,) = await drain_queue(vhost.uri, "sink", 1)
             self.assertEqual(Properties(delivery.properties).text("user_id"), name)
             self.assertIn("ACCESS_REFUSED", await self.fails(*who, "--secret", "wrong", "x"))
+            lamp = ("send", "--uri", vhost.uri, "--device", "lamp-1", "--topic", "t", "--publisher", name)
+            await amqprouter(*lamp, "--as-user", "--secret", "pass/word", "x")
+            (delivery,) = await drain_queue(vhost.uri, "sink", 1)
+            self.assertEqual(delivery.routing_key, b"lamp-1.t")
+            self.assertEqual(Properties(delivery.properties).text("user_id"), name)
 
     async def test_what_the_broker_does_not_take_is_told(self) -> None:
         async with with_vhost() as vhost:

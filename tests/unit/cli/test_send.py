@@ -11,7 +11,7 @@ from amqprouter.amqp.properties import Properties
 from amqprouter.amqp.uri import parse_amqp_uri
 from amqprouter.cli.broker import as_user
 from amqprouter.cli.send import Publishing, configure, make_publishing
-from amqprouter.settings import BrokerSettings
+from amqprouter.settings import AuthSettings, BrokerSettings
 from tests.unit.cli.harness import CommandTestCase
 
 
@@ -20,7 +20,7 @@ class SendTests(CommandTestCase):
         parser = argparse.ArgumentParser()
         configure(parser)
         options = parser.parse_args(["--uri", "amqp://h", "--device", "dev1", "--topic", "up.t", *arguments])
-        return make_publishing(options, "devices", "x-device-secret", secret)
+        return make_publishing(options, "devices", AuthSettings(), secret)
 
     def test_a_plain_message(self) -> None:
         publishing = self.publishing("{}")
@@ -42,6 +42,17 @@ class SendTests(CommandTestCase):
     def test_as_a_user_the_secret_is_the_password_and_no_header(self) -> None:
         properties = Properties(self.publishing("--as-user", "x", secret="s").properties)
         self.assertEqual((properties.text("user_id"), properties.headers), ("dev1", {}))
+
+    def test_a_publisher_speaks_for_the_device(self) -> None:
+        """The key is the device's; what proves it is the publisher's."""
+        publishing = self.publishing("--publisher", "bridge-7", "x", secret="s")
+        headers = Properties(publishing.properties).headers
+        self.assertEqual(publishing.routing_key, "dev1.up.t")
+        self.assertEqual(headers, {"x-device-secret": "s", "x-publisher": "bridge-7"})
+        publishing = self.publishing("--publisher", "bridge-7", "--as-user", "x", secret="s")
+        properties = Properties(publishing.properties)
+        self.assertEqual((properties.text("user_id"), properties.headers), ("bridge-7", {}))
+        self.assertEqual(publishing.routing_key, "dev1.up.t")
 
     def test_the_body_may_come_from_standard_input_and_be_anything(self) -> None:
         self.patch(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"\0\xff\n")))
