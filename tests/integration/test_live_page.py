@@ -78,6 +78,18 @@ class LivePageTests(TestCase):
             self.assertIn('"body": "open"', await browser.text("#events pre"))
             self.assertEqual(await browser.messages(), [])
 
+    async def test_who_published_it(self) -> None:
+        """Where that is not the device itself; whatever a publisher's name may be."""
+        async with self.page() as (site, browser):
+            site.publish("lamp-1", "state", b"ON", publisher="lamp-1")
+            site.publish("lamp-2", "state", b"ON", publisher="bridge/7 <b>x</b>")
+            await browser.until(ROWS, 2, what="both are there")
+            self.assertIn("lamp-2 state via bridge/7 <b>x</b>", await browser.text("#events li:first-child"))
+            title = "return document.querySelector('#events li:first-child .key').title"
+            self.assertEqual(await browser.run(title), "lamp-2.state, published by bridge/7 <b>x</b>")
+            self.assertNotIn("via", await browser.text("#events li:nth-child(2)"))
+            self.assertEqual(await browser.messages(), [])
+
     async def test_what_the_daemon_says_of_devices(self) -> None:
         async with self.page() as (site, browser):
             quiet = {"device": "quiet", "rate": 3.0, "waiting": 0, "refused": 0, "state": "running", "limit": ""}

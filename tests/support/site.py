@@ -61,9 +61,11 @@ class LiveSite:
         """With the login in it."""
         return f"http://alice:wonder@127.0.0.1:{self.port}/"
 
-    def publish(self, device: str, topic: str, body: bytes, kind: str = "") -> None:
-        """Tell everybody that the device sent this just now, or with a `kind` that somebody said it of the device."""
+    def publish(self, device: str, topic: str, body: bytes, kind: str = "", publisher: str = "") -> None:
+        """Tell everybody that the device sent this just now, by itself or by a `publisher`, or with a `kind` that
+        somebody said it of the device."""
         message = Message(device, topic, body, Properties(), received_at=time.time())
+        message.publisher = publisher
         self.hub.publish(Event(self.offset, (message.key,), encode_event_body(message), type=kind))
         self.offset += 1
 

@@ -327,6 +327,10 @@ function eventRow(event) {
   const key = element("span", "key", event.device);
   key.append(element("span", "topic", ` ${event.topic}`));
   key.title = `${event.device}.${event.topic}`;
+  if (typeof event.publisher === "string") {
+    key.append(element("span", "via", ` via ${event.publisher}`));
+    key.title += `, published by ${event.publisher}`;
+  }
   const value = element("span", event.limited ? "value alarm" : "value");
   value.textContent = event.limited ? limited(event.body) : preview(event.body);
   summary.append(time, key, value);
