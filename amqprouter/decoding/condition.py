@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -29,7 +29,7 @@ MAX_NODES = 100
 """Names, constants and operators of one expression, which take up to a microsecond each [measured]."""
 MAX_SEARCHED = 1000
 """Elements of a list that ``in`` looks through."""
-NAMES = ("body", "device", "topic")
+NAMES = ("body", "device", "topic", "layout")
 _CONSTANTS = {"true": True, "false": False, "null": None}
 LEGAL = (
     "comparisons of fields, such as body.temperature > 80 and body.unit == 'C', with and, or, not, in, + - * / // % "
@@ -200,9 +200,10 @@ class Condition:
         self._tree = tree.body
         self._evaluator = _Evaluator()
 
-    def holds(self, body: Any, device: str, topic: str) -> bool:
-        """Whether it is true of a message with this decoded body."""
-        self._evaluator.names = {"body": body, "device": device, "topic": topic}
+    def holds(self, body: Any, device: str, topic: str, layout: Mapping[str, str] | None = None) -> bool:
+        """Whether it is true of a message with this decoded body, and the layout's name and words if it has one."""
+        words = {} if layout is None else dict(layout)
+        self._evaluator.names = {"body": body, "device": device, "topic": topic, "layout": words}
         try:
             return bool(self._evaluator.eval(self.text, previously_parsed=self._tree))
         except (InvalidExpression, TypeError, ArithmeticError, ValueError, RecursionError):

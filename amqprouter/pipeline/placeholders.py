@@ -8,6 +8,7 @@ configuration; whether a message has it is known only then, and one that has not
 ``{key}``
 ``{publisher}``                    Who was proven to have sent it: the device, unless somebody else speaks for it.
 ``{topic[0]}``, ``{topic[-1]}``    One word of the topic, counted from 0, or from the end.
+``{layout}``, ``{layout[NAME]}``   The name of the layout that found the device, and a word of the key that it kept.
 ``{header[NAME]}``                 A message header.
 ``{body}``, ``{body[NAME][0]}``,   The body as it was decoded, or what is found in it along these keys; names that are
 ``{body.NAME}``                    words can be written with dots.
@@ -38,7 +39,7 @@ from amqprouter.pipeline.message import Message
 
 _TEXTS = ("message_id", "type", "content_type", "correlation_id", "app_id")
 _BODIES = ("body", "body_text", "body_base64")
-_NAMES = ("device", "topic", "key", "publisher", "header", *_BODIES, *_TEXTS, "timestamp", "received_at")
+_NAMES = ("device", "topic", "key", "publisher", "layout", "header", *_BODIES, *_TEXTS, "timestamp", "received_at")
 _FIELD = re.compile(r"([a-z0-9_]+)((?:\[[^\[\]]+\]|\.[^\W\d_]\w*)*)")
 _KEY = re.compile(r"\[([^\[\]]+)\]|\.(\w+)")
 _INDEX = re.compile(r"-?[0-9]{1,9}")
@@ -73,8 +74,11 @@ class Field:
                 raise ValueError(
                     f"{{{text}}}: a word of the topic is written {{topic[0]}}, or {{topic[-1]}} for the last"
                 )
+        elif self.name == "layout":
+            if len(keys) > 1:
+                raise ValueError(f"{{{text}}}: a word that the layout kept is written {{layout[NAME]}}")
         elif keys and self.name != "body":
-            raise ValueError(f"{{{text}}}: only topic, header and body take a key")
+            raise ValueError(f"{{{text}}}: only topic, layout, header and body take a key")
 
     def value(self, message: Message) -> object:
         """What stands there for this message: anything that JSON can say, or another header value.
@@ -94,6 +98,8 @@ class Field:
             return self._word(message.topic) if self._keys else message.topic
         if name in _BODIES:
             return self._of_body(message)
+        if name == "layout":
+            return self._of_layout(message)
         try:
             if name == "header":
                 # What a device says in the daemon's name is not there.
@@ -113,6 +119,13 @@ class Field:
         try:
             return topic.split(".")[int(self._keys[0])]
         except IndexError:
+            self._missing()
+
+    def _of_layout(self, message: Message) -> str:
+        fields = {} if message.layout is None else message.layout.fields
+        try:
+            return fields[self._keys[0] if self._keys else "name"]
+        except KeyError:
             self._missing()
 
     def _of_body(self, message: Message) -> object:

@@ -165,7 +165,8 @@ class Rule:
         if condition is None:
             return True
         body = body_of(message)
-        return body.refusal is None and condition.holds(body.value, message.device, message.topic)
+        words = None if message.layout is None else message.layout.fields
+        return body.refusal is None and condition.holds(body.value, message.device, message.topic, words)
 
 
 class _Answer:

@@ -30,6 +30,14 @@ def holds(text: str, body: Any = BODY) -> bool:
 
 
 class MeaningTests(SynchronousTestCase):
+    def test_what_the_layout_kept(self) -> None:
+        condition = Condition("layout.application == 'a-1' and layout.name in ['chirpstack-v4']")
+        kept = {"name": "chirpstack-v4", "application": "a-1"}
+        self.assertTrue(condition.holds(BODY, "d", "t", kept))
+        self.assertFalse(condition.holds(BODY, "d", "t", {**kept, "application": "b"}))
+        self.assertFalse(condition.holds(BODY, "d", "t"))
+        self.assertFalse(Condition("not layout.application == 'a-1'").holds(BODY, "d", "t"))
+
     def test_true(self) -> None:
         for text in (
             "body.t > 80",

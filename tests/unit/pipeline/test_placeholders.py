@@ -12,6 +12,7 @@ from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.decoding.json_text import MAX_DEPTH
 from amqprouter.decoding.judge import Judge
 from amqprouter.decoding.judgement import Decoded
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.placeholders import FieldMissing, Template
@@ -41,6 +42,15 @@ class RenderTests(SynchronousTestCase):
         self.check("{publisher}", "dev1", given)
         given.publisher = "bridge-7"
         self.check("{publisher}.{device}", "bridge-7.dev1", given)
+
+    def test_what_the_layout_kept(self) -> None:
+        given = message()
+        given.layout = Placement("chirpstack-v4", "dev1", "up", {"application": "a-1", "device": "dev1"})
+        self.check("{layout}.{layout[application]}.{layout[name]}", "chirpstack-v4.a-1.chirpstack-v4", given)
+        for text, one in (("{layout[tenant]}", given), ("{layout}", message()), ("{layout[application]}", message())):
+            self.assertRaisesRegex(FieldMissing, r"no \{layout", Template(text).render, one)
+        for text in ("{layout[a][b]}", "{layout.application}"):
+            self.assertRaises(ValueError, Template, text)
 
     def test_properties_and_headers(self) -> None:
         given = message(headers={"unit": "C", "n": 3, "on": True}, message_id="m1", type="t", timestamp=7)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from amqprouter.amqp.field_table import FieldValue
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.decoding.judge import Judge
+from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline import routes as rules
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
@@ -170,6 +171,14 @@ class BodyTests(SynchronousTestCase):
             self.assertEqual(self.targets(ruleset, b'{"t":80}'), ["store:all"])
             self.assertEqual(self.targets(ruleset, b'{"x":81}'), ["store:all"])
             self.assertEqual(self.targets(ruleset, b"\xff"), ["store:all"])
+
+    def test_on_what_the_layout_kept(self) -> None:
+        ruleset = RuleSet([route("store:a", where="layout.application == 'a'"), route("store:all")])
+        for application, expected in (("a", ["store:a", "store:all"]), ("b", ["store:all"])):
+            message = Message("dev1", "up", b"{}", Properties())
+            message.layout = Placement("chirpstack-v4", "dev1", "up", {"application": application})
+            self.assertEqual(names(ruleset, message), expected)
+        self.assertEqual(self.targets(ruleset, b"{}"), ["store:all"])
 
     def test_together_with_headers(self) -> None:
         ruleset = RuleSet([route("store:hot", where="body.t > 80", headers=(("unit", "C"),))])
