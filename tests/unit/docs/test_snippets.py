@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 from twisted.python import reflect, usage
@@ -64,6 +65,10 @@ class ConfigurationTests(ConfigTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        folder = TemporaryDirectory()  # the name of a socket in it is not to be too long
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.path = str(self.folder / "daemon.ini")
         authority = Authority()
         certificate, key = authority.issue("gateway.example")
         secret = base64.urlsafe_b64encode(bytes(32)).decode().rstrip("=")
