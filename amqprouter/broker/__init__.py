@@ -6,6 +6,6 @@ look after it. What comes through other queues than theirs, `repartition` passes
 (`parking_queue`, `parking_refusals`) in which messages wait as `parked_message`; those of devices are `device_parking`,
 and which there are `parking_registry` knows, from a stream (`parking_records`, `parking_reading`); `left_parking` tells
 of those that nobody empties. `targets`, `work_target` (`work_queues`, `chosen_names`, `celery`, `replies`, `reply`) and
-`quarantine` publish, with what `outgoing` makes of the properties. `event_publisher` and `event_stream` are the two ends
-of the stream of events; `stream_end` knows where it ends.
+`quarantine` publish, with what `outgoing` makes of the properties. `event_publisher` and `event_stream` are the two
+ends of the stream of events; `stream_end` knows where it ends.
 """
