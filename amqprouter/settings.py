@@ -468,6 +468,8 @@ class EventsSettings:
     """Bytes that may wait for one subscriber; one that reads slower is disconnected."""
     heartbeat: float = 15.0
     """Seconds between comments that keep a quiet connection open."""
+    max_lifetime: float = 0.0
+    """Seconds after which a stream is ended, for its client to connect again and be asked who it is; 0 for never."""
     max_subscribers: int = 10_000
     max_subscribers_per_user: int = 100
     """0 for no limit. The user ``anonymous`` is many people and has none."""

@@ -19,6 +19,9 @@ from amqprouter.config.work import check_work
 from amqprouter.pipeline.routes import Target
 from amqprouter.settings import RouteSettings, Settings
 
+MIN_LIFETIME = 10.0
+"""Seconds that streams last at least."""
+
 
 def check_together(settings: Settings, sections: Sections, problems: Problems) -> Settings:
     """Check all; returns the settings, with what the broker's URI says put in its options.
@@ -32,6 +35,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     _check_proofs(settings, problems)
     check_broker_auth(settings, problems)
     _check_mercure(settings, problems)
+    _check_lifetime(settings, problems)
     check_work(settings, problems)
     check_layouts(settings, problems)
     check_commands(settings, problems)
@@ -147,6 +151,16 @@ def _cycle(route: RouteSettings, target: str, settings: Settings, problems: Prob
         f"a routing cycle: {target!r} is an exchange of the daemon's own, from which messages come back to it",
         f"exchanges other than {own}",
     )
+
+
+def _check_lifetime(settings: Settings, problems: Problems) -> None:
+    """With a shorter life of streams, connecting would be all that clients do: each waits up to 1 s every time."""
+    lifetime = settings.events.max_lifetime
+    if 0 < lifetime < MIN_LIFETIME and not problems.concern(("events", "max_lifetime")):
+        problem = "clients would do little but connect again"
+        problems.in_option(
+            "events", "max_lifetime", f"{lifetime:g}", problem, f"0 for none, or {MIN_LIFETIME:g} s or more"
+        )
 
 
 def _check_window(settings: Settings, problems: Problems) -> None:

@@ -214,6 +214,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "window": Integer(0, 10_000_000),
         "buffer_bytes": Size(4096),
         "heartbeat": Duration(1, most=3600),
+        "max_lifetime": Duration(0),
         "max_subscribers": Integer(0, 1_000_000),
         "max_subscribers_per_user": Integer(0, 1_000_000),
         "max_subscribers_per_address": Integer(0, 1_000_000),

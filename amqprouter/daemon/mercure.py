@@ -77,7 +77,7 @@ def make_mercure(
         return await subscribers(token)
 
     bearers = None if subscribers is None else Bearers(ours, subscribers)
-    streams = GrantedStreams(again, reactor, wall_clock, randomness.random)
+    streams = GrantedStreams(again, reactor, wall_clock, randomness.random, settings.events.max_lifetime)
     senders = MercureBearers(ours, bearers, allows)
     origins = settings.http.allowed_origins
     routes: dict[bytes, Leaf] = {}

@@ -83,7 +83,7 @@ class Feed(Protocol):
     def leave(self, subscriber: Subscriber) -> None:
         """Forget a subscriber; doing so twice does no harm."""
 
-    def end(self, subscriber: Subscriber) -> None:
+    def end(self, subscriber: Subscriber, retry_seconds: float = 0.0) -> None:
         """End one subscription in order: its time is over, or its permission."""
 
     def cut(self, subscriber: Subscriber) -> None:

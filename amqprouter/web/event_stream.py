@@ -35,6 +35,10 @@ does not bring them all back at once."""
 MAX_CHATTER = 4096
 """Bytes that a client may send after its request, before it is cut: it has nothing to say."""
 
+LINGER = 30.0
+"""Seconds that a stream which was ended has for what was written: a client that reads at all takes less. One that does
+not would hold its connection for ever, and nobody counts it any more."""
+
 _PIECE = 65_536
 """Bytes that the transport gets to buffer at a time."""
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -50,10 +54,11 @@ class EventStream:
         "_chatter",
         "_chunked",
         "_direct",
+        "_lingers",
         "_path",
         "_random",
+        "_reactor",
         "_rest",
-        "_seconds",
         "_sent",
         "_since",
         "_socket",
@@ -65,6 +70,7 @@ class EventStream:
         self._random = random
         self._rest: memoryview | None = None  # what the socket did not take, and the transport does not have yet
         self._transport: Any = None
+        self._lingers: Any = None  # the timer that ends it
         self._chatter = 0
         self._sent = 0
 
@@ -75,7 +81,7 @@ class EventStream:
         self._chunked = bool(request.chunked)
         self._path = request.shown_path
         site: Any = request.site
-        self._since, self._seconds = request.started, site.reactor.seconds
+        self._since, self._reactor = request.started, site.reactor
         channel: Any = request.channel
         transport = self._transport = channel.hand_over(self)
         # What is in front of a TLS connection passes attributes on to it: only the class tells them apart.
@@ -137,7 +143,8 @@ class EventStream:
         self._transport.abortConnection()
 
     def finish(self, retry_seconds: float = 0.0) -> None:
-        """End the response once what was written is sent; ask the client for that much patience, up to twice."""
+        """End the response once what was written is sent, within `LINGER` seconds; ask the client for that much
+        patience, up to twice."""
         if self._transport is None:
             return
         last = b"" if self._rest is None else bytes(self._rest)
@@ -147,6 +154,7 @@ class EventStream:
         self._transport.write(last + (_LAST_CHUNK if self._chunked else b""))
         self._transport.unregisterProducer()
         self._transport.loseConnection()
+        self._lingers = self._reactor.callLater(LINGER, self._transport.abortConnection)
 
     # The transport's side.
 
@@ -173,6 +181,8 @@ class EventStream:
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone."""
+        if self._lingers is not None and self._lingers.active():
+            self._lingers.cancel()
         self._subscriber.close()
         log_access(
             self._subscriber.address,
@@ -181,5 +191,5 @@ class EventStream:
             self._path,
             200,
             self._sent,
-            self._seconds() - self._since,
+            self._reactor.seconds() - self._since,
         )

@@ -117,7 +117,7 @@ def make_site(
     users = EventsLogin(login, bearers, tickets, version=version)
     owners = EventsLogin(login, bearers, tickets, take_tickets=False, version=version)
     if streams is None:  # then there are no tokens, only passwords that end
-        streams = GrantedStreams(None, reactor, reactor.seconds, random)
+        streams = GrantedStreams(None, reactor, reactor.seconds, random, events.max_lifetime)
     hub.on_reload = (*hub.on_reload, partial(streams.recheck, version))
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     all_gauges = (*gauges, *hub_gauges(hub))

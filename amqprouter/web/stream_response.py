@@ -30,8 +30,8 @@ def _nothing(subscriber: Subscriber) -> None:
 
 
 class StreamResponses:
-    """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that are open by a
-    right that ends."""
+    """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that do not
+    last for ever."""
 
     def __init__(self, hub: Hub, max_topics: int, random: Callable[[], float], streams: GrantedStreams) -> None:
         self._hub = hub
@@ -79,8 +79,7 @@ class StreamResponses:
             last_event_id=last_event_id(request),
             scrutiny=scrutiny,
         )
-        if grant is not None:
-            self._streams.add(subscriber, grant)
+        self._streams.add(subscriber, grant)
         if wait and subscriber.resumed_after is None:
             waiting = self._begin_later(request, subscriber, stream, joined, wait)
             Deferred.fromCoroutine(waiting).addErrback(request.processingFailed)

@@ -15,7 +15,7 @@ from amqprouter.errors import CheckerUnavailable, TooManyGuesses
 from amqprouter.events import sse
 from amqprouter.events.heartbeats import SPOKES
 from amqprouter.settings import EventsSettings, HttpSettings
-from amqprouter.web.event_stream import MAX_CHATTER
+from amqprouter.web.event_stream import LINGER, MAX_CHATTER
 from tests.unit.web.harness import ALICE, Connection, World, event, unchunk
 
 
@@ -284,6 +284,22 @@ class StreamTests(SynchronousTestCase):
         self.world.hub.close()
         self.assertEqual(connection.take(), b"retry: 15000\n")
         self.assertTrue(connection.transport.disconnecting)
+
+    def test_an_ended_stream_that_nobody_reads_does_not_keep_its_connection(self) -> None:
+        connection = self.world.stream()
+        [subscriber] = self.world.hub.subscribers
+        self.world.hub.end(subscriber)
+        self.world.clock.advance(LINGER - 0.1)
+        self.assertTrue(connection.transport.disconnecting)
+        self.assertFalse(connection.transport.disconnected)
+        self.world.clock.advance(0.1)
+        self.assertTrue(connection.transport.disconnected)
+        before = len(self.world.clock.getDelayedCalls())
+        connection = self.world.stream()
+        [subscriber] = self.world.hub.subscribers
+        self.world.hub.end(subscriber)
+        connection.lose()  # all was taken
+        self.assertEqual(len(self.world.clock.getDelayedCalls()), before)
 
     def test_a_client_that_talks_on_is_cut(self) -> None:
         connection = self.world.stream()
