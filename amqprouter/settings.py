@@ -316,6 +316,8 @@ class AclSettings:
     """Such a file about who may send which commands."""
     publishers: str = ""
     """File of ``[deny] publisher pattern -> device pattern: topic pattern`` lines, about who may publish for whom."""
+    operators: str = ""
+    """File of ``[deny] user pattern -> <whom>.<command>`` lines, about who may do over HTTP what operators do."""
 
 
 @dataclass(frozen=True)

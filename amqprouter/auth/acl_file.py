@@ -93,6 +93,16 @@ def command_acl(path: str) -> AclFile:
     return AclFile(path, "%u", default, may_ask_registry=False)
 
 
+def operator_acl(path: str) -> AclFile:
+    """The ACL of operators: who may do what, ``<whom it is about>.<command's words>``, over HTTP. Without a file nobody
+    may do any of it.
+
+    :raises AuthFileError: the file cannot be used.
+    """
+    default = Acl.parse("", "the default without [acl] operators, which is empty", "%u", may_ask_registry=False)
+    return AclFile(path, "%u", default, may_ask_registry=False)
+
+
 def publisher_acl(path: str) -> AclFile | None:
     """The list of those who may publish for devices. Without a file each publishes for itself, and there is no list.
 

@@ -22,7 +22,8 @@ examples:
   amqprouter acl explain -c amqprouter.ini meter-17 meter-17.reading --line 'deny %d.firmware.#' --line '%d.#'
   amqprouter acl explain -c amqprouter.ini --user alice meter-17.reading
   amqprouter acl explain -c amqprouter.ini --command amqp:backend meter-17.down.reboot
-  amqprouter acl explain -c amqprouter.ini --publisher bridge-7 lamp-3.state"""
+  amqprouter acl explain -c amqprouter.ini --publisher bridge-7 lamp-3.state
+  amqprouter acl explain -c amqprouter.ini --operator alice bob.events.kick"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--user", action="store_true", help="by the users' list rather than the devices'")
     which.add_argument("--command", action="store_true", help="by the list of those who may send commands")
     which.add_argument("--publisher", action="store_true", help="by the list of those who may publish for devices")
+    which.add_argument(
+        "--operator", action="store_true", help="by the list of those who may do over HTTP what operators do"
+    )
     explain.add_argument(
         "--group", metavar="NAME", action="append", default=[], help="a group that the checker tells; may be repeated"
     )
@@ -48,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from amqprouter import config  # noqa: PLC0415
-    from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
+    from amqprouter.auth.acl_file import command_acl, device_acl, operator_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     try:
         settings = config.load(options.config).acl
@@ -60,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
             file = publishers
         elif options.command:
             file = command_acl(settings.commands)
+        elif options.operator:
+            file = operator_acl(settings.operators)
         else:
             file = user_acl(settings.users) if options.user else device_acl(settings.devices)
     except (AmqprouterError, OSError) as error:

@@ -130,14 +130,15 @@ def _nobody_sees_anything(settings: Settings) -> Iterator[str]:
 
 
 def _warnings(settings: Settings) -> Iterator[str]:
-    from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl  # noqa: PLC0415
+    from amqprouter.auth.acl_file import command_acl, device_acl, operator_acl, publisher_acl, user_acl  # noqa: PLC0415
 
     yield from _one_device(settings)
     yield from _layouts_of_nothing(settings)
     yield from _divided_words(settings)
     yield from _nobody_sees_anything(settings)
     acl = settings.acl
-    lists = device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)
+    lists = [device_acl(acl.devices), user_acl(acl.users), command_acl(acl.commands), publisher_acl(acl.publishers)]
+    lists.append(operator_acl(acl.operators))
     for file in lists:
         if file is None:
             continue

@@ -172,6 +172,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "users": OrEmpty(FilePath("the users' ACL file"), "no user sees anything"),
         "commands": OrEmpty(FilePath("the ACL file for commands"), "nobody sends any"),
         "publishers": OrEmpty(FilePath("the publishers' ACL file"), "each device publishes for itself"),
+        "operators": OrEmpty(FilePath("the operators' ACL file"), "nobody is one"),
     },
     "scheduler": {
         "rate": Number(0, above=True),

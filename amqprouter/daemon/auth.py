@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amqprouter.amqp.connection import Connection
-from amqprouter.auth.acl_file import AclFile, device_acl, publisher_acl, user_acl
+from amqprouter.auth.acl_file import AclFile, device_acl, operator_acl, publisher_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.checkers.chain import CheckerChain
@@ -25,7 +25,7 @@ from amqprouter.storage.mongo import MongoStore
 
 @dataclass(frozen=True)
 class WiredAuth:
-    """Both authenticators, with what they ask, and both access lists."""
+    """Both authenticators, with what they ask, and the access lists."""
 
     hashing: HashingThreads
     device_chain: CheckerChain | None
@@ -38,6 +38,7 @@ class WiredAuth:
     users_acl: AclFile
     publishers_acl: AclFile | None
     """None where each device publishes for itself."""
+    operators_acl: AclFile
     mqtt_clients: MqttClientProof
 
     @property
@@ -53,7 +54,7 @@ class WiredAuth:
     @property
     def reloadable(self) -> list[IReloadable]:
         """What reads files."""
-        lists = [self.devices_acl, self.users_acl, self.publishers_acl]
+        lists = [self.devices_acl, self.users_acl, self.publishers_acl, self.operators_acl]
         return [*(acl for acl in lists if acl is not None), self.authenticator, self.users]
 
     async def attach(self, connection: Connection) -> None:
@@ -128,5 +129,6 @@ def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:
         device_acl(acl.devices),
         user_acl(acl.users),
         publishers,
+        operator_acl(acl.operators),
         clients,
     )

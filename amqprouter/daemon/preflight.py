@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from amqprouter import config
-from amqprouter.auth.acl_file import command_acl, device_acl, publisher_acl, user_acl
+from amqprouter.auth.acl_file import command_acl, device_acl, operator_acl, publisher_acl, user_acl
 from amqprouter.auth.checkers.installed import find_checker_factory, make_checkers
 from amqprouter.auth.hmac_proof import HmacProof
 from amqprouter.auth.proofs import PublisherHeader
@@ -30,6 +30,7 @@ def load_settings(path: str) -> Settings:
         lambda: user_acl(settings.acl.users),
         lambda: command_acl(settings.acl.commands),
         lambda: publisher_acl(settings.acl.publishers),
+        lambda: operator_acl(settings.acl.operators),
         lambda: make_checkers(settings.auth.device_checker, IDeviceSecret),
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
         lambda: hmac_proof(settings.auth, time.time, None),

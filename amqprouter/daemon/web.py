@@ -21,8 +21,12 @@ from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
 from amqprouter.web.broker_auth_service import broker_auth_service
 from amqprouter.web.command_leaf import PREFIX as COMMANDS
+from amqprouter.web.leaf import Leaf
+from amqprouter.web.login import TokenLogin
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
+from amqprouter.web.subscription_leaf import PATH as SUBSCRIPTIONS
+from amqprouter.web.subscription_leaf import SubscriptionLeaf
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,14 @@ def web_service(
     def devices_for(user: Identity) -> list[dict[str, object]]:
         return [device for device in top_devices() if may_see(user, f"{device['device']}.status")]
 
-    leaves = {COMMANDS: commands.leaf(authenticate)} if commands.leaf is not None else {}
+    operators, operates = TokenLogin(authenticate, anonymous=False), auth.operators_acl.allows_identity
+    leaves: dict[bytes, Leaf] = {
+        SUBSCRIPTIONS: SubscriptionLeaf(operators, hub, operates, settings.http.allowed_origins)
+    }
+    body_limits = dict(mercure.body_limits)
+    if commands.leaf is not None:
+        commanding = commands.leaf(authenticate)
+        leaves[COMMANDS], body_limits[COMMANDS] = commanding, commanding.max_body
     site = make_site(
         http=settings.http,
         events=settings.events,
@@ -157,7 +168,7 @@ def web_service(
         reactor=runtime.reactor,
         random=runtime.randomness.random,
         further={**mercure.routes, **leaves},
-        body_limits={**mercure.body_limits, **{path: leaf.max_body for path, leaf in leaves.items()}},
+        body_limits=body_limits,
         bearers=mercure.bearers,
         streams=mercure.streams,
         version=users.version,

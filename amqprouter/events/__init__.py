@@ -4,6 +4,7 @@ An `event` goes into the `hub` once and out to each `subscriber` that asked for 
 may see it: `audiences` finds them, in `slices` of the reactor's time. The `window` has the recent ones; who resumes
 from before it catches up (`catch_up`). `published_ids` has publishers' own ids; who resumes from one that is not known
 yet waits (`pending_ids`), and whoever has missed nothing by the `topic_history` need not look at what came since
-(`look_back`). `sse` and `batch` make bytes, and `heartbeats` keep quiet connections open. `limit_events` are the
+(`look_back`). `sse` and `batch` make bytes, and `heartbeats` keep quiet connections open. Operators are
+told by the `subscription_list`. `limit_events` are the
 daemon's own.
 """

@@ -11,8 +11,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from tests.integration.test_cli import amqprouter
 from tests.support.gateway import Fleet, Gateway
@@ -72,6 +75,36 @@ class CommandTests(ControlTestCase):
                 close_all(clients)
 
         return self.run_with(test, control=self.control)
+
+    def test_the_same_over_http_for_operators(self) -> Deferred[None]:
+        """By the operators' list, which a reload reads again."""
+
+        async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
+            gateway.file("operators.acl", "ann -> *.events.ls\n")
+            await gateway.start()
+            client, headers = HTTPClient(Agent(reactor)), Headers({"Authorization": [basic("ann", "ann's")]})
+            url = f"{gateway.url}/events/subscriptions"
+            clients = await connect_all(gateway.port, [request("/events?topic=dev1.%23", basic("bob", "bob's"))])
+            try:
+                listed = await (await client.get(url, headers=headers)).json()
+                self.assertEqual(
+                    [(one["user"], one["topics"]) for one in listed["subscriptions"]], [("bob", ["dev1.#"])]
+                )
+                refused = await client.delete(f"{url}?user=bob", headers=headers)
+                self.assertEqual(refused.code, 403)
+                gateway.file("operators.acl", "ann -> #\n")
+                await self.says("reload", "--socket", self.socket)
+                ended = await client.delete(f"{url}?user=bob", headers=headers)
+                self.assertEqual((ended.code, (await ended.json())["ended"]), (200, 1))
+
+                async def over() -> bool:
+                    return clients[0].over
+
+                await until(over, what="bob's stream ends", timeout=15)
+            finally:
+                close_all(clients)
+
+        return self.run_with(test, start=False, control=self.control, acl={"operators": "operators.acl"})
 
     def test_what_is_remembered_can_be_forgotten(self) -> Deferred[None]:
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:

@@ -32,6 +32,14 @@ class ExplainTests(CommandTestCase):
         self.assertIn("commands.acl:1", self.succeeds(*asked, "amqp:shop", "meter-1.down.x"))
         self.fails(*asked, "shop", "meter-1.down.x")
 
+    def test_operators(self) -> None:
+        asked = ("acl", "explain", "-c", self.config, "--operator")
+        self.assertIn("default without [acl] operators", amqprouter(*asked, "alice", "bob.events.kick").stdout)
+        path = self.file("operators.acl", "* -> %u.events.ls\n")
+        self.file("config.ini", f"[acl]\noperators = {path}\n[route all]\ntargets = events:\n")
+        self.assertIn("operators.acl:1", self.succeeds(*asked, "bob", "bob.events.ls"))
+        self.fails(*asked, "alice", "bob.events.ls")
+
     def test_publishers(self) -> None:
         asked = ("acl", "explain", "-c", self.config, "--publisher", "bridge-7", "lamp-3.state")
         self.assertIn("each device publishes for itself alone", amqprouter(*asked).stdout)

@@ -8,11 +8,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.control.subscriptions import AT_ONCE, TOPICS_SHOWN, SubscriptionCommands
+from amqprouter.control.subscriptions import SubscriptionCommands
 from amqprouter.counters import Counters
 from amqprouter.errors import ControlRefused
 from amqprouter.events.hub import Hub
 from amqprouter.events.interest import Interest
+from amqprouter.events.subscription_list import AT_ONCE, TOPICS_SHOWN
 from amqprouter.identity import Identity
 from amqprouter.patterns import TopicPattern
 from amqprouter.settings import EventsSettings
