@@ -5,6 +5,6 @@ may see it: `audiences` finds them, in `slices` of the reactor's time. The `wind
 from before it catches up (`catch_up`). `published_ids` has publishers' own ids; who resumes from one that is not known
 yet waits (`pending_ids`), and whoever has missed nothing by the `topic_history` need not look at what came since
 (`look_back`). `sse` and `batch` make bytes, and `heartbeats` keep quiet connections open. Operators are
-told by the `subscription_list`. `limit_events` are the
+told by the `subscription_list`, publishers by `receipts`. `limit_events` are the
 daemon's own.
 """

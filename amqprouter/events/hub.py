@@ -53,6 +53,7 @@ from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.look_back import LookBack
 from amqprouter.events.pending_ids import PendingIds
 from amqprouter.events.published_ids import Published, PublishedIds
+from amqprouter.events.receipts import Receipts
 from amqprouter.events.slices import BURST, SLICE, Slices
 from amqprouter.events.subscriber import MaySee, Scrutiny, Sink, Subscriber
 from amqprouter.events.topic_history import TopicHistory
@@ -127,6 +128,8 @@ class Hub:
         self.window = EventWindow(settings.window, window_bytes)
         self.slices = Slices(clock)
         """Where work for users has its turns."""
+        self.receipts = Receipts()
+        """Who waits to be told what became of an update, by its id."""
         self._published_ids = PublishedIds()
         self.on_reload: tuple[Callable[[], None], ...] = ()
         """Called by `reload`, for others who hold what is permitted now."""
@@ -201,11 +204,13 @@ class Hub:
         made: dict[Batch | None, Batch] = {}
         unwritten = self._unwritten
         missing: list[Subscriber] = []
+        behind = 0
         for subscriber in members.values():
             if subscriber.gone:
                 missing.append(subscriber)
                 continue
             if subscriber.cursor is not None:  # it will come to this event by itself, unless overtaken
+                behind += 1
                 if subscriber.cursor < first:
                     self.cut(subscriber)
                 continue
@@ -220,6 +225,8 @@ class Hub:
                 self.cut(subscriber)
         for subscriber in missing:
             del members[subscriber.number]
+        if event.id and event.id in self.receipts:
+            self.receipts.tell(event.id, len(members) - behind)
         if audience.unasked:
             self._fall_behind(audience.unasked)
         self._write_soon()

@@ -35,7 +35,8 @@ class Cors:
             if request.method == b"OPTIONS":
                 request.setHeader(b"Access-Control-Allow-Methods", self._methods)
                 request.setHeader(
-                    b"Access-Control-Allow-Headers", b"authorization, cache-control, content-type, last-event-id"
+                    b"Access-Control-Allow-Headers",
+                    b"authorization, cache-control, content-type, last-event-id, prefer",
                 )
                 request.setHeader(b"Access-Control-Max-Age", _REMEMBER)
 

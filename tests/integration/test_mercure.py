@@ -81,6 +81,17 @@ async def follow(gateway: Gateway, authorization: str, *topics: str, last: str =
     return Stream(response)
 
 
+async def publish_and_count(gateway: Gateway, authorization: str, **fields: str) -> str | None:
+    """To how many subscriptions the gateway has written it."""
+    url = f"{gateway.url}/.well-known/mercure"
+    headers = Headers({"Authorization": [f"Bearer {authorization}"], "Prefer": ["wait=5"]})
+    response = await treq.post(url, data=fields, headers=headers, persistent=False, timeout=20)
+    assert response.code == 200, response.code
+    count: str | None = response.headers.getRawHeaders("Amqprouter-Subscriptions", [None])[0]
+    await response.content()
+    return count
+
+
 async def publish(gateway: Gateway, authorization: str, **fields: str) -> tuple[int, str]:
     url = f"{gateway.url}/.well-known/mercure"
     headers = Headers({"Authorization": [f"Bearer {authorization}"]})
@@ -110,6 +121,19 @@ class MercureTests(GatewayTestCase):
                 await other.stop()
 
         return self.run_with(around, start=False, mercure=mercure)
+
+    def test_a_publisher_is_told_how_many_its_gateway_wrote_to(self) -> Deferred[None]:
+        async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:
+            token = minted("ann", subscribe=["news"])
+            streams = [await follow(each, token, "news") for each in (gateway, gateway, other)]
+            app = minted("app", publish=["*"])
+            for each, topic, count in ((gateway, "news", "2"), (other, "news", "1"), (gateway, "nothing", "0")):
+                self.assertEqual(await publish_and_count(each, app, topic=topic, data="x"), count)
+            for stream in streams:
+                await stream.has(2)
+                stream.close()
+
+        return self.with_gateways(test)
 
     def test_an_application_tells_its_user_and_nobody_else(self) -> Deferred[None]:
         async def test(gateway: Gateway, other: Gateway, fleet: Fleet) -> None:

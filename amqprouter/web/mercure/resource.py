@@ -35,6 +35,7 @@ from amqprouter.web.mercure.bearers import Bearer, MercureBearers, mercure_claim
 from amqprouter.web.mercure.leaf import HubLeaf
 from amqprouter.web.mercure.subscriptions import Subscriptions
 from amqprouter.web.mercure.update_form import ReservedTopic, read_update
+from amqprouter.web.preference import SUBSCRIPTIONS, preferred_wait, tell_subscriptions
 from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, refuse_unacceptable, reply, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
 
@@ -79,10 +80,13 @@ class MercureLeaf(HubLeaf):
         random_bits: Callable[[int], int],
         subscriptions: Subscriptions | None = None,
     ) -> None:
-        super().__init__((b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link")
+        super().__init__(
+            (b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link, " + SUBSCRIPTIONS
+        )
         self._settings = settings
         self._cookie = settings.cookie_name.encode()
         self._slices = hub.slices
+        self._receipts = hub.receipts
         self._responses = StreamResponses(hub, settings.max_topics, random, streams)
         self._bearers = bearers
         self._verify_publisher = verify_publisher
@@ -184,7 +188,14 @@ class MercureLeaf(HubLeaf):
         if not allowed:
             reply_error(request, http.FORBIDDEN, "the token does not allow to publish updates of these topics")
             return
+        wait = preferred_wait(request)
+        written = self._receipts.expect(update.id) if wait else None
         problem = await self._published(update)
+        if written is not None:
+            if problem:
+                written.cancel()
+            else:
+                await tell_subscriptions(request, written, wait, self._reactor)
         if request.gone:
             return
         if problem:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from twisted.internet.defer import Deferred
 
 from amqprouter.errors import BrokerUnavailable
+from amqprouter.events.receipts import MOST_EXPECTED
 from amqprouter.web.channel import MAX_UNDER_WAY
 from amqprouter.web.mercure.resource import CONFIRM_WITHIN, MAX_UNCONFIRMED
+from amqprouter.web.preference import MOST_SECONDS
 from tests.support.tokens import jwk
 from tests.unit.web.harness import Response, World
 from tests.unit.web.mercure.harness import ORIGIN, PATH, minted
@@ -197,3 +201,97 @@ class BrokerTests(MercureTestCase):
         self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 503)
         confirmed.callback(None)
         self.assertEqual(world.post({"topic": "a"}, EVERYTHING).status, 200)
+
+
+class SubscriptionCountTests(MercureTestCase):
+    """``Prefer: wait=…``: the answer says how many subscriptions of this gateway were written to."""
+
+    WAIT: ClassVar[dict[str, str]] = {"Prefer": "respond-async, wait=2"}
+
+    def test_who_had_it_is_counted(self) -> None:
+        world = self.world(anonymous=True)
+        world.follow(["a"])
+        world.follow(["a", "b"])
+        gone = world.follow(["a"])
+        world.follow(["c"])
+        world.tell("a")  # they are remembered for this topic
+        gone.lose()
+        behind = world.follow(["a"])
+        [*_, subscriber] = world.hub.subscribers
+        behind.block()
+        subscriber.cursor = world.hub.window.first  # as one that resumes
+        for topics, count in ((["a"], b"2"), (["b", "c"], b"2"), (["d"], b"0")):
+            answer = world.post({"topic": topics, "data": "x"}, EVERYTHING, self.WAIT)
+            self.assertEqual((answer.status, answer.headers["amqprouter-subscriptions"].encode()), (200, count), topics)
+            self.assertEqual(answer.headers["preference-applied"], "wait")
+            self.assertRegex(answer.body, b"^urn:uuid:")
+        self.assertEqual(len(world.hub.receipts), 0)
+
+    def test_whom_it_is_not_for_is_not_counted(self) -> None:
+        world = self.world()
+        for name in ("a", "b"):
+            world.follow(["*"], minted([name]))
+        answer = world.post({"topic": "a", "data": "x", "private": "on"}, EVERYTHING, self.WAIT)
+        self.assertEqual(answer.headers["amqprouter-subscriptions"], "1")
+
+    def test_nobody_waits_who_did_not_ask(self) -> None:
+        world = self.world()
+        for headers in ({}, {"Prefer": "return=minimal"}, {"Prefer": "wait=x"}, {"Prefer": "wait=0"}):
+            answer = world.post({"topic": "a"}, EVERYTHING, headers)
+            self.assertEqual((answer.status, "amqprouter-subscriptions" in answer.headers), (200, False), headers)
+
+    def test_it_waits_for_its_time_and_no_longer(self) -> None:
+        """The update is in the stream, but does not come back: the gateway is cut off."""
+        world = self.world()
+        world.echo = False
+        for asked, seconds in ((b"2", 2), (b"9999", MOST_SECONDS)):
+            connection = world.connect()
+            connection.send(world.form({"topic": "a"}, EVERYTHING, {"Prefer": f"wait={asked.decode()}"}))
+            world.clock.advance(seconds - 0.1)
+            self.assertEqual(connection.take(), b"")
+            world.clock.advance(0.1)
+            answer = Response(connection.take())
+            self.assertEqual((answer.status, "amqprouter-subscriptions" in answer.headers), (200, False))
+            self.assertEqual(len(world.hub.receipts), 0)
+
+    def test_it_comes_back_after_the_confirm(self) -> None:
+        world = self.world()
+        world.echo = False
+        connection = world.connect()
+        connection.send(world.form({"topic": "a", "id": "x"}, EVERYTHING, self.WAIT))
+        self.assertEqual(connection.take(), b"")
+        world.tell("a", id="another")
+        self.assertEqual(connection.take(), b"")
+        world.tell("a", id="x")
+        answer = Response(connection.take())
+        self.assertEqual((answer.body, answer.headers["amqprouter-subscriptions"]), (b"x", "0"))
+
+    def test_one_that_failed_waits_for_nothing(self) -> None:
+        world = self.world()
+        world.failure = BrokerUnavailable("gone")
+        answer = world.post({"topic": "a"}, EVERYTHING, self.WAIT)
+        self.assertEqual((answer.status, "amqprouter-subscriptions" in answer.headers), (503, False))
+        self.assertEqual(len(world.hub.receipts), 0)
+
+    def test_who_hangs_up(self) -> None:
+        world = self.world()
+        world.echo = False
+        connection = world.connect()
+        connection.send(world.form({"topic": "a"}, EVERYTHING, self.WAIT))
+        connection.lose()
+        world.clock.advance(2)
+        self.assertEqual(len(world.hub.receipts), 0)
+
+    def test_more_than_may_wait(self) -> None:
+        world = self.world()
+        held = [world.hub.receipts.expect("x") for _ in range(MOST_EXPECTED)]
+        answer = world.post({"topic": "a"}, EVERYTHING, self.WAIT)
+        self.assertEqual((answer.status, "amqprouter-subscriptions" in answer.headers), (200, False))
+        world.hub.receipts.tell("x", 3)
+        self.assertEqual({self.successResultOf(each) for each in held}, {3})
+
+    def test_pages_of_other_sites_may_read_it(self) -> None:
+        world = self.world()
+        asked = world.get(PATH, {"Origin": ORIGIN}, "OPTIONS")
+        self.assertIn("prefer", asked.headers["access-control-allow-headers"])
+        self.assertIn("Amqprouter-Subscriptions", asked.headers["access-control-expose-headers"])
