@@ -10,7 +10,8 @@ const STALE_SECONDS = 4;     // without an answer, which comes every second
 const DRAW_MS = 250;         // the list is redrawn this often, however many events arrive
 
 // document.baseURI may hold the login that was typed into the address bar, and fetch refuses such addresses.
-const address = (path) => new URL(path, location.origin);
+// Everything is beside the page, wherever a proxy has put that.
+const address = (path) => new URL(path, location.origin + location.pathname);
 const byId = (id) => document.getElementById(id);
 
 function element(name, className, text) {
@@ -163,7 +164,7 @@ function span(seconds) {
 
 async function poll() {
   try {
-    const response = await fetch(address("/status"), { cache: "no-store", signal: AbortSignal.timeout(5000) });
+    const response = await fetch(address("status"), { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (response.ok) {
       const status = await response.json();
       answered = Date.now();
@@ -385,7 +386,7 @@ function showLink(state, text) {
 function connect() {
   clearTimeout(retrying);
   source?.close();
-  const url = address("/events");
+  const url = address("events");
   url.searchParams.set("topic", pattern);
   if (lastId) url.searchParams.set("lastEventID", lastId);
   const mine = source = new EventSource(url);
