@@ -29,7 +29,8 @@ def of_debian(name: str) -> str:
 
 rows = [("Python", platform.python_version()), *((name, of_package(name)) for name in PACKAGES)]
 rows += [
-    (f"{name} (Debian)", of_debian(name)) for name in ("rabbitmq-server", "amqp-tools", "nginx-light", "uwsgi-core")
+    (f"{name} (Debian)", of_debian(name))
+    for name in ("rabbitmq-server", "amqp-tools", "nginx-light", "haproxy", "apache2-bin", "uwsgi-core")
 ]
 width = max(len(name) for name, _ in rows)
 rule = f"{'=' * width}  {'=' * 14}"

@@ -105,8 +105,9 @@ class Browser:
 
 
 @asynccontextmanager
-async def with_browser(folder: Path) -> AsyncIterator[Browser]:
-    """``async with with_browser(folder) as browser``: a browser with a profile of its own under `folder`.
+async def with_browser(folder: Path, *, any_certificate: bool = False) -> AsyncIterator[Browser]:
+    """``async with with_browser(folder) as browser``: a browser with a profile of its own under `folder`; one that
+    takes `any_certificate`, if told so.
 
     :raises FileNotFoundError: Chromium or its driver is not installed, and which.
     """
@@ -123,7 +124,12 @@ async def with_browser(folder: Path) -> AsyncIterator[Browser]:
         await until(lambda: answers(port, hello), what="chromedriver answers", timeout=30, child=driver)
         sessions = Browser(f"http://127.0.0.1:{port}", client)
         options = {"args": [*ARGUMENTS, f"--user-data-dir={folder / 'profile'}"]}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted: dict[str, object] = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        wanted["acceptInsecureCerts"] = any_certificate
         started = await sessions.command("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         browser = Browser(f"http://127.0.0.1:{port}/session/{started['sessionId']}", client)
         try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from twisted.internet import tcp
 from twisted.internet.ssl import CertificateOptions
 
 from amqprouter.amqp.properties import Properties
@@ -25,7 +26,9 @@ from tests.support.process import reactor
 class LiveSite:
     """Its user is ``alice`` with the password ``wonder``."""
 
-    def __init__(self, events: EventsSettings, http: HttpSettings, tls: CertificateOptions | None) -> None:
+    def __init__(
+        self, events: EventsSettings, http: HttpSettings, tls: CertificateOptions | None, port: int = 0
+    ) -> None:
         self.counters = Counters()
         self.hub = Hub(events, self.counters, reactor)
         self.offset = 0
@@ -48,7 +51,7 @@ class LiveSite:
             random=lambda: 0.0,
         )
         if tls is None:
-            self._listener = reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+            self._listener = reactor.listenTCP(port, self.factory, interface="127.0.0.1")
         else:
             self._listener = reactor.listenSSL(0, self.factory, tls, interface="127.0.0.1")
         self.port: int = self._listener.getHost().port
@@ -76,7 +79,18 @@ class LiveSite:
 
     async def close(self) -> None:
         await self.hub.close()
+        await self.stop_listening()
+
+    async def stop_listening(self) -> None:
+        """Take no more connections; those that there are stay."""
         await self._listener.stopListening()
+
+    def abort_connections(self) -> None:
+        """Reset all connections, as when the process is killed."""
+        for reader in reactor.getReaders():
+            host = reader.getHost() if isinstance(reader, tcp.Server) else None
+            if host is not None and host.port == self.port:
+                reader.abortConnection()
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""examples/nginx: two gateways behind one address with TLS, and what users notice when one of them dies."""
+"""Two gateways behind one address with TLS, by each proxy of etc/, and what users notice when one of them dies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
@@ -17,13 +17,11 @@ from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 from twisted.web.http_headers import Headers
 
 from tests.integration.test_mercure import MERCURE, ORDERS, Stream, minted
-from tests.support import nginx
-from tests.support.certificates import Authority
-from tests.support.gateway import ROOT, Fleet, Gateway
+from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
-from tests.support.nginx import Nginx
-from tests.support.process import free_ports, reactor, until
+from tests.support.process import reactor, until
+from tests.support.proxies import Apache, Haproxy, Nginx, Proxy
 from tests.support.rabbitmq import missing
 from tests.support.servers import Vhost
 from tests.support.tokens import jwk, key_set
@@ -35,35 +33,16 @@ HUB = "/.well-known/mercure"
 
 
 class Front:
-    """nginx with the example's configuration, but for addresses and paths, and clients of it."""
+    """The proxy, and clients of it."""
 
-    def __init__(self, folder: Path, *gateways: Gateway) -> None:
-        plain, self._port = free_ports(2)
-        self._authority = Authority()
-        folder.mkdir(parents=True)
-        folder = folder.absolute()
-        for name, content in zip(("pem", "key"), self._authority.issue("127.0.0.1"), strict=True):
-            (folder / f"certificate.{name}").write_bytes(content)
-        site = (ROOT / "examples/nginx/amqprouter.conf").read_text()
-        for theirs, ours in {
-            "gateway-1.example:8080": f"127.0.0.1:{gateways[0].port}",
-            "gateway-2.example:8080": f"127.0.0.1:{gateways[1].port}",
-            "listen 80;": f"listen 127.0.0.1:{plain};",
-            "listen 443 ": f"listen 127.0.0.1:{self._port} ",
-            "/etc/nginx/events.example.": f"{folder}/certificate.",
-            "/var/log/nginx/": f"{folder}/",
-        }.items():
-            assert theirs in site, theirs
-            site = site.replace(theirs, ours)
-        self.nginx = Nginx(folder, site, self._port)
-        self.access_log = folder / "amqprouter.log"
-        self.plain_url = f"http://127.0.0.1:{plain}"
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
 
     async def request(self, method: str, path: str, *, at: str = "127.0.0.2", **options: Any) -> Any:
         """A request over TLS by a client at this address of the loopback network."""
-        trusted = trustRootFromCertificates([Certificate.loadPEM(self._authority.pem)])
+        trusted = trustRootFromCertificates([Certificate.loadPEM(self.proxy.authority.pem)])
         agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted), bindAddress=(at, 0))
-        return await HTTPClient(agent).request(method, f"https://127.0.0.1:{self._port}{path}", **options)
+        return await HTTPClient(agent).request(method, f"{self.proxy.url}{path}", **options)
 
     async def stream(self, path: str, *, at: str, **headers: str) -> Stream:
         response = await self.request("GET", path, at=at, headers=headers, unbuffered=True, timeout=20)
@@ -77,7 +56,7 @@ class Front:
 
 
 def leave(stream: Stream) -> None:
-    """Close the connection as a browser does; Twisted would wait for nginx to end TLS first, which it does not."""
+    """Close the connection as a browser does; Twisted would wait for the proxy to end TLS, which nginx does not."""
     if not stream.over:
         stream.transport._producer.abortConnection()  # type: ignore[union-attr]  # Twisted's proxy of it has no abort
 
@@ -120,11 +99,14 @@ class Browser:
         return [(event["id"], event["data"]) for event in fields if "id" in event and event.get("event") != "place"]
 
 
-class NginxTests(GatewayTestCase):
-    skip = missing or nginx.missing or None
-    devices = ("dev1",)
+class FrontTests:
+    """What each of them has to do; a mix-in."""
 
-    def test_two_gateways(self) -> Deferred[None]:
+    timeout = 150
+    devices: tuple[str, ...] = ("dev1",)
+    proxy: ClassVar[type[Proxy]]
+
+    def test_two_gateways(self: Any) -> Deferred[None]:
         options: dict[str, Any] = {
             "mercure": MERCURE,
             "http": {"trusted_proxies": "127.0.0.1"},
@@ -133,39 +115,29 @@ class NginxTests(GatewayTestCase):
 
         async def test(gateway: Gateway, fleet: Fleet, vhost: Vhost, database: TestDatabase) -> None:
             other = Gateway(Path(self.mktemp()), vhost.uri, database.uri, database.name, **options)
-            front = Front(Path(self.mktemp()), gateway, other)
+            front = Front(self.proxy(Path(self.mktemp()), gateway.port, other.port))
             try:
                 for each in (gateway, other):
                     each.file("keys.json", key_set(jwk("HS256")))
                     each.devices("dev1")
                     await each.start()
                 await fleet.connect()
-                await front.nginx.start()
-                await self.check_the_rest(front)
+                await front.proxy.start()
                 await self.check_addresses(front, gateway, other)
                 await self.check_tickets(front)
                 await self.check_publishing(front)
                 await self.check_a_death(front, fleet, gateway, other)
-                log = front.access_log.read_text()
-                self.assertIn(f'"GET {HUB}" 200', log)
+                log = front.proxy.access_log
+                self.assertIn(HUB, log)
                 self.assertNotIn("authorization", log)
             finally:
-                await front.nginx.stop()
+                await front.proxy.stop()
                 await other.stop()
 
-        return self.run_with(test, start=False, **options)
+        ran: Deferred[None] = self.run_with(test, start=False, **options)
+        return ran
 
-    async def check_the_rest(self, front: Front) -> None:
-        moved = await front.request("GET", "/metrics")
-        self.assertEqual(moved.code, 404)
-        plain = await HTTPClient(Agent(reactor)).get(f"{front.plain_url}/events?topic=a", allow_redirects=False)
-        self.assertEqual(
-            (plain.code, plain.headers.getRawHeaders("location")), (301, ["https://127.0.0.1/events?topic=a"])
-        )
-        page = await front.request("GET", "/status", headers=ANN)
-        self.assertEqual(page.code, 200)
-
-    async def check_addresses(self, front: Front, *gateways: Gateway) -> None:
+    async def check_addresses(self: Any, front: Front, *gateways: Gateway) -> None:
         """One subscription for an address at each gateway, whatever the client says of its address."""
         streams = []
         for forged in ("198.51.100.1", "127.0.0.1"):
@@ -181,19 +153,19 @@ class NginxTests(GatewayTestCase):
         async def gone() -> bool:
             return sum([await gateway.metric("subscribers") for gateway in gateways]) == 0
 
-        await until(gone, what="the gateways notice that nginx's clients have gone", timeout=15)
+        await until(gone, what="the gateways notice that the proxy's clients have gone", timeout=15)
         log = "".join((gateway.folder / "daemon.log").read_text() for gateway in gateways)
         self.assertEqual(len(re.findall(r" 127\.0\.0\.2 ann GET /events 200 ", log)), 2)
         self.assertEqual(len(re.findall(r" 127\.0\.0\.3 ann GET /events 200 ", log)), 1)
 
-    async def check_tickets(self, front: Front) -> None:
+    async def check_tickets(self: Any, front: Front) -> None:
         """A ticket is for the gateway that made it."""
         for _ in range(3):
             answer = await front.request("POST", "/events/ticket", headers=ANN, data=b"")
             ticket = (await answer.json())["ticket"]
             self.assertEqual((await front.request("HEAD", f"/events?ticket={ticket}")).code, 200)
 
-    async def check_publishing(self, front: Front) -> None:
+    async def check_publishing(self: Any, front: Front) -> None:
         ann, bob = [
             await front.stream(
                 f"{HUB}?topic=*",
@@ -212,7 +184,7 @@ class NginxTests(GatewayTestCase):
         leave(ann)
         leave(bob)
 
-    async def check_a_death(self, front: Front, fleet: Fleet, *gateways: Gateway) -> None:
+    async def check_a_death(self: Any, front: Front, fleet: Fleet, *gateways: Gateway) -> None:
         """A gateway is killed that a subscriber follows, while the other publishes and a device sends."""
         browser = Browser(front, "127.0.0.6")
         following = Deferred.fromCoroutine(browser.follow())
@@ -258,3 +230,15 @@ class NginxTests(GatewayTestCase):
         self.assertEqual(len(set(ids)), len(ids), "an event came twice")
         self.assertEqual(browser.connected, 2)
         self.assertLess(time.monotonic() - began, 30)
+
+
+class NginxTests(FrontTests, GatewayTestCase):
+    proxy, skip = Nginx, missing or Nginx.missing()
+
+
+class HaproxyTests(FrontTests, GatewayTestCase):
+    proxy, skip = Haproxy, missing or Haproxy.missing()
+
+
+class ApacheTests(FrontTests, GatewayTestCase):
+    proxy, skip = Apache, missing or Apache.missing()
