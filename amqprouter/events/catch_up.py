@@ -1,11 +1,11 @@
 """Subscribers that resume from before the window: what they missed is read from where all events are kept.
 
-Theory of operation. A catch-up reads from the event that the client had last, that one included: if it does not come,
-retention took it, and the client is told of a gap. What follows goes to the subscriber, filtered and at its own pace:
-more is asked for when its connection has taken what there was. As soon as the reading has come to the window, the
-subscriber walks along that, and is live at its end: history first, then news, and nothing twice. Live events meanwhile
-only join the window, as they always do. The window may also grow to where the client was by itself, say when all
-clients come back at once to a gateway that was just started: then nothing has to be read for them.
+Theory of operation. A catch-up reads from the event that the client had last, that one included: if neither it nor the
+next one comes, retention took some, and the client is told of a gap. What follows goes to the subscriber, filtered and
+at its own pace: more is asked for when its connection has taken what there was. As soon as the reading has come to the
+window, the subscriber walks along that, and is live at its end: history first, then news, and nothing twice. Live
+events meanwhile only join the window, as they always do. The window may also grow to where the client was by itself,
+say when all clients come back at once to a gateway that was just started: then nothing has to be read for them.
 
 While the broker is away nobody can tell what is missing, and nothing new comes either: those who catch up wait for as
 long as that takes, rather than being told of a gap that there may not be.
@@ -289,13 +289,16 @@ class CatchUp:
         self._subscriber.resume_pump()
 
     def _find(self, events: Iterator[Event]) -> Iterator[Event]:
-        """See whether the stream still begins with the event that the subscriber had last, or later; what is left."""
+        """See whether the stream still begins with the event that the subscriber had last, or the one behind it, or
+        later; what is left."""
         first = next((event for event in events if event.offset >= self._last), None)
         if first is None:
             return events
         self._found = True
         subscriber = self._subscriber
-        if first.offset > self._last:
+        # Nothing is missing when the stream begins right behind: the id of a gap, or a place, is of no event that need
+        # be there.
+        if first.offset > self._last + 1:
             self._last = first.offset - 1
             subscriber.pending = Batch(subscriber.pending, self._all.feed.gap("too old", self._last))
             subscriber.resumed(str(self._last))

@@ -151,6 +151,22 @@ class CatchUpTests(SynchronousTestCase):
         self.read()
         self.assertEqual(sink.ids(), ["gap 39", *self.numbers(40, 99)])
 
+    def test_nothing_is_missing_where_the_stream_begins_right_behind(self) -> None:
+        """As for one that was cut off behind a gap, whose id is of no event that is there."""
+        self.publish(*range(100))
+        del self.history.events[:40]
+        sink = self.subscribe("10")
+        self.read()
+        self.assertEqual(sink.ids()[0], "gap 39")
+        again = self.subscribe("39")
+        self.read()
+        self.assertEqual(again.ids(), self.numbers(40, 99))
+        assert again.subscriber is not None
+        self.assertEqual(again.subscriber.resumed_after, "39")
+        one_off = self.subscribe("38")
+        self.read()
+        self.assertEqual(one_off.ids(), ["gap 39", *self.numbers(40, 99)])
+
     def test_it_reads_at_the_subscriber_s_pace(self) -> None:
         self.publish(*range(100))
         sink = self.subscribe("10", capacity=1)
