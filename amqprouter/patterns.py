@@ -53,6 +53,9 @@ class TopicPattern:
     """A compiled pattern. Raises `ValueError` for one that is empty or has an empty word."""
 
     __slots__ = ("_has_hash", "_words", "text")
+    kind = "pattern"
+    effort = 0
+    """See `amqprouter.events.interest.Selector`."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -8,6 +8,7 @@ surrogate pair, which could not even be written. Of a file's lines all that is w
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 
 from amqprouter.errors import AuthFileError
@@ -19,6 +20,11 @@ MAX_PROBLEMS = 100
 def printable(text: str) -> str:
     """The text, in one line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def has_control(text: str) -> bool:
+    """Whether it has characters that are not seen but change how others are: control (Cc) or format characters (Cf)."""
+    return not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cf") for character in text)
 
 
 def printable_lines(text: str) -> str:

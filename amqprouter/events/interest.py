@@ -19,7 +19,12 @@ def answer_of(steps: Steps) -> bool:
 
 
 class Selector(Protocol):
-    """Selects topics: a `amqprouter.patterns.TopicPattern` or a `amqprouter.events.topic_selector.TopicSelector`."""
+    """Selects topics: a `amqprouter.patterns.TopicPattern`, a `amqprouter.events.topic_selector.TopicSelector` or a
+    `amqprouter.events.topic_matcher.TopicMatcher`."""
+
+    @property
+    def kind(self) -> str:
+        """In which language it is written: what selects by equal texts of equal kinds is the same."""
 
     @property
     def text(self) -> str:
@@ -37,6 +42,10 @@ class Selector(Protocol):
     def expressions(self) -> int:
         """Parts of it that stand for others; 0 if only one topic is selected."""
 
+    @property
+    def effort(self) -> int:
+        """What a try takes besides looking at the topic, in characters looked at."""
+
     def matches(self, topic: str) -> bool:
         """Whether this topic is selected."""
 
@@ -44,10 +53,10 @@ class Selector(Protocol):
 class Interest:
     """A set of selectors. Immutable, so that subscribers who ask for the same can share one."""
 
-    __slots__ = ("characters", "exact", "expressions", "patterns")
+    __slots__ = ("characters", "exact", "expressions", "fixed_effort", "patterns")
 
     def __init__(self, selectors: Iterable[Selector]) -> None:
-        different = {selector.text: selector for selector in selectors}.values()
+        different = {(selector.kind, selector.text): selector for selector in selectors}.values()
         self.exact = frozenset(selector.exact for selector in different if selector.exact)
         """Topics that are asked for by name: the hub looks these up."""
         self.patterns = tuple(selector for selector in different if not selector.exact)
@@ -56,6 +65,8 @@ class Interest:
         """Of all selectors: what trying them takes grows with these."""
         self.characters = sum(len(selector.text) for selector in different)
         """Of all selectors: what they take of memory grows with these."""
+        self.fixed_effort = sum(selector.effort for selector in self.patterns)
+        """What trying all takes besides looking at topics, in characters looked at."""
 
     def matches(self, topics: Iterable[str]) -> bool:
         """Whether some selector selects some of these topics."""
@@ -67,7 +78,7 @@ class Interest:
 
     def effort(self, topics: Sequence[str]) -> int:
         """About what `matches` takes, in characters to be looked at: a thousand of them are half a millisecond."""
-        return len(self.patterns) * sum(map(len, topics))
+        return len(self.patterns) * sum(map(len, topics)) + self.fixed_effort * len(topics)
 
     def tries(self, topics: Iterable[str]) -> Steps:
         """`matches`, in steps; of topics of which none is asked for by name."""

@@ -35,6 +35,8 @@ class Scrutiny(NamedTuple):
     selectors: int
     """To be tried for each topic."""
     steps: Callable[[tuple[str, ...]], Steps]
+    fixed_effort: int = 0
+    """What trying them takes besides looking at the topic (`Interest.fixed_effort`)."""
 
 
 _HEARTBEAT = Batch(None, sse.HEARTBEAT)
@@ -219,7 +221,8 @@ class Subscriber:
         """About what `wants` takes, in the measure of `Interest.effort`."""
         effort = self.interest.effort(topics)
         if private and self.scrutiny is not None:
-            effort += self.scrutiny.selectors * sum(map(len, topics))
+            scrutiny = self.scrutiny
+            effort += scrutiny.selectors * sum(map(len, topics)) + scrutiny.fixed_effort * len(topics)
         return effort
 
     def asks(self, topics: tuple[str, ...], private: bool) -> Steps:

@@ -145,6 +145,9 @@ class TopicSelector:
     """
 
     __slots__ = ("_any", "expressions", "text")
+    kind = "selector"
+    effort = 0
+    """A template is compiled in microseconds."""
 
     def __init__(self, text: str) -> None:
         if not text or len(text) > MAX_SELECTOR:

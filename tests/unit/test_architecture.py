@@ -63,7 +63,7 @@ VOCABULARY = {"amqprouter.pipeline.message", "amqprouter.pipeline.settlement"}
 IMPURE = {"asyncio", "logging", "os", "random", "secrets", "select", "socket", "ssl", "subprocess", "threading", "time"}
 """Modules of the standard library by which a module does I/O, reads a clock or takes chances."""
 LIBRARIES = {
-    *("automat", "bson", "cbor2", "google.protobuf", "msgpack", "msgspec", "pamqp", "simpleeval", "zope"),
+    *("automat", "bson", "cbor2", "google.protobuf", "msgpack", "msgspec", "pamqp", "simpleeval", "urlpattern", "zope"),
     *("twisted.cred.credentials", "twisted.cred.error", "twisted.internet.defer", "twisted.logger"),
 }
 """What pure modules may use besides: none has a reactor, a socket or a clock."""
@@ -93,7 +93,7 @@ PURE = {
     ),
     "amqprouter.events": (
         "audiences batch catch_up event heartbeats interest limit_events look_back pending_ids published_ids slices "
-        "sse subscriber topic_history topic_selector window"
+        "sse subscriber topic_history topic_matcher topic_selector window"
     ),
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (
