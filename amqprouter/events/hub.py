@@ -85,6 +85,9 @@ EXPRESSIONS_EACH, CHARACTERS_EACH = 20, 4096
 new topic, and kept. A single subscription may have more of them than its part."""
 MOST_AHEAD = 10_000
 """Events that another gateway may be ahead of this one; an id further ahead is none of this stream's."""
+UNGUESSABLE = "urn:uuid:"
+"""How ids begin that nobody guesses: those that are made here have 122 random bits. Whoever knows one was told it, such
+as a page's visitor by the page (Mercure, "Discovery")."""
 NOTHING = Interest(())
 
 
@@ -451,8 +454,9 @@ class Hub:
         """The offset behind this id, if it is known."""
         published = self._published_ids.find(last_event_id)
         if published is not None:
-            # Whether there is an update of this id must not be found out by trying.
-            return published.offset if self._may_resume_from(subscriber, published) else None
+            # Whether there is an update of an id that may be guessed must not be found out by trying.
+            told = last_event_id.startswith(UNGUESSABLE)
+            return published.offset if told or self._may_resume_from(subscriber, published) else None
         try:
             return sse.parse_last_event_id(last_event_id)
         except ValueError:

@@ -6,6 +6,7 @@ takes; with a publisher's own, the offset must be looked up, and so must whether
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 from amqprouter.events.event import Event
@@ -28,36 +29,50 @@ class Published(NamedTuple):
 
 
 class PublishedIds:
-    """The latest ids that publishers gave; of an id that comes twice, the latest event counts."""
+    """The latest ids that publishers gave. Of an id that comes more than once the earliest event that is remembered
+    counts (Mercure 1.0, "Reconciliation"): who resumes from it may get some once more, and misses none."""
 
     def __init__(self, most: int = MOST_IDS, most_bytes: int = MOST_BYTES) -> None:
         self.bytes = 0
         """That they take, topics and all."""
         self._most = most
         self._most_bytes = most_bytes
-        self._events: dict[str, Published] = {}  # the oldest first
+        self._events: dict[str, Published | deque[Published]] = {}  # several where an id came again
+        self._order: deque[str] = deque()  # the oldest first, each as often as it came
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self._order)
 
     def add(self, event: Event) -> None:
         """Remember the id of an event that has one of its own."""
-        self._drop(event.id)
-        self._events[event.id] = Published(event.offset, event.topics, event.private)
+        published = Published(event.offset, event.topics, event.private)
+        before = self._events.get(event.id)
+        if before is None:
+            self._events[event.id] = published
+        elif isinstance(before, deque):
+            before.append(published)
+        else:
+            self._events[event.id] = deque((before, published))
+        self._order.append(event.id)
         self.bytes += _EACH + topics_bytes(event.topics)
-        while len(self._events) > self._most or self.bytes > self._most_bytes:
-            self._drop(next(iter(self._events)))
+        while len(self._order) > self._most or self.bytes > self._most_bytes:
+            self._drop_oldest()
 
     def find(self, id: str) -> Published | None:
         """What stands behind this id, if it is known."""
-        return self._events.get(id)
+        found = self._events.get(id)
+        return found[0] if isinstance(found, deque) else found
 
     def clear(self) -> None:
         """Forget them all."""
         self._events.clear()
+        self._order.clear()
         self.bytes = 0
 
-    def _drop(self, id: str) -> None:
-        published = self._events.pop(id, None)
-        if published is not None:
-            self.bytes -= _EACH + topics_bytes(published.topics)
+    def _drop_oldest(self) -> None:
+        name = self._order.popleft()
+        found = self._events[name]
+        published = found.popleft() if isinstance(found, deque) else found
+        if published is found or not found:
+            del self._events[name]
+        self.bytes -= _EACH + topics_bytes(published.topics)

@@ -442,6 +442,23 @@ class OwnIdTests(HubTestCase):
         self.assertEqual(ids.find("a"), (3, ("t",), True))
         self.assertEqual(len(ids), 3)
 
+    def test_of_one_that_comes_again_the_earliest_counts(self) -> None:
+        ids = PublishedIds(5)
+        for offset, name in enumerate("abab"):
+            ids.add(Event(offset, ("t",), b"{}", id=name))
+        self.assertEqual([ids.find(name)[0] for name in "ab"], [0, 1])  # type: ignore[index]
+        for offset, name in enumerate("acdd", 4):
+            ids.add(Event(offset, ("t",), b"{}", id=name))
+        self.assertEqual([ids.find(name)[0] for name in "abcd"], [4, 3, 5, 6])  # type: ignore[index]
+        for offset, name in enumerate("eeeee", 8):
+            ids.add(Event(offset, ("t",), b"{}", id=name))
+        self.assertEqual([ids.find(name) is None for name in "abcde"], [True, True, True, True, False])
+        self.assertEqual(len(ids), 5)
+
+    def test_who_resumes_from_one_that_came_again_gets_that_too(self) -> None:
+        self.hub.publish(Event(5, ("a",), b"{}", id="urn:3"))
+        self.assertEqual(self.subscribe(last="urn:3").ids(), ["urn:4", "urn:3"])
+
     def test_long_topics_leave_room_for_fewer(self) -> None:
         ids = PublishedIds(50_000, 1_000_000)
         for offset in range(100):

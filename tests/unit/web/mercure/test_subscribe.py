@@ -315,6 +315,14 @@ class ResumeTests(MercureTestCase):
         self.assertNotIn(b"secret", world.ask(tried, bearer(minted(["b"]))).body)
         self.assertEqual(world.ask(tried, bearer(minted(["a"]))).headers["last-event-id"], "secret")
 
+    def test_an_id_that_cannot_be_guessed_is_good_for_whoever_has_it(self) -> None:
+        """A page's publisher tells the latest that it has made, for whomever that update was (Mercure, "Discovery")."""
+        world = self.world()
+        told = world.post({"topic": "a", "data": "0", "private": "on"}, minted(publish=["*"])).body.decode()
+        world.tell("b", data=b"1")
+        answer = world.ask({"topic": ["a", "b"], "lastEventID": told}, bearer(minted(["b"])))
+        self.assertEqual((answer.headers["last-event-id"], data_in(answer.body)), (told, ["1"]))
+
     def test_permissions_hold_for_history(self) -> None:
         world = self.world()
         world.tell("a", data=b"0", id="first")
