@@ -36,6 +36,8 @@ class MercureSettings:
     """File of a JSON Web Key Set: what subscribers' tokens are verified with; without one no token is good."""
     publisher_keys: str = ""
     """The same for publishers' tokens, and it may be the same file."""
+    notices: bool = True
+    """Whether Mercure's subscribers are told of gaps and of their place, in events of types of their own."""
     issuer: str = ""
     """What ``iss`` of a token must be; any when empty."""
     audience: str = ""

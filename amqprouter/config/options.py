@@ -232,6 +232,7 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "enabled": Boolean(),
         "subscriber_keys": KEY_SET,
         "publisher_keys": KEY_SET,
+        "notices": Boolean(),
         "issuer": OrEmpty(NAME, "any"),
         "audience": OrEmpty(NAME, "tokens without one"),
         "require_expiry": Boolean(),

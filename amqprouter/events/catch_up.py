@@ -300,7 +300,7 @@ class CatchUp:
         # be there.
         if first.offset > self._last + 1:
             self._last = first.offset - 1
-            subscriber.pending = Batch(subscriber.pending, self._all.feed.gap("too old", self._last))
+            subscriber.tell_gap(self._all.feed.gap("too old", self._last))
             subscriber.resumed(str(self._last))
         else:
             subscriber.resumed(self._last_event_id)

@@ -244,6 +244,7 @@ class Hub:
         address: str = "",
         last_event_id: str = "",
         scrutiny: Scrutiny | None = None,
+        notices: bool = True,
     ) -> Subscriber:
         """Add a subscriber; nothing is written to `sink` before its `Subscriber.start` is called.
 
@@ -252,6 +253,7 @@ class Hub:
         """
         self._latest_number += 1
         subscriber = Subscriber(self, self._latest_number, user.name, address, interest, may_see, sink, scrutiny)
+        subscriber.notices = notices
         self._resume(subscriber, last_event_id)
         self._subscribers[subscriber.number] = subscriber
         self._users[subscriber.user] += 1
@@ -303,6 +305,9 @@ class Hub:
             subscriber.cursor, subscriber.place_told = None, -1
             if subscriber.resumed_after is None:
                 subscriber.resumed("")
+            if not subscriber.notices:  # the head of its next response will say it
+                self.end(subscriber)
+                continue
             before = subscriber.pending
             subscriber.pending = Batch(before, notice)
             if subscriber.paused and subscriber.pending.size > self.settings.buffer_bytes:
@@ -492,7 +497,7 @@ class Hub:
         if last is not None and oldest is not None and last < oldest:
             reason, resumes_after = "too old", oldest - 1
             subscriber.cursor = window.first
-        subscriber.pending = Batch(subscriber.pending, self.gap(reason, resumes_after))
+        subscriber.tell_gap(self.gap(reason, resumes_after))
         subscriber.resumed("" if resumes_after is None else str(resumes_after))
 
     def gap(self, reason: str, resumes_after: int | None = None) -> bytes:

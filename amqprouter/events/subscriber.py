@@ -127,6 +127,7 @@ class Subscriber:
         "gone",
         "interest",
         "may_see",
+        "notices",
         "number",
         "on_gone",
         "on_resumed",
@@ -162,6 +163,8 @@ class Subscriber:
         self.account = f"{ANONYMOUS} at {source_of(address)}" if user == ANONYMOUS else user
         """Who it is one of, when work and turns are shared out: anonymous users are many people."""
         self.walking = False
+        self.notices = True
+        """Whether it is told of gaps and of its place."""
         self.sink = sink
         self.cursor: int | None = None
         self.catch_up: CatchingUp | None = None
@@ -258,8 +261,15 @@ class Subscriber:
         self.sink.write(notice)
         return True
 
+    def tell_gap(self, notice: bytes) -> None:
+        """Tell it that events are missing, before what it gets next."""
+        if self.notices:
+            self.pending = Batch(self.pending, notice)
+
     def place_notice(self) -> Batch | None:
         """What tells it its place; None where it may know that. Whoever asks must write it."""
+        if not self.notices:
+            return None
         if self.catch_up is not None:
             place = self.catch_up.place
         elif self.cursor is None:

@@ -31,10 +31,19 @@ def _nothing(subscriber: Subscriber) -> None:
 
 class StreamResponses:
     """Begins streams of the hub's events. `random` gives numbers in [0, 1); `streams` ends those that do not
-    last for ever."""
+    last for ever; `notices` says whether subscribers are told of gaps and of their place."""
 
-    def __init__(self, hub: Hub, max_topics: int, random: Callable[[], float], streams: GrantedStreams) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        max_topics: int,
+        random: Callable[[], float],
+        streams: GrantedStreams,
+        *,
+        notices: bool = True,
+    ) -> None:
         self._hub = hub
+        self._notices = notices
         self._max_expressions = EXPRESSIONS_PER_TOPIC * max_topics
         self._random = random
         self._streams = streams
@@ -78,6 +87,7 @@ class StreamResponses:
             address=address,
             last_event_id=last_event_id(request),
             scrutiny=scrutiny,
+            notices=self._notices,
         )
         self._streams.add(subscriber, grant)
         if wait and subscriber.resumed_after is None:

@@ -87,7 +87,7 @@ class MercureLeaf(HubLeaf):
         self._cookie = settings.cookie_name.encode()
         self._slices = hub.slices
         self._receipts = hub.receipts
-        self._responses = StreamResponses(hub, settings.max_topics, random, streams)
+        self._responses = StreamResponses(hub, settings.max_topics, random, streams, notices=settings.notices)
         self._bearers = bearers
         self._verify_publisher = verify_publisher
         self._publish = publish
