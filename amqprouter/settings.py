@@ -36,6 +36,10 @@ class MercureSettings:
     """File of a JSON Web Key Set: what subscribers' tokens are verified with; without one no token is good."""
     publisher_keys: str = ""
     """The same for publishers' tokens, and it may be the same file."""
+    hub_url: str = ""
+    """This hub's URL, as its clients know it; with one, version 1.0 of the protocol is spoken too."""
+    authorization_servers: tuple[str, ...] = ()
+    """Whose tokens 1.0's clients are told to get."""
     notices: bool = True
     """Whether Mercure's subscribers are told of gaps and of their place, in events of types of their own."""
     issuer: str = ""

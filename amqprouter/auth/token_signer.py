@@ -30,13 +30,14 @@ def new_key_set(path: str) -> None:
         file.write("\n")
 
 
-def sign(path: str, claims: Mapping[str, Any], kid: str = "") -> str:
-    """A token of these claims, signed with the key of this `kid`, or the only one that can sign, in a key set.
+def sign(path: str, claims: Mapping[str, Any], kid: str = "", typ: str = "JWT") -> str:
+    """A token of these claims and this type, signed with the key of this `kid`, or the only one that can sign, in a key
+    set.
 
     :raises AuthFileError: there is no such key, or it is broken. What it says quotes nothing of a key.
     """
     key, member = _signing_key(path, kid)
-    header = {"typ": "JWT", **({"kid": member["kid"]} if "kid" in member else {})}
+    header = {"typ": typ, **({"kid": member["kid"]} if "kid" in member else {})}
     payload = json.dumps(claims, separators=(",", ":")).encode()
     return PyJWS().encode(payload, key.key, member["alg"], headers=header)
 

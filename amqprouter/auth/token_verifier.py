@@ -32,6 +32,8 @@ MAX_TOKEN_BYTES = MAX_SECRET_BYTES
 _MAX_TIME = 2**53
 """Seconds since 1970: beyond it a number in JSON need not mean itself (RFC 8259, section 6)."""
 FOREVER = math.inf
+ACCESS_TOKENS = frozenset(("at+jwt", "application/at+jwt"))
+"""In a token's header: its ``typ``, in any case (RFC 9068, section 2.1; RFC 7515, section 4.1.9)."""
 _FORM = re.compile(rb"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")  # the compact form; Base64 without padding
 
 NO_TOKEN, TOO_LONG, UNKNOWN_KEY = "no-token", "too-long", "unknown-key"
@@ -53,6 +55,8 @@ class Claims:
     values: Mapping[str, Any]
     good_until: float
     """`FOREVER` for a token without ``exp``, where such are taken."""
+    access: bool = False
+    """Whether it is an access token for this very resource."""
 
 
 @implementer(IReloadable)
@@ -64,6 +68,8 @@ class TokenVerifier:
         (RFC 7519, section 4.1.3), and refused.
     :param leeway: seconds that the issuer's clock and ours may differ.
     :param require_expiry: whether a token must say when it expires.
+    :param resource: when given, a token of the type ``at+jwt`` is an access token (RFC 9068): this must be in its
+        ``aud``, `issuer` be its ``iss``, and it must say when it expires. Other tokens are verified as ever.
     :ivar slow: whether `verify` is nothing for the reactor's thread, by the keys in force.
     :raises AuthFileError: the file cannot be used; says what is wrong with each key.
     """
@@ -76,12 +82,14 @@ class TokenVerifier:
         audience: str = "",
         leeway: float = 0.0,
         require_expiry: bool = True,
+        resource: str = "",
     ) -> None:
         self._path = path
         self._issuer = issuer
         self._audience = audience
         self._leeway = leeway
         self._require_expiry = require_expiry
+        self._resource = resource
         self._jws = PyJWS(ALGORITHMS)
         self.reload()
 
@@ -97,7 +105,8 @@ class TokenVerifier:
         """
         if len(token) > MAX_TOKEN_BYTES:
             raise BadToken(TOO_LONG)
-        key = self._key(_header(token))
+        header = _header(token)
+        key = self._key(header)
         try:
             payload = self._jws.decode_complete(token, key.key, [key.algorithm])["payload"]
         except InvalidSignatureError:
@@ -108,7 +117,9 @@ class TokenVerifier:
             values = strict_object(payload)
         except ValueError:  # a token in a token, for instance
             raise BadToken(BAD_CLAIMS) from None
-        return Claims(values, self._checked(values, now))
+        kind = header.get("typ")
+        access = bool(self._resource) and isinstance(kind, str) and kind.lower() in ACCESS_TOKENS
+        return Claims(values, self._checked(values, now, access), access)
 
     def _key(self, header: Mapping[str, Any]) -> VerifyingKey:
         kid = header.get("kid")
@@ -124,22 +135,23 @@ class TokenVerifier:
             raise BadToken(CRITICAL)
         return key
 
-    def _checked(self, values: Mapping[str, Any], now: float) -> float:
+    def _checked(self, values: Mapping[str, Any], now: float, access: bool) -> float:
         """Until when the claims are good."""
         expires, not_before, issued = (_time(values, name) for name in ("exp", "nbf", "iat"))
         if expires is None:
-            if self._require_expiry:
+            if self._require_expiry or access:
                 raise BadToken(NO_EXPIRY)
             expires = FOREVER
         if expires + self._leeway <= now:
             raise BadToken(EXPIRED)
         if max(not_before or 0.0, issued or 0.0) - self._leeway > now:
             raise BadToken(NOT_YET)
-        if self._issuer and values.get("iss") != self._issuer:
+        if (self._issuer or access) and (not self._issuer or values.get("iss") != self._issuer):
             raise BadToken(WRONG_ISSUER)
         audience = values.get("aud")
         named = audience if isinstance(audience, list) else [] if audience is None else [audience]
-        if (self._audience not in named) if self._audience else named:
+        ours = self._resource if access else self._audience
+        if (ours not in named) if ours else named:
             raise BadToken(WRONG_AUDIENCE)
         return expires + self._leeway
 

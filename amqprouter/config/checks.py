@@ -209,5 +209,8 @@ def _check_mercure(settings: Settings, problems: Problems) -> None:
     if ours.enabled and not (ours.subscriber_keys or ours.anonymous):
         problem = "missing; without it, and with anonymous = no, nobody can subscribe"
         problems.in_option("mercure", "subscriber_keys", None, problem)
+    if ours.hub_url and not ours.issuer and not problems.concern(("mercure", "issuer")):
+        problem = "missing; hub_url is set, and tokens of Mercure 1.0 must be by an issuer that is known"
+        problems.in_option("mercure", "issuer", None, problem)
     if ours.enabled and not settings.http.endpoint and not problems.concern(("http", "endpoint")):
         problems.in_option("mercure", "enabled", "yes", "there is no web endpoint: [http] endpoint is empty")

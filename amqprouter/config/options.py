@@ -103,6 +103,7 @@ DECODE = Text(choice.LEGAL, choice.Decoding.parse)
 LIMITS = Text(limit.LEGAL, limit.Limit.parse)
 NAME = matching(r"[^\x00-\x1f\x7f]+", "a name of at most 255 bytes without control characters")
 PASSWORD_FILE = OrEmpty(FilePath("a file whose first line is the password", True, check_password), "the URI's")
+_HUB_URL = r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/\.well-known/mercure"
 KEY_SET = OrEmpty(FilePath("a file of a JSON Web Key Set"), "no token is good")
 CERTIFICATE = OrEmpty(FilePath("a PEM file of a certificate", check=check_certificates), "none")
 KEY = OrEmpty(FilePath("a PEM file of a private key", True, check_key), "none")
@@ -232,6 +233,8 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "enabled": Boolean(),
         "subscriber_keys": KEY_SET,
         "publisher_keys": KEY_SET,
+        "hub_url": OrEmpty(matching(_HUB_URL, "https://HOST[:PORT]/.well-known/mercure"), "only 0.x is spoken"),
+        "authorization_servers": ListOf(matching(r"https://[!-~]+", "the URL of an authorization server")),
         "notices": Boolean(),
         "issuer": OrEmpty(NAME, "any"),
         "audience": OrEmpty(NAME, "tokens without one"),

@@ -20,10 +20,12 @@ from amqprouter.settings import MercureSettings, Settings
 from amqprouter.web.bearer import Bearers, Verified, Verify
 from amqprouter.web.granted_streams import GrantedStreams
 from amqprouter.web.leaf import Leaf
-from amqprouter.web.mercure.bearers import PATH, MercureBearers
+from amqprouter.web.mercure.bearers import PATH, MercureBearers, Tokens
+from amqprouter.web.mercure.metadata import MetadataLeaf
 from amqprouter.web.mercure.resource import MercureLeaf, PublishUpdate
 from amqprouter.web.mercure.subscriptions import PATH as SUBSCRIPTIONS
 from amqprouter.web.mercure.subscriptions import Subscriptions, SubscriptionsLeaf
+from amqprouter.web.mercure.version1 import METADATA_PATH, Version1
 from amqprouter.web.sse_resource import Permission
 
 LEEWAY = 30.0
@@ -78,18 +80,23 @@ def make_mercure(
 
     bearers = None if subscribers is None else Bearers(ours, subscribers)
     streams = GrantedStreams(again, reactor, wall_clock, randomness.random, settings.events.max_lifetime)
-    senders = MercureBearers(ours, bearers, allows)
+    version1 = Version1(ours.hub_url) if ours.hub_url else None
+    tokens = Tokens(ours, hub.slices, version1)
+    senders = MercureBearers(ours, bearers, allows, tokens)
     origins = settings.http.allowed_origins
     routes: dict[bytes, Leaf] = {}
+    if version1 is not None:
+        routes[METADATA_PATH.encode()] = MetadataLeaf(ours, version1, origins)
     subscriptions: Subscriptions | None = None
     if ours.subscriptions:
         subscriptions = Subscriptions(tell, lambda: UUID(int=randomness.getrandbits(128), version=4).urn, reactor)
         listing = SubscriptionsLeaf(subscriptions, senders, hub, origins, reactor)
-        routes = {SUBSCRIPTIONS: listing, SUBSCRIPTIONS + b"/": listing}
+        routes |= {SUBSCRIPTIONS: listing, SUBSCRIPTIONS + b"/": listing}
     leaf = MercureLeaf(
         ours,
         hub,
         senders,
+        tokens,
         verify_with(ours.publisher_keys),
         publish,
         streams,
@@ -118,6 +125,7 @@ def make_verifiers(settings: MercureSettings) -> dict[str, TokenVerifier]:
             audience=settings.audience,
             leeway=LEEWAY,
             require_expiry=settings.require_expiry,
+            resource=settings.hub_url,
         )
         for path in paths
     }
@@ -153,10 +161,10 @@ def _verify(
 
         claims = await run_in_thread(work) if verifier.slow else work()
         if claims.good_until == FOREVER:
-            return Verified(claims.values, None)
+            return Verified(claims.values, None, claims.access)
         expires = claims.good_until - LEEWAY
         if expires <= now:  # or a stream that has just ended would begin again
             raise BadToken(EXPIRED)
-        return Verified(claims.values, expires)
+        return Verified(claims.values, expires, claims.access)
 
     return verify

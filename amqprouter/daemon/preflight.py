@@ -14,8 +14,9 @@ from amqprouter.daemon.decoding import check_decoders
 from amqprouter.daemon.mercure import make_verifiers
 from amqprouter.errors import ConfigError, StoreMisconfigured
 from amqprouter.interfaces import IDeviceSecret, IUserPassword
-from amqprouter.settings import AuthSettings, Settings
+from amqprouter.settings import AuthSettings, MercureSettings, Settings
 from amqprouter.storage.mongo_address import read_address
+from amqprouter.web.mercure.version1 import Version1
 
 
 def load_settings(path: str) -> Settings:
@@ -35,6 +36,7 @@ def load_settings(path: str) -> Settings:
         lambda: make_checkers(settings.auth.user_checker, IUserPassword),
         lambda: hmac_proof(settings.auth, time.time, None),
         lambda: make_verifiers(settings.mercure) if settings.mercure.enabled else None,
+        lambda: check_url_patterns(settings.mercure, path),
         lambda: read_address(settings.store),
         lambda: check_decoders(settings, path),
     ):
@@ -47,6 +49,18 @@ def load_settings(path: str) -> Settings:
     if problems:
         raise ConfigError(problems)
     return settings
+
+
+def check_url_patterns(settings: MercureSettings, path: str) -> None:
+    """Whether what version 1.0 of Mercure needs is there.
+
+    :raises ConfigError: it is not; says what to install.
+    """
+    if settings.enabled and settings.hub_url:
+        try:
+            Version1(settings.hub_url)
+        except ImportError as error:
+            raise ConfigError([f"{path}: [mercure] hub_url: {error}"]) from None
 
 
 def hmac_proof(

@@ -22,6 +22,8 @@ class Verified(NamedTuple):
 
     claims: Mapping[str, Any]
     good_until: float | None
+    access: bool = False
+    """Whether it is an access token (RFC 9068), by which Mercure 1.0 is spoken."""
 
 
 class Bearers:
@@ -51,20 +53,21 @@ class Sent(NamedTuple):
     """A token as it came."""
 
     token: bytes
-    by_cookie: bool
+    by_cookie: bool = False
+    in_url: bool = False
 
 
-def token_of(request: RouterRequest, cookie: bytes) -> Sent | None:
-    """The token of a request, None when there is none: from the header, else the query, else the cookie.
+def token_of(request: RouterRequest, *cookies: bytes) -> Sent | None:
+    """The token of a request, None when there is none: from the header, else the query, else the first of the cookies.
 
     A header that is there but holds no token counts, as an empty one: whoever set it did not mean the others.
     """
-    header = request.getHeader(b"Authorization")
-    if header is not None:
-        scheme, _, token = header.partition(b" ")
-        return Sent(token.strip() if scheme.lower() == b"bearer" else b"", False)
+    headers = request.requestHeaders.getRawHeaders(b"Authorization")
+    if headers is not None:
+        scheme, _, token = headers[-1].partition(b" ")
+        return Sent(token.strip() if scheme.lower() == b"bearer" and len(headers) == 1 else b"")
     in_query = request.args.get(b"authorization")
     if in_query is not None:
-        return Sent(in_query[0] if len(in_query) == 1 else b"", False)
-    in_cookie = request.getCookie(cookie)
-    return None if in_cookie is None else Sent(in_cookie, True)
+        return Sent(in_query[0] if len(in_query) == 1 else b"", in_url=True)
+    in_cookies = (request.getCookie(cookie) for cookie in cookies)
+    return next((Sent(value, by_cookie=True) for value in in_cookies if value is not None), None)

@@ -1,4 +1,5 @@
-"""``/.well-known/mercure``: the Mercure protocol, 0.x ("protocol version 8"), over the hub.
+"""``/.well-known/mercure``: the Mercure protocol over the hub, 0.x ("protocol version 8") and, where the hub has a URL,
+1.0 as well. Each request is taken for what it is: which names its parameters have, and of which kind its token is.
 
 House rules. One 401 for everything that can be wrong with a token. A subscriber gets public updates of the topics that
 it names, and private ones of these for which its token's selectors have a match, or which the users' ACL lets the
@@ -24,17 +25,19 @@ from twisted.web import http
 from amqprouter.errors import BadToken, BrokerUnavailable
 from amqprouter.events.event import EARLIEST, Event
 from amqprouter.events.hub import Hub
-from amqprouter.events.interest import Interest
+from amqprouter.events.interest import Interest, Selector
 from amqprouter.events.subscriber import Subscriber
-from amqprouter.events.topic_selector import TopicSelector
-from amqprouter.identity import Identity
+from amqprouter.identity import ANONYMOUS, Identity
+from amqprouter.net import source_of
 from amqprouter.settings import MercureSettings
-from amqprouter.web.bearer import Verified, Verify, token_of
+from amqprouter.web.bearer import Verify
 from amqprouter.web.granted_streams import GrantedStreams
-from amqprouter.web.mercure.bearers import Bearer, MercureBearers, mercure_claims, unauthorized
+from amqprouter.web.mercure.bearers import NO_TOKEN, MercureBearers, Tokens, forbidden, unauthorized
 from amqprouter.web.mercure.leaf import HubLeaf
+from amqprouter.web.mercure.matchers import Query
 from amqprouter.web.mercure.subscriptions import Subscriptions
-from amqprouter.web.mercure.update_form import ReservedTopic, read_update
+from amqprouter.web.mercure.update_form import ReservedTopic, Rules, TooLarge, read_update, rules_of_1
+from amqprouter.web.mercure.version1 import EVENT_TYPE
 from amqprouter.web.preference import SUBSCRIPTIONS, preferred_wait, tell_subscriptions
 from amqprouter.web.request import TOO_MANY_REQUESTS, RouterRequest, refuse_unacceptable, reply, reply_error
 from amqprouter.web.stream_response import EVENT_STREAM, StreamResponses, last_event_id
@@ -51,6 +54,8 @@ MOST_WAITING = 100
 Nearly all are looked at within a millisecond."""
 
 _FORM = b"application/x-www-form-urlencoded"
+_LAST_EVENT_ID = (b"Last-Event-ID", b"Mercure-Last-Event-ID")
+"""Of responses, in 0.x and in 1.0."""
 
 PublishUpdate = Callable[[Event], Awaitable[None]]
 """Publishes an update to the event stream and waits for the confirm.
@@ -70,6 +75,7 @@ class MercureLeaf(HubLeaf):
         settings: MercureSettings,
         hub: Hub,
         bearers: MercureBearers,
+        tokens: Tokens,
         verify_publisher: Verify | None,
         publish: PublishUpdate,
         streams: GrantedStreams,
@@ -80,15 +86,20 @@ class MercureLeaf(HubLeaf):
         random_bits: Callable[[int], int],
         subscriptions: Subscriptions | None = None,
     ) -> None:
-        super().__init__(
-            (b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, b"Last-Event-ID, Link, " + SUBSCRIPTIONS
-        )
+        exposed = b"Last-Event-ID, Mercure-Last-Event-ID, Link, " + SUBSCRIPTIONS
+        super().__init__((b"GET", b"HEAD", b"POST", b"OPTIONS"), allowed_origins, exposed)
         self._settings = settings
-        self._cookie = settings.cookie_name.encode()
         self._slices = hub.slices
         self._receipts = hub.receipts
         self._responses = StreamResponses(hub, settings.max_topics, random, streams, notices=settings.notices)
         self._bearers = bearers
+        self._tokens = tokens
+        self._rules = self._rules_of_1 = Rules(settings.max_topics)
+        self._version1 = version1 = tokens.version1
+        if version1 is not None:
+            own = settings.max_topics, version1.is_reserved, EVENT_TYPE
+            self._rules = rules_of_1(*own, publisher_of_1=False)
+            self._rules_of_1 = rules_of_1(*own, publisher_of_1=True)
         self._verify_publisher = verify_publisher
         self._publish = publish
         self._reactor = reactor
@@ -108,56 +119,59 @@ class MercureLeaf(HubLeaf):
         bearer = await self._bearers.of(request)
         if bearer is None:
             return
+        version1 = self._version1
+        work = f"{ANONYMOUS} at {source_of(request.client_host)}" if bearer.user is None else bearer.name
         try:
-            interest = self._interest(request.args.get(b"topic", []))
+            query = Query(
+                request.uri.partition(b"?")[2], self._settings.max_topics, version1.matcher if version1 else None
+            )
+            selectors: list[Selector] = await self._slices.submit(work, query.selectors())
         except ValueError as error:
-            reply_error(request, http.BAD_REQUEST, str(error))
+            if not request.gone:
+                reply_error(request, http.BAD_REQUEST, str(error))
+            return
+        payloads: list[Any] = []
+        if self._subscriptions is not None:
+            payloads = await self._slices.submit(work, bearer.claims.payloads([each.text for each in selectors]))
+        if request.gone:
             return
         request.member = "" if bearer.user is None else bearer.name
         user = bearer.user or Identity(bearer.name)
         self._responses.begin(
             request,
             user,
-            interest,
+            Interest(selectors),
             bearer.may_see,
             bearer.grant,
-            lambda subscriber: self._joined(request, subscriber, bearer),
+            lambda subscriber: self._joined(request, subscriber, selectors, payloads),
             bearer.scrutiny,
             KNOWN_WITHIN,
         )
 
-    def _interest(self, raw: list[bytes]) -> Interest:
-        if not raw:
-            raise ValueError("the parameter topic is missing")
-        if len(raw) > self._settings.max_topics:
-            raise ValueError(f"{len(raw)} topics; {self._settings.max_topics} are the most")
-        try:
-            return Interest(TopicSelector(text.decode()) for text in raw)
-        except UnicodeDecodeError:
-            raise ValueError("a topic is not UTF-8") from None
-
-    def _joined(self, request: RouterRequest, subscriber: Subscriber, bearer: Bearer) -> None:
+    def _joined(
+        self, request: RouterRequest, subscriber: Subscriber, selectors: list[Selector], payloads: list[Any]
+    ) -> None:
         last = last_event_id(request)
         if last:
             # Any other id than the client's own tells it no more than that something is missing, and may be of an
             # update that it must not know of.
             known = subscriber.resumed_after == last
-            request.setHeader(b"Last-Event-ID", (last if known else EARLIEST).encode())
+            for name in _LAST_EVENT_ID:
+                request.setHeader(name, (last if known else EARLIEST).encode())
         if self._subscriptions is not None:
-            topics = [topic.decode() for topic in request.args[b"topic"]]
-            self._subscriptions.begin(subscriber, topics, bearer.claims.payload)
+            self._subscriptions.begin(subscriber, selectors, payloads)
 
     # Publishing.
 
     async def _publishing(self, request: RouterRequest) -> None:
-        sent = token_of(request, self._cookie)
+        version1 = self._version1
         try:
+            sent = self._tokens.sent(request)
             if sent is None:
-                raise BadToken("none")
-            verified = await _verified(self._verify_publisher, sent.token)
-            claims = mercure_claims(verified.claims)
+                raise BadToken(NO_TOKEN)
+            verified, claims = await self._tokens.read(sent, self._verify_publisher, "publisher")
         except BadToken as error:
-            unauthorized(request, error.reason)
+            unauthorized(request, error.reason, version1)
             return
         if request.gone:
             return
@@ -167,12 +181,16 @@ class MercureLeaf(HubLeaf):
         if (request.getHeader(b"Content-Type") or b"").partition(b";")[0].strip().lower() != _FORM:
             reply_error(request, http.UNSUPPORTED_MEDIA_TYPE, f"the body must be {_FORM.decode()}")
             return
+        of_1 = claims.details is not None
         try:
             content: Any = request.content
             new_id = UUID(int=self._random_bits(128), version=4).urn
-            update = read_update(content.read(), new_id, self._settings.max_topics)
+            update = read_update(content.read(), new_id, self._rules_of_1 if of_1 else self._rules)
         except ReservedTopic as error:
-            reply_error(request, http.FORBIDDEN, str(error))
+            reply_error(request, http.BAD_REQUEST if of_1 else http.FORBIDDEN, str(error))
+            return
+        except TooLarge as error:
+            reply_error(request, http.REQUEST_ENTITY_TOO_LARGE if of_1 else http.BAD_REQUEST, str(error))
             return
         except ValueError as error:
             reply_error(request, http.BAD_REQUEST, str(error))
@@ -186,7 +204,7 @@ class MercureLeaf(HubLeaf):
         if request.gone:
             return
         if not allowed:
-            reply_error(request, http.FORBIDDEN, "the token does not allow to publish updates of these topics")
+            forbidden(request, "the token does not allow to publish updates of these topics", version1)
             return
         wait = preferred_wait(request)
         written = self._receipts.expect(update.id) if wait else None
@@ -202,7 +220,7 @@ class MercureLeaf(HubLeaf):
             request.setHeader(b"Retry-After", b"5")
             reply_error(request, http.SERVICE_UNAVAILABLE, problem)
         else:
-            request.setHeader(b"Cache-Control", b"no-store")
+            request.setHeader(b"Cache-Control", b"private, no-store")
             reply(request, update.id.encode(), b"text/plain; charset=utf-8")
 
     async def _published(self, update: Event) -> str:
@@ -232,9 +250,3 @@ class MercureLeaf(HubLeaf):
             return await answered.addTimeout(CONFIRM_WITHIN, self._reactor)
         except DeferredTimeout:
             return "the broker did not confirm the update in time; it may still be published"
-
-
-async def _verified(verify: Verify | None, token: bytes) -> Verified:
-    if verify is None:
-        raise BadToken("no-keys")
-    return await verify(token)

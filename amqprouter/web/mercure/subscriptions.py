@@ -1,5 +1,4 @@
-"""Mercure's active subscriptions: who listens to what, told as it changes, and to be asked for (0.x, "Active
-Subscriptions").
+"""Mercure's active subscriptions: who listens to what, told as it changes, and to be asked for.
 
 House rules. These are the subscriptions at this gateway, made at the hub's own path; each topic selector of a
 subscriber is one. When one begins and when it ends, a private update says so, on the stream that all gateways read. It
@@ -9,7 +8,9 @@ list is always right; who keeps one too reads it first and then follows the upda
 which some may be in it already.
 
 Whether somebody may see a subscription, in an update or in a list, goes by its path, as a topic:
-``/.well-known/mercure/subscriptions/{topic}/{subscriber}``, in both of which all but unreserved characters are escaped.
+``/.well-known/mercure/subscriptions/{topic}/{subscriber}``, and in 1.0
+``/.well-known/mercure/subscriptions/{match_type}/{match}/{subscriber}``, in all of which all but unreserved characters
+are escaped. A subscription is told of in the version of the parameter that made it, and listed for tokens of that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
@@ -28,10 +29,13 @@ from twisted.web import http
 from amqprouter.clock import Clock
 from amqprouter.events.event import EARLIEST, Event
 from amqprouter.events.hub import Hub
+from amqprouter.events.interest import Selector
 from amqprouter.events.subscriber import Subscriber
+from amqprouter.events.topic_selector import TopicSelector
+from amqprouter.web.mercure.bearers import NO_TOKEN, MercureBearers, forbidden, unauthorized
 from amqprouter.web.mercure.bearers import PATH as HUB
-from amqprouter.web.mercure.bearers import MercureBearers, unauthorized
 from amqprouter.web.mercure.leaf import HubLeaf
+from amqprouter.web.mercure.version1 import EVENT_TYPE, Version1
 from amqprouter.web.request import JSON, RouterRequest, refuse_unacceptable, reply, reply_error
 
 PATH = HUB + b"/subscriptions"
@@ -49,25 +53,48 @@ _LD_JSON = b"application/ld+json"
 _CONTEXT = "https://mercure.rocks/"
 
 
-class Active(NamedTuple):
-    """One subscriber: its id, what it asked for, and what its token says of it (``mercure.payload``)."""
+class Subscription(NamedTuple):
+    """One topic selector of a subscriber: of which kind (`Selector.kind`), its text, and what is told of it besides."""
 
-    subscriber: str
-    topics: tuple[str, ...]
+    kind: str
+    text: str
     payload: Any
 
-    def document(self, topic: str, active: bool = True) -> dict[str, Any]:
-        """What is told of one of its subscriptions."""
-        document: dict[str, Any] = {
-            "id": path_of(topic, self.subscriber),
-            "type": "Subscription",
-            "topic": topic,
-            "subscriber": self.subscriber,
-            "active": active,
-        }
+    @property
+    def of_1(self) -> bool:
+        """Whether it was asked for in the words of 1.0."""
+        return self.kind != TopicSelector.kind
+
+    def path(self, subscriber: str) -> str:
+        """Its path, and its topic."""
+        return path_of(*((self.kind,) if self.of_1 else ()), self.text, subscriber)
+
+    def document(self, subscriber: str, active: bool = True) -> dict[str, Any]:
+        """What is told of it."""
+        document: dict[str, Any] = {"id": self.path(subscriber)}
+        if self.of_1:
+            document |= {"type": "subscription", "match_type": self.kind, "match": self.text}
+        else:
+            document |= {"type": "Subscription", "topic": self.text}
+        document |= {"subscriber": subscriber, "active": active}
         if self.payload is not None:
             document["payload"] = self.payload
         return document
+
+    def event(self, subscriber: str, active: bool) -> Event:
+        """The update that tells of its beginning or end."""
+        document = self.document(subscriber, active)
+        topics = (document["id"],)
+        if self.of_1:
+            return Event(-1, topics, json.dumps(document).encode(), type=EVENT_TYPE)
+        return Event(-1, topics, json.dumps({"@context": _CONTEXT, **document}).encode())
+
+
+class Active(NamedTuple):
+    """One subscriber: its id, and what it asked for."""
+
+    subscriber: str
+    subscriptions: tuple[Subscription, ...]
 
 
 def path_of(*parts: str) -> str:
@@ -82,7 +109,7 @@ class _News:
     __slots__ = ("left", "since", "untold")
 
     def __init__(self, now: float) -> None:
-        self.untold: OrderedDict[tuple[str, str, bool], Active] = OrderedDict()
+        self.untold: OrderedDict[tuple[str, str, str, bool], Subscription] = OrderedDict()
         self.left, self.since = float(TOLD_AT_ONCE), now  # how many may be told, and since when
 
     def may_tell(self, now: float) -> bool:
@@ -105,37 +132,45 @@ class Subscriptions:
         self._new_id = new_id
         self._clock = clock
         self._active: dict[str, Active] = {}
-        self._of_topic: dict[str, dict[str, Active]] = {}
+        self._of_selector: dict[tuple[str, str], dict[str, Subscription]] = {}  # by kind and text, then subscriber
         self._news: dict[str, _News] = {}  # by account
         self._timer: Any = None
 
-    def begin(self, subscriber: Subscriber, topics: Sequence[str], payload: Any) -> None:
-        """One has begun; its end is noticed."""
-        active = Active(self._new_id(), tuple(dict.fromkeys(topics)), payload)
+    def begin(self, subscriber: Subscriber, selectors: Sequence[Selector], payloads: Sequence[Any]) -> None:
+        """One has begun, with a payload for each selector; its end is noticed."""
+        different = {
+            (selector.kind, selector.text): Subscription(selector.kind, selector.text, payload)
+            for selector, payload in zip(selectors, payloads, strict=True)
+        }
+        active = Active(self._new_id(), tuple(different.values()))
         self._active[active.subscriber] = active
-        for topic in active.topics:
-            self._of_topic.setdefault(topic, {})[active.subscriber] = active
+        for each in active.subscriptions:
+            self._of_selector.setdefault((each.kind, each.text), {})[active.subscriber] = each
         account = subscriber.account
         # At a stop, which takes its time, everything is told: nobody is there to do so later.
         subscriber.on_gone = (*subscriber.on_gone, lambda: self._end(account, active, subscriber.feed.closed))
         self._announce(account, active, True)
 
-    def find(self, topic: str | None = None, subscriber: str | None = None) -> Iterator[tuple[Active, str]]:
-        """Those of this topic selector and this subscriber, or of any."""
-        filed = self._active if topic is None else self._of_topic.get(topic, {})
-        if subscriber is None:
-            some: list[Active] = list(filed.values())
-        else:
-            some = [filed[subscriber]] if subscriber in filed else []
-        return ((active, each) for active in some for each in (active.topics if topic is None else (topic,)))
+    def all(self, of_1: bool) -> Iterator[tuple[str, Subscription]]:
+        """Those of one version, each with its subscriber."""
+        some = list(self._active.values())
+        return ((active.subscriber, each) for active in some for each in active.subscriptions if each.of_1 is of_1)
+
+    def of_selector(self, kind: str, text: str) -> Iterator[tuple[str, Subscription]]:
+        """Those by one topic selector, each with its subscriber."""
+        return iter(list(self._of_selector.get((kind, text), {}).items()))
+
+    def one(self, kind: str, text: str, subscriber: str) -> Subscription | None:
+        """That of this subscriber by this topic selector."""
+        return self._of_selector.get((kind, text), {}).get(subscriber)
 
     def _end(self, account: str, active: Active, at_once: bool) -> None:
         del self._active[active.subscriber]
-        for topic in active.topics:
-            filed = self._of_topic[topic]
+        for each in active.subscriptions:
+            filed = self._of_selector[each.kind, each.text]
             del filed[active.subscriber]
             if not filed:
-                del self._of_topic[topic]
+                del self._of_selector[each.kind, each.text]
         self._announce(account, active, False, at_once)
 
     def _announce(self, account: str, active: Active, is_active: bool, at_once: bool = False) -> None:
@@ -144,11 +179,12 @@ class Subscriptions:
         if news is None:
             news = self._news[account] = _News(now)
         untold = news.untold
-        for topic in active.topics:
-            if is_active or (active.subscriber, topic, True) not in untold:
-                untold[active.subscriber, topic, is_active] = active
+        for each in active.subscriptions:
+            begun = active.subscriber, each.kind, each.text, True
+            if is_active or begun not in untold:
+                untold[active.subscriber, each.kind, each.text, is_active] = each
             else:  # its beginning was not told yet: then nothing is
-                del untold[active.subscriber, topic, True]
+                del untold[begun]
         if at_once:
             news.left = math.inf
         self._tell_some(news, now)
@@ -167,14 +203,13 @@ class Subscriptions:
 
     def _tell_some(self, news: _News, now: float) -> None:
         while news.untold and news.may_tell(now):
-            (_, topic, is_active), active = news.untold.popitem(last=False)
-            document = active.document(topic, is_active)
-            data = json.dumps({"@context": _CONTEXT, **document}).encode()
-            self._tell(Event(-1, (document["id"],), data))
+            (subscriber, _, _, is_active), each = news.untold.popitem(last=False)
+            self._tell(each.event(subscriber, is_active))
 
 
 class SubscriptionsLeaf(HubLeaf):
-    """``/.well-known/mercure/subscriptions``, ``…/{topic}`` and ``…/{topic}/{subscriber}``."""
+    """``/.well-known/mercure/subscriptions``, ``…/{topic}`` and ``…/{topic}/{subscriber}``; to bearers of tokens of 1.0
+    ``…/{match_type}/{match}`` and ``…/{match_type}/{match}/{subscriber}``."""
 
     def __init__(
         self,
@@ -184,7 +219,7 @@ class SubscriptionsLeaf(HubLeaf):
         allowed_origins: Collection[str],
         reactor: Any,
     ) -> None:
-        super().__init__((b"GET", b"HEAD", b"OPTIONS"), allowed_origins)
+        super().__init__((b"GET", b"HEAD", b"OPTIONS"), allowed_origins, b"Link")
         self._subscriptions = subscriptions
         self._bearers = bearers
         self._hub = hub
@@ -197,40 +232,44 @@ class SubscriptionsLeaf(HubLeaf):
         bearer = await self._bearers.of(request)
         if bearer is None:
             return
+        of_1 = bearer.claims.details is not None
         try:
             parts = [unquote_to_bytes(part).decode() for part in request.path[len(PATH) :].split(b"/")[1:]]
         except UnicodeDecodeError:
             parts = [""]
-        if len(parts) > 2 or not all(parts):
+        if len(parts) not in ((0, 2, 3) if of_1 else (0, 1, 2)) or not all(parts):
             reply_error(request, http.NOT_FOUND, "not found")
             return
         path = path_of(*parts)
         if not bearer.may_see((path,), True):
             if bearer.grant is None:
-                unauthorized(request, "none")
+                unauthorized(request, NO_TOKEN, self._bearers.version1)
             else:
-                reply_error(request, http.FORBIDDEN, "the token does not allow to see these subscriptions")
+                problem = "the token does not allow to see these subscriptions"
+                forbidden(request, problem, self._bearers.version1)
             return
         latest = self._hub.window.latest_offset
         # Not its publisher's own id, if it has one: that may be of an update that is not for everybody's eyes.
         last = EARLIEST if latest is None else str(latest)
-        found = self._subscriptions.find(*parts)
-        if len(parts) == 2:
-            await self._one(request, found, last)
+        names = parts if of_1 or not parts else [TopicSelector.kind, *parts]
+        answer = _Answer1(request, self._bearers.version1, last) if of_1 else _Answer0(request, last)
+        if len(names) == 3:
+            kind, text, subscriber = names
+            found = self._subscriptions.one(kind, text, subscriber)
+            if found is None:
+                reply_error(request, http.NOT_FOUND, "there is no such subscription")
+            else:
+                answer.one(found.document(subscriber))
         else:
-            await self._many(request, found, path, last)
+            every = self._subscriptions.of_selector(*names) if names else self._subscriptions.all(of_1)
+            await self._many(request, every, path, answer)
 
-    async def _one(self, request: RouterRequest, found: Iterator[tuple[Active, str]], last: str) -> None:
-        for active, topic in found:
-            document = {"@context": _CONTEXT, **active.document(topic), "lastEventID": last}
-            _reply(request, json.dumps(document).encode())
-            return
-        reply_error(request, http.NOT_FOUND, "there is no such subscription")
-
-    async def _many(self, request: RouterRequest, found: Iterator[tuple[Active, str]], path: str, last: str) -> None:
+    async def _many(
+        self, request: RouterRequest, found: Iterator[tuple[str, Subscription]], path: str, answer: _Answer0 | _Answer1
+    ) -> None:
         documents: list[bytes] = []
         size = 0
-        while some := [json.dumps(active.document(topic)).encode() for active, topic in islice(found, AT_ONCE)]:
+        while some := [json.dumps(each.document(subscriber)).encode() for subscriber, each in islice(found, AT_ONCE)]:
             documents += some
             size += sum(map(len, some))
             if len(documents) > MOST_LISTED or size > MOST_LISTED_BYTES:
@@ -242,11 +281,46 @@ class SubscriptionsLeaf(HubLeaf):
             await turn
             if request.gone:
                 return
-        head = {"@context": _CONTEXT, "id": path, "type": "Subscriptions", "lastEventID": last}
-        parts = (json.dumps(head).encode()[:-1], b', "subscriptions": [', b", ".join(documents), b"]}")
-        _reply(request, b"".join(parts))
+        answer.many(path, documents)
 
 
-def _reply(request: RouterRequest, document: bytes) -> None:
+class _Answer0:
+    """The documents of 0.x, JSON-LD with the cursor in them."""
+
+    def __init__(self, request: RouterRequest, last: str) -> None:
+        self._request = request
+        self._last = last
+
+    def one(self, document: Mapping[str, Any]) -> None:
+        whole = {"@context": _CONTEXT, **document, "lastEventID": self._last}
+        _reply(self._request, json.dumps(whole).encode(), _LD_JSON)
+
+    def many(self, path: str, documents: Sequence[bytes]) -> None:
+        head = {"@context": _CONTEXT, "id": path, "type": "Subscriptions", "lastEventID": self._last}
+        _reply(self._request, _with_list(head, documents), _LD_JSON)
+
+
+class _Answer1:
+    """The documents of 1.0, JSON with the cursor in a header: what an update tells is what a request gets."""
+
+    def __init__(self, request: RouterRequest, version1: Version1 | None, last: str) -> None:
+        self._request = request
+        url = HUB.decode() if version1 is None else version1.hub_url
+        attributes = f'last-event-id="{last}"; type="{EVENT_TYPE}"; content-type="{JSON.decode()}"'
+        request.setHeader(b"Link", f'<{url}>; rel="mercure"; {attributes}'.encode())
+
+    def one(self, document: Mapping[str, Any]) -> None:
+        _reply(self._request, json.dumps(document).encode(), JSON)
+
+    def many(self, path: str, documents: Sequence[bytes]) -> None:
+        _reply(self._request, _with_list({"id": path, "type": "subscriptions"}, documents), JSON)
+
+
+def _with_list(head: Mapping[str, Any], documents: Sequence[bytes]) -> bytes:
+    parts = json.dumps(head).encode()[:-1], b', "subscriptions": [', b", ".join(documents), b"]}"
+    return b"".join(parts)
+
+
+def _reply(request: RouterRequest, document: bytes, content_type: bytes) -> None:
     request.setHeader(b"Cache-Control", b"private, no-cache")
-    reply(request, document, _LD_JSON)
+    reply(request, document, content_type)

@@ -37,6 +37,43 @@ def minted(
     return token(values, "HS256", number).decode()
 
 
+HUB_URL = "https://gateway.example/.well-known/mercure"
+ISSUER = "https://shop.example"
+VERSION_1 = {"hub_url": HUB_URL, "issuer": ISSUER}
+"""Options of a hub that speaks 1.0 too."""
+METADATA = "https://gateway.example/.well-known/oauth-protected-resource/.well-known/mercure"
+
+
+def detail(*topics: object, actions: object = ("subscribe",), **more: object) -> dict[str, Any]:
+    """An authorization detail; a topic that is a text is an exact one, or a pair of type and text."""
+    listed = [
+        {"match": each}
+        if isinstance(each, str)
+        else {"match_type": each[0], "match": each[1]}
+        if isinstance(each, tuple)
+        else each
+        for each in topics
+    ]
+    return {"type": "https://mercure.rocks/authorization-detail", "actions": actions, "topics": listed, **more}
+
+
+def access_token(*details: object, number: int = 0, typ: str | None = "at+jwt", **claims: object) -> str:
+    """A token of 1.0, of an hour; a claim that is None is left out."""
+    values = {
+        "iss": ISSUER,
+        "aud": HUB_URL,
+        "sub": "app",
+        "client_id": "shop",
+        "iat": NOW,
+        "jti": "1",
+        "exp": NOW + 3600,
+        "authorization_details": details,
+        **claims,
+    }
+    values = {name: value for name, value in values.items() if value is not None}
+    return token(values, "HS256", number, header={"typ": typ}).decode()
+
+
 def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 

@@ -3,8 +3,8 @@ else."""
 
 from __future__ import annotations
 
-from tests.unit.web.harness import unchunk
-from tests.unit.web.mercure.harness import MercureWorld, bearer, minted
+from tests.unit.web.harness import Response, unchunk
+from tests.unit.web.mercure.harness import PATH, MercureWorld, bearer, minted
 from tests.unit.web.mercure.test_subscribe import MercureTestCase
 
 STRICT = {"notices": False, "require_expiry": False, "anonymous": True, "user_claim": "", "max_topics": 1000}
@@ -61,3 +61,11 @@ class StrictTests(MercureTestCase):
         for topic in ("a", "dev1.up"):
             world.tell(topic, data=topic.encode(), private=True)
         self.assertEqual(lines(unchunk(stream.take())), ["id: 0", "data: a"])
+
+    def test_a_matrix_parameter_needs_no_escape(self) -> None:
+        world = self.hub_world
+        connection = world.connect()
+        connection.get(f"{PATH}?topic=https://example.com/a;v=1&topic=b")
+        Response(connection.take())
+        world.tell("https://example.com/a;v=1", data=b"1")
+        self.assertEqual(lines(unchunk(connection.take())), ["id: 0", "data: 1"])

@@ -101,12 +101,12 @@ class TokenTests(MercureTestCase):
         self.assertEqual(world.ask({"topic": "a", "authorization": [good, good]}).status, 401)
 
     def test_one_answer_for_all_that_is_wrong(self) -> None:
+        """And another one for none, in which nothing is called wrong (RFC 6750, section 3.1)."""
         world = self.world()
         world.write_keys(jwk("HS256", 0), jwk("HS256", 1))
         answers = {
             (response.status, response.body, response.headers["www-authenticate"])
             for response in (
-                world.ask({"topic": "a"}),
                 world.ask({"topic": "a"}, bearer("nonsense")),
                 world.ask({"topic": "a"}, bearer(minted(["*"], exp=NOW))),
                 world.ask({"topic": "a"}, bearer(minted(["*"], exp=None))),
@@ -118,8 +118,10 @@ class TokenTests(MercureTestCase):
                 world.ask({"topic": "a"}, bearer(minted(mercure={"subscribe": [1]}))),
             )
         }
-        self.assertEqual(len(answers), 1)
-        self.assertEqual(next(iter(answers))[0], 401)
+        [(status, _, challenge)] = answers
+        self.assertEqual((status, challenge), (401, 'Bearer realm="amqprouter", error="invalid_token"'))
+        none = world.ask({"topic": "a"})
+        self.assertEqual((none.status, none.headers["www-authenticate"]), (401, 'Bearer realm="amqprouter"'))
 
     def test_another_cookie_and_tokens_that_never_expire(self) -> None:
         world = self.world(cookie_name="ours", require_expiry=False)
