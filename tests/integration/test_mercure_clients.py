@@ -12,10 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.web import static
 from twisted.web.server import Site
 
-from tests.integration.test_mercure import MERCURE, ORDERS, follow, minted
+from tests.integration.test_mercure import MERCURE, ORDERS, follow, minted, publish
+from tests.integration.test_mercure_contract import HUB_URL, ISSUER, KEY
 from tests.support.browser import Browser, with_browser
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
+from tests.support.mercure_contract import Client, grant
 from tests.support.mongo import TestDatabase
 from tests.support.process import free_ports, reactor, run
 from tests.support.servers import Vhost
@@ -65,7 +67,24 @@ window.here = null;
 })();
 """
 
-KEY = "one that a person may type in, of thirty-two bytes at least"
+VERSION_1 = """
+const [hub, token, pattern] = arguments;
+document.cookie = `mercureAuthorization=${token}; path=/.well-known/mercure; SameSite=Strict`;
+window.got = [];
+(async () => {
+  const lists = `${hub}/subscriptions`;
+  const listed = await fetch(lists, {credentials: "include"});
+  const cursor = listed.headers.get("Link").match(/last-event-id="([^"]*)"/)[1];
+  const url = new URL(hub);
+  url.searchParams.append("match_urlpattern", pattern);
+  url.searchParams.append("match", "news");
+  url.searchParams.append("match_urlpattern", "/.well-known/mercure/subscriptions/:type/:match/:subscriber");
+  url.searchParams.append("last_event_id", cursor);
+  window.updates = new EventSource(url, {withCredentials: true});
+  updates.addEventListener("mercure", (event) => window.got.push([event.type, JSON.parse(event.data).match]));
+  updates.onmessage = (event) => window.got.push([event.type, event.data]);
+})();
+"""
 
 ClientTest = Callable[[Gateway, Browser], Awaitable[None]]
 
@@ -75,7 +94,7 @@ class MercureClientTests(GatewayTestCase):
 
     timeout = 150
 
-    def with_browser(self, test: ClientTest) -> Deferred[None]:
+    def with_browser(self, test: ClientTest, **options: str) -> Deferred[None]:
         [port] = free_ports(1)
         origin = f"http://127.0.0.1:{port}"
 
@@ -92,7 +111,7 @@ class MercureClientTests(GatewayTestCase):
             finally:
                 await page.stopListening()
 
-        mercure = {**MERCURE, "subscriptions": "yes"}
+        mercure = {**MERCURE, "subscriptions": "yes", **options}
         return self.run_with(around, start=False, mercure=mercure, http={"allowed_origins": origin})
 
     def hub(self, gateway: Gateway) -> str:
@@ -113,6 +132,31 @@ class MercureClientTests(GatewayTestCase):
             )
 
         return self.with_browser(test)
+
+    def test_a_browser_speaks_1_0(self) -> Deferred[None]:
+        async def test(gateway: Gateway, browser: Browser) -> None:
+            client = Client(gateway.url, KEY, HUB_URL, ISSUER)
+            whose = "https://shop.example/users/:user/orders"
+            lists = {"match": "/.well-known/mercure/subscriptions{/*}?", "match_type": "urlpattern"}
+            mine = client.new(grant(ORDERS.format("zoe"), lists))
+            await browser.run(VERSION_1, self.hub(gateway), mine, whose)
+            await browser.until("return window.updates?.readyState === 1", what="the browser is subscribed")
+            app = client.new(grant("*", actions=["publish"]))
+            for topic, data in (
+                (ORDERS.format("zoe"), "mine"),
+                (ORDERS.format("ann"), "not mine"),
+                ("news", "for all"),
+            ):
+                private = {} if topic == "news" else {"private": "on"}
+                self.assertEqual((await publish(gateway, app, topic=topic, data=data, **private))[0], 200)
+            await browser.until("return window.got.length >= 5", what="the updates are there")
+            got = sorted(await browser.run("return window.got"))
+            told = ["/.well-known/mercure/subscriptions/:type/:match/:subscriber", whose, "news"]
+            self.assertEqual(
+                got, [*(["mercure", match] for match in told), ["message", "for all"], ["message", "mine"]]
+            )
+
+        return self.with_browser(test, hub_url=HUB_URL, issuer=ISSUER, user_claim="")
 
     def test_a_browser_whose_token_expires(self) -> Deferred[None]:
         async def test(gateway: Gateway, browser: Browser) -> None:
