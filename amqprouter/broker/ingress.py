@@ -18,7 +18,8 @@ is, after some unclean end; then it grows by steps. RabbitMQ knows no other way:
 only, and quorum queues refuse a prefetch for the whole channel. Each queue's consumer is cancelled before the next one
 starts, so order holds, and what is under way on the old channel is acknowledged there before it is closed. Where a
 consumer timeout ends a consumer and not its channel, the consumers stay on theirs: what is under way would end the old
-channel, for want of a consumer.
+channel, for want of a consumer. And where other gateways stand by, a cancelled consumer's queue is another's at once:
+there it is as in a hand-over, and what is under way is finished before anybody gets more (`REGROWN_WITHIN`).
 
 Taken back. There, what a consumer timeout gives back to its queue comes again on the same channel while it is still
 being worked on, and is not worked on twice: see `amqprouter.amqp.orphans`.
@@ -62,6 +63,9 @@ SURVIVED = 10.0
 LEAVING = 20.0
 """Seconds that a hand-over waits for what is under way. What still waits then, for a rate or a target that is down, is
 given back and comes again at the other gateway; longer would hold up all other devices of the shard."""
+REGROWN_WITHIN = 5.0
+"""Seconds that what is under way may take before a larger prefetch, where other gateways stand by: no more than a few
+messages are."""
 MIN_WATCH_INTERVAL = 0.5
 """Seconds between two looks at the queues, however little patience is configured: each is a question for each queue."""
 
@@ -114,6 +118,10 @@ class Ingress:
         self._stopping = False
         self.on_released: Callable[[], None] | None = None
         """Called once what was handed over is let go."""
+        self.has_rivals: Callable[[], bool] = lambda: False
+        """Whether other gateways stand by at these queues: theirs is the turn as soon as a consumer is cancelled."""
+        self._grown = 1  # the prefetch that the next channel over this connection begins with
+        self._grown_on: Connection | None = None
 
     @property
     def attached(self) -> bool:
@@ -194,7 +202,8 @@ class Ingress:
         self._asking_since = None
         # Explicit queues are looked at on channels of their own first: asking for one that is missing ends a channel.
         self._missing = missing = {q for q in self._explicit_queues if not await self._timeout.ask(connection, q)}
-        self._current = current = await self._open_channel(connection, 1)
+        prefetch = self._grown if connection is self._grown_on else 1
+        self._current = current = await self._open_channel(connection, prefetch)
         for queue in (*self._own_queues, *self._explicit_queues):
             if queue not in missing:
                 await current.consume(queue)
@@ -266,6 +275,11 @@ class Ingress:
             old.goal = 0
             step = old.prefetch * GROWTH if old.redelivered else self._prefetch
             prefetch = min(step, self._prefetch)
+            if self.has_rivals():
+                # Whoever gets the queue meanwhile must not overtake what is under way here.
+                self._grown, self._grown_on = prefetch, connection
+                self.hand_over(REGROWN_WITHIN)
+                return
             if old.must_stay:
                 new = old
                 new.prefetch, new.redelivered = prefetch, False
@@ -336,7 +350,7 @@ class Ingress:
         self._retiring.discard(consuming)
         if consuming is not self._current:
             return
-        self._current = None
+        self._current = self._grown_on = None
         if connection.closed or self._stopping:
             self._delayed.forget()
             return

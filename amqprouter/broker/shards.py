@@ -177,7 +177,8 @@ class SharedIngress:
         self._unseated = ""  # why the broker does not let us look at the seats
         self._refused = False  # whether that is for somebody to mend, and no node that is away
         self._stopping = False
-        rest.on_released = self._look_now
+        if switch is not None:
+            rest.on_released, rest.has_rivals = self._look_now, self._has_rivals
 
     @property
     def unacked(self) -> int:
@@ -261,6 +262,9 @@ class SharedIngress:
 
     def _partitions_unacked(self) -> int:
         return sum(partition.unacked for partition in self._partitions)
+
+    def _has_rivals(self) -> bool:
+        return self._place is not None and self._place.gateways > 1
 
     def _look_now(self) -> None:
         """The sources are let go: nothing is taken from them until it is clear which way it goes."""

@@ -14,9 +14,10 @@ from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import RETRY_FIRST, Publisher
 from amqprouter.amqp.wire import Delivery
+from amqprouter.broker.ingress import SURVIVED
 from amqprouter.broker.repartition import Partitions, Repartition
 from amqprouter.broker.repartition_envelope import Envelope
-from amqprouter.broker.shards import INTERVAL, make_ingress
+from amqprouter.broker.shards import INTERVAL, SharedIngress, make_ingress
 from amqprouter.broker.source_switch import ALONE, EMPTY_WITHIN, FEW
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
@@ -183,12 +184,14 @@ class SourceSwitchTestCase(RepartitionTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        settings = IngressSettings(shards=2, prefetch=1, watchdog=0, repartition=self.choice)
-        self.topology = Topology(TopologySettings(), settings, EventsSettings())
         self.broker.missing_queues.update(PARTITIONS)
-        self.ingress = make_ingress(
+        self.ingress = self.made()
+
+    def made(self, prefetch: int = 1) -> SharedIngress:
+        settings = IngressSettings(shards=2, prefetch=prefetch, watchdog=0, repartition=self.choice)
+        return make_ingress(
             self.clock,
-            self.topology,
+            Topology(TopologySettings(), settings, EventsSettings()),
             "amqprouter",
             settings,
             self.receive_here,
@@ -313,6 +316,27 @@ class AutoTests(SourceSwitchTestCase):
         self.send(b"1")
         self.assertEqual([body for _, body in self.passed_on()], [b"1"])
         self.assertEqual(self.consumed(".partition."), list(PARTITIONS))
+
+    def test_the_prefetch_grows_when_nothing_is_under_way(self) -> None:
+        """Another gateway gets the queue as soon as its consumer is cancelled: it must not overtake what is on its way
+        from here."""
+        self.broker.confirming = False
+        self.broker.consumer_counts["amqprouter.seat.1"] = 1
+        self.ingress = self.made(prefetch=8)
+        self.attached()
+        self.send(b"1")
+        self.turn()
+        [published] = [one for one in self.broker.published if one.body == b"1"]
+        self.pass_time(SURVIVED)
+        self.send(b"2")  # it is not taken
+        self.assertEqual([body for _, body in self.passed_on()], [b"1"])
+        self.assertEqual(self.consumed("ingress"), ["amqprouter.ingress"])
+        self.broker.ack(published.sequence, channel=published.channel)
+        self.pass_time(1.0, 0.1)
+        self.assertEqual([qos.prefetch_count for qos in self.broker.sent("Basic.Qos")][-1], 8)
+        self.assertEqual(self.consumed("ingress"), ["amqprouter.ingress"])
+        self.send(b"2")
+        self.assertEqual([body for _, body in self.passed_on()], [b"1", b"2"])
 
     def test_the_connection_is_lost_in_between(self) -> None:
         connection = self.attached()
