@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from pamqp import commands
 from twisted.logger import LogLevel, capturedLogs
@@ -16,6 +16,7 @@ from amqprouter.broker.topology import Names
 from amqprouter.counters import Counters
 from amqprouter.pipeline.breaker import LONGEST_PAUSE
 from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.pipeline import _Quarantined
 from amqprouter.pipeline.quarantine_gate import CHECKS, FORGET, MOST_BYTES, SHARE, WINDOW, QuarantineGate
 from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import IngressSettings, LimitsSettings, TopologySettings
@@ -25,17 +26,6 @@ PREFETCH = 40
 ROOM = PREFETCH // SHARE
 PATIENCE = 2.0
 REJECTED, DEAD = "amqprouter.rejected", "amqprouter.dead-letter"
-
-
-class Source(Settlement):
-    """Of a message of the test."""
-
-    __slots__ = ("withdrawn",)
-
-    def withdraw(self) -> None:
-        self.withdrawn(self.tag)
-
-    withdrawn: Callable[[int], None]
 
 
 class FullTestCase(BrokerTestCase):
@@ -101,8 +91,8 @@ class FullTestCase(BrokerTestCase):
             text = body or str(self.tag).encode()
             message = Message("dev1", "up", text, Properties(b"\x00\x00"), exchange=b"devices", routing_key=b"dev1.up")
             message.is_replayed = replayed
-            settlement = Source(message, self.tag, self.ledger, self.finished)
-            settlement.withdrawn = self.withdrawn.append
+            outer = Settlement(message, self.tag, self.ledger, self.finished)
+            settlement = _Quarantined(outer, self.finished, partial(self.withdrawn.append, self.tag))
             if dead:
                 self.quarantine.dead_letter(message, "no-route: none", settlement)
             else:

@@ -47,6 +47,22 @@ class PlaceTestCase(SynchronousTestCase):
             self.hub.heartbeat()
 
 
+class SlowPattern:
+    """A pattern that takes a millisecond with each topic."""
+
+    first_word = exact = ""
+
+    def __init__(self, text: str, clock: BusyClock) -> None:
+        self._pattern = TopicPattern(text)
+        self._clock = clock
+        self.text = text
+        self.expressions = self._pattern.expressions
+
+    def matches(self, topic: str) -> bool:
+        self._clock.work(0.001)
+        return self._pattern.matches(topic)
+
+
 class HeartbeatTests(PlaceTestCase):
     def test_with_a_place_where_there_is_another(self) -> None:
         quiet = self.subscribe("nobody.#")
@@ -158,14 +174,13 @@ class ResumeTests(PlaceTestCase):
             self.hub.publish(event(offset, f"dev{offset}.up"))
         clock.turns(1.0)
 
-        class SlowPattern(TopicPattern):
-            def matches(self, topic: str) -> bool:
-                clock.work(0.001)
-                return super().matches(topic)
-
         sink = MemorySink()
         sink.subscriber = self.hub.subscribe(
-            Identity("alice"), Interest([SlowPattern("*.down")]), lambda topics, private: True, sink, last_event_id="0"
+            Identity("alice"),
+            Interest([SlowPattern("*.down", clock)]),
+            lambda topics, private: True,
+            sink,
+            last_event_id="0",
         )
         sink.subscriber.start()
         self.assertTrue(self.hub.slices)
