@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.python import usage
 
-from amqprouter import __version__
+from amqprouter import version_line
 from amqprouter.auth.checkers.help import explain_checker, list_checkers
 from amqprouter.daemon.build import build
 from amqprouter.daemon.lifecycle import Daemon
@@ -43,7 +43,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Print the version and exit."""
-        print(f"amqprouter {__version__}")
+        print(version_line())
         raise SystemExit(0)
 
     def opt_help_auth(self) -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from amqprouter import __version__
+from amqprouter import version_line
 from amqprouter.cli.outcome import FAILED, INTERRUPTED, complain
 from amqprouter.errors import AmqprouterError
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=_EPILOG.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"amqprouter {__version__}")
+    parser.add_argument("--version", action="version", version=version_line())
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="…", help="the command's own arguments")
     chosen = parser.parse_args(argv)

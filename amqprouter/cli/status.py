@@ -47,7 +47,8 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status as text."""
     from amqprouter.text import printable  # noqa: PLC0415
 
-    yield f"amqprouter {status['version']}, up {span(int(status['uptime']))}"
+    build = f" ({status['build']})" if "build" in status else ""  # daemons of before do not say
+    yield f"amqprouter {status['version']}{build}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():
         note = status.get("notes", {}).get(part, "")
         yield f"  {part:<18} {printable(problem) or (f'ok; {printable(note)}' if note else 'ok')}"

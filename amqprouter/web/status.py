@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from twisted.internet.interfaces import IReactorTime
 
-from amqprouter import __version__
+from amqprouter import __version__, build_kind
 from amqprouter.counters import Counters
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
@@ -32,12 +32,14 @@ class StatusReport:
         self._parts = parts
         self._clock = clock
         self._started = clock.seconds()
+        self._build = build_kind()
 
     def read(self) -> dict[str, object]:
         """Everything, as of now, fit for JSON."""
         now = self._clock.seconds()
         return {
             "version": __version__,
+            "build": self._build,
             "now": now,
             "uptime": now - self._started,
             "parts": report(self._parts),

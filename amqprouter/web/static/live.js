@@ -173,7 +173,7 @@ async function poll() {
       showHeld(status);
       noteFigures(status.devices);
       showParts(status.parts);
-      byId("about").textContent = `${status.user} · up ${span(status.uptime)} · ${status.version}`;
+      byId("about").textContent = `${status.user} · up ${span(status.uptime)} · ${status.version} (${status.build})`;
       previous = status;
     }
   } catch {

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from amqprouter import __version__
+from amqprouter import __version__, build_kind
 from amqprouter.cli.main import COMMANDS
 from tests.unit.cli.harness import CommandTestCase
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 
 class MainTests(CommandTestCase):
     def test_version_and_help(self) -> None:
-        self.assertEqual(self.succeeds("--version"), f"amqprouter {__version__}\n")
+        self.assertEqual(self.succeeds("--version"), f"amqprouter {__version__} ({build_kind()})\n")
         text = self.succeeds("--help")
         for name in COMMANDS:
             self.assertIn(f"\n  {name} ", text)

@@ -37,6 +37,9 @@ class StatusTests(SynchronousTestCase):
         lines = self.lines(parts={"parking": "", "store": ""}, notes=notes)
         self.assertEqual(lines[1:], ["parking ok; 5 messages in x", "store ok"])
 
+    def test_which_build_it_is(self) -> None:
+        self.assertEqual(self.lines(build="compiled")[0], "amqprouter 1.2 (compiled), up 75 s")
+
     def test_figures_as_people_read_them(self) -> None:
         counters = {"received": 12_345_678, "dropped": 0, "checker_seconds": {"a": 0.0712345, "b": 1.0}}
         lines = self.lines(counters=counters, gauges={"waiting": 3.0})

@@ -13,7 +13,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from amqprouter import __version__
+from amqprouter import __version__, build_kind
 from amqprouter.counters import Counters
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
@@ -198,7 +198,7 @@ class StatusTests(SynchronousTestCase):
         world.counters.rejected["acl"] = 2
         world.clock.advance(90)
         status = world.get("/status", ALICE).json()
-        self.assertEqual(status["version"], __version__)
+        self.assertEqual((status["version"], status["build"]), (__version__, build_kind()))
         self.assertEqual(status["user"], "alice")
         self.assertEqual(status["uptime"], 90)
         self.assertEqual(status["counters"]["rejected"], {"acl": 2})
