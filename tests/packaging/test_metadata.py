@@ -145,6 +145,11 @@ class SharedOutTests(SynchronousTestCase):
         self.assertGreater(next(first).countTestCases(), 0)
         self.assertEqual(len([*first, *second]) + 1, len(list(claims.iterdir())))
 
+    def test_those_that_make_no_packages(self) -> None:
+        left = set(modules()) - set(modules(packaging=False))
+        self.assertIn("tests.packaging.test_install", left)
+        self.assertEqual([name for name in left if not name.startswith("tests.packaging.")], [])
+
     def test_those_that_talk_to_a_broker(self) -> None:
         """Also by way of what they import."""
         found = set(modules(broker=True))

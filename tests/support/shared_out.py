@@ -8,7 +8,7 @@ servers that tests share.)
 Most tests wait for servers most of the time, so there are more processes than processors. Classes with ``measures =
 True`` compare times, or what one thing costs another, which a crowd would spoil: they are left for a process that has
 the machine to itself, with AMQPROUTER_TEST_ALONE set. With AMQPROUTER_TEST_BROKER set there are only those modules that
-talk to a broker.
+talk to a broker, and with AMQPROUTER_TEST_COMPILED set none about packages, which are made from the source.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ FIRST = tuple(f"tests.{name}" for name in ("packaging.test_ansible", "integratio
 _UNIT, _BROKER = "tests.unit.", "tests.support.rabbitmq"
 
 
-def modules(broker: bool = False) -> list[str]:
-    """All of them, by name; or those alone that talk to a broker."""
+def modules(broker: bool = False, packaging: bool = True) -> list[str]:
+    """All of them, by name; or those alone that talk to a broker; or without those about packages."""
     paths = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("test_*.py")))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    if not packaging:
+        names = [name for name in names if not name.startswith("tests.packaging.")]
     if broker:
         names = [name for name in names if not name.startswith(_UNIT) and _BROKER in _reach(name)]
     return sorted(names, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
@@ -85,14 +87,15 @@ class Unclaimed(unittest.TestSuite):
     """The tests that nobody else takes, loaded as they are taken.
 
     :param alone: those that measure, and no others.
-    :param broker: see `modules`.
+    :param broker: see `modules`, also for `packaging`.
     """
 
-    def __init__(self, claims: Path, *, alone: bool, broker: bool) -> None:
+    def __init__(self, claims: Path, *, alone: bool, broker: bool, packaging: bool = True) -> None:
         super().__init__()
         self._claims = claims
         self._alone = alone
         self._broker = broker
+        self._packaging = packaging
 
     def _take(self, share: str) -> bool:
         try:
@@ -103,7 +106,7 @@ class Unclaimed(unittest.TestSuite):
 
     def suites(self) -> Iterator[unittest.TestSuite]:
         """Take one share after the other."""
-        for name in modules(self._broker):
+        for name in modules(self._broker, self._packaging):
             if name.startswith(_UNIT):  # nothing there measures anything
                 if not self._alone and self._take(name):
                     yield TestLoader().loadByName(name)
@@ -130,4 +133,5 @@ def test_suite() -> unittest.TestSuite:
         Path(os.environ["AMQPROUTER_TEST_CLAIMS"]),
         alone=bool(os.environ.get("AMQPROUTER_TEST_ALONE")),
         broker=bool(os.environ.get("AMQPROUTER_TEST_BROKER")),
+        packaging=not os.environ.get("AMQPROUTER_TEST_COMPILED"),
     )
