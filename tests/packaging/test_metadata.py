@@ -89,7 +89,10 @@ class NewsfragmentTests(SynchronousTestCase):
 
 class ScriptTests(SynchronousTestCase):
     def test_shell_syntax(self) -> None:
-        programs = ("script/bootstrap", "script/docs", "script/test", "script/rabbitmq-root", ".ci/run")
+        programs = (
+            *("script/bootstrap", "script/docs", "script/test", "script/rabbitmq-root", "script/wheels"),
+            ".ci/run",
+        )
         findings = (f"findings/{path.name}" for path in (ROOT / "findings").glob("*-*.sh"))
         for name in (*programs, *findings):
             subprocess.run(["bash", "-n", ROOT / name], check=True)
