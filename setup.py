@@ -33,12 +33,21 @@ COMPILED = [
     "amqprouter/pipeline/routes.py",
     "amqprouter/pipeline/sender.py",
     "amqprouter/pipeline/settlement.py",
+    "amqprouter/scheduling/busiest.py",
+    "amqprouter/scheduling/known_devices.py",
+    "amqprouter/scheduling/limit.py",
+    "amqprouter/scheduling/policy.py",
+    "amqprouter/scheduling/scheduler.py",
+    "amqprouter/scheduling/slot_ring.py",
+    "amqprouter/scheduling/timer_wheel.py",
+    "amqprouter/scheduling/turns.py",
     "amqprouter/storage/document.py",
     "amqprouter/storage/elements.py",
     "amqprouter/storage/json_body.py",
 ]
 """Where a class of these has a subclass, that is compiled too: interpreted ones cannot inherit. Not
-`amqprouter.amqp.field_table`: it answers for values of any type, and compiled functions hold callers to annotations."""
+`amqprouter.amqp.field_table`: it answers for values of any type, and compiled functions hold callers to annotations;
+nor `amqprouter.scheduling.lanes`: there may be a million of its devices, each of which would be eight bytes larger."""
 NEEDED = ["mypy>=2.4", "mypy-zope>=1.0.17", "twisted>=26.4", "zope.interface>=8.0"]
 """To compile: the compiler is a part of mypy, and it has to know the types of what is imported."""
 BUILDING = {"bdist_wheel", "build", "build_ext", "install"}

@@ -130,9 +130,15 @@ class DeviceClass:
 class _Default:
     """The options of the default class."""
 
-    name, devices, groups, limits, total, priority, weight, over, shadow = (
-        DEFAULT, ("*",), (), "", "", "normal", 1, "delay", False,
-    )  # fmt: skip
+    name = DEFAULT
+    devices = ("*",)
+    groups: Sequence[str] = ()
+    limits = ""
+    total = ""
+    priority = "normal"
+    weight = 1
+    over = "delay"
+    shadow = False
 
 
 class Policy:

@@ -18,6 +18,7 @@ TESTED = (
     "tests.unit.broker",
     "tests.unit.events.test_places",
     "tests.unit.pipeline",
+    "tests.unit.scheduling",
     "tests.unit.storage.test_document",
     "tests.unit.storage.test_elements",
     "tests.unit.storage.test_json_body",
