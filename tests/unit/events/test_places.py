@@ -57,6 +57,7 @@ class SlowPattern:
         self._clock = clock
         self.text = text
         self.expressions = self._pattern.expressions
+        self.kind, self.effort = self._pattern.kind, self._pattern.effort
 
     def matches(self, topic: str) -> bool:
         self._clock.work(0.001)
