@@ -24,6 +24,8 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
+WARM_UPS = 3
+"""Messages of each device before a run."""
 
 
 class Contender(Protocol):
@@ -74,19 +76,20 @@ class Ours:
         return self._gateway.running.pid
 
     async def start(self) -> None:
-        """Start the daemon and have it check one message of each device, so that what is measured comes from its cache.
+        """Start the daemon and have it pass on a few messages of each device, through its own ingress queue.
 
-        These go through the daemon's own ingress queue; the device queues are not touched.
+        So it has asked about the secrets; and its prefetch, which is 1 when a connection begins, grows, for more of
+        them are acknowledged than one for each queue.
         """
         await self._gateway.start(ready=False)
         await self._bench.consumers_are(2)
         connection = await connect_once(reactor, BrokerSettings(uri=self._bench.uri), "benchmark warm-up")
         channel = await connection.open_channel()
-        for device, secret in self._secrets.items():
+        for device, secret in list(self._secrets.items()) * WARM_UPS:
             properties = encode_properties(headers={"x-device-secret": secret}, message_id="warm-up")
             key = f"{device}.up.reading".encode()
             channel.write(encode_publish(channel.id, b"devices", key, properties, b"{}", connection.frame_max))
-        await self._bench.arrived(len(DEVICES), patience=10)
+        await self._bench.arrived(len(DEVICES) * WARM_UPS, patience=10)
         await connection.shut()
 
     async def stop(self) -> None:
@@ -177,7 +180,7 @@ _LIBRARIES = {
     "py-amqp": ("amqp", "py_amqp_forward"),
     "txAMQP": ("txamqp", "txamqp_forward"),
 }
-OURS, COMPILED = "amqprouter", "amqprouter-compiled"
+OURS, COMPILED, BEFORE = "amqprouter", "amqprouter-compiled", "before"
 NAMES = (OURS, COMPILED, "librabbitmq", "Shovel", *_LIBRARIES)
 
 
@@ -189,8 +192,10 @@ async def contenders(
     prefetch: int,
     known_secrets: dict[str, str],
     say: Callable[[str], None],
+    against: Path | None = None,
 ) -> list[Contender]:
-    """The named contenders, less those that cannot run here; `say` is told why."""
+    """The named contenders, less those that cannot run here; `say` is told why. `against` is a checkout whose daemon is
+    one more."""
     found: list[Contender] = []
     for name in names:
         log = folder / f"{name}.log"
@@ -220,4 +225,6 @@ async def contenders(
                 continue
             command = [sys.executable, "-m", f"benchmarks.peers.{program_name}", bench.uri, str(prefetch)]
             found.append(Peer(name, command, log))
+    if against is not None:
+        found.append(Ours(BEFORE, against.absolute(), folder / "daemon-before", bench, prefetch, known_secrets))
     return found

@@ -59,11 +59,12 @@ class Goal:
 
 
 GOALS = (
-    Goal("rate", "librabbitmq", 0.8),
+    Goal("rate", "librabbitmq", 0.95),
     Goal("rate", "Shovel", 1.0),
-    Goal("rate", "pika", 1.3),
+    Goal("rate", "pika", 1.2),
     Goal("rate", "aio-pika", 4.0),
-    Goal("cpu", "pika", 0.5, at_most=True),
+    Goal("cpu", "pika", 0.3, at_most=True),
+    Goal("broker_cpu", "pika", 1.0, at_most=True),
 )
 
 

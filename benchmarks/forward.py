@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 from benchmarks.contenders import COMPILED, NAMES, OURS, Contender, contenders
 from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
 from benchmarks.traffic import device_secrets
-from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
+from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, quiet, workbench
 from tests.support.process import Child, reactor
 from tests.support.rabbitmq import CONSISTENT_HASH, PrivateRabbitMQ, missing
 
@@ -54,9 +54,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--prefetch", type=int, default=32, help="of each of the 100 consumers (default 32)")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--mode", nargs="+", choices=("persistent", "transient"), default=["persistent", "transient"])
+    parser.add_argument("--against", type=Path, help="another checkout of amqprouter, as one more contender: before")
     parser.add_argument("--flame", type=profile, help=FLAME)
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.against is not None and not (options.against / "amqprouter").is_dir():
+        parser.error(f"--against {options.against}: no checkout of amqprouter")
+    return options
 
 
 class Profiler:
@@ -73,7 +77,13 @@ class Profiler:
 
 
 async def one_run(
-    contender: Contender, bench: Workbench, broker_pid: int, mode: str, number: int, options: Any, known: dict[str, str]
+    contender: Contender,
+    bench: Workbench,
+    broker: PrivateRabbitMQ,
+    mode: str,
+    number: int,
+    options: Any,
+    known: dict[str, str],
 ) -> Run:
     """Fill the queues, have them forwarded, and see that nothing was lost or left.
 
@@ -82,16 +92,17 @@ async def one_run(
     count = options.messages
     await bench.consumers_are(0)
     await bench.purge()
-    await bench.close_gate()
+    await bench.close_gate(plugged=True)
     await contender.start()
     await bench.consumers_are(2)  # the gate, and the contender
+    await quiet(broker, bench)
     await bench.purge()
     await bench.fill(count, mode == "persistent", known)
     await deferLater(reactor, PAUSE)
     pid = contender.pid
     profiler = Profiler(pid, options.flame) if options.flame is not None and contender.name == OURS else None
     cpu = 0.0 if pid is None else cpu_seconds(pid)
-    broker_cpu = cpu_seconds(broker_pid)
+    broker_cpu = cpu_seconds(broker.pid)
     began = await bench.open_gate()
     ended = await bench.arrived(count)
     await deferLater(reactor, SETTLING)
@@ -104,7 +115,7 @@ async def one_run(
         count,
         ended - began,
         None if pid is None else cpu_seconds(pid) - cpu,
-        cpu_seconds(broker_pid) - broker_cpu,
+        cpu_seconds(broker.pid) - broker_cpu,
         None if pid is None else peak_megabytes(pid),
     )
     await contender.stop()
@@ -120,13 +131,13 @@ async def measure(options: argparse.Namespace, folder: Path) -> list[Run]:
     known = device_secrets()
     broker = PrivateRabbitMQ(folder / "rabbitmq", plugins=(CONSISTENT_HASH, "rabbitmq_shovel"))
     async with broker, workbench(broker.uri) as bench:
-        field = await contenders(options.only, folder, broker, bench, options.prefetch, known, say)
+        field = await contenders(options.only, folder, broker, bench, options.prefetch, known, say, options.against)
         for number in range(options.rounds):
             for mode in options.mode:
                 for place in range(len(field)):
                     contender = field[(place + number) % len(field)]
                     try:
-                        run = await one_run(contender, bench, broker.pid, mode, number, options, known)
+                        run = await one_run(contender, bench, broker, mode, number, options, known)
                     except BaseException:
                         say(f"{contender.name} failed; the end of its log:\n{contender.log_tail()}")
                         await contender.stop()

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -57,7 +56,7 @@ from benchmarks.store_figures import (
 )
 from benchmarks.store_traffic import SIZES, Readings
 from benchmarks.traffic import device_secrets
-from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, workbench
+from benchmarks.workbench import Stalled, Workbench, cpu_seconds, octets_received, peak_megabytes, quiet, workbench
 from tests.support.process import reactor, until
 from tests.support.rabbitmq import PrivateRabbitMQ
 
@@ -71,14 +70,11 @@ PATIENCE = 30.0
 """Seconds without a further message after which a contender has stalled."""
 ACK_BYTES = 21
 """A basic.ack: a frame's 8 bytes, the method's 4, a tag of 8 and a bit (AMQP 0-9-1, 4.2.3 and 1.8.3.13)."""
-QUIET = 0.3
-"""Seconds without a byte after which nobody has anything more to say."""
 TENTH = 0.1
 LEAD_IN = 1.0
 """Seconds at that rate that do not count, before those that do."""
 TICK = 0.001
 """Seconds between publishing what is due."""
-_OCTETS = re.compile(r"\{(\d+),(\d+)\}")
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -147,20 +143,7 @@ class Course:
         await self.consumers_are(consumers)
         await self.bench.send(self.readings(WARM_UP).encoder(0, WARM_UP_MESSAGES), WARM_UP_MESSAGES)
         await self.stored(WARM_UP_MESSAGES)
-        await self.quiet()
-
-    async def quiet(self) -> None:
-        """Wait until nobody sends the broker anything: our daemon's prefetch grows with the first messages, and then
-        all of its consumers move to another channel."""
-        told = -1
-
-        async def nothing_more() -> bool:
-            nonlocal told
-            before, told = told, await self.octets()
-            await deferLater(reactor, QUIET)
-            return told == before
-
-        await until(nothing_more, what="the broker is left alone", timeout=60)
+        await quiet(self.broker, self.bench)
 
     async def consumers_are(self, count: int) -> None:
         """Wait until every device queue has this many consumers. A quorum queue tells clients of active ones alone."""
@@ -210,14 +193,6 @@ class Course:
         if left or fault:
             raise Stalled(f"{contender.name}: {left} messages are left in the queues; {fault or 'all are stored'}")
 
-    async def octets(self) -> int:
-        """Bytes that the broker has received from everybody but us."""
-        columns = "[{proplists:get_value(peer_port, C), proplists:get_value(recv_oct, C)}"
-        told = await self.broker.eval(
-            f"{columns} || C <- rabbit_networking:connection_info_all([peer_port, recv_oct])]"
-        )
-        return sum(int(octets) for port, octets in _OCTETS.findall(told) if int(port) != self.bench.port)
-
 
 @asynccontextmanager
 async def ending(contender: Contender) -> AsyncIterator[None]:
@@ -243,7 +218,7 @@ async def one_run(course: Course, contender: Contender, number: int, count: int,
     pid = contender.pid
     assert pid is not None
     profiler = Profiler(pid, flame) if flame is not None else None
-    octets, inserts = await course.octets(), store.look().inserts
+    octets, inserts = await octets_received(broker, bench), store.look().inserts
     cpu, broker_cpu, store_cpu = cpu_seconds(pid), cpu_seconds(broker.pid), cpu_seconds(store.pid)
     began = await bench.open_gate()
     ended, there = await course.stored(WARM_UP_MESSAGES + count)
@@ -254,7 +229,7 @@ async def one_run(course: Course, contender: Contender, number: int, count: int,
         cpu_seconds(process) - before
         for process, before in ((pid, cpu), (broker.pid, broker_cpu), (store.pid, store_cpu))
     )
-    peak, octets = peak_megabytes(pid), await course.octets() - octets
+    peak, octets = peak_megabytes(pid), await octets_received(broker, bench) - octets
     await course.end(contender, count)
     return StoreRun(
         contender.name,

@@ -11,6 +11,7 @@ holds everything, which we ask the broker for every few milliseconds: equal for 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -29,11 +30,15 @@ from amqprouter.settings import BrokerSettings
 from benchmarks.layout import DEVICES, QUEUES, SOURCE_EXCHANGE, TARGET_EXCHANGE, TARGET_QUEUE, queue_of
 from benchmarks.traffic import publishes
 from tests.support.process import reactor, until
+from tests.support.rabbitmq import PrivateRabbitMQ
 
 POLL_SECONDS = 0.004
 """Between two looks at the target: under one percent of the shortest run, and a few hundred requests a second."""
 BLOCK = 20
 """Messages of each device in one write while filling."""
+QUIET = 0.3
+"""Seconds without a byte after which nobody has anything more to say."""
+_OCTETS = re.compile(r"\{(\d+),(\d+)\}")
 
 
 class Stalled(Exception):
@@ -194,6 +199,27 @@ class Workbench:
 
     async def _look(self, queue: str) -> Any:
         return await self.channel.queue_declare(queue=queue, passive=True)
+
+
+async def octets_received(broker: PrivateRabbitMQ, bench: Workbench) -> int:
+    """Bytes that the broker has received from everybody but us."""
+    columns = "[{proplists:get_value(peer_port, C), proplists:get_value(recv_oct, C)}"
+    told = await broker.eval(f"{columns} || C <- rabbit_networking:connection_info_all([peer_port, recv_oct])]")
+    return sum(int(octets) for port, octets in _OCTETS.findall(told) if int(port) != bench.port)
+
+
+async def quiet(broker: PrivateRabbitMQ, bench: Workbench) -> None:
+    """Wait until nobody sends the broker anything: our daemon's prefetch grows with the first messages, and then all of
+    its consumers move to another channel."""
+    told = -1
+
+    async def nothing_more() -> bool:
+        nonlocal told
+        before, told = told, await octets_received(broker, bench)
+        await deferLater(reactor, QUIET)
+        return told == before
+
+    await until(nothing_more, what="the broker is left alone", timeout=60)
 
 
 @asynccontextmanager
