@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, cast
 
 from pamqp import commands, frame
@@ -44,6 +45,8 @@ OLDEST = (3, 10)
 BRIEF_PAUSE = 0.002
 """Seconds that reading pauses where more comes than has to be taken at once: waking up for each segment that the broker
 sends costs us, and it, more than the messages in it do."""
+_DELIVERIES_ALONE = {Delivery}
+_channel_of = attrgetter("channel")
 _FULL = 32_768
 """Bytes of a read after which there is probably more to be read already."""
 
@@ -331,6 +334,9 @@ class Connection(AMQClient):  # type: ignore[misc]
             return
         batch: list[Delivery] = []
         try:
+            if set(map(type, events)) == _DELIVERIES_ALONE and len(set(map(_channel_of, events))) == 1:
+                self._deliver(cast(list[Delivery], events))
+                return
             for event in events:
                 if type(event) is Delivery:
                     if batch and batch[0].channel != event.channel:

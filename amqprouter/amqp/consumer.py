@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from amqprouter.amqp.ack_ledger import AckLedger
@@ -20,6 +21,7 @@ from amqprouter.amqp.quorum_check import ReturnWatch
 from amqprouter.amqp.wire import Delivery, encode_ack, encode_nack
 from amqprouter.errors import BrokerUnavailable
 
+_tags, _redelivered = attrgetter("consumer_tag", "delivery_tag"), attrgetter("redelivered")
 BATCH = 8
 """Deliveries in one read that are a flow: below, none waits for others."""
 
@@ -225,11 +227,10 @@ class ConsumerChannel:
             if again:
                 self._latest.update((one.consumer_tag, one.delivery_tag) for one in again)
                 self.ledger.flush()
-        latest = self._latest
-        for delivery in deliveries:
-            latest[delivery.consumer_tag] = delivery.delivery_tag
-            if delivery.redelivered:
-                self.redelivered = self.redelivered or self.goal > 0
+        self._latest.update(map(_tags, deliveries))
+        if any(map(_redelivered, deliveries)):
+            self.redelivered = self.redelivered or self.goal > 0
+            for delivery in filter(_redelivered, deliveries):
                 queue = self.consumers.get(delivery.consumer_tag.decode(), "")
                 self._returns.returned(queue, delivery, self._connection)
         return deliveries, again

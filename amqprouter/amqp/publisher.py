@@ -40,7 +40,7 @@ from twisted.logger import Logger
 from amqprouter.amqp.channel import Channel
 from amqprouter.amqp.connection import Connection
 from amqprouter.amqp.returns import IN_DOUBT, Returns
-from amqprouter.amqp.wire import Confirm, encode_publish
+from amqprouter.amqp.wire import Confirm, publish_pieces
 from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import BrokerRefused, BrokerUnavailable, Unencodable
@@ -236,28 +236,38 @@ class Publisher:
         What cannot be encoded is refused at once, and only that.
         """
         outgoing = _Outgoing(exchange, routing_key, properties, body, receipt, must_arrive, lane)
-        if self._channel is None or self._window or self._held_back:
-            self._backlog.append(outgoing)
-        else:
-            self._write(outgoing)
-
-    def _write(self, outgoing: _Outgoing) -> None:
         channel = self._channel
-        assert channel is not None
+        if channel is None or self._window or self._held_back:
+            self._backlog.append(outgoing)
+            return
         try:
-            frames = encode_publish(
-                channel.id, outgoing.exchange, outgoing.routing_key, outgoing.properties, outgoing.body, self._frame_max
-            )
+            pieces = publish_pieces(channel.id, exchange, routing_key, properties, body, self._frame_max)
         except Unencodable as error:
             outgoing.refuse(f"unencodable: {error}")
             return
         buffer = self._buffer
         if not buffer:
             self._buffered_since = self._clock.seconds()
-        buffer.append(frames)
+        buffer += pieces
         outgoing.since = self._buffered_since
         self._sequence = sequence = self._sequence + 1
         self._outstanding[sequence] = outgoing
+
+    def _write(self, outgoing: _Outgoing) -> None:
+        """As `publish` does where nothing has to wait."""
+        assert self._channel is not None
+        exchange, key, properties = outgoing.exchange, outgoing.routing_key, outgoing.properties
+        try:
+            pieces = publish_pieces(self._channel.id, exchange, key, properties, outgoing.body, self._frame_max)
+        except Unencodable as error:
+            outgoing.refuse(f"unencodable: {error}")
+            return
+        if not self._buffer:
+            self._buffered_since = self._clock.seconds()
+        self._buffer += pieces
+        outgoing.since = self._buffered_since
+        self._sequence += 1
+        self._outstanding[self._sequence] = outgoing
 
     def flush(self) -> None:
         """Write what was put together."""
@@ -283,8 +293,8 @@ class Publisher:
         tag = confirm.delivery_tag
         if confirm.multiple:
             last = min(tag, self._sequence) if tag else self._sequence  # 0 stands for all (basic.ack, 1.8.3.13)
-            sequences = range(self._oldest, last + 1)
-            answered = [outstanding.pop(sequence) for sequence in sequences if sequence in outstanding]
+            pop = outstanding.pop
+            answered = [o for n in range(self._oldest, last + 1) if (o := pop(n, None)) is not None]
             self._oldest = max(self._oldest, last + 1)
         else:
             answered = [outstanding.pop(tag)] if tag in outstanding else []
@@ -309,7 +319,14 @@ class Publisher:
 
     def _arrived(self, answered: list[_Outgoing]) -> None:
         """The broker has these, but for those that it has returned."""
-        lane: PublishLane | None = None
+        lane: PublishLane | None = answered[0].lane if answered else None
+        if lane is not None:  # the usual case: all are one lane's, and none was returned
+            arrived = [o.receipt for o in answered if o.lane is lane and not o.returned]
+            if len(arrived) == len(answered):
+                self._counters.published += len(arrived)
+                lane.delivered_all(arrived)
+                return
+        lane = None
         receipts: list[Any] = []  # the lane's, to be told at once
         for outgoing in answered:
             if outgoing.lane is not lane or outgoing.returned:

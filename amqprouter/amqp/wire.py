@@ -36,9 +36,11 @@ _DELIVER, _RETURN, _ACK, _NACK = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x32", b"\x0
 _FRAME_HEAD = struct.Struct(">BHI")
 _CONTENT_HEAD = struct.Struct(">HHQ")  # class, weight, body size; property flags follow
 _CONTENT_HEAD_SIZE = _CONTENT_HEAD.size
-_HEADER_FRAME = struct.Struct(">BHIIQ")  # frame head; class and weight, body size
+_HEADER_FRAME = struct.Struct(">3sIIQ")  # type and channel, size; class and weight, body size
+_BODY_FRAME = struct.Struct(">4sI")  # the end of the header frame, type and channel; size
 _MIN_HEADER_SIZE = _CONTENT_HEAD_SIZE + 2  # with the property flags
 _MIN_HEADER_FRAME = FRAME_OVERHEAD + _MIN_HEADER_SIZE
+_MIN_DELIVERY = FRAME_OVERHEAD + 16 + _MIN_HEADER_FRAME  # with names of no bytes
 _DELIVERY_TAG = struct.Struct(">Q")
 _CONFIRM = struct.Struct(">QB")  # delivery tag, bits
 _ACK_FRAME = struct.Struct(">BHIHHQBB")
@@ -50,6 +52,12 @@ MAX_ORIGINS = 65_536
 them could fill the memory with made-up ones; when it is reached all are forgotten, and read again as they come."""
 Origin = tuple[bool, bytes, bytes]
 """Of a delivery: whether it was made before, the exchange, and the routing key."""
+MAX_STARTS = 16_384
+"""Beginnings of deliveries remembered, at some 350 bytes each, which are as many as consumers times the lengths of
+exchanges and keys together; when it is reached all are forgotten likewise."""
+Start = tuple[int, int, bytes, bytes, bytes]
+"""What the bytes of a basic.deliver up to its delivery tag say, and what has to follow: the frame's size, the channel,
+the consumer tag; type and channel of the header frame; the end of that one, type and channel of the body frame."""
 
 HEARTBEAT_FRAME = _FRAME_HEAD.pack(_HEARTBEAT, 0, 0) + bytes((FRAME_END,))
 
@@ -143,6 +151,7 @@ class FrameReader:
         self._missing = FRAME_OVERHEAD  # bytes wanted before looking again
         self._assemblies: dict[int, _Assembly] = {}
         self._origins: dict[bytes, Origin] = {}  # by the bytes that they were read from
+        self._starts: dict[bytes, Start] = {}
 
     def feed(self, data: bytes) -> list[Delivery | Returned | Confirm | MethodFrame]:
         """Take received bytes; returns what they complete, in order of arrival.
@@ -157,10 +166,37 @@ class FrameReader:
         append = events.append
         position, end = 0, len(data)
         origins, assemblies = self._origins, self._assemblies
-        frame_head, content_start = _FRAME_HEAD.unpack_from, _HEADER_FRAME.unpack_from
+        frame_head, header_head, body_head = _FRAME_HEAD.unpack_from, _HEADER_FRAME.unpack_from, _BODY_FRAME.unpack_from
+        starts, tag_of = self._starts, _DELIVERY_TAG.unpack_from
+        last = end - _MIN_DELIVERY
         limit = self.frame_max - FRAME_OVERHEAD
         self._missing = FRAME_OVERHEAD
         while end - position >= FRAME_OVERHEAD:
+            # The usual case: a delivery that begins as another did, with its content behind it in two frames.
+            if position <= last and not assemblies:
+                tag_at = position + 12 + data[position + 11]
+                start = starts.get(data[position:tag_at])
+                if start is not None:
+                    size, channel, consumer, header_start, body_start = start
+                    header = position + size
+                    origin = origins.get(data[tag_at + 8 : header])
+                    if origin is not None and header + _MIN_HEADER_FRAME <= end:
+                        head, size, _, body_size = header_head(data, header)
+                        body = header + FRAME_OVERHEAD + size
+                        behind = body + FRAME_OVERHEAD + body_size if body_size else body
+                        if (
+                            behind <= end
+                            and head == header_start
+                            and size >= _MIN_HEADER_SIZE
+                            and size + body_size <= limit
+                            and data[behind - 1] == FRAME_END  # of the header when there is no body
+                            and (not body_size or body_head(data, body - 1) == (body_start, body_size))
+                        ):
+                            raw, content = data[header + 19 : body - 1], data[body + 7 : behind - 1]
+                            tag = tag_of(data, tag_at)[0]
+                            append(Delivery(channel, consumer, tag, origin[0], origin[1], origin[2], raw, content))
+                            position = behind
+                            continue
             kind, channel, size = frame_head(data, position)
             if size > limit and (kind != _HEADER or size > limit + HEADER_ALLOWANCE):
                 size += FRAME_OVERHEAD
@@ -174,36 +210,8 @@ class FrameReader:
             if kind == _METHOD:
                 method = data[position + 7 : position + 11]
                 if method == _DELIVER:
-                    tag_end = position + 12 + data[position + 11]
-                    origin = origins.get(data[tag_end + 8 : behind - 1])
-                    if origin is None:
-                        origin = self._origin(data[tag_end + 8 : behind - 1], channel)
-                    redelivered, exchange, routing_key = origin
-                    consumer = data[position + 12 : tag_end]
-                    tag = _DELIVERY_TAG.unpack_from(data, tag_end)[0]
+                    self._open(channel, self._delivery(data[position:behind], channel))
                     position = behind
-                    # The usual case: the content is all there, in two frames.
-                    if end - position >= _MIN_HEADER_FRAME and not assemblies:
-                        kind, header_channel, size, _, body_size = content_start(data, position)
-                        body = position + FRAME_OVERHEAD + size
-                        behind = body + FRAME_OVERHEAD + body_size if body_size else body
-                        if (
-                            behind <= end
-                            and kind == _HEADER
-                            and header_channel == channel
-                            and _MIN_HEADER_SIZE <= size <= limit
-                            and data[body - 1] == FRAME_END
-                            and data[behind - 1] == FRAME_END  # the same one when there is no body
-                            and (
-                                not body_size
-                                or (body_size <= limit and frame_head(data, body) == (_BODY, channel, body_size))
-                            )
-                        ):
-                            raw, content = data[position + 19 : body - 1], data[body + 7 : behind - 1]
-                            append(Delivery(channel, consumer, tag, redelivered, exchange, routing_key, raw, content))
-                            position = behind
-                            continue
-                    self._open(channel, Delivery(channel, consumer, tag, redelivered, exchange, routing_key))
                     continue
                 if method in (_ACK, _NACK):
                     if size != _CONFIRM_SIZE:
@@ -235,18 +243,25 @@ class FrameReader:
         self._waiting = []
         return data
 
-    def _origin(self, raw: bytes, channel: int) -> Origin:
-        """Read what stands behind the delivery tag of a basic.deliver, and remember it."""
+    def _delivery(self, frame: bytes, channel: int) -> Delivery:
+        """Read the whole frame of a basic.deliver, and remember what will be the same in others."""
+        tag_at = 12 + frame[11] if len(frame) > 11 else 0
+        raw = frame[tag_at + 8 :]
         try:
             exchange_end = 2 + raw[1]
-            if exchange_end + 1 + raw[exchange_end] != len(raw):
+            if exchange_end + 2 + raw[exchange_end] != len(raw):
                 raise IndexError
         except IndexError:
             raise ProtocolError(f"a malformed basic.deliver on channel {channel}") from None
         if len(self._origins) >= MAX_ORIGINS:
             self._origins.clear()
-        origin = self._origins[raw] = raw[0] != 0, raw[2:exchange_end], raw[exchange_end + 1 :]
-        return origin
+        if len(self._starts) >= MAX_STARTS:
+            self._starts.clear()
+        origin = self._origins[raw] = raw[0] != 0, raw[2:exchange_end], raw[exchange_end + 1 : -1]
+        consumer, number = frame[12:tag_at], channel.to_bytes(2, "big")
+        start = len(frame), channel, consumer, b"\x02" + number, b"\xce\x03" + number
+        self._starts[frame[:tag_at]] = start
+        return Delivery(channel, consumer, _DELIVERY_TAG.unpack_from(frame, tag_at)[0], *origin)
 
     def _open(self, channel: int, event: Delivery | Returned) -> None:
         if channel in self._assemblies:
@@ -343,7 +358,24 @@ def encode_publish(
     frame_max: int,
     mandatory: bool = True,
 ) -> bytes:
-    """The frames of one basic.publish with its content; the body is cut so that no frame is over `frame_max` bytes.
+    """The frames of one basic.publish with its content, as `publish_pieces` has them, in one piece.
+
+    :raises Unencodable: as there.
+    """
+    return b"".join(publish_pieces(channel, exchange, routing_key, properties, body, frame_max, mandatory))
+
+
+def publish_pieces(
+    channel: int,
+    exchange: bytes,
+    routing_key: bytes,
+    properties: bytes,
+    body: bytes,
+    frame_max: int,
+    mandatory: bool = True,
+) -> tuple[bytes, ...]:
+    """The frames of one basic.publish with its content, in pieces: who writes many joins them once. The body is cut so
+    that no frame is over `frame_max` bytes.
 
     `properties` is a content header from the property flags on.
 
@@ -356,11 +388,9 @@ def encode_publish(
         raise Unencodable(f"message properties of {len(properties)} bytes do not fit in a frame of {frame_max}")
     head = _HEADER_HEAD.pack(header_size, 60, 0, body_size)
     if 0 < body_size <= limit:
-        body_head = _BODY_HEAD.pack(FRAME_END, _BODY, channel, body_size)
-        return b"".join((front, head, properties, body_head, body, b"\xce"))
+        return front, head, properties, _BODY_HEAD.pack(FRAME_END, _BODY, channel, body_size), body, b"\xce"
     pieces = [front, head, properties]
     for start in range(0, body_size, limit):
         chunk = body[start : start + limit]
         pieces += (_BODY_HEAD.pack(FRAME_END, _BODY, channel, len(chunk)), chunk)
-    pieces.append(b"\xce")
-    return b"".join(pieces)
+    return (*pieces, b"\xce")

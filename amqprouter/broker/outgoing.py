@@ -64,16 +64,15 @@ class Outgoing:
         """
         properties = message.properties
         front = properties.front
-        if front is None or front.flags & _DROPPED_PROPERTIES:
-            return self._spliced(message)
-        raw, size = properties.raw, front.size
-        if message.is_spoken_for:  # by whom, the front does not say
+        if front is None or message.is_spoken_for:  # by whom, the front does not say
             return self._spliced(message)
         changed: bytes | None = front.known.get(self)
-        if changed is None:  # what stands behind the front is passed on as it is
+        if changed is None:  # what stands behind the front is passed on as it is, unless something there is dropped
             spliced = self._spliced(message)
-            changed = front.known[self] = spliced[: len(spliced) - len(raw) + size]
-        return changed + raw[size:]
+            if front.flags & _DROPPED_PROPERTIES:
+                return spliced
+            changed = front.known[self] = spliced[: len(spliced) - len(properties.raw) + front.size]
+        return changed + properties.raw[front.size :]
 
     def with_key(self, message: Message) -> bytes:
         """As `passed_on`, and with the message's key: for targets whose routing key says something else.

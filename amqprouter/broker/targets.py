@@ -36,16 +36,17 @@ class ExchangeTarget:
         self._gate = gate
 
     def deliver(self, message: Message, settlement: Settlement) -> None:
+        gate = self._gate
         try:
             properties = self._outgoing.passed_on(message)
         except ValueError:
-            if self._gate is None:
+            if gate is None:
                 settlement.refused("malformed-properties")
             else:
-                self._gate.refused(settlement, "malformed-properties")
+                gate.refused(settlement, "malformed-properties")
             return
         key = self._routing_key or message.routing_key
-        self._publisher.publish(self._exchange, key, properties, message.body, settlement, lane=self._gate)
+        self._publisher.publish(self._exchange, key, properties, message.body, settlement, lane=gate)
 
     def flush(self) -> None:
         self._publisher.flush()

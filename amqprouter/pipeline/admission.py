@@ -57,10 +57,12 @@ class Admission:
             return "topic-too-long"
         if len(message.body) > self._max_body_bytes:
             return "body-too-large"
-        if len(message.properties.raw) > self._max_header_bytes:
+        properties = message.properties
+        if len(properties.raw) > self._max_header_bytes:
             return "headers-too-large"
-        most = self._max_headers  # a redelivery brings some of the broker's besides
-        if message.properties.header_count() > most and own_header_count(message.properties) > most:
+        most, front = self._max_headers, properties.front  # a redelivery brings some of the broker's besides
+        count = properties.header_count() if front is None else front.header_count
+        if count > most and own_header_count(properties) > most:
             return "too-many-headers"
         tolerance = self._clock_tolerance
         if tolerance and message.verdict is None:  # what was proven once is late because it was kept, not by its clock

@@ -31,6 +31,7 @@ class Message:
         "exchange",
         "is_json",
         "is_replayed",
+        "is_spoken_for",
         "judged",
         "key",
         "layout",
@@ -42,6 +43,7 @@ class Message:
         "topic",
         "unpacked",
         "verdict",
+        "work",
     )
 
     def __init__(
@@ -76,7 +78,13 @@ class Message:
         """What was found out about its signature. That must not be done twice, for it uses the message id up."""
         self.is_replayed = False
         self.layout: Placement | None = None
+        octets = len(properties.raw)
+        self.work = len(body) + (4 * octets if octets > 1024 else 0)
+        """What it takes the reactor, at worst, in bytes of a body that is read. A byte of a header can take four times
+        as much; the first kilobyte is no matter, as most messages have so much."""
         self._publisher = ""
+        self.is_spoken_for = False
+        """Whether somebody else than the device published it."""
 
     @property
     def publisher(self) -> str:
@@ -86,23 +94,12 @@ class Message:
     @publisher.setter
     def publisher(self, name: str) -> None:
         self._publisher = name
+        self.is_spoken_for = bool(name) and name != self.device
 
     @property
     def other_publisher(self) -> str:
         """The publisher, where it is somebody else than the device; empty where it is not."""
-        return self._publisher if self._publisher != self.device else ""
-
-    @property
-    def is_spoken_for(self) -> bool:
-        """Whether somebody else than the device published it."""
-        return bool(self._publisher) and self._publisher != self.device
-
-    @property
-    def work(self) -> int:
-        """What it takes the reactor, at worst, in bytes of a body that is read. A byte of a header can take four times
-        as much; the first kilobyte is no matter, as most messages have so much."""
-        octets = len(self.properties.raw)
-        return len(self.body) + (4 * octets if octets > 1024 else 0)
+        return self._publisher if self.is_spoken_for else ""
 
     def use_topic(self, topic: str) -> None:
         """Take this topic, which the message itself tells; its key and routing key follow from it."""

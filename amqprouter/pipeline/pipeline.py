@@ -272,7 +272,7 @@ class Pipeline:
         :raises ValueError: its properties are malformed.
         """
         message = settlement.message
-        if message.exchange == self._by_id_exchange and not message.topic:
+        if not message.topic and message.exchange == self._by_id_exchange:
             message.use_topic(message.properties.text("type") or "")
         layout = message.layout
         if layout is None:
@@ -298,15 +298,15 @@ class Pipeline:
     # Authentication and authorisation.
 
     def _judge(self, settlement: Settlement, verdict: Verdict, now: float) -> None:
-        message = settlement.message
+        message, publisher = settlement.message, verdict.publisher
         message.verdict = verdict
-        if verdict.publisher:
-            message.publisher = verdict.publisher
+        if publisher:
+            message.publisher = publisher
         if not verdict.allowed:
             self._reject(settlement, verdict.reason)
             return
         self._counters.authenticated += 1
-        if verdict.publisher:
+        if publisher:
             self._counters.spoken_for += 1
         identity, layout = verdict.identity, message.layout
         if layout is not None and (layout.tenant or layout.device_class):
@@ -319,13 +319,13 @@ class Pipeline:
         if not allowed:
             self._reject(settlement, "not-authorised")
             return
-        if self._placing is not None:
+        if self._placing is not None:  # without layouts, there are no repeats either
             self._heard(message.device, layout)
-        if self._repeats is not None and self._repeats.is_repeat(message, now):
-            self._counters.repeats += 1
-            self._settle(settlement)
-            return
-        if verdict.publisher:
+            if self._repeats is not None and self._repeats.is_repeat(message, now):
+                self._counters.repeats += 1
+                self._settle(settlement)
+                return
+        if publisher:
             decision = self._scheduler.offer(
                 message.device,
                 settlement,
@@ -375,8 +375,8 @@ class Pipeline:
     def _route(self, settlement: Settlement) -> None:
         """Hand a message, which counts as in flight, to its targets. Never raises."""
         message, scheduler = settlement.message, self._scheduler
-        scheduler.budget -= message.work
-        if scheduler.budget <= 0:
+        budget = scheduler.budget = scheduler.budget - message.work
+        if budget <= 0:
             self._flush.wake()
         try:
             answer = self._rules.match(message)
@@ -432,15 +432,17 @@ class Pipeline:
         else:
             scheduler.finished_all(names)
         ledger = settlements[0].ledger
-        tags: list[int] = []
-        for settlement in settlements:
-            if settlement.refusals:
-                self._dead_letter(settlement, "; ".join(settlement.refusals))
-                continue
-            if settlement.ledger is not ledger:
-                self._settle_all(ledger, tags)
-                ledger, tags = settlement.ledger, []
-            tags.append(settlement.tag)
+        tags = [s.tag for s in settlements if s.ledger is ledger and not s.refusals]
+        if len(tags) < len(settlements):  # else all are of one channel and nobody refused: the usual case
+            tags = []
+            for settlement in settlements:
+                if settlement.refusals:
+                    self._dead_letter(settlement, "; ".join(settlement.refusals))
+                    continue
+                if settlement.ledger is not ledger:
+                    self._settle_all(ledger, tags)
+                    ledger, tags = settlement.ledger, []
+                tags.append(settlement.tag)
         self._settle_all(ledger, tags)
 
     def _reject(self, settlement: Settlement, reason: str) -> None:

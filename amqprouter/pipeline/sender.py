@@ -48,8 +48,14 @@ class Sender:
 
     def message(self, delivery: Delivery, received_at: float) -> Message:
         """A message of this sender's, whose properties know their front."""
-        properties = Properties(delivery.properties)
-        self.recognise(properties)
+        raw = delivery.properties
+        properties = Properties(raw)
+        front = self._front
+        if front is not None and front.is_of(raw):
+            properties.front = front
+            self._patience = PATIENCE
+        else:
+            self._remember(properties)
         return Message(
             self.device,
             self.topic,
@@ -68,7 +74,12 @@ class Sender:
         if front is not None and front.is_of(properties.raw):
             properties.front = front
             self._patience = PATIENCE
-        elif self._patience:
+        else:
+            self._remember(properties)
+
+    def _remember(self, properties: Properties) -> None:
+        """Know the front of these properties from now on, unless it changes from message to message."""
+        if self._patience:
             self._patience -= 1
             try:
                 self._front = properties.front = Front(properties, self._digest)

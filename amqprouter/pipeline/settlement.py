@@ -68,19 +68,22 @@ class Settlement:
 def deliver_all(settlements: Sequence[Settlement]) -> None:
     """A target has all these messages for good."""
     together: list[Settlement] = []
+    append = together.append
     finish_all: Callable[[list[Settlement]], None] | None = None
     for settlement in settlements:
-        settlement._pending -= 1
-        if settlement._pending:
+        pending = settlement._pending = settlement._pending - 1
+        if pending:
             continue
-        if settlement._finish_all is None:
-            settlement._finish(settlement)
-            continue
-        if settlement._finish_all is not finish_all:
-            if finish_all is not None:
+        its_finish_all = settlement._finish_all
+        if its_finish_all is not finish_all:
+            if finish_all is not None and together:
                 finish_all(together)
                 together = []
-            finish_all = settlement._finish_all
-        together.append(settlement)
-    if finish_all is not None:
+                append = together.append
+            finish_all = its_finish_all
+        if finish_all is None:
+            settlement._finish(settlement)
+        else:
+            append(settlement)
+    if finish_all is not None and together:
         finish_all(together)

@@ -475,4 +475,8 @@ class Scheduler(Generic[Item]):
         self._counts[device.policy.counted_as] += 1
         device.in_flight += 1
         self.in_flight += 1
-        self._talkers.count(name)
+        talkers = self._talkers
+        if name in talkers.counts:
+            talkers.counts[name] += 1
+        else:
+            talkers.count(name)

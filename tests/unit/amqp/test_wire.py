@@ -162,6 +162,44 @@ class ReadingTests(SynchronousTestCase):
         came("dev2.up")
         self.assertIsNot(came("dev1.up").routing_key, first.routing_key)
 
+    @given(st.lists(one_method(), min_size=1, max_size=4), st.data())
+    @settings(max_examples=200, deadline=None)
+    def test_what_began_so_before(self, methods: list[tuple[list[bytes], Event]], data: st.DataObject) -> None:
+        """Deliveries whose beginnings are known are read, or refused, as by a reader that knows nothing yet."""
+        stream = b"".join(b"".join(frames) for frames, _ in methods)
+        expected = [event for _, event in methods]
+        self.assertEqual(read([stream, stream]), 2 * expected)
+        damaged = bytearray(stream)
+        for _ in range(data.draw(st.integers(1, 3))):
+            damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+        alone = read([bytes(damaged)])
+        self.assertEqual(read([stream, bytes(damaged)]), None if alone is None else expected + alone)
+
+    def test_every_byte_matters_where_the_beginning_is_known(self) -> None:
+        stream = b"".join(
+            [
+                frame.marshal(commands.Basic.Deliver("tag", 1, False, "ex", "key"), 1),
+                *content_frames(1, commands.Basic.Properties(message_id="id"), b"body"),
+            ]
+        )
+        for place in range(len(stream)):
+            for value in (0, 1, stream[place] ^ 1, 0xCE, 0xFF):
+                damaged = stream[:place] + bytes((value,)) + stream[place + 1 :]
+                alone, known = read([damaged]), read([stream, damaged])
+                self.assertEqual(None if known is None else known[1:], alone, (place, value))
+
+    def test_beginnings_are_not_kept_without_bound(self) -> None:
+        """Nor does it matter when they are forgotten."""
+        self.patch(wire, "MAX_STARTS", 3)
+        reader = FrameReader()
+        for turn in range(2):
+            for number in range(10):
+                deliver = frame.marshal(commands.Basic.Deliver(f"tag{number}", 1, False, "ex", "key"), 1)
+                (event,) = reader.feed(b"".join((deliver, *content_frames(1, commands.Basic.Properties(), b"b"))))
+                assert isinstance(event, Delivery)
+                self.assertEqual((turn, event.consumer_tag), (turn, f"tag{number}".encode()))
+                self.assertLessEqual(len(reader._starts), 3)
+
     def test_a_closed_channel_forgets_its_content(self) -> None:
         """What comes on the recycled number is not taken for the rest of it."""
         deliver = frame.marshal(commands.Basic.Deliver("tag", 1, False, "", "key"), 1)
