@@ -181,7 +181,8 @@ _LIBRARIES = {
     "txAMQP": ("txamqp", "txamqp_forward"),
 }
 OURS, COMPILED, BEFORE = "amqprouter", "amqprouter-compiled", "before"
-NAMES = (OURS, COMPILED, "librabbitmq", "Shovel", *_LIBRARIES)
+C, C_MANDATORY = "librabbitmq", "librabbitmq-mandatory"
+NAMES = (OURS, COMPILED, C, C_MANDATORY, "Shovel", *_LIBRARIES)
 
 
 async def contenders(
@@ -210,13 +211,14 @@ async def contenders(
             found.append(Ours(name, compiled, folder / "compiled-daemon", bench, prefetch, known_secrets))
         elif name == "Shovel":
             found.append(Shovel(broker, prefetch))
-        elif name == "librabbitmq":
-            program = folder / "librabbitmq_forward"
+        elif name in (C, C_MANDATORY):
+            program = folder / f"{name}_forward"
             if shutil.which("gcc") is None or not Path("/usr/include/amqp.h").exists():
-                say("librabbitmq is left out: install gcc and librabbitmq-dev")
+                say(f"{name} is left out: install gcc and librabbitmq-dev")
                 continue
             source = str(PEERS / "librabbitmq_forward.c")
-            await run("gcc", "-O2", "-Wall", "-o", str(program), source, "-lrabbitmq")
+            mandatory = f"-DMANDATORY={int(name == C_MANDATORY)}"
+            await run("gcc", "-O2", "-Wall", mandatory, "-o", str(program), source, "-lrabbitmq")
             found.append(Peer(name, [str(program), "127.0.0.1", str(broker.port), str(prefetch), *QUEUES], log))
         else:
             module, program_name = _LIBRARIES[name]

@@ -26,10 +26,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from benchmarks.contenders import ROOT
+from benchmarks.contenders import BEFORE, ROOT
 from benchmarks.events_load import Load, compile_client, quantile
 from benchmarks.events_peers import Nchan, OurDaemon, Peer, Pushpin, cpu_seconds, memory, stolen_time
-from benchmarks.forward import program, say
+from benchmarks.forward import FLAME, Profiler, profile, profiled, program, say
 from tests.support.process import reactor, run
 
 SCENARIOS = {"1,000 on one topic": (1000, 1), "5,000 on one topic": (5000, 1), "5,000 on 5,000 topics": (5000, 5000)}
@@ -122,7 +122,9 @@ async def stream_alone(stage: Stage, peer: OurDaemon, rate: float, seconds: floa
     return median_, slowest
 
 
-async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, seconds: float) -> Run:
+async def one_run(
+    peer: Peer, program_: Path, folder: Path, scenario: str, seconds: float, flame: Path | None = None
+) -> Run:
     subscribers, topics = SCENARIOS[scenario]
     try:
         await peer.start()
@@ -138,8 +140,11 @@ async def one_run(peer: Peer, program_: Path, folder: Path, scenario: str, secon
             await stage.saturate(WARM_UP)
             pids, broker = peer.pids, [peer.broker.pid] if isinstance(peer, OurDaemon) else []
             cpu, broker_cpu, client_cpu = cpu_seconds(pids), cpu_seconds(broker), cpu_seconds([load.child.pid])
+            profiler = None if flame is None else Profiler(pids[0], flame)
             received, began = load.received, time.monotonic()
             await stage.saturate(seconds)
+            if profiler is not None:
+                await profiler.stop()
             passed, count = time.monotonic() - began, load.received - received
             cpu, broker_cpu = cpu_seconds(pids) - cpu, cpu_seconds(broker) - broker_cpu
             client_cpu = cpu_seconds([load.child.pid]) - client_cpu
@@ -225,18 +230,21 @@ async def main(options: argparse.Namespace) -> None:
         folder = Path(name)
         program_ = compile_client(folder)
         peers: list[Peer] = [OurDaemon(folder / "ours")]
+        if options.against is not None:
+            peers.append(OurDaemon(folder / "before", options.against.absolute(), BEFORE))
         for kind in (Nchan, Pushpin):
             if kind.available():
                 peers.append(kind(folder / kind.name))
             else:
                 say(f"{kind.name} IS NOT INSTALLED AND NOT MEASURED; apt-get install {PACKAGES}")
-        peers = [peer for peer in peers if peer.name in options.only]
+        peers = [peer for peer in peers if peer.name in (*options.only, BEFORE)]
         for number in range(options.rounds):
             for scenario in (list(SCENARIOS)[which - 1] for which in options.scenarios):
                 for place in range(len(peers)):
                     peer = peers[(place + number) % len(peers)]
                     try:
-                        one = await one_run(peer, program_, folder, scenario, options.seconds)
+                        flame = profiled(options.flame, peer.name)
+                        one = await one_run(peer, program_, folder, scenario, options.seconds, flame)
                     except Exception as error:
                         if isinstance(peer, OurDaemon):
                             raise
@@ -270,6 +278,8 @@ def arguments(argv: list[str]) -> Any:
     parser.add_argument("--scenarios", type=int, nargs="+", choices=every, default=every, help="by number (all)")
     parser.add_argument("--only", nargs="+", default=["amqprouter", "nchan", "Pushpin"])
     parser.add_argument("--idle", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--against", type=Path, help="another checkout of amqprouter, as one more contender: before")
+    parser.add_argument("--flame", type=profile, help=FLAME)
     parser.add_argument("--json", type=Path)
     return parser.parse_args(argv)
 

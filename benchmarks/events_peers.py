@@ -131,13 +131,15 @@ class Peer:
 
 
 class OurDaemon(Peer):
-    """The daemon, and a broker whose stream it reads."""
+    """The daemon, and a broker whose stream it reads; another checkout's from `source`, under another name."""
 
     name = "amqprouter"
     path = "/events?topic=meter-%d.up"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: Path | None = None, name: str = name) -> None:
         super().__init__(folder)
+        self.name = name
+        self._source = source
         self.broker: PrivateRabbitMQ
         self._gateway: Gateway | None = None
         self._connection: Connection | None = None
@@ -160,6 +162,8 @@ class OurDaemon(Peer):
             logging={"level": "warn"},
         )
         gateway.sections["http"]["endpoint"] = f"tcp:{gateway.port}:interface=127.0.0.1:backlog=1024"
+        if self._source is not None:
+            gateway.source = self._source
         gateway.write_config()
         gateway.devices("meter-001")
         gateway.file("users.acl", "* -> #\n")

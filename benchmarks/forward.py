@@ -20,7 +20,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from benchmarks.contenders import COMPILED, NAMES, OURS, Contender, contenders
+from benchmarks.contenders import BEFORE, COMPILED, NAMES, OURS, Contender, contenders
 from benchmarks.figures import Run, as_json, figures_table, ratios, ratios_table, summarise
 from benchmarks.traffic import device_secrets
 from benchmarks.workbench import Stalled, Workbench, cpu_seconds, peak_megabytes, quiet, workbench
@@ -33,7 +33,10 @@ PAUSE = 0.5
 """Seconds for the broker to finish what filling the queues started."""
 PY_SPY = str(Path(sysconfig.get_path("scripts")) / "py-spy")
 """Of the environment that runs this, which need not be on the PATH."""
-FLAME = "a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks"
+FLAME = (
+    "a file for a profile of our daemon's last run, by py-spy: .svg is a flame graph, else folded stacks; that of the "
+    "other checkout is in before-FILE"
+)
 
 
 def say(text: str) -> None:
@@ -76,6 +79,13 @@ class Profiler:
         await self._child.wait(30)
 
 
+def profiled(flame: Path | None, name: str) -> Path | None:
+    """The file for the profile of this contender; None for no profile."""
+    if flame is None or name not in (OURS, BEFORE):
+        return None
+    return flame if name == OURS else flame.with_name(f"before-{flame.name}")
+
+
 async def one_run(
     contender: Contender,
     bench: Workbench,
@@ -100,7 +110,8 @@ async def one_run(
     await bench.fill(count, mode == "persistent", known)
     await deferLater(reactor, PAUSE)
     pid = contender.pid
-    profiler = Profiler(pid, options.flame) if options.flame is not None and contender.name == OURS else None
+    flame = profiled(options.flame, contender.name)
+    profiler = None if flame is None else Profiler(pid, flame)
     cpu = 0.0 if pid is None else cpu_seconds(pid)
     broker_cpu = cpu_seconds(broker.pid)
     began = await bench.open_gate()

@@ -37,7 +37,7 @@ from amqprouter.amqp.link import connect_once
 from amqprouter.settings import BrokerSettings
 from benchmarks.contenders import COMPILED, OURS, Contender
 from benchmarks.figures import picture, ratios, ratios_table, summarise
-from benchmarks.forward import FLAME, PAUSE, SETTLING, Profiler, profile, program, say
+from benchmarks.forward import FLAME, PAUSE, SETTLING, Profiler, profile, profiled, program, say
 from benchmarks.layout import DEVICES, SOURCE_EXCHANGE
 from benchmarks.sink import Server, Sink, Store, Stored, compiler_missing
 from benchmarks.store_contenders import LINGER, NAMES, SHORT_LINGER, WARM_UP, Prepared, field, prepare
@@ -287,9 +287,7 @@ async def rates(
             for place in range(len(contenders)):
                 contender = contenders[(place + number) % len(contenders)]
                 async with ending(contender):
-                    run = await one_run(
-                        course, contender, number, count, options.flame if contender.name == OURS else None
-                    )
+                    run = await one_run(course, contender, number, count, profiled(options.flame, contender.name))
                 runs.append(run)
                 rate, cpu = run.messages / run.seconds, (run.cpu or 0) / run.messages * 1e6
                 say(f"round {number + 1}, {run.mode}: {run.name} {rate:,.0f} messages/s, {cpu:.1f} µs CPU each")

@@ -1,11 +1,16 @@
 /* Forward with librabbitmq: what a compiled client costs. Arguments: host, port, prefetch, queue names.
 
+   Compiled with -DMANDATORY=1 it would be told, as our daemon is, of messages that no queue takes.
+
    Two connections and one loop: as many deliveries as there are, each published at once; then the confirms that have
    come, each acknowledged as it is; then sleep until either connection has something. */
 
 #define PROGRAM "librabbitmq_forward"
 #include "librabbitmq_peer.h"
 
+#ifndef MANDATORY
+#define MANDATORY 0
+#endif
 #define BURST 64 /* deliveries between two looks at the confirms */
 
 static int forward_one(amqp_connection_state_t consuming, amqp_connection_state_t publishing, char *body, size_t room) {
@@ -22,7 +27,7 @@ static int forward_one(amqp_connection_state_t consuming, amqp_connection_state_
     got += part.payload.body_fragment.len;
   }
   amqp_bytes_t bytes = {size, body};
-  if (amqp_basic_publish(publishing, 1, amqp_cstring_bytes("out"), deliver->routing_key, 0, 0,
+  if (amqp_basic_publish(publishing, 1, amqp_cstring_bytes("out"), deliver->routing_key, MANDATORY, 0,
                          header.payload.properties.decoded, bytes) != AMQP_STATUS_OK)
     die("cannot publish");
   amqp_maybe_release_buffers(consuming);
