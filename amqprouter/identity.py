@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Identity:
     groups: tuple[str, ...] = ()
     acl: tuple[str, ...] | None = None
     speaks_for: tuple[str, ...] | None = None
+
+
+def identity_from(fields: Mapping[str, Any]) -> Identity:
+    """An identity out of its fields as JSON has them, with lists for tuples."""
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return Identity(**known)
 
 
 @dataclass(frozen=True)

@@ -562,6 +562,14 @@ class LimitsSettings:
 
 
 @dataclass(frozen=True)
+class DaemonSettings:
+    """Section ``[daemon]``: the service itself."""
+
+    processes: int = 1
+    """Gateway processes under one supervisor; 0 for as many as there are cores for us."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole configuration."""
 
@@ -588,3 +596,4 @@ class Settings:
     commands: CommandsSettings = field(default_factory=CommandsSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     limits: LimitsSettings = field(default_factory=LimitsSettings)
+    daemon: DaemonSettings = field(default_factory=DaemonSettings)

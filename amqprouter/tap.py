@@ -7,28 +7,30 @@ from amqprouter.daemon import hangup
 hangup.catch()  # before what takes long to import
 
 import faulthandler
-import gc
 import os
+import random
 import sys
 from functools import partial
 from typing import Any
 
+from twisted.logger import Logger
 from twisted.python import usage
 
 from amqprouter import version_line
 from amqprouter.auth.checkers.help import explain_checker, list_checkers
 from amqprouter.daemon.build import build
 from amqprouter.daemon.lifecycle import Daemon
-from amqprouter.daemon.logs import make_observer
+from amqprouter.daemon.logs import log_file, make_observer
 from amqprouter.daemon.preflight import load_settings
 from amqprouter.daemon.service_manager import Notifier
 from amqprouter.errors import ConfigError
+from amqprouter.processes.checks import cores, count_of, memory_left, process_warnings
+from amqprouter.processes.gateway import tidy
+from amqprouter.processes.service import supervise
+from amqprouter.processes.supervisor import Supervisor
 from amqprouter.settings import Settings
 
-GC_THRESHOLDS = (20_000, 20, 100)
-"""New objects that start a collection, and how many collections the older generations sit out. Messages under way are
-thousands of objects that live for milliseconds and are freed without the collector's help; with Python's own figures
-(700, 10, 10) it looked at them again and again, for a fifth of all CPU time (docs/performance.rst)."""
+log = Logger()
 
 
 class Options(usage.Options):
@@ -73,27 +75,39 @@ class Options(usage.Options):
                 "\n".join(error.problems) + f"\namqprouter: {count} problem{'s' if count > 1 else ''} in {path}"
             ) from None
         if self["check"]:
+            for warning in process_warnings(self.settings, cores(), memory_left()):
+                print(f"warning: {warning}")
             print(f"{path}: OK")
             raise SystemExit(0)
 
 
-def makeService(options: Options) -> Daemon:
+def makeService(options: Options) -> Daemon | Supervisor:
     """Called by twistd."""
     from twisted.internet import reactor  # noqa: PLC0415  # twistd chooses the reactor after this module is imported
 
     faulthandler.enable(sys.__stderr__ or sys.stderr)  # a watchdog's SIGABRT tells where we stood still
     twistd: dict[str, Any] = options.parent or {}
     logfile, daemonized = twistd.get("logfile") or "", not twistd.get("nodaemon", True)
+    last_resort = partial(faulthandler.dump_traceback_later, exit=True, file=sys.__stderr__ or sys.stderr)
+    settings, count = options.settings, count_of(options.settings)
+    if count > 1:
+        return supervise(
+            settings,
+            reactor,
+            count,
+            config=os.path.abspath(options["config"]),
+            file=log_file(logfile, daemonized),
+            notifier=Notifier.of(os.environ),
+            random=random.Random().random,
+            last_resort=last_resort,
+        )
     daemon = build(
-        options.settings,
+        settings,
         reactor,
         load=partial(load_settings, options["config"]),
-        observer=partial(make_observer, options.settings.logging, logfile, daemonized),
+        observer=lambda: make_observer(settings.logging, log_file(logfile, daemonized)),
         notifier=Notifier.of(os.environ),
-        last_resort=partial(faulthandler.dump_traceback_later, exit=True, file=sys.__stderr__ or sys.stderr),
+        last_resort=last_resort,
     )
-    # What is alive by now stays so: no garbage collection needs to look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    tidy()
     return daemon

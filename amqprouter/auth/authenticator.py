@@ -132,6 +132,7 @@ class Authenticator:
                 verdict = Verdict(False, IDENTITY_MISMATCH, verdict.checker)
         if verdict.allowed:
             self.logins.remember(device, verdict.identity)
+            self.logins.told(device, verdict.identity)
         return verdict
 
     def _known(self, question: Question, message: Message, now: float) -> Verdict | None:

@@ -9,6 +9,7 @@ heard it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from amqprouter.auth.aged_cache import AgedCache
@@ -32,6 +33,8 @@ class BrokerLogins:
         self._told: AgedCache[str, _Told] = AgedCache(size, inf)
         self.changes = 0
         """How often anything was told or forgotten: what was worked out from it holds while this is the same."""
+        self.told: Callable[[str, Identity | None], None] = lambda device, identity: None
+        """Is told what a checker told of a device; for others who are to know."""
 
     def remember(self, device: str, identity: Identity | None) -> None:
         """The device logged in, and this is what the checker told of it; None for its name alone."""

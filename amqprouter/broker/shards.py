@@ -266,6 +266,10 @@ class SharedIngress:
     def _has_rivals(self) -> bool:
         return self._place is not None and self._place.gateways > 1
 
+    def look(self) -> None:
+        """Look at the seats now rather than at the next occasion: a gateway is known to have ended."""
+        self._look_now()
+
     def _look_now(self) -> None:
         """The sources are let go: nothing is taken from them until it is clear which way it goes."""
         if self._timer is not None and self._timer.active():

@@ -17,7 +17,8 @@ Validate a configuration, with the password files and access lists that it names
 
 It also warns of lines of access lists that can never decide, of bindings by which a whole fleet would be one device,
 of layouts for exchanges that nothing comes from, of patterns by which a device's id shares a word with another name,
-and of a web endpoint that nobody can log in to; that does not change the exit status.
+of a web endpoint that nobody can log in to, and of more processes than this machine has use for; that does not change
+the exit status.
 
 Nothing is connected to, unless --connect is given. Then the broker is logged in to, the exchanges and queues are looked
 for that must be there before the daemon is, and the document store is connected to, which makes its indexes, as the
@@ -131,7 +132,9 @@ def _nobody_sees_anything(settings: Settings) -> Iterator[str]:
 
 def _warnings(settings: Settings) -> Iterator[str]:
     from amqprouter.auth.acl_file import command_acl, device_acl, operator_acl, publisher_acl, user_acl  # noqa: PLC0415
+    from amqprouter.processes.checks import cores, memory_left, process_warnings  # noqa: PLC0415
 
+    yield from process_warnings(settings, cores(), memory_left())
     yield from _one_device(settings)
     yield from _layouts_of_nothing(settings)
     yield from _divided_words(settings)

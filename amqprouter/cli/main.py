@@ -29,6 +29,7 @@ COMMANDS = {
     "rejected": "look into quarantine, replay or drop what is in it",
     "status": "show how the running daemon is",
     "reload": "have the running daemon read its configuration again",
+    "restart": "exchange a service's processes one by one",
     "limits": "change and explain how much single devices may send",
     "top": "watch the busiest devices",
     "auth": "show or forget what the running daemon remembers of checkers' answers",

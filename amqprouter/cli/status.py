@@ -52,6 +52,10 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
     for part, problem in status["parts"].items():
         note = status.get("notes", {}).get(part, "")
         yield f"  {part:<18} {printable(problem) or (f'ok; {printable(note)}' if note else 'ok')}"
+    for one in status.get("processes", ()):
+        was = f", {one['starts'] - 1} restarts" if one["starts"] > 1 else ""
+        state = one["problem"] or f"pid {one['pid']}, version {one['version']}, settled {one['settled']}{was}"
+        yield f"  process {one['process']:<10} {printable(state)}"
     figures = {**status["counters"], **status["gauges"]}
     for name, value in figures.items():
         if isinstance(value, dict):  # by reason

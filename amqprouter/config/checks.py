@@ -40,6 +40,7 @@ def check_together(settings: Settings, sections: Sections, problems: Problems) -
     check_layouts(settings, problems)
     check_commands(settings, problems)
     check_layout_commands(settings, problems)
+    _check_processes(settings, problems)
     settings = _with_registry(settings, sections.get("scheduler", {}))
     _check_limits_place(settings, problems)
     return _with_uri_options(settings, sections.get("broker", {}), problems)
@@ -161,6 +162,24 @@ def _check_lifetime(settings: Settings, problems: Problems) -> None:
         problems.in_option(
             "events", "max_lifetime", f"{lifetime:g}", problem, f"0 for none, or {MIN_LIFETIME:g} s or more"
         )
+
+
+SHARED_ENDPOINTS = ("tcp", "ssl", "unix", "systemd", "haproxy")
+"""Kinds of endpoints that listen at a socket which several processes can inherit."""
+
+
+def _check_processes(settings: Settings, problems: Problems) -> None:
+    if settings.daemon.processes == 1:
+        return
+    for section, endpoint in (("http", settings.http.endpoint), ("broker_auth", settings.broker_auth.endpoint)):
+        if (
+            endpoint
+            and endpoint.partition(":")[0] not in SHARED_ENDPOINTS
+            and not problems.concern((section, "endpoint"))
+        ):
+            problem = "no socket that several processes can share ([daemon] processes)"
+            kinds = ", ".join(f"{kind}:" for kind in SHARED_ENDPOINTS)
+            problems.in_option(section, "endpoint", endpoint, problem, f"{kinds}, or [daemon] processes = 1")
 
 
 def _check_window(settings: Settings, problems: Problems) -> None:

@@ -27,6 +27,7 @@ from amqprouter.config.paths import (
     check_url_secret,
 )
 from amqprouter.config.values import (
+    AutoInteger,
     Boolean,
     Checker,
     Choice,
@@ -60,6 +61,8 @@ WHY_HEARTBEAT = (
     "without a word"
 )
 _UNLIMITED = "0 would mean no limit: the broker would send all it has, however much memory that takes"
+MOST_PROCESSES = 256
+"""More than any gateway host has cores, and few enough for one supervisor to ask each of them every second."""
 _LARGEST_MESSAGE = 512 * 2**20
 """Bytes: the most that RabbitMQ lets ``max_message_size`` be."""
 
@@ -296,6 +299,9 @@ SECTIONS: dict[str, dict[str, Value]] = {
         "max_parked_devices": Integer(1, 1_000_000),
         "when_quarantine_is_full": Choice(("drop-oldest", "drop-newest", "wait")),
         "shutdown_deadline": Duration(0, above=True, most=3600),
+    },
+    "daemon": {
+        "processes": AutoInteger(1, MOST_PROCESSES),
     },
 }
 """The sections that there is one of each, named as the fields of `amqprouter.settings.Settings`."""

@@ -135,6 +135,18 @@ class Integer(Kind):
 
 
 @dataclass(frozen=True)
+class AutoInteger(Integer):
+    """A whole number, or ``auto``, which is 0."""
+
+    @property
+    def legal(self) -> str:
+        return f"{super().legal}, or auto"
+
+    def read(self, text: str, surroundings: Surroundings) -> int:
+        return 0 if text == "auto" else super().read(text, surroundings)
+
+
+@dataclass(frozen=True)
 class Number(Kind):
     """A finite number."""
 

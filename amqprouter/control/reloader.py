@@ -77,6 +77,24 @@ class Reloader:
         self._counters = counters
         self._now = now
         self._manager = manager
+        self._prepared: tuple[Settings, RuleSet] | None = None
+
+    def prepare(self) -> list[str]:
+        """Read everything that `reload` would, put nothing in force, and say what is wrong. The next `reload` has what
+        was read here in force. Never raises."""
+        self._prepared = None
+        try:
+            settings = self._load()
+            rules = self._rules_of(settings)
+            self._pipeline.check_rules(rules)
+        except (ConfigError, ValueError) as error:
+            return list(self._kept(_problems_of(error)).problems)
+        self._prepared = settings, rules
+        return []
+
+    def forget(self) -> None:
+        """What was prepared is not wanted."""
+        self._prepared = None
 
     def reload(self) -> Reloaded:
         """Read everything again, and say what became of it, here and in the log. Never raises."""
@@ -89,14 +107,16 @@ class Reloader:
         return reloaded
 
     def _reload(self) -> Reloaded:
+        prepared, self._prepared = self._prepared, None
         try:
-            settings = self._load()
-            rules = self._rules_of(settings)
+            if prepared is None:
+                settings = self._load()
+                rules = self._rules_of(settings)
+            else:
+                settings, rules = prepared
             self._pipeline.use_rules(rules)
-        except ConfigError as error:
-            return self._kept(error.problems)
-        except ValueError as error:
-            return self._kept([f"{error}; a target that is new needs a restart"])
+        except (ConfigError, ValueError) as error:
+            return self._kept(_problems_of(error))
         over = self._scheduler.configure(
             settings.scheduler, settings.classes, settings.tenants, self._now(), settings.publishers
         )
@@ -150,3 +170,7 @@ def _changed_sections(old: Sequence[_Section], new: Sequence[_Section]) -> Itera
 def _without_live(section: _Section) -> _Section:
     """A section without what is taken over with the routes."""
     return replace(section, decode="", undecodable="") if isinstance(section, LayoutSettings) else section
+
+
+def _problems_of(error: Exception) -> Sequence[str]:
+    return error.problems if isinstance(error, ConfigError) else [f"{error}; a target that is new needs a restart"]

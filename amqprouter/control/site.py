@@ -46,7 +46,7 @@ class ControlCommand:
         self.method, self.path = method.encode(), path.encode()
         self._run = run
         parameters = signature(run).parameters.values()
-        self._legal = [parameter.name for parameter in parameters]
+        self.legal = [parameter.name for parameter in parameters]
         self._required = [parameter.name for parameter in parameters if parameter.default is Parameter.empty]
 
     async def __call__(self, arguments: dict[str, str]) -> object:
@@ -54,9 +54,9 @@ class ControlCommand:
 
         :raises ControlRefused: an argument is missing or unknown, or the command says no.
         """
-        unknown = [name for name in arguments if name not in self._legal]
+        unknown = [name for name in arguments if name not in self.legal]
         if unknown:
-            legal = ", ".join(self._legal) or "none"
+            legal = ", ".join(self.legal) or "none"
             raise ControlRefused(http.BAD_REQUEST, f"unknown argument {unknown[0][:80]!r}; legal: {legal}")
         missing = [name for name in self._required if not arguments.get(name)]
         if missing:

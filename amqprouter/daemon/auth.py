@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from amqprouter.amqp.connection import Connection
 from amqprouter.auth.acl_file import AclFile, device_acl, operator_acl, publisher_acl, user_acl
 from amqprouter.auth.authenticator import Authenticator
+from amqprouter.auth.broker_logins import BrokerLogins
 from amqprouter.auth.broker_topic_proof import BrokerTopicProof
 from amqprouter.auth.checkers.chain import CheckerChain
 from amqprouter.auth.checkers.configured import make_chain
@@ -18,9 +20,10 @@ from amqprouter.auth.threads import HashingThreads
 from amqprouter.auth.user_authenticator import UserAuthenticator
 from amqprouter.daemon.preflight import hmac_proof
 from amqprouter.daemon.runtime import Runtime
-from amqprouter.identity import Identity
+from amqprouter.identity import Identity, identity_from
 from amqprouter.interfaces import IDeviceSecret, IReadiness, IReloadable, IUserPassword
 from amqprouter.storage.mongo import MongoStore
+from amqprouter.web.siblings import Siblings
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ class WiredAuth:
         """Whether a device may use ``<device id>.<topic words>``, by what is remembered of its log-in."""
         identity = self.authenticator.logins.identity(device) or Identity(device)
         return self.devices_acl.allows_identity(identity, key)
+
+
+def share_logins(logins: BrokerLogins, siblings: Siblings) -> None:
+    """Have all processes know what a checker told when a device logged in to the broker: one of them was asked, and its
+    messages may be another's."""
+
+    def know(device: str, identity: dict[str, Any] | None) -> None:
+        logins.remember(device, None if identity is None else identity_from(identity))
+
+    def tell(device: str, identity: Identity | None) -> None:
+        siblings.tell_others("login", {"device": device, "identity": None if identity is None else asdict(identity)})
+
+    siblings.provide("login", know)
+    logins.told = tell
 
 
 def wire_auth(runtime: Runtime, store: MongoStore | None) -> WiredAuth:

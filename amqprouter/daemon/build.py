@@ -19,19 +19,21 @@ from amqprouter.auth.checkers.configured import reads_documents
 from amqprouter.clock import SteadyClock
 from amqprouter.control.top_devices import TopDevices
 from amqprouter.counters import Counters
-from amqprouter.daemon.auth import WiredAuth, wire_auth
+from amqprouter.daemon.auth import WiredAuth, share_logins, wire_auth
 from amqprouter.daemon.broker import WiredBroker, make_link, wire_broker
 from amqprouter.daemon.commands import WiredCommands, wire_commands, wire_replies
 from amqprouter.daemon.control import WiredControl, wire_control
 from amqprouter.daemon.decoding import wire_decoding
 from amqprouter.daemon.lifecycle import Daemon, Step
 from amqprouter.daemon.pipeline import WiredPipeline, wire_pipeline
-from amqprouter.daemon.runtime import Runtime
+from amqprouter.daemon.runtime import Listen, Runtime, listen_by
 from amqprouter.daemon.service_manager import Notifier
 from amqprouter.daemon.targets import WiredTargets, wire_targets
 from amqprouter.daemon.web import WiredEvents, WiredWeb, wire_events, wire_web
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import Settings
+from amqprouter.web.health import report
+from amqprouter.web.siblings import Siblings
 from amqprouter.web.site import hub_gauges
 from amqprouter.web.status import StatusReport
 
@@ -46,23 +48,19 @@ def build(
     wall_clock: Callable[[], float] = time.time,
     notifier: Notifier | None = None,
     last_resort: Callable[[float], None] | None = None,
+    listen: Listen | None = None,
+    siblings: Siblings | None = None,
 ) -> Daemon:
     """Build and wire the daemon. `load` reads the configuration again for a reload; `last_resort` ends the process in
-    so many seconds.
+    so many seconds. `siblings` are the other processes of the service, where there are any: a supervisor then has the
+    control socket and the ports, and `listen` is how to get at these.
 
     :raises ConfigError: a file that the settings name is bad.
     """
-    counters = Counters()
+    counters, clock = Counters(), SteadyClock(reactor, time.monotonic)
     decoding = wire_decoding(settings, counters)
-    runtime = Runtime(
-        settings,
-        reactor,
-        SteadyClock(reactor, time.monotonic),
-        wall_clock,
-        randomness or random.Random(),
-        counters,
-        decoding.bodies,
-    )
+    listen, chance = listen or listen_by(reactor), randomness or random.Random()
+    runtime = Runtime(settings, reactor, clock, wall_clock, chance, counters, decoding.bodies, listen, siblings)
     broker = wire_broker(runtime)
     rules = decoding.rules(settings)
     reads_store = reads_documents(settings.auth) or settings.scheduler.overrides.startswith("mongodb:")
@@ -77,6 +75,7 @@ def build(
     readiness: list[IReadiness] = [consume, publish, events.link, *way.readiness, *targets.queues]
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
     readiness += [*([] if targets.store is None else [targets.store]), *auth.readiness]
+    _provide(siblings, auth, way, readiness)
     gauges = way.gauges
     top_devices = TopDevices(way.scheduler, runtime.clock.seconds, way.parked_devices.backlog).read
 
@@ -110,12 +109,21 @@ def build(
         reactor,
         [*decoding.steps(runtime), *_steps(broker, targets, auth, way, events, web, control, consume, publish)],
         under_way=lambda: way.pipeline.under_way,
-        reload=control.reloader.reload,
+        reload=control.reload,
         shutdown_deadline=settings.limits.shutdown_deadline,
         manager=control.manager,
         last_resort=last_resort,
         observer=observer,
+        is_supervised=siblings is not None,
     )
+
+
+def _provide(siblings: Siblings | None, auth: WiredAuth, way: WiredPipeline, readiness: Sequence[IReadiness]) -> None:
+    """Tell other processes, where there are any, what they ask, and what they are to know."""
+    if siblings is not None:
+        siblings.provide("ready", lambda: report(readiness))
+        siblings.provide("look", way.ingress.look)
+        share_logins(auth.authenticator.logins, siblings)
 
 
 def _links(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from glob import escape, glob
 
 from amqprouter.counters import Counters
 from amqprouter.daemon.lifecycle import Step
@@ -46,7 +47,12 @@ class WiredDecoding:
         path = runtime.settings.decoding.sparkplug_names
         if not path:
             return []
-        file = SparkplugFile(path, self.names, runtime.clock)
+        others: list[str] = []
+        if runtime.siblings is not None:
+            own = path if runtime.siblings.number == 1 else f"{path}.{runtime.siblings.number}"
+            others = [other for other in (path, *sorted(glob(f"{escape(path)}.[0-9]*"))) if other != own]
+            path = own
+        file = SparkplugFile(path, self.names, runtime.clock, others)
         return [Step("the names of Sparkplug metrics", file.startService, file.stopService)]
 
 

@@ -65,6 +65,7 @@ class Daemon(Service):
     :param shutdown_deadline: seconds that draining may take.
     :param last_resort: ends the process in so many seconds.
     :param observer: makes the log observer.
+    :param is_supervised: whether a supervisor sees to our end: it kills us when somebody is in a hurry.
     """
 
     log = Logger()
@@ -80,6 +81,7 @@ class Daemon(Service):
         manager: ServiceManager,
         last_resort: Callable[[float], None] | None = None,
         observer: Callable[[], ILogObserver] | None = None,
+        is_supervised: bool = False,
     ) -> None:
         self._reactor = reactor
         self._steps = tuple(steps)
@@ -90,6 +92,7 @@ class Daemon(Service):
         self._manager = manager
         self._last_resort = last_resort
         self._observer = observer
+        self._is_supervised = is_supervised
 
     def setServiceParent(self, parent: Any) -> None:
         """Called by twistd with the application, whose log observer is ours to choose before logging starts."""
@@ -115,7 +118,8 @@ class Daemon(Service):
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
         # Whoever sends a second SIGTERM does not want to wait: unacknowledged messages are safe with the broker.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+        # With a supervisor, the first one may well come after its word to stop: systemd sends it to all processes.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if self._is_supervised else lambda *_: os._exit(1))
         hangup.ignore()
         longest = self._deadline + CLOSING + GRACE
         if self._last_resort is not None:

@@ -36,10 +36,12 @@ _INTERNAL = ("log_", "isError", "message", "time", "system", "format")
 @implementer(ILogObserver)
 class JsonObserver:
     """Writes each event as one line: ``time`` (ISO 8601, UTC), ``level``, ``system``, ``message``, and the event's own
-    fields under their names. What JSON has no form for is written as its `str`."""
+    fields under their names. What JSON has no form for is written as its `str`. Where a service has several processes,
+    ``process`` is the number of the one that this is."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, process: int = 0) -> None:
         self._file = file
+        self._process = {"process": process} if process else {}
 
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level")
@@ -48,6 +50,7 @@ class JsonObserver:
             "level": getattr(level, "name", "info"),
             "system": event.get("log_namespace", "-"),
             "message": formatEvent(event),
+            **self._process,
         }
         failure = event.get("log_failure")
         if failure is not None:
@@ -84,20 +87,35 @@ def text_line(event: LogEvent) -> str | None:
     return None if text is None else printable_lines(text)
 
 
-def text_observer(file: TextIO) -> ILogObserver:
-    """Writes each event as text."""
-    return FileLogObserver(file, text_line)
+def text_observer(file: TextIO, process: int = 0) -> ILogObserver:
+    """Writes each event as text; with the number of the process before what it is of, where there are several."""
+    if not process:
+        return FileLogObserver(file, text_line)
+
+    def numbered(event: LogEvent) -> str | None:
+        level = event.get("log_level")
+        whose = event.get("log_system") or f"{event.get('log_namespace', '-')}#{getattr(level, 'name', 'info')}"
+        return text_line({**event, "log_system": f"process {process}: {whose}"})
+
+    return FileLogObserver(file, numbered)
 
 
-def make_observer(settings: LoggingSettings, logfile: str, daemonized: bool) -> ILogObserver:
-    """The observer for these settings, writing where twistd's ``--logfile`` says.
+def log_file(logfile: str, daemonized: bool) -> Any:
+    """The file that twistd's ``--logfile`` says, to be written to.
 
     :param logfile: the option's value; empty means twistd's default (standard output, or ``twistd.log`` when
         daemonized), ``-`` means standard output.
     """
     if not logfile and daemonized:
         logfile = "twistd.log"
-    file: Any = sys.stdout if logfile in ("", "-") else LogFile.fromFullPath(logfile, rotateLength=None)
-    observer = JsonObserver(file) if settings.format == "json" else text_observer(file)
+    return sys.stdout if logfile in ("", "-") else LogFile.fromFullPath(logfile, rotateLength=None)
+
+
+def make_observer(settings: LoggingSettings, file: Any, process: int = 0) -> ILogObserver:
+    """The observer for these settings, writing to this file.
+
+    :param process: the number of this process, where a service has several.
+    """
+    observer = JsonObserver(file, process) if settings.format == "json" else text_observer(file, process)
     predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.levelWithName(settings.level))
     return FilteringLogObserver(observer, [predicate])

@@ -11,10 +11,28 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from twisted.application import strports
+from twisted.application.service import Service
+from twisted.internet.interfaces import IProtocolFactory
+
 from amqprouter.clock import SteadyClock
 from amqprouter.counters import Counters
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.settings import Settings
+from amqprouter.web.siblings import Siblings
+
+Listen = Callable[[str, str, IProtocolFactory], Service | None]
+"""(section, endpoint string, what answers) → a service that listens there; None where nobody may."""
+
+
+def listen_by(reactor: Any) -> Listen:
+    """Listening by oneself."""
+
+    def listen(section: str, text: str, factory: IProtocolFactory) -> Service | None:
+        service: Service = strports.service(text, factory, reactor=reactor)
+        return service
+
+    return listen
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,9 @@ class Runtime:
     counters: Counters
     bodies: Bodies
     """What messages' bodies are."""
+    listen: Listen
+    siblings: Siblings | None = None
+    """The other processes of the service; None where there is one."""
 
     def random_id(self) -> UUID:
         """An id that nothing else has."""

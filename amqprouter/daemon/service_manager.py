@@ -103,6 +103,7 @@ class ServiceManager:
 
     :param reactor: timers, and descriptors to be read from.
     :param monotonic: nanoseconds of CLOCK_MONOTONIC.
+    :param makes_progress: whether all others do that must, at each ping; without a yes there is none.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class ServiceManager:
         readiness: Sequence[IReadiness],
         *,
         monotonic: Callable[[], int] = time.monotonic_ns,
+        makes_progress: Callable[[], bool] = lambda: True,
     ) -> None:
         self._reactor = reactor
         self._notifier = notifier
         self._readiness = readiness
         self._monotonic = monotonic
+        self._makes_progress = makes_progress
         self._ready = False
         self._told = ""
         self._remark = ""
@@ -152,7 +155,7 @@ class ServiceManager:
 
     def _pulse(self) -> None:
         self._again(max(self._notifier.watchdog / 2, SOONEST), self._pulse)
-        if self._beat is not None:
+        if self._beat is not None and self._makes_progress():
             self._beat.pulse()
 
     def _status(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from twisted.application.service import Service
@@ -22,12 +23,16 @@ MAX_BYTES = 64 * 2**20
 
 
 class SparkplugFile(Service):
-    """Reads `path` when it is started, and writes it while it runs and when it is stopped."""
+    """Reads `path` when it is started, and writes it while it runs and when it is stopped.
+
+    :param others: files of other processes, which are read as well: an edge node may have been another's.
+    """
 
     log = Logger()
 
-    def __init__(self, path: str, names: Births, clock: Clock) -> None:
+    def __init__(self, path: str, names: Births, clock: Clock, others: Sequence[str] = ()) -> None:
         self._path = path
+        self._others = others
         self._names = names
         self._trouble = ""
         self._writing = LoopingCall(self.write)
@@ -36,8 +41,13 @@ class SparkplugFile(Service):
     def startService(self) -> None:
         """Know what was known. A file that makes no sense is told of and left alone until there is something new."""
         super().startService()  # type: ignore[no-untyped-call]
+        for path in (self._path, *self._others):
+            self._read(path)
+        self._writing.start(WRITE_EVERY, now=False)
+
+    def _read(self, path: str) -> None:
         try:
-            with open(self._path, "rb") as file:
+            with open(path, "rb") as file:
                 content = file.read(MAX_BYTES + 1)
             if len(content) > MAX_BYTES:
                 raise ValueError(f"over {MAX_BYTES} bytes")
@@ -48,10 +58,9 @@ class SparkplugFile(Service):
             self.log.warn(
                 "The names of Sparkplug metrics cannot be read from {path}: {error}. Data sent under aliases have none "
                 "until the edge nodes' next births; ask for these with the command 'Node Control/Rebirth'",
-                path=self._path,
+                path=path,
                 error=str(error),
             )
-        self._writing.start(WRITE_EVERY, now=False)
 
     def stopService(self) -> object:
         """Write what is new."""

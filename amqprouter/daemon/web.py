@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from twisted.application import strports
 from twisted.application.service import MultiService, Service
 
 from amqprouter.amqp.link import BrokerLink
@@ -113,6 +112,7 @@ def wire_web(
             takes_reasons=lambda: consume.connection is not None and consume.connection.server.at_least(4, 3),
             counters=counters,
             reactor=runtime.reactor,
+            listen=runtime.listen,
         ),
     )
     service = MultiService()
@@ -172,5 +172,6 @@ def web_service(
         bearers=mercure.bearers,
         streams=mercure.streams,
         version=users.version,
+        siblings=runtime.siblings,
     )
-    return strports.service(settings.http.endpoint, site, reactor=runtime.reactor)
+    return runtime.listen("http", settings.http.endpoint, site)

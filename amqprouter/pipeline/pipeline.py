@@ -176,11 +176,18 @@ class Pipeline:
             reject=lambda settlement: self._reject_as_over(settlement, self._clock.seconds()),
         )
 
-    def use_rules(self, rules: RuleSet) -> None:
-        """Route by these rules from now on. Every target that they name must be among the pipeline's."""
+    def check_rules(self, rules: RuleSet) -> None:
+        """Whether these rules can be used.
+
+        :raises ValueError: there is no such target.
+        """
         unknown = [target for target in rules.targets if target not in self._targets]
         if unknown:
             raise ValueError(f"no adapter for target {unknown[0]}")
+
+    def use_rules(self, rules: RuleSet) -> None:
+        """Route by these rules from now on. Every target that they name must be among the pipeline's."""
+        self.check_rules(rules)
         self._rules = rules
         rules.take_effect()
         # By identity: the rules give equal answers as the same tuple, and hashing one costs more than sending to it.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL.crypto import FILETYPE_PEM, load_privatekey
-from twisted.application import strports
 from twisted.application.service import Service
 from twisted.internet import ssl
 from twisted.internet.interfaces import IProtocolFactory
@@ -31,12 +30,14 @@ def broker_auth_service(
     takes_reasons: Callable[[], bool],
     counters: Counters,
     reactor: Any,
+    listen: Callable[[str, str, IProtocolFactory], Service | None],
 ) -> Service | None:
     """The endpoint, or None where it is turned off. Secret and certificates are read here, once.
 
     :param may_use: whether a device may use ``<device id>.<topic words>``.
     :param may_speak: whether somebody may use it who is another than the device.
     :param takes_reasons: whether the broker that we are connected to can read a reason behind ``deny``.
+    :param listen: (section, endpoint string, what answers) → a service that listens there.
     :raises ConfigError: a file cannot be read any more.
     """
     ours = settings.broker_auth
@@ -60,7 +61,7 @@ def broker_auth_service(
     site: IProtocolFactory = BrokerAuthSite(leaf, reactor)
     if tls is not None:
         site = TLSMemoryBIOFactory(tls, False, site)
-    return strports.service(ours.endpoint, site, reactor=reactor)
+    return listen("broker_auth", ours.endpoint, site)
 
 
 def access_of(

@@ -9,11 +9,17 @@ from typing import NamedTuple
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from twisted.internet.defer import Deferred
+from twisted.web import http
+from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.counters import Counters
+from amqprouter.errors import ControlUnavailable
 from amqprouter.pipeline.ports import IGateFigures
 from amqprouter.web.leaf import Leaf
-from amqprouter.web.request import RouterRequest, reply
+from amqprouter.web.merged import as_json, merged_metrics
+from amqprouter.web.request import RouterRequest, reply, reply_error
+from amqprouter.web.siblings import AllAnswers, Siblings
 
 PREFIX = "amqprouter_"
 
@@ -126,17 +132,69 @@ class RouterCollector(Collector):
         yield troubles
 
 
-class MetricsLeaf(Leaf):
-    """The Prometheus text format, with the process's own figures beside the daemon's."""
+class _Fixed(Collector):
+    """Metrics that are there already."""
 
-    def __init__(self, counters: Counters, gauges: Sequence[Gauge], gates: Sequence[IGateFigures] = ()) -> None:
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """Them."""
+        return self._families
+
+
+class MetricsLeaf(Leaf):
+    """The Prometheus text format, with the process's own figures beside the daemon's.
+
+    :param siblings: of all of which it tells; None where there is one process.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Sequence[Gauge],
+        gates: Sequence[IGateFigures] = (),
+        siblings: Siblings | None = None,
+    ) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
         self._registry.register(RouterCollector(counters, gauges, gates))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
+        self._siblings = siblings
+        if siblings is not None:
+            siblings.provide("metrics", lambda: as_json(self._registry.collect()))
 
     def respond(self, request: RouterRequest) -> int:
         """All metrics."""
+        if self._siblings is None:
+            return self._reply(request, self._registry)
+        Deferred.fromCoroutine(self._of_all(self._siblings, request)).addErrback(request.processingFailed)
+        return NOT_DONE_YET
+
+    async def _of_all(self, siblings: Siblings, request: RouterRequest) -> None:
+        try:
+            told = await siblings.all("metrics")
+        except ControlUnavailable as error:
+            if not request.gone:  # a part of the sums would look like a drop
+                reply_error(request, http.SERVICE_UNAVAILABLE, str(error))
+            return
+        if not request.gone:
+            registry = CollectorRegistry()
+            registry.register(_Fixed([*merged_metrics(told.by_process), *_of_processes(told)]))
+            self._reply(request, registry)
+
+    def _reply(self, request: RouterRequest, registry: CollectorRegistry) -> int:
         request.setHeader(b"Cache-Control", b"no-store")
-        return reply(request, generate_latest(self._registry), CONTENT_TYPE_LATEST.encode())
+        return reply(request, generate_latest(registry), CONTENT_TYPE_LATEST.encode())
+
+
+def _of_processes(told: AllAnswers) -> Iterable[Metric]:
+    """What the supervisor knows of the processes."""
+    up = GaugeMetricFamily(f"{PREFIX}process_up", "1 while a process works.", labels=["process"])
+    starts = CounterMetricFamily(f"{PREFIX}process_starts", "Processes started in this place.", labels=["process"])
+    for one in told.processes:
+        number = str(one["process"])
+        up.add_metric([number], float(one["state"] == "running" and number not in told.problems))
+        starts.add_metric([number], one["starts"])
+    yield from (up, starts)

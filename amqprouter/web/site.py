@@ -30,10 +30,11 @@ from amqprouter.web.mercure.bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
 from amqprouter.web.page import FileLeaf, PageLeaf
 from amqprouter.web.request import RouterRequest
+from amqprouter.web.siblings import Siblings
 from amqprouter.web.sse_resource import EventsLeaf, Permission
 from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite, at_path
-from amqprouter.web.tickets import TicketLeaf, Tickets
+from amqprouter.web.tickets import TicketLeaf, Tickets, share_tickets
 
 
 class RouterSite(TableSite):
@@ -103,16 +104,19 @@ def make_site(
     bearers: Bearers | None = None,
     streams: GrantedStreams | None = None,
     version: Version = no_version,
+    siblings: Siblings | None = None,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
     `random` gives numbers in [0, 1). `further` are more leaves by their paths, and `body_limits` the most bytes that a
     POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens; `version`
     tells of users' passwords. The hub's own gauges are added to `gauges`, and the figures of those parts of `readiness`
-    that are gates.
+    that are gates. `siblings` are the other processes of the service, where there are any.
     """
     login = Login(authenticate, anonymous=http.anonymous)
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
+    if siblings is not None:
+        share_tickets(tickets, siblings)
     hub.on_reload = (*hub.on_reload, tickets.reload)
     users = EventsLogin(login, bearers, tickets, version=version)
     owners = EventsLogin(login, bearers, tickets, take_tickets=False, version=version)
@@ -128,10 +132,12 @@ def make_site(
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
         b"/events": EventsLeaf(users, hub, events, allows, http.allowed_origins, random, streams),
         b"/events/ticket": TicketLeaf(owners, tickets, http.allowed_origins),
-        b"/status": StatusLeaf(login, StatusReport(counters, all_gauges, readiness, reactor), top_devices),
-        b"/metrics": MetricsLeaf(counters, all_gauges, gates),
-        b"/healthz": HealthLeaf(),
-        b"/readyz": ReadyLeaf(readiness),
+        b"/status": StatusLeaf(
+            login, StatusReport(counters, all_gauges, readiness, reactor), top_devices, allows, siblings
+        ),
+        b"/metrics": MetricsLeaf(counters, all_gauges, gates, siblings),
+        b"/healthz": HealthLeaf(siblings),
+        b"/readyz": ReadyLeaf(readiness, siblings),
         **(further or {}),
     }
     return RouterSite(

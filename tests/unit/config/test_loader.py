@@ -58,6 +58,8 @@ GOOD: tuple[tuple[str, str, str, object], ...] = (
     ("scheduler", "tenant_limits", "none", "none"),
     ("store", "uri", "mongodb://u:p@a,b:1/db?tls=true", "mongodb://u:p@a,b:1/db?tls=true"),
     ("store", "database", "plant-7", "plant-7"),
+    ("daemon", "processes", "auto", 0),
+    ("daemon", "processes", "4", 4),
     ("store", "linger", "0", 0.0),
     ("store", "linger", "1.5 ms", 0.0015),
     ("store", "write_concern", "2", "2"),
@@ -424,6 +426,17 @@ class TogetherTests(ConfigTestCase):
         window = "[ingress]\nshards = 1\nprefetch = 10\nqueues = a, b\n"
         self.assertEqual(self.load(window + "[scheduler]\nmax_waiting = 39\n").scheduler.max_waiting, 39)
         self.assertIn("10 × 4 queues", self.problem(window + "[scheduler]\nmax_waiting = 40\n"))
+
+    def test_an_endpoint_that_processes_cannot_share(self) -> None:
+        web = "[http]\nendpoint = stdio:\n"
+        self.load(web)
+        self.load(web + "[daemon]\nprocesses = 1\n")
+        for processes in ("2", "auto"):
+            problem = self.problem(f"{web}[daemon]\nprocesses = {processes}\n")
+            self.assertIn("[http] endpoint = stdio:: no socket that several processes can share", problem)
+            self.assertIn("or [daemon] processes = 1", problem)
+        self.load("[http]\nendpoint = unix:/run/x.sock\n[daemon]\nprocesses = 2\n")
+        self.assertIn("from 1 to 256, or auto", self.problem("[daemon]\nprocesses = 0\n"))
 
     def test_what_waits_for_a_limit_does_not_outlive_the_consumer_timeout(self) -> None:
         hold = "[scheduler]\nmax_hold = 61s\n[ingress]\nconsumer_timeout ="

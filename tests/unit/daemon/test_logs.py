@@ -6,7 +6,7 @@ import json
 from io import BytesIO, StringIO
 from typing import Any
 
-from twisted.logger import FileLogObserver, ILogObserver, Logger
+from twisted.logger import FileLogObserver, ILogObserver, Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -91,6 +91,24 @@ class JsonTests(SynchronousTestCase):
             JsonObserver(file)({"log_format": "{name}", "name": text, "log_time": 0.0})
             self.assertTrue(file.getvalue()[:-1].isprintable() and file.getvalue().isascii())
             self.assertEqual(json.loads(file.getvalue())["name"], text)
+
+
+class ProcessTests(SynchronousTestCase):
+    """Of several processes, each says which it is."""
+
+    EVENT = {"log_format": "hello", "log_time": 0.0, "log_namespace": "a.b", "log_level": LogLevel.warn}  # noqa: RUF012
+
+    def test_text(self) -> None:
+        file = StringIO()
+        text_observer(file, 2)(self.EVENT)
+        self.assertIn(" [process 2: a.b#warn] hello\n", file.getvalue())
+
+    def test_json(self) -> None:
+        for process, told in ((2, {"process": 2}), (0, {})):
+            file = StringIO()
+            JsonObserver(file, process)(self.EVENT)
+            line = json.loads(file.getvalue())
+            self.assertEqual({name: line[name] for name in line if name == "process"}, told)
 
 
 class PrintableTests(SynchronousTestCase):

@@ -30,6 +30,22 @@ class SparkplugFileTests(SynchronousTestCase):
         self.assertEqual(names.metrics("g", "n", "").by_alias, {1: "temp"})
         self.addCleanup(again.stopService)
 
+    def test_what_other_processes_know(self) -> None:
+        """It is read, but each writes its own file."""
+        own, names = self.start()
+        names.born("g", "n", "", [("temp", 1, 10)])
+        own.stopService()
+        other = Path(self.mktemp()).absolute()
+        names = Births()
+        kept = SparkplugFile(str(other), names, self.clock, [str(self.path), str(self.path) + ".3"])
+        kept.startService()
+        self.assertEqual(names.metrics("g", "n", "").by_alias, {1: "temp"})
+        before = self.path.read_bytes()
+        names.born("g", "m", "", [("speed", 1, 10)])
+        kept.stopService()
+        self.assertEqual(self.path.read_bytes(), before)
+        self.assertIn("speed", other.read_text())
+
     def test_it_is_written_while_the_daemon_runs(self) -> None:
         kept, names = self.start()
         self.addCleanup(kept.stopService)

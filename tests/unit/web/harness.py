@@ -22,6 +22,7 @@ from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.metrics import Gauge
+from amqprouter.web.siblings import Siblings
 from amqprouter.web.site import make_site
 from amqprouter.web.sse_resource import Permission
 
@@ -158,6 +159,7 @@ class World:
         http: HttpSettings | None = None,
         readiness: tuple[IReadiness, ...] = (),
         random: Callable[[], float] = lambda: 0.5,
+        siblings: Siblings | None = None,
     ) -> None:
         self.clock = Clock()
         self.counters = Counters()
@@ -185,6 +187,7 @@ class World:
             reactor=self.clock,
             random=random,
             version=self.version,
+            siblings=siblings,
         )
         self.site.startFactory()
 
