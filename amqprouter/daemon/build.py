@@ -76,9 +76,8 @@ def build(
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
     readiness += [*([] if targets.store is None else [targets.store]), *auth.readiness]
     _provide(siblings, auth, way, readiness)
-    gauges = way.gauges
+    report = StatusReport(runtime.counters, (*way.gauges, *hub_gauges(events.hub)), readiness, reactor)
     top_devices = TopDevices(way.scheduler, runtime.clock.seconds, way.parked_devices.backlog).read
-
     web = wire_web(
         runtime,
         broker,
@@ -88,7 +87,8 @@ def build(
         consume=consume,
         publish=publish,
         readiness=readiness,
-        gauges=gauges,
+        gauges=way.gauges,
+        report=report,
         top_devices=top_devices,
     )
     control = wire_control(
@@ -101,13 +101,13 @@ def build(
         notifier=notifier or Notifier(),
         readiness=readiness,
         reloadable=[*auth.reloadable, events.hub, way.overrides, *web.mercure.reloadable, *commands.reloadable],
-        report=StatusReport(runtime.counters, (*gauges, *hub_gauges(events.hub)), readiness, reactor),
+        report=report,
         top_devices=top_devices,
         flushed=(events.hub.reload, web.mercure.recheck),
     )
     return Daemon(
         reactor,
-        [*decoding.steps(runtime), *_steps(broker, targets, auth, way, events, web, control, consume, publish)],
+        [*decoding.steps(runtime), *_steps(broker, targets, auth, way, events, web, control, report, consume, publish)],
         under_way=lambda: way.pipeline.under_way,
         reload=control.reload,
         shutdown_deadline=settings.limits.shutdown_deadline,
@@ -169,6 +169,7 @@ def _steps(
     events: WiredEvents,
     web: WiredWeb,
     control: WiredControl,
+    report: StatusReport,
     consume: BrokerLink,
     publish: BrokerLink,
 ) -> list[Step]:
@@ -187,6 +188,7 @@ def _steps(
             endpoints.stopService,
             listen=endpoints.privilegedStartService,
         ),
+        Step("the daemon's history", report.startService, report.stopService),
         Step("the limits set by hand", way.overrides.startService, way.overrides.stopService),
         Step("the watch for overdue deliveries", way.overdue.startService, way.overdue.stopService),
         Step("the event connection", events.link.startService, events.link.stopService),

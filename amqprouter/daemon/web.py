@@ -24,6 +24,7 @@ from amqprouter.web.leaf import Leaf
 from amqprouter.web.login import TokenLogin
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.site import make_site
+from amqprouter.web.status import StatusReport
 from amqprouter.web.subscription_leaf import PATH as SUBSCRIPTIONS
 from amqprouter.web.subscription_leaf import SubscriptionLeaf
 
@@ -80,6 +81,7 @@ def wire_web(
     publish: BrokerLink,
     readiness: Sequence[IReadiness],
     gauges: Sequence[Gauge],
+    report: StatusReport,
     top_devices: Callable[[], list[dict[str, object]]],
 ) -> WiredWeb:
     """All endpoints. `consume` and `publish` are the connections that they tell of.
@@ -103,7 +105,7 @@ def wire_web(
         tell=broker.event_publisher.tell,
     )
     endpoints = (
-        web_service(runtime, auth, hub, commands, mercure, readiness, gauges, top_devices),
+        web_service(runtime, auth, hub, commands, mercure, readiness, gauges, report, top_devices),
         broker_auth_service(
             settings,
             lambda device, secret: auth.authenticator.check_secret(device, secret, runtime.clock.seconds()),
@@ -130,6 +132,7 @@ def web_service(
     mercure: Mercure,
     readiness: Sequence[IReadiness],
     gauges: Sequence[Gauge],
+    report: StatusReport,
     top_devices: Callable[[], list[dict[str, object]]],
 ) -> Service | None:
     """The web endpoint, or None where it is turned off."""
@@ -163,6 +166,7 @@ def web_service(
         authenticate=authenticate,
         readiness=readiness,
         gauges=gauges,
+        report=report,
         top_devices=devices_for,
         allows=may_see,
         reactor=runtime.reactor,

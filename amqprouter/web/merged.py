@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-WORST = {"oldest_unacked_seconds", "target_down"}
+WORST = {"oldest_unacked_seconds", "repartitions", "target_down"}
 """Gauges of which the highest counts, not the sum."""
 MOST_DEVICES = 50
 """In one listing, as of one process."""
@@ -45,10 +45,21 @@ def merged_status(by_process: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         **latest,
         "uptime": max(report["uptime"] for report in reports),
         "parts": merged_parts({number: report["parts"] for number, report in by_process.items()}),
+        "since": _earliest(report["since"] for report in reports),
+        "backlog": _summed(report["backlog"] for report in reports),
         "counters": _summed([report["counters"] for report in reports]),
         "gauges": _summed([report["gauges"] for report in reports], WORST),
         "devices": merged_devices([report["devices"] for report in reports]),
     }
+
+
+def _earliest(moments: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """By part: since when something is wrong with it in any process."""
+    found: dict[str, float] = {}
+    for one in moments:
+        for name, moment in one.items():
+            found[name] = min(moment, found.get(name, moment))
+    return found
 
 
 def _summed(figures: Iterable[Mapping[str, Any]], worst: Iterable[str] = ()) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from amqprouter.web.page import FileLeaf, PageLeaf
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.siblings import Siblings
 from amqprouter.web.sse_resource import EventsLeaf, Permission
-from amqprouter.web.status import StatusLeaf, StatusReport, TopDevices
+from amqprouter.web.status import HistoryLeaf, StatusLeaf, StatusReport, TopDevices
 from amqprouter.web.table_site import TableSite, at_path
 from amqprouter.web.tickets import TicketLeaf, Tickets, share_tickets
 
@@ -95,6 +95,7 @@ def make_site(
     authenticate: Authenticate,
     readiness: Sequence[IReadiness],
     gauges: Sequence[Gauge],
+    report: StatusReport,
     top_devices: TopDevices,
     allows: Permission,
     reactor: IReactorTime,
@@ -110,8 +111,9 @@ def make_site(
 
     `random` gives numbers in [0, 1). `further` are more leaves by their paths, and `body_limits` the most bytes that a
     POST to some of these may have. `bearers` and `streams`, where there are keys, are for users with tokens; `version`
-    tells of users' passwords. The hub's own gauges are added to `gauges`, and the figures of those parts of `readiness`
-    that are gates. `siblings` are the other processes of the service, where there are any.
+    tells of users' passwords. `report` is for the live page; it is not started here. To the metrics go the hub's own
+    gauges with `gauges`, and the figures of those parts of `readiness` that are gates. `siblings` are the
+    other processes of the service, where there are any.
     """
     login = Login(authenticate, anonymous=http.anonymous)
     tickets = Tickets(reactor.seconds, partial(secrets.token_urlsafe, 24))
@@ -124,7 +126,6 @@ def make_site(
         streams = GrantedStreams(None, reactor, reactor.seconds, random, events.max_lifetime)
     hub.on_reload = (*hub.on_reload, partial(streams.recheck, version))
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
-    all_gauges = (*gauges, *hub_gauges(hub))
     routes: dict[bytes, Leaf] = {
         b"/": PageLeaf(login, DISCOVERY if further and MERCURE in further else b""),
         b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
@@ -132,10 +133,9 @@ def make_site(
         b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
         b"/events": EventsLeaf(users, hub, events, allows, http.allowed_origins, random, streams),
         b"/events/ticket": TicketLeaf(owners, tickets, http.allowed_origins),
-        b"/status": StatusLeaf(
-            login, StatusReport(counters, all_gauges, readiness, reactor), top_devices, allows, siblings
-        ),
-        b"/metrics": MetricsLeaf(counters, all_gauges, gates, siblings),
+        b"/status": StatusLeaf(login, report, top_devices, allows, siblings),
+        b"/status/history": HistoryLeaf(login, report),
+        b"/metrics": MetricsLeaf(counters, (*gauges, *hub_gauges(hub)), gates, siblings),
         b"/healthz": HealthLeaf(siblings),
         b"/readyz": ReadyLeaf(readiness, siblings),
         **(further or {}),

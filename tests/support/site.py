@@ -19,7 +19,8 @@ from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import Gauge
-from amqprouter.web.site import make_site
+from amqprouter.web.site import hub_gauges, make_site
+from amqprouter.web.status import StatusReport
 from tests.support.process import reactor
 
 
@@ -35,8 +36,10 @@ class LiveSite:
         self.devices: list[dict[str, object]] = []
         """What `/status` says of the busiest."""
         self.parts: list[IReadiness] = []
-        self.figures: dict[str, float] = {"waiting": 0, "in_flight": 0}
+        self.figures: dict[str, float] = {"waiting": 0, "in_flight": 0, "unacked": 0, "parked_messages": 0}
         """The gauges."""
+        gauges = [Gauge(name, name, partial(self.figures.__getitem__, name)) for name in self.figures]
+        self.report = StatusReport(self.counters, (*gauges, *hub_gauges(self.hub)), self.parts, reactor)
         self.factory = make_site(
             http=http,
             events=events,
@@ -44,7 +47,8 @@ class LiveSite:
             counters=self.counters,
             authenticate=self._authenticate,
             readiness=self.parts,
-            gauges=[Gauge(name, name, partial(self.figures.__getitem__, name)) for name in self.figures],
+            gauges=gauges,
+            report=self.report,
             top_devices=lambda user: self.devices,
             allows=lambda user, key: True,
             reactor=reactor,

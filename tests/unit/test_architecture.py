@@ -107,7 +107,7 @@ PURE = {
     ),
     "amqprouter.storage": "elements encoding json_body keys lineup mongo_indexes mongo_reply",
     "amqprouter.testing": "gate parking store",
-    "amqprouter.web": "siblings",
+    "amqprouter.web": "past siblings",
     "amqprouter.web.mercure": "claims matchers update_form version1",
 }
 """By package, the modules that do no I/O and read no clock: `now` is an argument, and so is chance."""

@@ -23,8 +23,9 @@ from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.metrics import Gauge
 from amqprouter.web.siblings import Siblings
-from amqprouter.web.site import make_site
+from amqprouter.web.site import hub_gauges, make_site
 from amqprouter.web.sse_resource import Permission
+from amqprouter.web.status import StatusReport
 
 ALICE = {"Authorization": "Basic " + base64.b64encode(b"alice:wonder").decode()}
 
@@ -174,6 +175,8 @@ class World:
         self.allows: Permission = lambda user, key: (user.name, key) not in self.hidden
         self.events = events or EventsSettings()
         self.hub = Hub(self.events, self.counters, self.clock)
+        depth = Gauge("depth", "How deep.", lambda: 3)
+        self.report = StatusReport(self.counters, (depth, *hub_gauges(self.hub)), readiness, self.clock)
         self.site = make_site(
             http=http or HttpSettings(),
             events=self.events,
@@ -181,7 +184,8 @@ class World:
             counters=self.counters,
             authenticate=self.authenticate,
             readiness=readiness,
-            gauges=[Gauge("depth", "How deep.", lambda: 3)],
+            gauges=[depth],
+            report=self.report,
             top_devices=lambda user: [{"device": f"of-{user.name}", "rate": 1.5}],
             allows=lambda user, key: self.allows(user, key),  # noqa: PLW0108  # tests replace it
             reactor=self.clock,

@@ -26,10 +26,10 @@ from tests.unit.web.harness import ALICE, Response, World
 class Part:
     def __init__(self, name: str, problem: str = "") -> None:
         self.name = name
-        self._problem = problem
+        self.text = problem
 
     def problem(self) -> str:
-        return self._problem
+        return self.text
 
 
 class RouteTests(SynchronousTestCase):
@@ -206,6 +206,43 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(status["gauges"]["depth"], 3)
         self.assertEqual(status["parts"], {"broker": "not connected"})
         self.assertEqual(status["devices"], [{"device": "of-alice", "rate": 1.5}])
+
+    def test_since_when_a_part_is_in_trouble(self) -> None:
+        """The daemon looks by itself: whoever asks late is told as well."""
+        part = Part("broker")
+        world = World(readiness=(part, Part("store")))
+        world.report.startService()
+        self.assertEqual(world.get("/status", ALICE).json()["since"], {})
+        world.clock.pump([1.0] * 9)
+        part.text = "not connected"
+        world.clock.pump([1.0] * 100)
+        part.text = "connected, but refused"
+        world.clock.pump([1.0] * 100)
+        self.assertEqual(world.get("/status", ALICE).json()["since"], {"broker": 10})
+        part.text = ""
+        world.clock.pump([1.0] * 3)
+        self.assertEqual(world.get("/status", ALICE).json()["since"], {})
+        world.report.stopService()
+        part.text = "stopping"
+        world.clock.advance(50)
+        now = world.clock.seconds()
+        self.assertEqual(world.get("/status", ALICE).json()["since"], {"broker": now})  # nobody looked meanwhile
+
+    def test_the_day_is_for_users_only(self) -> None:
+        self.assertEqual(World().get("/status/history").status, 401)
+
+    def test_the_day(self) -> None:
+        world = World()
+        world.report.startService()
+        world.clock.advance(30)
+        world.counters.received += 120
+        world.counters.rejected["acl"] += 60
+        world.clock.pump([2.0] * 60)
+        history = world.get("/status/history", ALICE).json()
+        self.assertEqual(history["every"], 60)
+        first = dict(zip(history["fields"], history["points"][0], strict=True))
+        self.assertEqual(first, {"time": 60, "received": 2, "settled": 0, "refused": 1, "backlog": 0})
+        self.assertEqual(len(history["points"]), 2)
 
 
 class PageTests(SynchronousTestCase):

@@ -17,6 +17,7 @@ from amqprouter.errors import BrokerUnavailable
 from amqprouter.events.event import Event
 from amqprouter.settings import HttpSettings, MercureSettings, Settings
 from amqprouter.web.site import make_site
+from amqprouter.web.status import StatusReport
 from tests.support.tokens import jwk, key_set, token
 from tests.unit.web.harness import Connection, Response, World
 
@@ -117,6 +118,7 @@ class MercureWorld(World):
             authenticate=self.authenticate,
             readiness=(),
             gauges=[],
+            report=StatusReport(self.counters, [], (), self.clock),
             top_devices=lambda user: [],
             allows=lambda user, key: self.allows(user, key),  # noqa: PLW0108
             reactor=self.clock,
