@@ -43,6 +43,8 @@ class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotatio
 
     def __init__(self, id: int, outgoing: object, client: Carrier) -> None:
         super().__init__(id, outgoing, client)
+        self.closing = False
+        """Whether `shut` was called: the broker ends the connection over a method on a channel that it has closed."""
         self.on_deliveries: Callable[[list[Delivery]], None] | None = None
         self.on_confirm: Callable[[Confirm], None] | None = None
         self.on_returned: Callable[[Returned], None] | None = None
@@ -75,6 +77,8 @@ class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotatio
     def dispatch(self, tx_frame: Any, work: object) -> None:
         """Take a method that arrived: an answer for who waits, or the broker's own word for the delegate."""
         method = tx_frame.payload.method
+        if method.name == "flow-ok":
+            return  # that it came is all it says (`amqprouter.amqp.silence`), and nobody awaits it
         if method.response:
             self.responses.put(tx_frame)
         else:
@@ -97,6 +101,7 @@ class Channel(AMQChannel):  # type: ignore[misc]  # txAMQP has no type annotatio
         """Close the channel from our side and give its number back."""
         if self.closed:
             return
+        self.closing = True
         self.on_closed = self.on_deliveries = None
         with suppress(BrokerRefused, BrokerUnavailable):  # it is closed all the same
             await self.channel_close(reply_code=200, reply_text="done")

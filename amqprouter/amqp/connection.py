@@ -125,7 +125,9 @@ class Connection(AMQClient):  # type: ignore[misc]
         """Why the connection ended, once it has."""
         self.lost: BaseException | None = None
         """What the transport said when it ended."""
-        self._last_received = self._last_written = 0.0
+        self.last_received = self._last_written = 0.0
+        self.reading = True
+        """Whether we take what comes: not after `pause_reading`."""
         self._last_size = 0
         self._brief_pause: Any = None
         self._heartbeats = LoopingCall(self._beat)
@@ -135,7 +137,7 @@ class Connection(AMQClient):  # type: ignore[misc]
     # Opening and closing.
 
     def connectionMade(self) -> None:
-        self._last_received = self.clock.seconds()
+        self.last_received = self.clock.seconds()
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)  # acks and confirms are small and must not wait for each other
         self.write(b"AMQP\x00\x00\x09\x01")
@@ -257,8 +259,8 @@ class Connection(AMQClient):  # type: ignore[misc]
     def _beat(self) -> None:
         now = self.clock.seconds()
         # This looks every half interval: what is over two and a half by now would be over three at the next look.
-        if now - self._last_received > 2.5 * self.heartbeat:
-            self.fail(BrokerUnavailable(f"no word from the broker for {now - self._last_received:.0f} s"))
+        if now - self.last_received > 2.5 * self.heartbeat:
+            self.fail(BrokerUnavailable(f"no word from the broker for {now - self.last_received:.0f} s"))
         elif now - self._last_written >= self.heartbeat / 2:
             self.write(HEARTBEAT_FRAME)
 
@@ -290,6 +292,11 @@ class Connection(AMQClient):  # type: ignore[misc]
         await channel.channel_open()
         return channel
 
+    def open_channel_number(self) -> int | None:
+        """The lowest number of a channel that is in use and not about to be closed; None where there is none."""
+        numbers = (number for number, channel in self.channels.items() if number and not channel.closing)
+        return min(numbers, default=None)
+
     def forget_channel(self, number: int) -> None:
         """The channel was closed by either side: its number is free."""
         self.channels.pop(number, None)
@@ -318,6 +325,7 @@ class Connection(AMQClient):  # type: ignore[misc]
     def pause_reading(self, wait: bool) -> None:
         """Read nothing until told to go on: for who has not done yet with what came."""
         if self.end is None:
+            self.reading = not wait
             (self.transport.pauseProducing if wait else self.transport.resumeProducing)()
 
     def _resume_reading(self) -> None:
@@ -325,7 +333,7 @@ class Connection(AMQClient):  # type: ignore[misc]
         self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
-        self._last_received, self._last_size = self.clock.seconds(), len(data)
+        self.last_received, self._last_size = self.clock.seconds(), len(data)
         try:
             events = self._reader.feed(data)
         except ProtocolError as error:

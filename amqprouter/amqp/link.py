@@ -31,6 +31,7 @@ from zope.interface import implementer
 from amqprouter.amqp.address import Address, addresses_for, handshake_for
 from amqprouter.amqp.connection import Connection, ConnectionFactory
 from amqprouter.amqp.declare import explained
+from amqprouter.amqp.silence import SILENT, Silence
 from amqprouter.clock import Backoff, Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, BrokerUnavailable, TopologyClash
@@ -76,6 +77,7 @@ class BrokerLink(Service):
         self._up_since = 0.0
         self._was_up = False
         self._problem = "not connected yet"
+        self._silence: Silence | None = None
         self._client = ClientService(
             _ReadyEndpoint(self._connect),
             Factory.forProtocol(_Presence),
@@ -85,10 +87,10 @@ class BrokerLink(Service):
         self._reactor = reactor
 
     def problem(self) -> str:
-        """Why the link is down, or the broker's reason for not taking publishes; empty when all is well."""
+        """Why the link is down or the broker takes no publishes, or that it does not answer; empty when all is well."""
         if self.connection is not None and self.connection.blocked:
             return f"the broker takes no publishes: {self.connection.blocked}"
-        return self._problem
+        return SILENT if self._silence is not None and self._silence.lasts else self._problem
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
@@ -129,6 +131,10 @@ class BrokerLink(Service):
             self._counters.reconnects += 1
         self._was_up = True
         self.log.info("Connected to the broker: {purpose}", purpose=self._purpose)
+        self._silence = Silence(connection, self._clock, self._purpose)
+        self._silence.start().addErrback(
+            lambda failure: self.log.failure("the watch for a broker that does not answer has stopped", failure)
+        )
         connection.disconnected.wait().addCallback(self._lost, connection)
         return connection
 
@@ -147,6 +153,9 @@ class BrokerLink(Service):
 
     def _lost(self, _: object, connection: Connection) -> None:
         self.connection = None
+        if self._silence is not None:
+            self._silence.stop()
+            self._silence = None
         end = explained(connection.end) if isinstance(connection.end, BrokerRefused) else connection.end
         self._problem = str(end)
         if self._clock.seconds() - self._up_since >= STABLE:

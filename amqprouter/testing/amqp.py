@@ -320,6 +320,9 @@ class MemoryBroker:
     def _connection_closeok(self, channel: int, command: Any) -> None:
         self.hang_up(ConnectionDone())
 
+    def _channel_flow(self, channel: int, command: Any) -> None:
+        self.send(channel, commands.Channel.FlowOk(command.active))
+
     def _channel_close(self, channel: int, command: Any) -> None:
         self._forget(channel)
         self.send(channel, commands.Channel.CloseOk())

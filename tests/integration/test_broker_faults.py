@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from amqprouter.amqp.publisher import CONFIRM_TIMEOUT
+from amqprouter.amqp.silence import SILENT
 from tests.support.fault_bed import COPIES, NAMES, FaultBed, declare_copies, fault_bed
 from tests.support.gateway import drain_queue
 from tests.support.process import reactor, until
@@ -128,6 +129,27 @@ class StoppedTests(FaultTestCase):
                 self.assertLess(most_memory - memory, 10_000_000)
                 self.assertLessEqual(most_files, files + 2)
                 await bed.is_ready()
+            await bed.check(self)
+
+    async def test_it_is_told_long_before_heartbeats_tell(self) -> None:
+        """And nothing is given up for it: once the broker goes on, so does all else."""
+        async with self.bed(private=True) as bed:
+            await bed.is_ready()
+            bed.broker.signal("STOP")
+            try:
+                began = reactor.seconds()
+
+                async def told() -> bool:
+                    problems = await bed.problems()
+                    return {problems.get(f"broker-{name}") for name in ("consume", "publish", "events")} == {SILENT}
+
+                await until(told, what="the silence is told", timeout=30, child=bed.gateway.running)
+                self.assertLess(reactor.seconds() - began, 10)
+            finally:
+                bed.broker.signal("CONT")
+            await bed.is_ready()
+            self.assertEqual(await bed.gateway.metric("reconnects_total"), 0)
+            bed.send(50)
             await bed.check(self)
 
     async def test_the_daemon_stands_still(self) -> None:
