@@ -20,6 +20,14 @@ _POLICY = (
 """The page's own files and nothing else; and what a device sends cannot become markup even if the script errs."""
 
 
+_TYPES = {
+    "css": b"text/css; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "svg": b"image/svg+xml",
+}
+"""Of the files that the page needs, by the ends of their names."""
+
+
 class _File:
     """A packaged file that browsers may keep, but must ask about."""
 
@@ -62,5 +70,13 @@ class FileLeaf(Leaf):
         self._file = _File(name, content_type)
 
     def respond(self, request: RouterRequest) -> int:
-        """The file."""
+        """The file; a worker may do what its own policy allows, not its page's."""
+        request.setHeader(b"Content-Security-Policy", _POLICY)
         return self._file.send(request)
+
+
+def page_files() -> dict[bytes, Leaf]:
+    """All files that the page needs, by path."""
+    names = sorted(file.name for file in (resources.files("amqprouter.web") / "static").iterdir())
+    kinds = {name: _TYPES.get(name.rpartition(".")[2]) for name in names}
+    return {f"/static/{name}".encode(): FileLeaf(name, kind) for name, kind in kinds.items() if kind is not None}

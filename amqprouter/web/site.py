@@ -28,7 +28,7 @@ from amqprouter.web.login import Authenticate, Login, Version, no_version
 from amqprouter.web.mercure.bearers import DISCOVERY
 from amqprouter.web.mercure.bearers import PATH as MERCURE
 from amqprouter.web.metrics import Gauge, MetricsLeaf
-from amqprouter.web.page import FileLeaf, PageLeaf
+from amqprouter.web.page import PageLeaf, page_files
 from amqprouter.web.request import RouterRequest
 from amqprouter.web.siblings import Siblings
 from amqprouter.web.sse_resource import EventsLeaf, Permission
@@ -128,9 +128,7 @@ def make_site(
     gates = [part for part in readiness if IGateFigures.providedBy(part)]
     routes: dict[bytes, Leaf] = {
         b"/": PageLeaf(login, DISCOVERY if further and MERCURE in further else b""),
-        b"/static/live.css": FileLeaf("live.css", b"text/css; charset=utf-8"),
-        b"/static/live.js": FileLeaf("live.js", b"text/javascript; charset=utf-8"),
-        b"/static/icon.svg": FileLeaf("icon.svg", b"image/svg+xml"),
+        **page_files(),
         b"/events": EventsLeaf(users, hub, events, allows, http.allowed_origins, random, streams),
         b"/events/ticket": TicketLeaf(owners, tickets, http.allowed_origins),
         b"/status": StatusLeaf(login, report, top_devices, allows, siblings),

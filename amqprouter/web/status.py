@@ -50,7 +50,8 @@ class StatusReport(Service):
         self._started = clock.seconds()
         self._build = build_kind()
         self._troubles = Troubles()
-        self._past = Past()
+        self.past = Past()
+        """The last day."""
         self._looks = LoopingCall(self.look)
         self._looks.clock = clock
 
@@ -74,7 +75,7 @@ class StatusReport(Service):
         refused = counters.dropped + sum(counters.rejected.values()) + sum(counters.dead_lettered.values())
         backlog = self._backlog()
         held_up = backlog["parked"] + backlog["unacked"]
-        self._past.note(Flow(counters.received, counters.settled - counters.parked, refused, held_up), now)
+        self.past.note(Flow(counters.received, counters.settled - counters.parked, refused, held_up), now)
         return problems
 
     def read(self) -> dict[str, object]:
@@ -95,7 +96,7 @@ class StatusReport(Service):
 
     def history(self) -> dict[str, object]:
         """The last day, a point a minute, as far as this process remembers; fit for JSON."""
-        return {"every": EVERY, "fields": Point._fields, "points": list(self._past.points)}
+        return {"every": EVERY, "fields": Point._fields, "points": list(self.past.points)}
 
     def _backlog(self) -> dict[str, int]:
         """Messages that are not done with: parked in the broker for a device or a target, and deliveries that are not

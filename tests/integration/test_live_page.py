@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from zope.interface import implementer
 
 from amqprouter.interfaces import IReadiness
 from amqprouter.settings import EventsSettings
+from amqprouter.web.past import EVERY, Flow, Past
 from tests.support.browser import Browser, with_browser
 from tests.support.gateway import Fleet, Gateway
 from tests.support.gateway_case import GatewayTestCase
 from tests.support.mongo import TestDatabase
+from tests.support.process import until
 from tests.support.servers import Vhost
 from tests.support.site import LiveSite, with_site
 
@@ -111,7 +114,7 @@ class LivePageTests(TestCase):
             row = await browser.text("#devices tr:nth-child(2)")
             for text in ("noisy", "17", "432", "1,234", limit):
                 self.assertIn(text, row)
-            self.assertIn("17 wait for their turn", await browser.text("#stages li:nth-child(3)"))
+            self.assertIn("17 waiting", await browser.text("#stages li:nth-child(3)"))
             # By the keyboard alone: to the heading, and press it.
             await browser.run("document.querySelector('[data-sort=waiting]').focus()")
             await browser.run("document.activeElement.click()")
@@ -120,7 +123,7 @@ class LivePageTests(TestCase):
                 await browser.run("return document.querySelector('[aria-sort]').innerText.trim()"), "Waiting"
             )
             await browser.until(
-                "return document.querySelectorAll('#chart path[d]').length === 3", what="the plot has its lines"
+                "return document.querySelectorAll('#chart path[d]').length === 4", what="the plot has its lines"
             )
             self.assertEqual(await browser.messages(), [])
 
@@ -231,6 +234,145 @@ class LivePageTests(TestCase):
             await browser.until(told, "store: nobody answers", what="it answers again")
             await browser.until("return !document.body.matches('.stale')", what="the figures are fresh")
 
+    async def test_what_is_held_up_and_grows(self) -> None:
+        """At the first glance, for the daemon remembers: in words, in the plot, in the tab's title and icon."""
+        async with self.site_of_a_bad_day(growing=True) as (_, browser):
+            parts = "return document.querySelector('#parts').innerText.includes(arguments[0])"
+            await browser.until(parts, "backlog 40,000, growing by", what="the trouble is told")
+            self.assertTrue(await browser.run(parts, "2 of 2 parts ready"))
+            colours = await browser.run(
+                "return [...document.querySelectorAll('#parts li')].map((item) => item.dataset.state)"
+            )
+            self.assertEqual(colours, ["wait", "wait"])  # nothing is green
+            self.assertIn("growing by", await browser.text("#legend dd.alarm"))
+            self.assertRegex(await browser.run("return document.title"), "^⚠ backlog 40,000, growing")
+            icon = "return document.querySelector('link[rel=icon]').getAttribute('href')"
+            self.assertEqual(await browser.run(icon), "static/icon-trouble.svg")
+            line = await browser.run("return document.querySelector('path.backlog').getAttribute('d')")
+            heights = [float(step.split()[1]) for step in line.removeprefix("M").split("L")]
+            self.assertLess(heights[-1], heights[0])  # y goes down as it goes up
+            self.assertIn("backlog 50,000", await browser.text("#chart-backlog"))
+            await browser.run("document.querySelector('[data-range=day]').click()")
+            self.assertEqual(await browser.text("#chart-start"), "2 h ago")
+            points = "return document.querySelector('path.backlog').getAttribute('d').split('L').length"
+            self.assertEqual(await browser.run(points), 121)
+            self.assertEqual(await browser.messages(), [])
+
+    async def test_what_is_held_up_and_does_not_grow(self) -> None:
+        async with self.site_of_a_bad_day(growing=False) as (site, browser):
+            parts = "return document.querySelector('#parts').innerText.includes(arguments[0])"
+            await browser.until(parts, "40,000 parked, backlog steady", what="it is told")
+            self.assertEqual(await browser.run("return document.title"), "amqprouter")
+            site.figures["parked_messages"] = 0
+            await browser.until(
+                "return document.querySelector('#parts').innerText === '2 of 2 parts ready'", what="all is well"
+            )
+            self.assertEqual(await browser.run("return document.querySelector('#parts li').dataset.state"), "good")
+
+    @asynccontextmanager
+    async def site_of_a_bad_day(self, *, growing: bool) -> AsyncIterator[tuple[LiveSite, Browser]]:
+        """The page, opened late: for two hours, messages have been parked, 40,000 of them."""
+        async with with_site() as site, with_browser(Path(self.mktemp())) as browser:
+            site.parts += [Part("store", ""), Part("ingress", "")]
+            site.figures["parked_messages"] = 40_000
+            past, now = Past(), time.time()
+            for minute in range(-121, 1):
+                past.note(Flow(minute * 600, 0, 0, 40_000 + growing * minute * 300), now - 20 + minute * EVERY)
+            site.remember(past)
+            await browser.resize(1280, 800)
+            await browser.open(site.url)
+            await browser.until(LIVE, what="the page is connected")
+            yield site, browser
+
+    async def test_since_when(self) -> None:
+        async with self.page() as (site, browser):
+            site.parts += [Part("store", "nobody answers"), Part("ingress", "")]
+            told = "return document.querySelector('#parts').innerText.includes(arguments[0])"
+            await browser.until(told, "store: nobody answers since ", what="the trouble is told")
+            self.assertRegex(await browser.text("#parts"), r"since \d\d:\d\d \(\d+ s\)")
+            self.assertEqual(await browser.run("return document.title"), "⚠ store: nobody answers – amqprouter")
+            site.parts.append(Part("broker", "gone"))
+            await browser.until("return document.title.startsWith('⚠ 2 alarms: store')", what="both are counted")
+            del site.parts[:]
+            await browser.until("return document.title === 'amqprouter'", what="all is well")
+
+    async def test_a_seventh_tab(self) -> None:
+        """A browser opens six connections to a host: tabs share their streams."""
+        async with self.page() as (site, browser):
+            tabs = [await browser.command("GET", "/window")]
+            for _ in range(7):
+                tab = (await browser.command("POST", "/window/new", {"type": "tab"}))["handle"]
+                await browser.command("POST", "/window", {"handle": tab})
+                await browser.open(site.url)
+                await browser.until(LIVE, what=f"tab {len(tabs) + 1} is connected")
+                tabs.append(tab)
+            self.assertEqual(len(site.hub.subscribers), 1)
+            site.publish("meter-1", "up", b"1")
+            for tab in tabs:
+                await browser.command("POST", "/window", {"handle": tab})
+                await browser.until(ROWS, 1, what="the event is shown")
+            await self.filter(browser, "meter-2.#")
+            await browser.until(LIVE, what="it is connected, for other events")
+            self.assertEqual(len(site.hub.subscribers), 2)
+            site.publish("meter-1", "up", b"2")
+            site.publish("meter-2", "up", b"3")
+            await browser.until(ROWS, 1, what="its event is shown")
+            self.assertNotIn("meter-1", await browser.text("#events"))
+            for tab in tabs[1:]:
+                await browser.command("POST", "/window", {"handle": tab})
+                await browser.command("DELETE", "/window")
+            await browser.command("POST", "/window", {"handle": tabs[0]})
+            await browser.until(ROWS, 3, what="the first tab has all")
+
+            async def alone() -> bool:
+                return len(site.hub.subscribers) == 1
+
+            await until(alone, what="the stream that nobody follows is closed", timeout=10)
+
+    async def test_more_patterns_than_connections(self) -> None:
+        """The fifth is told so, and follows once there is room."""
+        async with self.page() as (site, browser):
+            first = await browser.command("GET", "/window")
+            for number in range(1, 5):
+                tab = (await browser.command("POST", "/window/new", {"type": "tab"}))["handle"]
+                await browser.command("POST", "/window", {"handle": tab})
+                await browser.open(f"{site.url}#meter-{number}.%23")
+                if number < 4:
+                    await browser.until(LIVE, what="the page is connected")
+            await browser.until(
+                "return document.querySelector('#problem').innerText.includes('close a tab')", what="it is told"
+            )
+            await browser.command("POST", "/window", {"handle": first})
+            await browser.command("DELETE", "/window")
+            await browser.command("POST", "/window", {"handle": tab})
+            await self.filter(browser, "meter-4.#")
+            await browser.until(LIVE, what="there is room")
+            self.assertEqual(await browser.text("#problem"), "")
+
+    async def test_without_shared_workers(self) -> None:
+        """As in Chrome on Android: each tab has a stream of its own."""
+        async with with_site() as site, with_browser(Path(self.mktemp())) as browser:
+            source = "delete window.SharedWorker"
+            await browser.devtools("Page.addScriptToEvaluateOnNewDocument", {"source": source})
+            await browser.open(site.url)
+            await browser.until(LIVE, what="the page is connected")
+            site.publish("meter-1", "up", b"1")
+            await browser.until(ROWS, 1, what="the event is shown")
+            self.assertEqual(await browser.messages(), [])
+
+    async def test_events_that_are_not_of_now(self) -> None:
+        async with self.page() as (site, browser):
+            site.publish("meter-1", "up", b"1")
+            site.publish("meter-2", "up", b"2", age=330)
+            await browser.until(ROWS, 2, what="both are shown")
+            self.assertIn("5 min late meter-2 up", await browser.text("#events li:nth-child(1)"))
+            self.assertNotIn("late", await browser.text("#events li:nth-child(2)"))
+            self.assertFalse(await browser.run("return document.querySelector('#events').matches('.old')"))
+            await site.hub.close()  # every client is told to wait for some 10 s
+            cut = "return document.querySelector('#cut').innerText.startsWith('Not live for')"
+            await browser.until(cut, what="the list is known to be old")
+            self.assertTrue(await browser.run("return document.querySelector('#events').matches('.old')"))
+
     async def break_connection(self, site: LiveSite) -> None:
         [subscriber] = site.hub.subscribers
         site.hub.cut(subscriber)
@@ -247,7 +389,7 @@ class LivePageTests(TestCase):
 
     def test_it_is_small(self) -> None:
         static = Path(__file__).parents[2] / "amqprouter/web/static"
-        self.assertLess(sum(path.stat().st_size for path in static.iterdir()), 40_000)
+        self.assertLess(sum(path.stat().st_size for path in static.iterdir()), 60_000)
 
 
 class RestartedGatewayTests(GatewayTestCase):

@@ -19,6 +19,7 @@ from amqprouter.interfaces import IReadiness
 from amqprouter.pipeline.message import Message
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import Gauge
+from amqprouter.web.past import Past
 from amqprouter.web.site import hub_gauges, make_site
 from amqprouter.web.status import StatusReport
 from tests.support.process import reactor
@@ -68,10 +69,16 @@ class LiveSite:
         """With the login in it."""
         return f"http://alice:wonder@127.0.0.1:{self.port}/"
 
-    def publish(self, device: str, topic: str, body: bytes, kind: str = "", publisher: str = "") -> None:
-        """Tell everybody that the device sent this just now, by itself or by a `publisher`, or with a `kind` that
-        somebody said it of the device."""
-        message = Message(device, topic, body, Properties(), received_at=time.time())
+    def remember(self, past: Past) -> None:
+        """Let the daemon have had this day."""
+        self.report.past = past
+
+    def publish(
+        self, device: str, topic: str, body: bytes, kind: str = "", publisher: str = "", age: float = 0.0
+    ) -> None:
+        """Tell everybody that the device sent this now or `age` seconds ago, by itself or by a `publisher`, or with
+        a `kind` that somebody said it of the device."""
+        message = Message(device, topic, body, Properties(), received_at=time.time() - age)
         message.publisher = publisher
         self.hub.publish(Event(self.offset, (message.key,), encode_event_body(message), type=kind))
         self.offset += 1

@@ -1,12 +1,20 @@
 // The live page. What devices send reaches the document as text only: textContent, never markup.
 
+import { Streams } from "./streams.js";
+import { alarms, announce, count, sinceWords, span, trend } from "./trouble.js";
+
 const MAX_EVENTS = 100;      // rows in the list, and events that wait while it is paused
 const MAX_DEVICES = 500;     // devices remembered; the one silent longest is forgotten first
 const SHOWN_DEVICES = 100;   // rows in the table
 const RATE_SECONDS = 10;     // a rate counted here, for want of the daemon's, is the mean over so many seconds
-const HISTORY = 300;         // seconds in the plot, and at first
-const LEAST_HISTORY = 60;
+const RANGES = {             // seconds in the plot, and at first
+  "5 min": { most: 300, least: 60 },
+  day: { most: 86400, least: 3600 },
+};
+const DAY_MS = 60000;        // between two looks at the day: the daemon adds a point a minute
 const STALE_SECONDS = 4;     // without an answer, which comes every second
+const LATE_SECONDS = 30;     // an event that is older when it comes is marked
+const HERE_MS = 45000;       // between two words to the worker that this tab is there
 const DRAW_MS = 250;         // the list is redrawn this often, however many events arrive
 
 // document.baseURI may hold the login that was typed into the address bar, and fetch refuses such addresses.
@@ -31,11 +39,11 @@ const STAGES = [
   { title: "Received", read: ({ counters }) => counters.received },
   { title: "Authenticated", read: ({ counters }) => counters.authenticated },
   { title: "Scheduled", read: ({ counters }) => ran(counters.scheduled),
-    note: ({ gauges }) => gauges.waiting ? `${count(gauges.waiting)} wait for their turn` : "" },
+    note: ({ gauges }) => gauges.waiting ? `${count(gauges.waiting)} waiting` : "" },
   { title: "Routed", read: ({ counters }) => counters.routed,
     note: ({ gauges }) => gauges.in_flight ? `${count(gauges.in_flight)} under way` : "" },
   { title: "Delivered", read: ({ counters }) => counters.stored + counters.published,
-    note: ({ counters }) => `${count(counters.stored)} stored in all` },
+    note: ({ counters }) => `${count(counters.stored)} stored` },
   { title: "Settled", read: settled,
     note: ({ gauges }) => gauges.unacked ? `${count(gauges.unacked)} not yet` : "" },
 ];
@@ -44,23 +52,25 @@ const LINES = [
   { name: "received", read: ({ counters }) => counters.received },
   { name: "settled", read: settled },
   { name: "refused", read: refused },
+  { name: "backlog", now: (status) => backlog(status) },  // messages, on a scale of its own
 ];
+const backlog = ({ backlog: { parked = 0, unacked = 0 } = {} }) => parked + unacked;
 const HELD = [  // what is now is shown as it is, and what is counted as a rate with its total
   { title: "Waiting now", now: ({ gauges }) => gauges.waiting ?? 0 },
   { title: "Throttled", read: ({ counters }) => counters.throttled },
   { title: "Dropped", read: ({ counters }) => counters.dropped },
-  { title: "Parked now", now: ({ counters }) => Math.max(0, (counters.parked ?? 0) - (counters.unparked ?? 0)) },
+  { title: "Parked now", now: ({ backlog: { parked = 0 } = {} }) => parked },
   { title: "Rejected", read: ({ counters }) => sum(counters.rejected) },
   { title: "Dead-lettered", read: ({ counters }) => sum(counters.dead_lettered) },
 ];
 
 let previous = null;
 let answered = Date.now();
-const points = [];  // [moment, rate, rate, …], one for each look
-
-function count(figure) {
-  return figure.toLocaleString("en", { maximumFractionDigits: figure < 10 ? 1 : 0 });
-}
+let ahead = 0;  // seconds that the daemon's clock is ahead of ours
+let points = [];  // [moment, rate, rate, rate, backlog], one for each look
+let day = [];     // the same from the daemon, one for each minute
+let range = "5 min";
+let growth = { change: 0, words: "" };
 
 function rate(read, status) {
   const more = previous ? read(status) - read(previous) : 0;
@@ -90,22 +100,61 @@ function makeLine(line) {
 }
 
 function showChart(status) {
-  const rates = LINES.map((line) => rate(line.read, status));
-  LINES.forEach((line, index) => { line.figure.textContent = `${count(rates[index])} /s`; });
-  if (!previous) return;
-  points.push([status.now, ...rates]);
-  while (points[0][0] < status.now - HISTORY) points.shift();
-  const seconds = Math.max(LEAST_HISTORY, status.now - points[0][0]);
-  byId("chart-start").textContent = `${span(seconds)} ago`;
-  const most = Math.max(1, ...points.flatMap(([, ...figures]) => figures));
-  const unit = 10 ** Math.floor(Math.log10(most));
-  const top = [1, 2, 5, 10].map((step) => step * unit).find((step) => step >= most);
-  byId("chart-top").textContent = `${count(top)} /s`;
+  const figures = LINES.map((line) => line.now ? line.now(status) : rate(line.read, status));
+  if (previous) points.push([status.now, ...figures]);
+  while (points.length && points[0][0] < status.now - RANGES["5 min"].most) points.shift();
+  growth = trend(points.map((point) => [point[0], point.at(-1)]), status.now);
   LINES.forEach((line, index) => {
-    const steps = points.map((point) =>
-      `${(300 * (1 - (status.now - point[0]) / seconds)).toFixed(1)} ${(99 - point[index + 1] / top * 98).toFixed(1)}`);
-    line.path.setAttribute("d", `M${steps.join("L")}`);
+    line.figure.textContent = line.now ? `${count(figures[index])}${growth.words ? `, ${growth.words}` : ""}`
+      : `${count(figures[index])} /s`;
+    line.figure.classList.toggle("alarm", Boolean(line.now) && growth.change > 0);
   });
+  drawChart(range === "day" ? day : points, RANGES[range], status.now);
+}
+
+const roundUp = (most) => {
+  const unit = 10 ** Math.floor(Math.log10(most));
+  return [1, 2, 5, 10].map((step) => step * unit).find((step) => step >= most);
+};
+
+function drawChart(shown, { most, least }, now) {
+  byId("chart-empty").hidden = shown.length > 1;
+  const seconds = shown.length ? Math.min(most, Math.max(least, now - shown[0][0])) : least;
+  byId("chart-start").textContent = `${span(seconds)} ago`;
+  const highest = (figures) => roundUp(figures.reduce((one, other) => Math.max(one, other), 1));
+  const top = highest(shown.flatMap((point) => point.slice(1, -1)));
+  const topBacklog = highest(shown.map((point) => point.at(-1)));
+  byId("chart-top").textContent = `${count(top)} /s`;
+  byId("chart-backlog").textContent = `backlog ${count(topBacklog)}`;
+  LINES.forEach((line, index) => {
+    const steps = shown.map((point) => `${(300 * (1 - (now - point[0]) / seconds)).toFixed(1)} `
+      + (99 - point[index + 1] / (line.now ? topBacklog : top) * 98).toFixed(1));
+    line.path.setAttribute("d", steps.length ? `M${steps.join("L")}` : "");
+  });
+}
+
+// What the daemon remembers: the plot and the trend begin with it, so that trouble is seen at the first glance.
+async function readDay() {
+  try {
+    const response = await fetch(address("status/history"), { cache: "no-store", signal: AbortSignal.timeout(5000) });
+    if (!response.ok) return;
+    const { fields, points: told } = await response.json();
+    const columns = ["time", ...LINES.map(({ name }) => name)].map((name) => fields.indexOf(name));
+    day = told.map((point) => columns.map((column) => point[column]));
+    if (!points.length && day.length) points = day.filter(([at]) => at > day.at(-1)[0] - RANGES["5 min"].most);
+  } catch {
+    // as with the figures of now: `showAge` says so
+  }
+}
+
+function showRange(wanted) {
+  range = wanted;
+  for (const button of document.querySelectorAll("[data-range]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.range === wanted));
+  }
+  document.querySelector("#chart svg").setAttribute("aria-label",
+    `Messages a second, and the backlog, over the last ${wanted === "day" ? "day" : "five minutes"}`);
+  if (previous) drawChart(range === "day" ? day : points, RANGES[range], previous.now);
 }
 
 function showHeld(status) {
@@ -131,17 +180,27 @@ function showHeld(status) {
 }
 
 // Only trouble is told part by part.
-function showParts(parts) {
-  const troubled = Object.entries(parts).filter(([, problem]) => problem);
-  const all = Object.keys(parts);
-  const fine = element("li", "", `${all.length - troubled.length} of ${all.length} parts ready`);
-  fine.title = all.filter((name) => !parts[name]).join(", ");
-  fine.dataset.state = troubled.length ? "wait" : "good";
-  byId("parts").replaceChildren(...troubled.map(([name, problem]) => {
-    const item = element("li", "", `${name}: ${problem}`);
-    item.dataset.state = "bad";
+function showAlarms(status) {
+  const found = alarms(status, growth);
+  const names = Object.keys(status.parts);
+  const ready = names.filter((name) => !status.parts[name]);
+  const rest = element("li", "", `${ready.length} of ${names.length} parts ready`);
+  rest.title = ready.join(", ");
+  rest.dataset.state = found.length ? "wait" : "good";
+  fillAlarms(found, status.now, rest);
+}
+
+function fillAlarms(found, now, ...rest) {
+  byId("parts").replaceChildren(...found.map(({ text, since, state }) => {
+    const item = element("li");
+    const words = element("span", "", text);
+    if (since) words.append(" ", element("span", "since", sinceWords(since, now)));
+    item.append(words);
+    if (since) item.title = new Date(since * 1000).toLocaleString("en-GB");
+    item.dataset.state = state;
     return item;
-  }), fine);
+  }), ...rest);
+  announce(found);
 }
 
 // Figures that are not of now must not look as if they were.
@@ -149,17 +208,7 @@ function showAge() {
   const seconds = (Date.now() - answered) / 1000;
   const stale = seconds > STALE_SECONDS;
   document.body.classList.toggle("stale", stale);
-  if (!stale) return;
-  const item = element("li", "", `no answer for ${span(seconds)}; what is shown is of then`);
-  item.dataset.state = "bad";
-  byId("parts").replaceChildren(item);
-}
-
-function span(seconds) {
-  if (seconds < 60) return `${Math.floor(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} d`;
+  if (stale) fillAlarms([{ text: `no answer for ${span(seconds)}; what is shown is of then`, state: "bad" }], 0);
 }
 
 async function poll() {
@@ -168,11 +217,12 @@ async function poll() {
     if (response.ok) {
       const status = await response.json();
       answered = Date.now();
+      ahead = status.now - answered / 1000;
       STAGES.forEach((stage) => showStage(stage, status));
       showChart(status);
       showHeld(status);
       noteFigures(status.devices);
-      showParts(status.parts);
+      showAlarms(status);
       byId("about").textContent = `${status.user} · up ${span(status.uptime)} · ${status.version} (${status.build})`;
       previous = status;
     }
@@ -212,6 +262,10 @@ function noteFigures(busiest) {
   for (const figures of busiest) deviceOf(figures.device).figures = figures;
 }
 
+// A column has room for six characters on a phone.
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const brief = (figure) => figure < 100000 ? count(figure) : short.format(figure);
+
 function makeRow(device) {
   const row = element("tr");
   const button = element("button", "", device.name);
@@ -228,9 +282,10 @@ function fillRow(device) {
   const [rateCell, waitingCell, parkedCell, refusedCell, latest] = device.cells;
   const { waiting = 0, parked = 0, refused: lost = 0, limit, state } = device.figures ?? {};
   rateCell.textContent = device.rate.toFixed(device.rate < 10 ? 1 : 0);
-  waitingCell.textContent = waiting ? count(waiting) : "";
-  parkedCell.textContent = parked ? count(parked) : "";
-  refusedCell.textContent = lost ? count(lost) : "";
+  for (const [cell, figure] of [[waitingCell, waiting], [parkedCell, parked], [refusedCell, lost]]) {
+    cell.textContent = figure ? brief(figure) : "";
+    cell.title = figure ? count(figure) : "";
+  }
   waitingCell.classList.toggle("alarm", waiting > 0);
   parkedCell.classList.toggle("alarm", parked > 0);
   refusedCell.classList.toggle("bad", lost > 0);
@@ -304,15 +359,15 @@ function limited({ fate, limit, of, retry_after: wait, messages }) {
 }
 
 // An event is whatever somebody published: only those of devices have a device, a topic and a body.
-function read(message) {
-  let body = message.data;
+function read(data, type) {
+  let body = data;
   try {
     body = JSON.parse(body);
     if (typeof body.device === "string" && typeof body.topic === "string" && "body" in body) return body;
   } catch {
     // plain text, or null
   }
-  return { device: message.type, topic: "", received_at: new Date().toISOString(), body, foreign: true };
+  return { device: type, topic: "", received_at: new Date().toISOString(), body, foreign: true };
 }
 
 function eventRow(event) {
@@ -332,12 +387,18 @@ function eventRow(event) {
     key.append(element("span", "via", ` via ${event.publisher}`));
     key.title += `, published by ${event.publisher}`;
   }
+  const late = event.seen / 1000 + ahead - new Date(event.received_at).getTime() / 1000;
+  if (late > LATE_SECONDS) {
+    item.className = "late";
+    time.title = `It came here ${span(late)} after the gateway received it`;
+    key.prepend(element("span", "tag", `${span(late)} late`), " ");
+  }
   const value = element("span", event.limited ? "value alarm" : "value");
   value.textContent = event.limited ? limited(event.body) : preview(event.body);
   summary.append(time, key, value);
   details.append(summary);
   details.addEventListener("toggle", () => {
-    const { limited: _, foreign: __, ...told } = event;
+    const { limited: _, foreign: __, seen: ___, ...told } = event;
     if (details.children.length === 1) details.append(element("pre", "", JSON.stringify(told, null, 2)));
   });
   item.append(details);
@@ -345,7 +406,7 @@ function eventRow(event) {
 }
 
 function enqueue(event) {
-  waiting.push(event);
+  waiting.push({ ...event, seen: Date.now() });
   if (waiting.length > MAX_EVENTS) waiting.shift();
   missed += 1;
 }
@@ -372,72 +433,65 @@ function togglePause() {
 
 // --- The link to the daemon ------------------------------------------------------------------------------------------
 
-let source = null;
+let port = null;
 let pattern = "#";
 let lastId = "";
-let patience = 1000;
-let retrying = null;
+let cutSince = 0;  // the moment at which the list ceased to be of now; 0 while it is
 
 function showLink(state, text) {
   byId("link").dataset.state = state;
   byId("link").textContent = text;
+  if (state === "good") cutSince = 0;
+  else cutSince ||= Date.now();
 }
 
-function connect() {
-  clearTimeout(retrying);
-  source?.close();
-  const url = address("events");
-  url.searchParams.set("topic", pattern);
-  if (lastId) url.searchParams.set("lastEventID", lastId);
-  const mine = source = new EventSource(url);
-  mine.onopen = () => {
-    patience = 1000;
-    showLink("good", "live");
-  };
-  mine.onmessage = (message) => {
-    lastId = message.lastEventId;
-    const event = read(message);
-    if (!event.foreign) noteDevice(event);
-    enqueue(event);
-  };
-  mine.addEventListener("limits", (message) => {
-    lastId = message.lastEventId;
-    const event = read(message);
-    enqueue({ ...event, limited: typeof event.body?.retry_after === "number" });
-  });
-  mine.addEventListener("place", (message) => {
-    lastId = message.lastEventId;
-  });
-  mine.addEventListener("gap", (message) => {
-    lastId = message.lastEventId;
-    enqueue({ gap: "Some events are missing here: the daemon no longer has them." });
-  });
-  mine.onerror = () => {
-    if (mine.readyState === EventSource.CLOSED) explain(url, mine);
-    else showLink("wait", "reconnecting");
-  };
+// Tabs share their streams by a worker. Its address is ours alone, which the page's policy wants said.
+function sharedPort() {
+  const policy = window.trustedTypes?.createPolicy("worker", { createScriptURL: (url) => url });
+  const url = address("static/worker.js").href;
+  const worker = new SharedWorker(policy ? policy.createScriptURL(url) : url, { type: "module", name: "amqprouter" });
+  worker.onerror = ownPort;
+  return worker.port;
 }
 
-// A browser gives up on any answer but 200, and tells the script nothing: ask again what the answer was.
-async function explain(url, failed) {
-  let status = 0;
-  try {
-    status = (await fetch(url, { method: "HEAD", cache: "no-store" })).status;
-  } catch {
-    // no answer at all: as good as a 503
+function ownPort() {
+  const { port1, port2 } = new MessageChannel();
+  new Streams(address("").href).add(port2);
+  usePort(port1);
+  if (lastId || byId("link").textContent) ask();
+}
+
+function usePort(used) {
+  port = used;
+  port.onmessage = ({ data }) => take(data);
+}
+
+function ask() {
+  port.postMessage({ follow: pattern, after: lastId });
+}
+
+function take({ lost, link, text, problem, type, data, id }) {
+  if (lost) ask();
+  else if (link) {
+    showLink(link, text);
+    byId("problem").textContent = problem ?? "";
+    if (problem) byId("events-empty").hidden = true;
+  } else {
+    lastId = id;
+    takeEvent(type, data);
   }
-  if (source !== failed) return;
-  if (status === 400) {
-    showLink("bad", "not connected");
-    byId("events-empty").hidden = true;
-    byId("problem").textContent = `“${pattern}” is not a topic pattern: words are separated by single dots, `
-      + "and * and # stand for whole words.";
+}
+
+function takeEvent(type, data) {
+  if (type === "gap") enqueue({ gap: "Some events are missing here: the daemon no longer has them." });
+  if (type !== "message" && type !== "limits") return;
+  const event = read(data, type);
+  if (type === "limits") {
+    enqueue({ ...event, limited: typeof event.body?.retry_after === "number" });
     return;
   }
-  const words = { 401: "login needed: load the page again", 503: "the daemon is busy" };
-  showLink("wait", words[status] ?? "reconnecting");
-  retrying = setTimeout(connect, patience * (1 + Math.random()));
-  patience = Math.min(patience * 2, 30000);
+  if (!event.foreign) noteDevice(event);
+  enqueue(event);
 }
 
 function follow(wanted) {
@@ -451,7 +505,16 @@ function follow(wanted) {
   list.replaceChildren();
   byId("events-empty").hidden = false;
   showLink("wait", "connecting");
-  connect();
+  ask();
+}
+
+// What is listed must not look like now while nothing can come.
+function showCut() {
+  const seconds = (Date.now() - cutSince) / 1000;
+  const isCut = cutSince > 0 && seconds > STALE_SECONDS;
+  byId("cut").hidden = !isCut;
+  list.classList.toggle("old", isCut);
+  if (isCut) byId("cut").textContent = `Not live for ${span(seconds)}: nothing newer than ${clock(cutSince).slice(0, 8)} is here.`;
 }
 
 // --- Begin -----------------------------------------------------------------------------------------------------------
@@ -472,13 +535,25 @@ document.addEventListener("keydown", (pressed) => {
   } else if (pressed.key === "p") togglePause();
 });
 
+for (const button of document.querySelectorAll("[data-range]")) {
+  button.addEventListener("click", () => showRange(button.dataset.range));
+}
+
 STAGES.forEach(makeStage);
 LINES.forEach(makeLine);
-poll();
+readDay().then(poll);
+setInterval(readDay, DAY_MS);
 sortBy("rate");
 setInterval(showDevices, 1000);
 setInterval(showAge, 1000);
+setInterval(showCut, 1000);
 setInterval(drawEvents, DRAW_MS);
+
+if (window.SharedWorker) usePort(sharedPort());
+else ownPort();
+setInterval(() => port.postMessage({ here: true }), HERE_MS);
+window.addEventListener("pagehide", () => port.postMessage({ bye: true }));
+window.addEventListener("pageshow", ({ persisted }) => persisted && ask());
 
 let wanted = "#";
 try {
