@@ -64,6 +64,12 @@ class Position:
         """Whether the shard of this number is ours."""
         return self.rank is not None and shard % self.gateways == self.rank
 
+    @property
+    def others(self) -> bool | None:
+        """Whether there are other gateways. None where that is not to be told from the seats: whoever got none, with a
+        single one taken, may be the one that others do not see."""
+        return None if self.rank is None and self.gateways <= 1 else self.gateways > 1
+
 
 class Membership:
     """The seats of one configuration, over one connection at a time."""
@@ -250,7 +256,8 @@ class SharedIngress:
                 mine=", ".join(mine) or "none",
             )
         if self._switch is not None:
-            await self._switch.look(connection, place.gateways > 1, self._rest, self._partitions_unacked)
+            others = None if self._unseated else place.others
+            await self._switch.look(connection, others, self._rest, self._partitions_unacked)
         partitions = self._partitions if self._switch is not None and self._switch.uses_partitions else ()
         for number, shard in (*enumerate(shard for _, shard in self._shards), *enumerate(partitions)):
             if not place.owns(number):
@@ -264,7 +271,7 @@ class SharedIngress:
         return sum(partition.unacked for partition in self._partitions)
 
     def _has_rivals(self) -> bool:
-        return self._place is not None and self._place.gateways > 1
+        return self._place is not None and (bool(self._unseated) or self._place.others is not False)
 
     def look(self) -> None:
         """Look at the seats now rather than at the next occasion: a gateway is known to have ended."""

@@ -16,7 +16,8 @@ Theory of operation. ::
                                                └──────────nothing on its way──► DIRECT
 
 It is looked at whenever the other gateways are, and as soon as the sources are let go. Gateways that come and go, as
-when all are restarted in turn, don't turn it each time: it waits for `ALONE`.
+when all are restarted in turn, don't turn it each time: it waits for `ALONE`. A gateway that cannot see the seats, or
+has none, does not know that it is alone: it stays with the way that it has.
 
 The partitions' queues are declared when they are needed first. Those that are there already are consumed from in any
 case, so that nothing is left in them.
@@ -120,13 +121,18 @@ class SourceSwitch:
         elif self.way is Way.LEAVING_REPARTITION:
             self.way = Way.REPARTITION
 
-    async def look(self, connection: Connection, others: bool, sources: Ingress, unacked: Callable[[], int]) -> None:
+    async def look(
+        self, connection: Connection, others: bool | None, sources: Ingress, unacked: Callable[[], int]
+    ) -> None:
         """See which way it is to be, and have `sources` consumed from.
 
-        :param others: whether other gateways share the work. :param unacked: deliveries from the partitions here.
+        :param others: whether other gateways share the work; None where that cannot be seen, and then the way stays.
+        :param unacked: deliveries from the partitions here.
         :raises BrokerRefused: the broker refuses a consumer. :raises BrokerUnavailable: the connection is lost.
         """
         now = self._clock.seconds()
+        if others is None:
+            others = self.repartitions  # another one may have taken what is on its way, which no count of ours tells
         if others or self._choice == "yes":
             self._alone_since = now
         wanted = self._choice == "yes" or (others and self._choice == "auto")

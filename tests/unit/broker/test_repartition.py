@@ -17,7 +17,7 @@ from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.ingress import SURVIVED
 from amqprouter.broker.repartition import Partitions, Repartition
 from amqprouter.broker.repartition_envelope import Envelope
-from amqprouter.broker.shards import INTERVAL, SharedIngress, make_ingress
+from amqprouter.broker.shards import INTERVAL, Position, SharedIngress, make_ingress
 from amqprouter.broker.source_switch import ALONE, EMPTY_WITHIN, FEW
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
@@ -309,6 +309,29 @@ class AutoTests(SourceSwitchTestCase):
         self.pass_time(2 * INTERVAL)
         self.send(b"2")
         self.assertEqual([one.body for one in self.here], [b"2"])
+
+    def test_seats_that_cannot_be_seen_are_no_proof_of_being_alone(self) -> None:
+        """Others may have taken what is on its way, of which the broker counts what nobody has."""
+        self.broker.consumer_counts["amqprouter.seat.1"] = 1
+        self.attached()
+        self.broker.missing_queues.clear()
+        self.broker.existing["amqprouter.seat.0"] = {"x-queue-type": "stream"}
+        self.pass_time(ALONE + EMPTY_WITHIN)
+        self.send(b"1")
+        self.assertEqual([body for _, body in self.passed_on()], [b"1"])
+        self.assertTrue(self.ingress.problem().startswith("cannot share the shards with other gateways"))
+        self.broker.existing.clear()
+        self.broker.consumer_counts["amqprouter.seat.1"] = 0
+        self.pass_time(ALONE - 2 * INTERVAL)
+        self.send(b"2")
+        self.assertEqual([body for _, body in self.passed_on()], [b"1", b"2"], "only now it is known")
+        self.pass_time(5 * INTERVAL)
+        self.send(b"3")
+        self.assertEqual([one.body for one in self.here], [b"3"])
+
+    def test_without_a_seat_nobody_is_alone(self) -> None:
+        position = [Position(None, 1), Position(None, 2), Position(0, 1), Position(1, 2)]
+        self.assertEqual([one.others for one in position], [None, True, False, True])
 
     def test_at_the_start_something_may_be_on_its_way(self) -> None:
         self.broker.missing_queues.clear()
