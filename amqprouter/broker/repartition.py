@@ -14,9 +14,9 @@ Theory of operation. `receive` publishes each delivery; the broker's confirm set
 queue is full by somebody's policy, or away) is put aside, and with it whatever comes for this queue, until all that is
 out for it has been answered; after a pause they are published again, in order, a few at first.
 
-Bounds: everything here is an unacknowledged delivery, of which the prefetch of the sources bounds the number. A queue
-that takes nothing therefore stands in the way of all others in the end: `problem` names it, and nobody should give
-these queues a limit.
+Bounds: everything here is an unacknowledged delivery, of which the prefetch of the sources bounds the number; what
+comes again over another channel, while the broker takes nothing, is let go of (`MOST_OUT`). A queue that takes nothing
+therefore stands in the way of all others in the end: `problem` names it, and nobody should give these queues a limit.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ from amqprouter.counters import Counters
 from amqprouter.pipeline.flush import Flush
 
 Receive = Callable[[list[Delivery], AckLedger], None]
+
+MOST_OUT = 4096
+"""Publishes that are out at once. RabbitMQ confirms within milliseconds, so that far fewer are at the full rate. While
+it confirms nothing, as under an alarm, whatever is over this is held back, and let go of when it comes again, as it
+does with each new consuming connection."""
 
 
 class Partitions:
@@ -78,7 +83,7 @@ class _Copy:
 class _Partition:
     """What is on its way to one queue."""
 
-    __slots__ = ("failed", "limit", "outstanding", "pauses", "queue", "trouble", "waiting")
+    __slots__ = ("failed", "is_sending", "limit", "outstanding", "pauses", "queue", "trouble", "waiting")
 
     def __init__(self, queue: bytes) -> None:
         self.queue = queue
@@ -86,6 +91,7 @@ class _Partition:
         self.trouble = ""  # why the latest was not taken
         self.pauses = 0  # since one was taken
         self.limit = 0  # while it is tried again, how many may be out
+        self.is_sending = False
         self.failed: list[_Copy] = []  # given back; they come before those that wait
         self.waiting: deque[_Copy] = deque()
 
@@ -126,6 +132,10 @@ class Repartition:
         self._partitions: dict[bytes, _Partition] = {}
         self._number = 0
         self._under_way = 0
+        self._out = 0  # at the publisher
+        self._held: deque[_Copy] = deque()  # while as many are out as may be; what is newer waits behind it
+        self._purge_at = MOST_OUT  # when so many are held or wait, those that come again are let go of
+        self._draining = False
         self._idle: list[Deferred[None]] = []
         self.attach = publisher.attach
 
@@ -141,8 +151,12 @@ class Repartition:
 
     def receive(self, deliveries: list[Delivery], ledger: AckLedger) -> None:
         """Take a batch from a consuming channel; `ledger` is that channel's."""
+        if self._draining:
+            return  # unacknowledged, they go back to their queue with the channel
         device_of, queue_of, partitions = self._device_of, self._queue_of, self._partitions
-        here = []
+        held, here = self._held, []
+        if self._under_way - self._out >= self._purge_at:
+            self._purge()
         for delivery in deliveries:
             device = device_of(delivery)
             if not device:
@@ -155,7 +169,9 @@ class Repartition:
             self._number = number = self._number + 1
             self._under_way += 1
             copy = _Copy(number, delivery, ledger, partition)
-            if partition.trouble:
+            if held or self._out >= MOST_OUT:
+                held.append(copy)
+            elif partition.trouble:
                 partition.waiting.append(copy)
             else:
                 self._publish(copy, partition)
@@ -165,10 +181,33 @@ class Repartition:
 
     def _publish(self, copy: _Copy, partition: _Partition) -> None:
         partition.outstanding += 1
+        self._out += 1
         delivery = copy.delivery
         properties = self._envelope.wrapped(delivery)
         # The default exchange routes to the queue that the key names.
         self._publisher.publish(b"", partition.queue, properties, delivery.body, copy, must_arrive=True, lane=self)
+
+    def _send_held(self) -> None:
+        """As many of those that are held back as may be out now."""
+        held = self._held
+        while held and self._out < MOST_OUT:
+            copy = held.popleft()
+            if copy.ledger.closed:  # it comes again, over another channel
+                self._under_way -= 1
+            elif copy.partition.trouble:
+                copy.partition.waiting.append(copy)
+            else:
+                self._publish(copy, copy.partition)
+        self._publisher.flush()
+
+    def _purge(self) -> None:
+        """Let go of what is not out and comes again over another channel."""
+        for queue in (self._held, *(one.waiting for one in self._partitions.values())):
+            alive = [copy for copy in queue if not copy.ledger.closed]
+            self._under_way -= len(queue) - len(alive)
+            queue.clear()
+            queue.extend(alive)
+        self._purge_at = MOST_OUT + 2 * (self._under_way - self._out)  # so that each is looked at a few times only
 
     # A `PublishLane`.
 
@@ -176,6 +215,7 @@ class Repartition:
         """These are in their queues."""
         self._counters.repartitioned += len(receipts)
         self._under_way -= len(receipts)
+        self._out -= len(receipts)
         ledgers = self._flush.ledgers
         tags: list[int] = []
         latest: AckLedger | None = None
@@ -192,6 +232,8 @@ class Repartition:
         if latest is not None and latest.settle_all(tags):
             ledgers.add(latest)
         self._flush.wake()
+        if self._held:
+            self._send_held()
         self._tell_idle()
 
     def refused(self, receipt: _Copy, reason: str) -> None:
@@ -200,9 +242,10 @@ class Repartition:
         partition = receipt.partition
         partition.outstanding -= 1
         self._under_way -= 1
+        self._out -= 1
         self.log.info("A message cannot be passed to its shard ({reason}) and stays here", reason=reason)
         self._receive_here([receipt.delivery], receipt.ledger)
-        if partition.trouble:
+        if partition.trouble and not partition.is_sending:  # else this is in the midst of `_send`, which goes on itself
             self._goes_on(partition)
         self._tell_idle()
 
@@ -210,6 +253,11 @@ class Repartition:
         """Not now."""
         partition = receipt.partition
         partition.outstanding -= 1
+        self._out -= 1
+        if self._draining:
+            self._under_way -= 1
+            self._tell_idle()
+            return
         if not partition.trouble:
             self.log.warn(
                 "Cannot pass messages to {queue}: {reason}; trying again", queue=partition.queue.decode(), reason=reason
@@ -217,6 +265,8 @@ class Repartition:
         partition.trouble, partition.limit = reason, 0
         partition.failed.append(receipt)
         self._goes_on(partition)
+        if self._held:
+            self._send_held()
 
     def _goes_on(self, partition: _Partition) -> None:
         """Something that was out has been answered, in trouble."""
@@ -231,8 +281,9 @@ class Repartition:
         self._send(partition)
 
     def _try_again(self, partition: _Partition) -> None:
-        partition.limit = 1
-        self._send(partition)
+        if not self._draining:
+            partition.limit = 1
+            self._send(partition)
 
     def _send(self, partition: _Partition) -> None:
         """Publish as many as may be out, in the order in which they came."""
@@ -240,12 +291,14 @@ class Repartition:
         failed.sort(key=lambda copy: copy.number)
         waiting.extendleft(reversed(failed))
         failed.clear()
+        partition.is_sending = True
         while waiting and partition.outstanding < partition.limit:
             copy = waiting.popleft()
             if copy.ledger.closed:  # it comes again, over another channel
                 self._under_way -= 1
             else:
                 self._publish(copy, partition)
+        partition.is_sending = False
         self._publisher.flush()
         if partition.trouble and not partition.outstanding:
             partition.trouble = ""
@@ -261,7 +314,12 @@ class Repartition:
                 waiter.callback(None)
 
     def drain(self) -> Deferred[None]:
-        """Fires when all that was received is in its queue."""
+        """Start nothing new; fires when all that was published is in its queue. What waits goes back to its source
+        unacknowledged."""
+        self._draining = True
+        for queue in (self._held, *(queue for one in self._partitions.values() for queue in (one.failed, one.waiting))):
+            self._under_way -= len(queue)
+            queue.clear()
         done: Deferred[None] = Deferred()
         self._idle.append(done)
         self._tell_idle()

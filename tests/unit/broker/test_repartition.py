@@ -15,7 +15,7 @@ from amqprouter.amqp.properties import encode_properties
 from amqprouter.amqp.publisher import RETRY_FIRST, Publisher
 from amqprouter.amqp.wire import Delivery
 from amqprouter.broker.ingress import SURVIVED
-from amqprouter.broker.repartition import Partitions, Repartition
+from amqprouter.broker.repartition import MOST_OUT, Partitions, Repartition
 from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.broker.shards import INTERVAL, Position, SharedIngress, make_ingress
 from amqprouter.broker.source_switch import ALONE, EMPTY_WITHIN, FEW
@@ -160,13 +160,67 @@ class RepartitionTests(RepartitionTestCase):
         self.assertEqual(self.acks, [(3, True)])
 
     def test_draining_waits_for_the_confirms(self) -> None:
-        self.successResultOf(self.repartition.drain())
         self.broker.confirming = False
         self.receive(b"lamp.up")
         drained: Deferred[None] = self.repartition.drain()
         self.assertNoResult(drained)
         self.broker.ack(1)
         self.successResultOf(drained)
+        self.successResultOf(self.repartition.drain())
+
+    def test_draining_does_not_wait_for_a_queue_that_takes_nothing(self) -> None:
+        """What waits for it goes back to its source: a stop would take all of its time, and nothing else be drained."""
+        self.broker.confirming = False
+        self.receive(b"lamp.up", b"lamp.up")
+        self.broker.ack(1, nack=True)
+        self.receive(b"lamp.up")
+        drained: Deferred[None] = self.repartition.drain()
+        self.assertNoResult(drained)
+        self.broker.ack(2, nack=True)
+        self.successResultOf(drained)
+        self.broker.published.clear()
+        self.receive(b"lamp.up", b"plug.up")
+        self.pass_time(60.0)
+        self.assertEqual((self.broker.published, self.acks, self.repartition.under_way), ([], [], 0))
+
+    def test_many_that_cannot_be_wrapped_behind_one_that_is_tried_again(self) -> None:
+        self.broker.confirming = False
+        self.receive(b"lamp.up")
+        self.broker.ack(1, nack=True)
+        self.broker.confirming = True
+        self.receive(*[b"lamp.up"] * 400, properties=encode_properties(headers={"h": "x" * 131_000}))
+        self.receive(b"lamp.up")
+        self.pass_time(RETRY_FIRST * 4, 0.05)
+        self.assertEqual((len(self.here), self.repartition.under_way), (400, 0))
+        self.assertEqual(self.repartition.problem(), "")
+
+    def test_more_than_may_be_out(self) -> None:
+        """They are passed on in order, as others are confirmed."""
+        self.broker.confirming = False
+        self.receive(*[b"lamp.up"] * (MOST_OUT + 3))
+        self.receive(b"lamp.up")
+        self.assertEqual((len(self.broker.published), self.repartition.under_way), (MOST_OUT, MOST_OUT + 4))
+        self.broker.ack(2, multiple=True)
+        self.broker.ack(3, nack=True)
+        self.assertEqual(len(self.broker.published), MOST_OUT + 2, "what is behind the third waits for it")
+        self.receive(b"lamp.up")
+        self.broker.published.clear()
+        self.broker.confirming = True
+        for tag in range(4, MOST_OUT + 3):
+            self.broker.ack(tag, nack=True)
+        self.pass_time(RETRY_FIRST * 20, 0.05)
+        self.assertEqual([int(body) for _, body in self.passed_on()], list(range(3, MOST_OUT + 6)))
+        self.assertEqual((self.repartition.under_way, self.acks[-1]), (0, (MOST_OUT + 5, True)))
+
+    def test_what_comes_again_and_again_while_nothing_is_confirmed_is_held_once(self) -> None:
+        """The broker takes nothing, and the connection of the consumers is lost over and over."""
+        self.broker.confirming = False
+        for _ in range(10):
+            self.tag = 0
+            self.receive(*[b"lamp.up"] * MOST_OUT)
+            self.ledger.close()
+            self.ledger = AckLedger(self.acks.extend)
+        self.assertLessEqual(self.repartition.under_way, 4 * MOST_OUT)
 
     def test_what_comes_again_over_another_channel_is_not_tried_again(self) -> None:
         self.broker.confirming = False
