@@ -1,9 +1,13 @@
 """What each stage of our path costs: ``python -m benchmarks.stages [--messages N] [--repeats N] [--json FILE]``.
 
-One process, no network. Every stage runs alone over the same messages, fed with what the stage before it made, and the
-last line is the whole way at once: bytes of a consuming connection in, bytes of publishes and acks out. The difference
+One process, no network. Every stage runs alone over the same messages, fed with what the stage before it made, and
+then comes the whole way at once: bytes of a consuming connection in, bytes of publishes and acks out. The difference
 between that and the sum is what lies between the stages: the pipeline's own calls and batches. CPU time, the best of
 several repeats, for a disturbed repeat is only ever slower. The socket, the reactor and the kernel come on top.
+
+What passing on costs, where several gateways share what one reads, stands below that: at who reads, from a delivery to
+the publish, its confirm and the ack, and at who has the device, to take it out of its envelope. Slicing frames comes on
+top at both.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from amqprouter.auth.authenticator import Authenticator
 from amqprouter.auth.credentials import DeviceSecret
 from amqprouter.broker.outgoing import Outgoing
 from amqprouter.broker.quarantine import BrokerQuarantine
+from amqprouter.broker.repartition import Partitions, Repartition, unwrapping
+from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.broker.targets import ExchangeTarget
 from amqprouter.broker.topology import Topology
 from amqprouter.counters import Counters
@@ -237,6 +243,53 @@ class Bench:
         if ledger.unacked or self.publisher.outstanding:
             raise AssertionError(f"{ledger.unacked} messages unacknowledged, {self.publisher.outstanding} unconfirmed")
 
+    def passing(self) -> dict[str, Callable[[], Any]]:
+        """The two halves of the way through the shards, over deliveries made here; see the top of this file."""
+        reader, envelope = FrameReader(131_072), Envelope("gateway")
+        batches: list[Any] = [reader.feed(chunk) for chunk in self.chunks]
+        publisher = Publisher(self.clock, self.counters, max_attempts=8, random=random.random)
+        publisher._channel, publisher._frame_max = self.publisher._channel, self.publishing.frame_max
+        names = Topology(TopologySettings(), IngressSettings(), EventsSettings()).names
+        repartition = Repartition(
+            self.clock,
+            publisher,
+            Partitions(names.partitions),
+            envelope,
+            device_of=self.pipeline.device_of,
+            receive=self.pipeline.receive,
+            flush=self.flush,
+            counters=self.counters,
+            random=random.random,
+        )
+        ledger = AckLedger(lambda acks: self.consume_transport.write(b"".join(encode_ack(1, *ack) for ack in acks)))
+        wrapped = [
+            [
+                Delivery(1, b"t", d.delivery_tag, False, b"", names.partitions[0].encode(), envelope.wrapped(d), d.body)
+                for d in batch
+            ]
+            for batch in batches
+        ]
+        take_out = unwrapping(envelope, lambda deliveries, ledger: None)
+
+        def pass_on() -> None:
+            answered = 0
+            for batch in batches:
+                ledger.received(len(batch))
+                repartition.receive(batch, ledger)
+                sent = publisher._sequence
+                for last in (*range(answered + CONFIRMED_AT_ONCE, sent, CONFIRMED_AT_ONCE), sent):
+                    publisher._confirmed(Confirm(1, last, True, True))
+                answered = sent
+                self.clock.advance(0)
+            if ledger.unacked or repartition.under_way:
+                raise AssertionError(f"{ledger.unacked} unacknowledged, {repartition.under_way} not passed on")
+
+        def unwrap() -> None:
+            for batch in wrapped:
+                take_out(batch, ledger)
+
+        return {"pass to the shard": pass_on, "take out of the envelope": unwrap}
+
     def clear(self) -> None:
         self.consume_transport.clear()
         self.publish_transport.clear()
@@ -259,6 +312,9 @@ def measure(messages: int, repeats: int) -> dict[str, float]:
             timed(name, action)
         bench.clear()
         timed("the whole way", bench.whole)
+        bench.clear()
+        for name, action in bench.passing().items():
+            timed(name, action)
         bench.clear()
     return best
 
