@@ -35,6 +35,7 @@ from amqprouter.broker.repartition import Repartition, unwrapping
 from amqprouter.broker.repartition_envelope import Envelope
 from amqprouter.broker.source_switch import SourceSwitch
 from amqprouter.broker.topology import Topology
+from amqprouter.broker.unread_partitions import UnreadPartitions
 from amqprouter.clock import Clock
 from amqprouter.counters import Counters
 from amqprouter.errors import AmqprouterError, BrokerRefused, TopologyClash
@@ -175,6 +176,7 @@ class SharedIngress:
         self._rest = rest
         self._shards = tuple(shards.items())
         self._partitions = tuple(partitions)
+        self._unread = UnreadPartitions(() if switch is None else switch.partitions)
         self._switch = switch
         self._membership = membership
         self._place: Position | None = None
@@ -258,14 +260,23 @@ class SharedIngress:
         if self._switch is not None:
             others = None if self._unseated else place.others
             await self._switch.look(connection, others, self._rest, self._partitions_unacked)
-        partitions = self._partitions if self._switch is not None and self._switch.uses_partitions else ()
-        for number, shard in (*enumerate(shard for _, shard in self._shards), *enumerate(partitions)):
-            if not place.owns(number):
-                shard.hand_over()
-            elif not shard.attached:
-                await shard.attach(connection)
+        for number, (_, shard) in enumerate(self._shards):
+            await self._have(connection, shard, place.owns(number))
+        if self._switch is not None and self._switch.uses_partitions:
+            theirs = [number for number in range(len(self._partitions)) if not place.owns(number)]
+            attached = [number for number in theirs if self._partitions[number].attached]
+            unread = await self._unread.look(connection, place.rank, place.gateways, theirs, attached)
+            for number, partition in enumerate(self._partitions):
+                await self._have(connection, partition, number not in theirs or number in unread)
         if self._timer is None or not self._timer.active():
             self._timer = self._clock.callLater(INTERVAL, self._share_again)
+
+    @staticmethod
+    async def _have(connection: Connection, shard: Ingress, ours: bool) -> None:
+        if not ours:
+            shard.hand_over()
+        elif not shard.attached:
+            await shard.attach(connection)
 
     def _partitions_unacked(self) -> int:
         return sum(partition.unacked for partition in self._partitions)

@@ -102,6 +102,11 @@ class SourceSwitch:
         """Whether the partitions' queues are to be consumed from."""
         return self._topology.has_partitions
 
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """The partitions' queues, by number."""
+        return self._topology.names.partitions
+
     def problem(self) -> str:
         """As of `amqprouter.interfaces.IReadiness`."""
         refused = f"cannot share what comes through other queues with other gateways: {self._refused}"

@@ -109,15 +109,23 @@ class Plant:
 ScaleOutTest = Callable[[list[Gateway], Plant, Fleet, PrivateRabbitMQ, Arrivals], Awaitable[None]]
 
 
-async def owners(broker: PrivateRabbitMQ, word: str) -> list[int]:
-    """How many such queues each gateway consumes from, as the broker tells it; the most first."""
-    consumers = json.loads(
-        await broker.ctl("--formatter", "json", "list_consumers", "queue_name", "channel_pid", "active")
+async def connections(broker: PrivateRabbitMQ, word: str) -> Counter[str]:
+    """How many such queues are consumed from over each connection, as the broker tells it."""
+    # As text, for JSON has process ids in a form that rabbitmqctl does not take.
+    consumers = await broker.ctl(
+        "--quiet", "--no-table-headers", "list_consumers", "queue_name", "channel_pid", "active"
     )
-    channels = json.loads(await broker.ctl("--formatter", "json", "list_channels", "pid", "connection"))
-    connection_of = {channel["pid"]: channel["connection"] for channel in channels}
-    active = [one for one in consumers if word in one["queue_name"] and one["active"]]
-    return sorted(Counter(connection_of.get(one["channel_pid"]) for one in active).values(), reverse=True)
+    channels = await broker.ctl("--quiet", "--no-table-headers", "list_channels", "pid", "connection")
+    connection_of = dict(line.split("\t") for line in channels.splitlines())
+    found = (line.split("\t") for line in consumers.splitlines())
+    return Counter(
+        connection_of.get(channel, "") for queue, channel, active in found if word in queue and active == "true"
+    )
+
+
+async def owners(broker: PrivateRabbitMQ, word: str) -> list[int]:
+    """How many such queues each gateway has; the most first."""
+    return sorted((await connections(broker, word)).values(), reverse=True)
 
 
 class AssignmentTests(TestCase):
@@ -171,7 +179,7 @@ class AssignmentTests(TestCase):
 class ScaleOutTests(TestCase):
     timeout = 180
 
-    def run_with(self, test: ScaleOutTest, by_id: bool = True) -> Deferred[None]:
+    def run_with(self, test: ScaleOutTest, by_id: bool = True, ways: tuple[str, ...] = ("auto",) * 3) -> Deferred[None]:
         async def around() -> None:
             folder = Path(self.mktemp())
             folder.mkdir()
@@ -183,7 +191,7 @@ class ScaleOutTests(TestCase):
                             broker.uri,
                             database.uri,
                             database.name,
-                            ingress={"shards": SHARDS},
+                            ingress={"shards": SHARDS, "repartition": ways[number]},
                             scheduler={"max_waiting_per_device": 1000, "max_hold": 10},
                             class_greedy={"devices": GREEDY, "limits": f"{RATE:g}/s burst {BURST:g}"},
                             route_all={"targets": "exchange:copies"},
@@ -287,6 +295,38 @@ class ScaleOutTests(TestCase):
             self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
 
         return self.run_with(test, by_id=False)
+
+    def test_one_that_knows_nothing_of_partitions(self) -> Deferred[None]:
+        """As one of an earlier version is while all are upgraded in turn: the others read its partitions for it."""
+
+        async def test(
+            gateways: list[Gateway], plant: Plant, fleet: Fleet, broker: PrivateRabbitMQ, arrivals: Arrivals
+        ) -> None:
+            plant.start()
+            await gateways[1].start()
+            await self.shared(broker, plant, 3, 3)
+            self.assertEqual(await gateways[0].metric("repartitions"), 1)
+            self.assertEqual(await gateways[1].metric("repartitions"), 0)
+            # The second reads what comes, as the first has let go of it, until its connection is lost.
+            [connection] = await connections(broker, "amqprouter.ingress")
+            await broker.ctl("close_connection", connection, "test")
+
+            async def read() -> bool:
+                return await owners(broker, ".partition.") == [6]
+
+            await until(read, what="the first gateway reads all partitions", timeout=WITHIN)
+            await gateways[2].start()
+            await self.shared(broker, plant, 4, 2, word=".partition.")
+            plant.stop()
+            await fleet.all_confirmed()
+
+            async def all_there() -> bool:
+                return len(arrivals.ids()) >= fleet.sent
+
+            await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+            self.assertEqual(set(arrivals.ids()), set(fleet.ledger.confirmed))
+
+        return self.run_with(test, by_id=False, ways=("auto", "no", "auto"))
 
     def check_once_and_in_order(self, arrivals: Arrivals, fleet: Fleet, killed: float) -> None:
         """What was lost, doubled or overtaken? Only a kill may double anything; hand-overs may not."""

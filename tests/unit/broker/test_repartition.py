@@ -443,6 +443,58 @@ class AutoTests(SourceSwitchTestCase):
         self.assertEqual(len(self.passed_on()), 1)
 
 
+class UnreadTests(SourceSwitchTestCase):
+    """The other gateway is of an earlier version, or does without partitions: it reads none of them."""
+
+    theirs = PARTITIONS[1]
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker.consumer_counts["amqprouter.seat.1"] = 1
+        self.attached()
+        self.broker.missing_queues.clear()
+
+    def unread(self) -> None:
+        self.broker.ready[self.theirs] = 3
+        self.pass_time(2 * INTERVAL)
+
+    def test_it_is_read_here(self) -> None:
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+        self.broker.ready[self.theirs] = 3
+        self.pass_time(INTERVAL)
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]], "it may be about to be")
+        self.pass_time(INTERVAL)
+        self.assertEqual(self.consumed(".partition."), list(PARTITIONS))
+        self.broker.ready.clear()
+        self.pass_time(10 * INTERVAL)
+        self.assertEqual(self.consumed(".partition."), list(PARTITIONS), "more may come")
+
+    def test_until_the_other_reads_it(self) -> None:
+        self.unread()
+        self.broker.consumer_counts[self.theirs] = 2
+        self.pass_time(INTERVAL)
+        self.turn()
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+        self.broker.consumer_counts[self.theirs] = 1
+        self.pass_time(10 * INTERVAL)
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+
+    def test_one_that_is_read_slowly_is_left_alone(self) -> None:
+        self.broker.consumer_counts[self.theirs] = 1
+        self.broker.ready[self.theirs] = 3
+        self.pass_time(10 * INTERVAL)
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+
+    def test_no_word_is_no_reason(self) -> None:
+        self.pass_time(10 * INTERVAL)
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+
+    def test_one_that_is_gone(self) -> None:
+        self.broker.missing_queues.add(self.theirs)
+        self.pass_time(INTERVAL)
+        self.assertEqual(self.consumed(".partition."), [PARTITIONS[0]])
+
+
 class AlwaysTests(SourceSwitchTestCase):
     choice = "yes"
 
