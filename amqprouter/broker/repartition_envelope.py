@@ -105,7 +105,7 @@ class Envelope:
     def _content(self, raw: bytes) -> bytes | None:
         """What was wrapped. As we write it, it is found at once; a broker may have added a header of its own."""
         start = 6 + len(_ENTRY) + 4
-        if raw[:2] == self._flags and raw[6 : 6 + len(_ENTRY)] == _ENTRY:
+        if len(raw) >= start and raw[:2] == self._flags and raw[6 : 6 + len(_ENTRY)] == _ENTRY:
             table, size = _LONG.unpack_from(raw, 2)[0], _LONG.unpack_from(raw, start - 4)[0]
             end = start + size
             if table == len(_ENTRY) + 4 + size and raw[end:] in self._tails.values():

@@ -64,6 +64,13 @@ class EnvelopeTests(SynchronousTestCase):
                 self.assertEqual(content[0], 1)
         self.assertIsNone(envelope.unwrapped(Delivery(1, b"t", 5, False, b"", b"q", encode_properties(), b"")))
 
+    def test_one_that_is_cut_off_is_none(self) -> None:
+        for account in ("", "gateway"):
+            envelope = Envelope(account)
+            whole = envelope.wrapped(Delivery(1, b"t", 5, False, b"devices", b"lamp.up", encode_properties(), b""))
+            for size in range(len(whole)):
+                self.assertIsNone(envelope.unwrapped(Delivery(1, b"t", 5, False, b"", b"q", whole[:size], b"")), size)
+
     def test_the_copy_is_as_persistent_as_the_message(self) -> None:
         envelope = Envelope("gateway")
         for raw, persistent in (
