@@ -415,6 +415,17 @@ class AutoTests(SourceSwitchTestCase):
         self.send(b"2")
         self.assertEqual([body for _, body in self.passed_on()], [b"1", b"2"])
 
+    def test_so_it_does_when_the_others_cannot_be_seen(self) -> None:
+        self.broker.confirming = False
+        self.broker.missing_queues.clear()
+        self.broker.existing["amqprouter.seat.0"] = {"x-queue-type": "stream"}
+        self.ingress = self.made(prefetch=8)
+        self.attached()
+        self.send(b"1")
+        self.pass_time(SURVIVED)
+        self.send(b"2")  # it is not taken
+        self.assertEqual([body for _, body in self.passed_on()], [b"1"])
+
     def test_the_connection_is_lost_in_between(self) -> None:
         connection = self.attached()
         self.send(b"under way")
