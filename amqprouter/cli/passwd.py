@@ -52,13 +52,17 @@ def run(options: argparse.Namespace) -> int:
 def _asked(name: str) -> str:
     """A password from the terminal, typed twice, or from standard input.
 
-    :raises ValueError: the two differ.
+    :raises ValueError: the two differ, or there is none.
     """
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     from getpass import getpass  # noqa: PLC0415
 
-    password = getpass(f"Password for {name}: ")
-    if getpass("Again: ") != password:
+    try:
+        password = getpass(f"Password for {name}: ")
+        again = getpass("Again: ")
+    except EOFError:
+        raise ValueError("no password was given; nothing is changed") from None
+    if again != password:
         raise ValueError("the two passwords differ; nothing is changed")
     return password

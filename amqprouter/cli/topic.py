@@ -42,6 +42,7 @@ CUT_OFF = (
     "RabbitMQ before 4.3 then ends the connection; later ones do too, unless mqtt.disconnect_on_unauthorized is false"
 )
 """What a denial means for an MQTT client."""
+NOT_BOUND = "no binding brings such a key from this exchange, so that it does not come to the daemon at all"
 MAX_BODY_SHOWN = 500
 """Characters of a decoded body."""
 
@@ -134,15 +135,14 @@ class _Facts:
             yield "layout", "none applies: the first word is the device"
             device, _, topic = message.routing_key.decode("utf-8", "backslashreplace").partition(".")
         elif placement.refusal == IGNORED:
-            yield (
-                "layout",
-                f"{placement.layout}, which says that it is no device's message: acknowledged, and that is all",
-            )
+            comes = "acknowledged, and that is all" if self._is_bound(exchange, queue) else NOT_BOUND
+            yield "layout", f"{placement.layout}, which says that it is no device's message: {comes}"
             yield from self._broker(exchange, "")
             return
         elif placement.refusal:
             names = ", ".join(layout.name for layout in self._layouts.applying(exchange, queue))
-            yield "layout", f"{names}: none of them fits; rejected as {placement.refusal}"
+            comes = f"rejected as {placement.refusal}" if self._is_bound(exchange, queue) else NOT_BOUND
+            yield "layout", f"{names}: none of them fits; {comes}"
             yield from self._broker(exchange, "")
             return
         else:
@@ -291,6 +291,18 @@ class _Facts:
         known = {**layout.values, **placement.words}
         known.pop("topic", None)
         return " or ".join(pattern.described(known) for pattern in layout.commands) or "the layout has none"
+
+    def _is_bound(self, exchange: str, queue: str) -> bool:
+        """Whether the daemon's own bindings bring it; what a queue of somebody else's brings is not known."""
+        from amqprouter.patterns import TopicPattern  # noqa: PLC0415
+
+        settings = self._settings
+        if queue or exchange not in (settings.topology.devices_exchange, *settings.ingress.exchanges):
+            return True
+        key = self._message.routing_key.decode("utf-8", "backslashreplace")
+        return any(
+            TopicPattern(pattern).matches(key) for pattern in self._layouts.bindings(exchange, settings.ingress.bind)
+        )
 
     def _unheard(self) -> str:
         """The same, for as long as no message of the device has come."""

@@ -90,10 +90,15 @@ class TopicTests(CommandTestCase):
         self.assertEqual(told["commands"], "application.a1.device.0080e1150000abcd.command.{topic}")
 
     def test_what_is_refused(self) -> None:
-        self.assertIn("none of them fits; rejected as no-layout", self.told("a.b.c", status=1)["layout"])
-        self.assertIn("acknowledged", self.told("cmnd.plug.POWER", status=1)["layout"])
+        self.assertIn("none of them fits; rejected as no-layout", self.told("gw/alarm", status=1)["layout"])
         self.assertIn("denied", self.told("tele/plug/secret", status=1)["acl"])
         self.assertEqual(self.told("plug", "--exchange", "devices", status=1)["rejected"], "no-topic")
+
+    def test_what_does_not_come(self) -> None:
+        """No binding brings it."""
+        for key in ("a.b.c", "cmnd.plug.POWER"):
+            self.assertIn("it does not come to the daemon", self.told(key, status=1)["layout"])
+            self.assertNotIn("it does not come", self.told(key, "--queue", "q", status=1)["layout"])
 
     def test_in_the_message(self) -> None:
         body = self.file("body.json", '{"id": "plug 7"}')
