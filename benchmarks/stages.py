@@ -46,6 +46,7 @@ from amqprouter.counters import Counters
 from amqprouter.interfaces import IDeviceSecret
 from amqprouter.pipeline.flush import Flush
 from amqprouter.pipeline.gate import TargetGate
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.pipeline.message import Message
 from amqprouter.pipeline.pipeline import Pipeline
 from amqprouter.pipeline.routes import RuleSet
@@ -98,6 +99,8 @@ class Bench:
         self.publisher = Publisher(self.clock, self.counters, max_attempts=8, random=random.random)
         names = Topology(TopologySettings(), IngressSettings(), EventsSettings()).names
         self.flush = Flush(self.clock)
+        latencies = Latencies(time.time)
+        latencies.classes = self.scheduler
         self.pipeline = Pipeline(
             self.clock,
             time.time,
@@ -114,6 +117,7 @@ class Bench:
                     patience=1,
                     random=random.random,
                     wake=lambda: None,
+                    latency=latencies.target(str(target)),
                 )
                 for target in self.rules.targets
             },
@@ -132,6 +136,7 @@ class Bench:
             flush=self.flush,
             limits=LimitsSettings(),
             counters=self.counters,
+            latencies=latencies,
         )
         self.consuming, self.consume_transport = self._connection()
         self.publishing, self.publish_transport = self._connection()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from amqprouter.cli.control import add_control_options, ask, socket_from
 from amqprouter.cli.outcome import DONE, FAILED, run_in_reactor
-from amqprouter.text import span
+from amqprouter.text import printable, span
 
 DESCRIPTION = """\
 Show how the running daemon is: its parts, its counters since the start, and the busiest devices.
@@ -45,8 +45,6 @@ async def _status(reactor: Any, socket: str, as_json: bool) -> int:
 
 def status_lines(status: dict[str, Any]) -> Iterator[str]:
     """The status as text."""
-    from amqprouter.text import printable  # noqa: PLC0415
-
     build = f" ({status['build']})" if "build" in status else ""  # daemons of before do not say
     yield f"amqprouter {status['version']}{build}, up {span(int(status['uptime']))}"
     for part, problem in status["parts"].items():
@@ -63,11 +61,27 @@ def status_lines(status: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<18} {_figure(sum(value.values()))}{parts}"
         elif value:
             yield f"  {name:<18} {_figure(value)}"
+    yield from _latency_lines(status.get("latency") or ())  # a daemon of an earlier version tells of none
     if status["devices"]:
         yield f"  {'device':<32} " + " ".join(f"{heading:>10}" for heading in _COLUMNS.values())
     for device in status["devices"][:_DEVICES]:
         columns = (device.get(name, "") for name in _COLUMNS)
         yield f"  {printable(device['device']):<32} " + " ".join(f"{column:>10}" for column in columns)
+
+
+def _latency_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    heading = f"  {'latency, of late':<32} {'class':<12} {'samples':>9} {'p50':>11} {'p99':>11} {'longest':>11}"
+    for row in rows:
+        if heading:
+            yield heading
+            heading = ""
+        step = " at ".join(printable(row[key]) for key in ("step", "target") if key in row)
+        seconds = " ".join(f"{_seconds(row[key]):>11}" for key in ("p50", "p99", "longest"))
+        yield f"  {step:<32} {printable(row.get('class', '')):<12} {row['samples']:>9} {seconds}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.3g} ms" if value < 0.9995 else span(value)
 
 
 def _figure(value: float) -> str:

@@ -30,7 +30,9 @@ from amqprouter.daemon.runtime import Listen, Runtime, listen_by
 from amqprouter.daemon.service_manager import Notifier
 from amqprouter.daemon.targets import WiredTargets, wire_targets
 from amqprouter.daemon.web import WiredEvents, WiredWeb, wire_events, wire_web
+from amqprouter.events.hub import Hub
 from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.settings import Settings
 from amqprouter.web.health import report
 from amqprouter.web.siblings import Siblings
@@ -60,7 +62,8 @@ def build(
     counters, clock = Counters(), SteadyClock(reactor, time.monotonic)
     decoding = wire_decoding(settings, counters)
     listen, chance = listen or listen_by(reactor), randomness or random.Random()
-    runtime = Runtime(settings, reactor, clock, wall_clock, chance, counters, decoding.bodies, listen, siblings)
+    latencies, bodies = Latencies(wall_clock), decoding.bodies
+    runtime = Runtime(settings, reactor, clock, wall_clock, chance, counters, latencies, bodies, listen, siblings)
     broker = wire_broker(runtime)
     rules = decoding.rules(settings)
     reads_store = reads_documents(settings.auth) or settings.scheduler.overrides.startswith("mongodb:")
@@ -76,7 +79,7 @@ def build(
     readiness += (*way.quarantine.gates, *replies, *commands.readiness)
     readiness += [*([] if targets.store is None else [targets.store]), *auth.readiness]
     _provide(siblings, auth, way, readiness)
-    report = StatusReport(runtime.counters, (*way.gauges, *hub_gauges(events.hub)), readiness, reactor)
+    report = _report(runtime, way, events.hub, readiness)
     top_devices = TopDevices(way.scheduler, runtime.clock.seconds, way.parked_devices.backlog).read
     web = wire_web(
         runtime,
@@ -124,6 +127,12 @@ def _provide(siblings: Siblings | None, auth: WiredAuth, way: WiredPipeline, rea
         siblings.provide("ready", lambda: report(readiness))
         siblings.provide("look", way.ingress.look)
         share_logins(auth.authenticator.logins, siblings)
+
+
+def _report(runtime: Runtime, way: WiredPipeline, hub: Hub, readiness: Sequence[IReadiness]) -> StatusReport:
+    """What the control socket tells of the daemon."""
+    gauges = (*way.gauges, *hub_gauges(hub))
+    return StatusReport(runtime.counters, gauges, readiness, runtime.reactor, runtime.latencies)
 
 
 def _links(

@@ -90,5 +90,6 @@ def park_and_gate(
             parking_queue=parking.parking_queue("target", str(target), prefetch=window) if several or timeout else None,
             reluctant=not several,
             most=partial(most, target),
+            latency=runtime.latencies.target(str(target)),
         )
     return parking, gates

@@ -120,6 +120,7 @@ def wire_pipeline(
         wake=flush.wake,
     )
     scheduler = _scheduler(runtime)
+    runtime.latencies.classes = scheduler
     most = max_pending(settings)
     has_checkers = auth.device_chain is not None
     tags = {consumer_tag(queue).encode(): queue for queue in settings.ingress.queues}
@@ -145,6 +146,7 @@ def wire_pipeline(
         limits=settings.limits,
         counters=counters,
         random=runtime.randomness.random,
+        latencies=runtime.latencies,
         throttled=Throttling(scheduler, counters, tell, runtime.wall_clock, every).note,
     )
     overrides = _overrides(runtime, wired, scheduler, pipeline, flush)

@@ -18,6 +18,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from amqprouter.clock import SteadyClock
 from amqprouter.counters import Counters
 from amqprouter.pipeline.bodies import Bodies
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.settings import Settings
 from amqprouter.web.siblings import Siblings
 
@@ -48,6 +49,7 @@ class Runtime:
     randomness: random.Random
     """For jitter and ids, no secrets."""
     counters: Counters
+    latencies: Latencies
     bodies: Bodies
     """What messages' bodies are."""
     listen: Listen

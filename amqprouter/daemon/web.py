@@ -63,6 +63,7 @@ def wire_events(runtime: Runtime, broker: WiredBroker) -> WiredEvents:
         runtime.clock,
         history=EventHistory(stream, lambda: link.connection),
         throttle=throttle,
+        written=runtime.latencies.written,
     )
     reader = EventReader(stream, hub.publish, runtime.wall_clock, hub.restart, hub.fell_behind, hub.caught_up)
     hub.fell_behind()  # until it has caught up for the first time
@@ -167,6 +168,7 @@ def web_service(
         readiness=readiness,
         gauges=gauges,
         report=report,
+        latencies=runtime.latencies,
         top_devices=devices_for,
         allows=may_see,
         reactor=runtime.reactor,

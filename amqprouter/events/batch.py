@@ -11,15 +11,17 @@ class Batch:
     batch knows the one before it and never the one behind it, so it is gone as soon as nobody waits for it.
     """
 
-    __slots__ = ("_before", "_chunk", "_frame", "_joined", "count", "offset", "size")
+    __slots__ = ("_before", "_chunk", "_frame", "_joined", "count", "offset", "since", "size")
 
-    def __init__(self, before: Batch | None, frame: bytes, offset: int = -1) -> None:
+    def __init__(self, before: Batch | None, frame: bytes, offset: int = -1, since: float = 0.0) -> None:
         self._before = before
         self._frame = frame
         self._joined: bytes | None = frame if before is None else None
         self._chunk: bytes | None = None
         self.offset = offset
         """Of the last frame's event in the stream; -1 where it has none."""
+        self.since: float = since if before is None else before.since
+        """When the message of the first frame's event was received, in seconds since 1970; 0 where nobody asks."""
         self.count: int = 1 if before is None else before.count + 1
         """Frames in it."""
         self.size: int = len(frame) if before is None else before.size + len(frame)

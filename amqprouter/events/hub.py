@@ -47,7 +47,7 @@ from amqprouter.events import sse
 from amqprouter.events.audiences import MAX_REMEMBERED, Audiences
 from amqprouter.events.batch import Batch
 from amqprouter.events.catch_up import CATCHING_UP, CatchUps, History
-from amqprouter.events.event import EARLIEST, GAP, LARGEST_OFFSET, Event
+from amqprouter.events.event import EARLIEST, GAP, LARGEST_OFFSET, Event, received_at
 from amqprouter.events.heartbeats import Heartbeats
 from amqprouter.events.interest import Interest, Steps
 from amqprouter.events.look_back import LookBack
@@ -69,10 +69,8 @@ LITTLE_EFFORT = 2000
 """Characters to be looked at for an answer that is given at once: less than a millisecond at worst."""
 TINY_EFFORT = 64
 """The same for an answer that is always given at once: to put it off would take longer."""
-
 REPLAY_BYTES = 65_536
 """Bytes that a replay writes at once, rounded up to whole events: about what a socket takes."""
-
 
 CLOSING_RETRY_SECONDS = 10.0
 """Least wait, of up to twice as much, before a client comes back after a shutdown, which takes longer than a hiccup."""
@@ -107,6 +105,7 @@ class Hub:
     """All subscribers of this gateway, and the events that they may resume from.
 
     :param history: where what those who resume from before the window have missed is read.
+    :param written: see `Feed`.
     :param throttle: is called with True when the source of events should wait, and with False when it may go on.
     """
 
@@ -120,6 +119,7 @@ class Hub:
         *,
         history: History | None = None,
         throttle: Callable[[bool], None] = _nothing,
+        written: Callable[[float], None] = lambda received_at: None,
         window_bytes: int = WINDOW_BYTES,
         replay_bytes: int = REPLAY_BYTES,
         max_remembered: int = MAX_REMEMBERED,
@@ -137,6 +137,7 @@ class Hub:
         self.on_reload: tuple[Callable[[], None], ...] = ()
         """Called by `reload`, for others who hold what is permitted now."""
         self.clock = clock
+        self.written = written
         self._subscribers: dict[int, Subscriber] = {}  # by number, hence in the order in which they joined
         self._latest_number = 0
         self._audiences = Audiences(max_remembered)
@@ -220,7 +221,7 @@ class Hub:
             before = subscriber.pending
             batch = made.get(before)
             if batch is None:
-                batch = made[before] = Batch(before, frame, event.offset)
+                batch = made[before] = Batch(before, frame, event.offset, 0.0 if before else received_at(event))
             subscriber.pending = batch
             if before is None:
                 unwritten.append(subscriber)

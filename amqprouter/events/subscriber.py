@@ -66,6 +66,11 @@ class Feed(Protocol):
     """Bytes that a replay writes at once."""
 
     @property
+    def written(self) -> Callable[[float], None]:
+        """To be called after each write of live events, with when the message of the oldest was received, in seconds
+        since 1970."""
+
+    @property
     def place(self) -> int | None:
         """The offset up to which those who are live have had everything, what is pending included; None while nobody
         knows."""
@@ -303,6 +308,8 @@ class Subscriber:
         self.feed.counters.events_delivered += batch.count
         self.place_told = max(self.place_told, batch.offset)
         self.sink.write(batch)
+        if batch.since:
+            self.feed.written(batch.since)
 
     def walk(self) -> Work:
         """Go on from the cursor until it is live, its connection blocks, or it waits for what is being read for it."""

@@ -13,7 +13,7 @@ The steps of README's diagram, and where they are:
   what we add to a message. What its body is, `bodies` says, by `amqprouter.decoding`.
 - before each target a `gate` with its `breaker`; before each queue in quarantine a `quarantine_gate`.
 - *settle*: the last answer to a `settlement` has the delivery acknowledged; `overdue` sees to it that none waits for
-  ever.
+  ever. `latency` measures what each step takes.
 
 `pipeline.pipeline` conducts, and `flush` says when what was put together is written. `ports` is what it needs of what
 stands around it.

@@ -52,6 +52,7 @@ from amqprouter.amqp.ack_ledger import AckLedger
 from amqprouter.clock import Clock
 from amqprouter.interfaces import IReadiness, ITarget
 from amqprouter.pipeline.breaker import Breaker
+from amqprouter.pipeline.latency import TargetLatency
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.ports import (
     CANNOT_PARK,
@@ -82,6 +83,7 @@ class TargetGate:
     :param wake: asks for a `flush` in the reactor's next turn.
     :param reluctant: parks only what has waited for so long, however the target is.
     :param most: tells how many messages that cannot be parked may wait here now; None for any number.
+    :param latency: is told of what the target has, before the messages count as delivered.
     """
 
     log = Logger()
@@ -99,8 +101,10 @@ class TargetGate:
         parking_queue: IParkingQueue | None = None,
         reluctant: bool = False,
         most: Callable[[], int | None] = lambda: None,
+        latency: TargetLatency | None = None,
     ) -> None:
         self.name = name
+        self._latency = latency
         self.outstanding = 0
         """Messages out at the target."""
         self.troubles: Counter[str] = Counter()
@@ -194,6 +198,8 @@ class TargetGate:
             if self._limit < self._window and self.breaker.state == "closed":
                 self._limit += 1
             self._wake()
+        if self._latency is not None:
+            self._latency.answered((settlement,))
         settlement.delivered()
 
     def delivered_all(self, settlements: Sequence[Settlement]) -> None:
@@ -203,6 +209,8 @@ class TargetGate:
                 self.delivered(settlement)
         else:
             self.outstanding -= len(settlements)
+            if self._latency is not None:
+                self._latency.answered(settlements)
             deliver_all(settlements)
 
     def refused(self, settlement: Settlement, reason: str) -> None:

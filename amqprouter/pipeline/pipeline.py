@@ -38,7 +38,8 @@ from amqprouter.layouts.one_device import OneDeviceWatch
 from amqprouter.pipeline.admission import Admission
 from amqprouter.pipeline.device_parking import ParkedDevices
 from amqprouter.pipeline.flush import Flush
-from amqprouter.pipeline.message import TURN_WORK
+from amqprouter.pipeline.latency import SAMPLED, Latencies
+from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import PendingMessages
 from amqprouter.pipeline.pending_overflow import PendingOverflow
 from amqprouter.pipeline.placing import Placing, identity_with
@@ -85,6 +86,7 @@ class Pipeline:
     :param queue_of: the queue of a consumer tag, for layouts that ask for it.
     :param heard: is told of each device with its placement, where there are layouts, once it is proven and may send.
     :param random: gives numbers from 0 to 1.
+    :param latencies: is told of messages that came in, some of them.
     """
 
     log = Logger()
@@ -112,6 +114,7 @@ class Pipeline:
         queue_of: Callable[[bytes], str] = lambda tag: "",
         heard: Callable[[str, Placement | None], None] = lambda device, placement: None,
         random: Callable[[], float] = lambda: 1.0,
+        latencies: Latencies | None = None,
         throttled: Callable[[str, Decision, int, float], None] = lambda device, decision, size, now: None,
     ) -> None:
         self._clock = clock
@@ -134,13 +137,14 @@ class Pipeline:
         )
         self._counters = counters
         self._throttled = throttled
+        self._latencies = latencies
         self._replays = replays or Replays("", "")
         self._replays.placing = self._placing
         self._watch = OneDeviceWatch(layouts, (by_id_exchange, self._replays.exchange.decode()), self._say_one_device)
         self.pending = PendingMessages(
             clock,
             authenticator,
-            judged=lambda settlement, verdict: self._judge(settlement, verdict, clock.seconds()),
+            judged=self._judge_late,
             refused=self._dead_letter,
             emptied=self._flush.wake,
             overflow=None if pending_queue is None else self._overflow_to(pending_queue),
@@ -210,6 +214,7 @@ class Pipeline:
         replays, sender_of, admit = self._replays, self._senders.of, self._admit
         finish, finish_all = self.finish, self._finish_all
         placing = self._placing
+        messages: list[Message] = []
         for delivery in deliveries:
             if delivery.redelivered:
                 counters.redelivered += 1
@@ -219,11 +224,14 @@ class Pipeline:
                 message = placing.message(delivery, received_at)
             else:
                 message = sender_of(delivery.exchange, delivery.routing_key).message(delivery, received_at)
+            messages.append(message)
             settlement = Settlement(message, delivery.delivery_tag, ledger, finish, finish_all)
             try:
                 admit(settlement, now)
             except Exception as error:
                 self._not_handled(settlement, error)
+        if self._latencies is not None:
+            self._latencies.received(messages[::SAMPLED])
         self._scheduler.tidy(now)
         self._flush.flush()
 
@@ -303,6 +311,12 @@ class Pipeline:
             self._judge(settlement, verdict, now)
 
     # Authentication and authorisation.
+
+    def _judge_late(self, settlement: Settlement, verdict: Verdict) -> None:
+        """Judge a message that was held until somebody had answered."""
+        self._judge(settlement, verdict, self._clock.seconds())
+        if self._latencies is not None:
+            self._latencies.received((settlement.message,))
 
     def _judge(self, settlement: Settlement, verdict: Verdict, now: float) -> None:
         message, publisher = settlement.message, verdict.publisher

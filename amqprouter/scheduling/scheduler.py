@@ -131,6 +131,17 @@ class Scheduler(Generic[Item]):
         """Whether there is a class of this name."""
         return name in self._book.classes
 
+    @property
+    def only_class(self) -> str:
+        """The name of the class of all devices, where there is one only; else empty."""
+        classes = self._book.classes
+        return next(iter(classes)) if len(classes) == 1 else ""
+
+    def class_of(self, name: str) -> str:
+        """The class of a device; empty where it is not in memory."""
+        device = self._devices.get(name)
+        return "" if device is None else device.policy.device_class.name
+
     def configure(
         self,
         limits: Limits,

@@ -13,6 +13,8 @@ from prometheus_client.core import Metric
 
 WORST = {"oldest_unacked_seconds", "repartitions", "target_down"}
 """Gauges of which the highest counts, not the sum."""
+LOWEST = {"part_ready"}
+"""Likewise the lowest."""
 MOST_DEVICES = 50
 """In one listing, as of one process."""
 _PREFIX = "amqprouter_"
@@ -49,6 +51,7 @@ def merged_status(by_process: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]
         "backlog": _summed(report["backlog"] for report in reports),
         "counters": _summed([report["counters"] for report in reports]),
         "gauges": _summed([report["gauges"] for report in reports], WORST),
+        "latency": merged_latency([report.get("latency", ()) for report in reports]),
         "devices": merged_devices([report["devices"] for report in reports]),
     }
 
@@ -75,6 +78,20 @@ def _summed(figures: Iterable[Mapping[str, Any]], worst: Iterable[str] = ()) -> 
             else:
                 found[name] = max(before, value) if name in worst else before + value
     return found
+
+
+def merged_latency(listings: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """How long each step took of late; of several processes the slowest counts, for quantiles cannot be added up."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in (row for listing in listings for row in listing):
+        key = row["step"], row.get("target", ""), row.get("class", "")
+        before = found.get(key)
+        if before is None:
+            found[key] = dict(row)
+            continue
+        worst = {name: max(before[name], row[name]) for name in ("p50", "p99", "longest")}
+        found[key] = {**before, "samples": before["samples"] + row["samples"], **worst}
+    return list(found.values())
 
 
 _RATES = ("rate", "allowed", "refusing", "passed", "waiting", "parked", "refused")
@@ -115,7 +132,7 @@ def merged_metrics(by_process: Mapping[str, Sequence[Sequence[Any]]]) -> Iterabl
     have a name of their own: one that had both would be counted twice by whoever adds up.
     """
     sums: dict[str, Metric] = {}
-    totals: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    totals: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
     single: dict[str, Metric] = {}
     for number, families in by_process.items():
         for name, text, kind, samples in families:
@@ -128,15 +145,16 @@ def merged_metrics(by_process: Mapping[str, Sequence[Sequence[Any]]]) -> Iterabl
                 own_name = own + sample.removeprefix(name)
                 one.add_sample(own_name, {"process": number, **labels}, value)
                 if is_ours:
-                    key = sample, tuple(labels.items())
+                    key = name, sample, tuple(labels.items())
                     if key not in totals:
                         totals[key] = value
                     elif name.removeprefix(_PREFIX) in WORST:
                         totals[key] = max(totals[key], value)
+                    elif name.removeprefix(_PREFIX) in LOWEST:
+                        totals[key] = min(totals[key], value)
                     else:
                         totals[key] += value
-    for (sample, labels), value in totals.items():
-        name = sample if sample in sums else sample.removesuffix("_total")
+    for (name, sample, labels), value in totals.items():
         sums[name].add_sample(sample, dict(labels), value)
     yield from sums.values()
     yield from single.values()

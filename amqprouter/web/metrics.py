@@ -7,15 +7,19 @@ from dataclasses import fields
 from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from twisted.internet.defer import Deferred
 from twisted.web import http
 from twisted.web.server import NOT_DONE_YET
 
 from amqprouter.counters import Counters
 from amqprouter.errors import ControlUnavailable
+from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.latency import Latencies, LatencyHistogram
 from amqprouter.pipeline.ports import IGateFigures
+from amqprouter.web.health import report
 from amqprouter.web.leaf import Leaf
 from amqprouter.web.merged import as_json, merged_metrics
 from amqprouter.web.request import RouterRequest, reply, reply_error
@@ -90,10 +94,19 @@ class Gauge(NamedTuple):
 class RouterCollector(Collector):
     """Reads the counters and gauges when Prometheus asks, so that the hot path pays for plain integers only."""
 
-    def __init__(self, counters: Counters, gauges: Sequence[Gauge], gates: Sequence[IGateFigures] = ()) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        gauges: Sequence[Gauge],
+        gates: Sequence[IGateFigures] = (),
+        latencies: Latencies | None = None,
+        parts: Sequence[IReadiness] = (),
+    ) -> None:
         self._counters = counters
         self._gauges = gauges
         self._gates = gates
+        self._latencies = latencies
+        self._parts = parts
 
     def collect(self) -> Iterable[Metric]:
         """Every metric with its value now."""
@@ -110,7 +123,13 @@ class RouterCollector(Collector):
                 yield CounterMetricFamily(name, text, value)
         for gauge in self._gauges:
             yield GaugeMetricFamily(PREFIX + gauge.name, gauge.help, gauge.read())
+        ready = GaugeMetricFamily(PREFIX + "part_ready", "0 while a part cannot do its work.", labels=["part"])
+        for name, problem in report(self._parts).items():
+            ready.add_metric([name], float(not problem))
+        yield ready
         yield from self._of_targets()
+        if self._latencies is not None:
+            yield from _histograms(self._latencies)
 
     def _of_targets(self) -> Iterable[Metric]:
         figures: dict[str, tuple[str, Callable[[IGateFigures], float]]] = {
@@ -130,6 +149,35 @@ class RouterCollector(Collector):
             for reason, count in sorted(gate.troubles.items()):
                 troubles.add_metric([gate.name, reason], count)
         yield troubles
+
+
+def _histograms(latencies: Latencies) -> Iterable[Metric]:
+    """How long messages take, in classic buckets: the text formats have no native ones."""
+    text = "From sending a message to receiving it, of a sample of those that tell when."
+    histogram = _Histograms("publish", text, ["class"])
+    for name, figures in sorted(latencies.publishing.items()):
+        histogram.add([name], figures)
+    yield histogram.family
+    text = "From receiving a message to when its target has it."
+    histogram = _Histograms("target", text, ["target", "class"])
+    for labels, figures in sorted(latencies.targets.items()):
+        histogram.add(labels, figures)
+    yield histogram.family
+    text = "From receiving the oldest message of a write to a subscriber to that write."
+    histogram = _Histograms("subscriber", text, [])
+    histogram.add([], latencies.subscribers)
+    yield histogram.family
+
+
+class _Histograms:
+    """A family of them."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        self.family = HistogramMetricFamily(f"{PREFIX}{name}_latency_seconds", text, labels=labels)
+
+    def add(self, labels: Sequence[str], figures: LatencyHistogram) -> None:
+        buckets = [(floatToGoString(bound), count) for bound, count in figures.cumulative()]
+        self.family.add_metric(labels, buckets, figures.total)
 
 
 class _Fixed(Collector):
@@ -155,10 +203,12 @@ class MetricsLeaf(Leaf):
         gauges: Sequence[Gauge],
         gates: Sequence[IGateFigures] = (),
         siblings: Siblings | None = None,
+        latencies: Latencies | None = None,
+        parts: Sequence[IReadiness] = (),
     ) -> None:
         super().__init__()
         self._registry = CollectorRegistry()
-        self._registry.register(RouterCollector(counters, gauges, gates))
+        self._registry.register(RouterCollector(counters, gauges, gates, latencies, parts))
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._siblings = siblings

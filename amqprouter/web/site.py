@@ -16,6 +16,7 @@ from amqprouter.events.heartbeats import SPOKES
 from amqprouter.events.hub import Hub
 from amqprouter.interfaces import IReadiness
 from amqprouter.net import TrustedProxies
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.pipeline.ports import IGateFigures
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.bearer import Bearers
@@ -106,6 +107,7 @@ def make_site(
     streams: GrantedStreams | None = None,
     version: Version = no_version,
     siblings: Siblings | None = None,
+    latencies: Latencies | None = None,
 ) -> RouterSite:
     """The site of one gateway. Listen with it, and call `Hub.close` before the end.
 
@@ -133,7 +135,7 @@ def make_site(
         b"/events/ticket": TicketLeaf(owners, tickets, http.allowed_origins),
         b"/status": StatusLeaf(login, report, top_devices, allows, siblings),
         b"/status/history": HistoryLeaf(login, report),
-        b"/metrics": MetricsLeaf(counters, (*gauges, *hub_gauges(hub)), gates, siblings),
+        b"/metrics": MetricsLeaf(counters, (*gauges, *hub_gauges(hub)), gates, siblings, latencies, readiness),
         b"/healthz": HealthLeaf(siblings),
         b"/readyz": ReadyLeaf(readiness, siblings),
         **(further or {}),

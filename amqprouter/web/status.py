@@ -16,6 +16,7 @@ from amqprouter.counters import Counters
 from amqprouter.errors import ControlUnavailable
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.pipeline.ports import IGateFigures
 from amqprouter.web.health import notes, report
 from amqprouter.web.leaf import MemberLeaf
@@ -41,12 +42,18 @@ class StatusReport(Service):
     _log = Logger()
 
     def __init__(
-        self, counters: Counters, gauges: Sequence[Gauge], parts: Sequence[IReadiness], clock: IReactorTime
+        self,
+        counters: Counters,
+        gauges: Sequence[Gauge],
+        parts: Sequence[IReadiness],
+        clock: IReactorTime,
+        latencies: Latencies | None = None,
     ) -> None:
         self._counters = counters
         self._gauges = gauges
         self.parts = parts
         self._clock = clock
+        self._latencies = latencies
         self._started = clock.seconds()
         self._build = build_kind()
         self._troubles = Troubles()
@@ -91,6 +98,7 @@ class StatusReport(Service):
             "since": self._troubles.since,
             "backlog": self._backlog(),
             "counters": {field.name: getattr(self._counters, field.name) for field in fields(self._counters)},
+            "latency": [] if self._latencies is None else self._latencies.recent(),
             "gauges": {gauge.name: gauge.read() for gauge in self._gauges},
         }
 

@@ -161,6 +161,13 @@ class CommandTests(ControlTestCase):
                 self.assertRegex(text, pattern)
             status: dict[str, Any] = json.loads(await self.says("status", "--json", "--socket", self.socket))
             self.assertEqual((status["counters"]["stored"], status["gauges"]["subscribers"]), (1, 0))
+            confirmed = {row["target"]: row for row in status["latency"] if row["step"] == "confirmed"}
+            self.assertEqual(
+                {target: row["samples"] for target, row in confirmed.items()}, {"events:": 1, "store:readings": 1}
+            )
+            self.assertIn("confirmed at store:readings", text)
+            count = await gateway.metric('target_latency_seconds_count{class="default",target="store:readings"}')
+            self.assertEqual(count, 1)
 
         return self.run_with(test, control=self.control)
 

@@ -98,7 +98,7 @@ PURE = {
     ),
     "amqprouter.layouts": "builtin command_keys layout layout_set one_device pattern words",
     "amqprouter.pipeline": (
-        "admission bodies breaker device_parking flush gate headers message pending pending_overflow "
+        "admission bodies breaker device_parking flush gate headers latency message pending pending_overflow "
         "placeholders placing ports quarantine_gate repeats replay routes sender settlement"
     ),
     "amqprouter.processes": "slot",

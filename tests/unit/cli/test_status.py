@@ -45,6 +45,13 @@ class StatusTests(SynchronousTestCase):
         lines = self.lines(counters=counters, gauges={"waiting": 3.0})
         self.assertEqual(lines[1:], ["received 12345678", "checker_seconds 1.07, a 0.0712, b 1", "waiting 3"])
 
+    def test_latencies(self) -> None:
+        row = {"step": "confirmed", "target": "store:x", "class": "default", "samples": 5, "p50": 0.00125, "p99": 1.5}
+        lines = self.lines(latency=[{**row, "longest": 7265.4}, {**row, "longest": 0.9996, "class": "a\n"}])
+        self.assertEqual(lines[1], "latency, of late class samples p50 p99 longest")
+        self.assertEqual(lines[2], "confirmed at store:x default 5 1.25 ms 1.5 s 2 h 1 min")
+        self.assertIn(r"a\n 5 1.25 ms 1.5 s 1 s", lines[3])
+
     def test_devices_have_the_columns_of_top(self) -> None:
         lines = self.lines(devices=[{"device": "d\n1", "passed": 5, "waiting": 1, "parked": 70, "refused": 71}])
         self.assertEqual(lines[1], "device passed waiting parked over")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.decoding.judge import Judge
-from amqprouter.events.event import Event, encode_event_body, read_event
+from amqprouter.events.event import Event, encode_event_body, read_event, received_at
 from amqprouter.layouts.layout import Placement
 from amqprouter.pipeline.bodies import Bodies
 from amqprouter.pipeline.message import Message
@@ -24,6 +24,24 @@ def message(body: bytes, **properties: Any) -> Message:
 
 def body_of(raw: bytes, **properties: Any) -> Any:
     return json.loads(encode_event_body(message(raw, **properties)))["body"]
+
+
+class ReceivedAtTests(SynchronousTestCase):
+    def test_of_a_message(self) -> None:
+        data = encode_event_body(message(b'{"received_at":"1999-01-01T00:00:00.000Z"}'))
+        self.assertEqual(received_at(Event(1, ("dev1.up",), data)), 1_700_000_000.5)
+
+    def test_no_name_passes_for_it(self) -> None:
+        for device in ('x","received_at":"1999-01-01T00:00:00.000Z', '\\","received_at":"1999-01-01T00:00:00.000Z'):
+            made = Message(device, device, b"1", Properties(), received_at=1_700_000_000.5)
+            self.assertEqual(received_at(Event(1, ("dev1.up",), encode_event_body(made))), 1_700_000_000.5)
+
+    def test_of_others(self) -> None:
+        data = encode_event_body(message(b"1"))
+        self.assertEqual(received_at(Event(1, ("dev1.up",), data, id="urn:x")), 0.0)
+        bad = (b"", b"{}", b'{"a":1,"received_at":"', b'{"a":1,"received_at":"soon, or even later than that"}')
+        for other in (*bad, b'{"a":1,"received_at":"0001-01-01T00:00:00.00\xff"}', b'"' + b" " * 5000 + data):
+            self.assertEqual(received_at(Event(1, ("dev1.up",), other)), 0.0)
 
 
 class EnvelopeTests(SynchronousTestCase):

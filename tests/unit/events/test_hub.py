@@ -33,6 +33,7 @@ class HubTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.hidden: set[tuple[str, str]] = set()
         self.asked = 0
+        self.written: list[float] = []
         self.make_hub()
 
     def make_hub(
@@ -55,6 +56,7 @@ class HubTestCase(SynchronousTestCase):
             replay_bytes=1,
             max_remembered=max_remembered,
             throttle=throttle,
+            written=self.written.append,
         )
 
     def allows(self, user: Identity, key: str) -> bool:
@@ -80,6 +82,35 @@ class HubTestCase(SynchronousTestCase):
         for offset in offsets:
             self.hub.publish(event(offset, key))
             self.clock.advance(0)
+
+
+class WrittenTests(HubTestCase):
+    def told(self, offset: int, second: int) -> Event:
+        data = b'{"device":"dev1","topic":"up","received_at":"2023-11-14T22:13:%02d.500Z","body":1}' % second
+        return event(offset, data=data)
+
+    def test_each_write_counts_with_its_oldest(self) -> None:
+        self.make_hub(buffer_bytes=10_000)
+        for _ in range(2):
+            self.subscribe()
+        for offset, second in ((1, 20), (2, 21)):
+            self.hub.publish(self.told(offset, second))
+        self.assertEqual(self.written, [])
+        self.clock.advance(0)
+        self.assertEqual(self.written, [1_700_000_000.5] * 2)
+        self.hub.publish(self.told(3, 22))
+        self.clock.advance(0)
+        self.assertEqual(self.written[2:], [1_700_000_002.5] * 2)
+
+    def test_history_and_heartbeats_do_not(self) -> None:
+        self.make_hub(buffer_bytes=10_000)
+        self.hub.publish(self.told(1, 20))
+        self.subscribe(last="earliest")
+        self.clock.advance(0)
+        for _ in range(100):
+            self.hub.heartbeat()
+        self.publish(2)
+        self.assertEqual(self.written, [])
 
 
 class MatchingTests(HubTestCase):

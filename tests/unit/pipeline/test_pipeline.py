@@ -20,6 +20,7 @@ from amqprouter.identity import Identity, Verdict
 from amqprouter.interfaces import ITarget
 from amqprouter.layouts.layout import Placement
 from amqprouter.layouts.layout_set import LayoutSet
+from amqprouter.pipeline.latency import SAMPLED, Latencies
 from amqprouter.pipeline.message import TURN_WORK, Message
 from amqprouter.pipeline.pending import CROWDED
 from amqprouter.pipeline.pipeline import Pipeline
@@ -170,6 +171,7 @@ class PipelineTestCase(SynchronousTestCase):
         max_pending: int = 0,
     ) -> None:
         self.heard: list[tuple[str, Placement | None]] = []
+        self.latencies = Latencies(lambda: 1_800_000_000.0)
         self.pipeline = Pipeline(
             self.clock,
             lambda: 1_800_000_000.0,
@@ -189,6 +191,7 @@ class PipelineTestCase(SynchronousTestCase):
             layouts=self.LAYOUTS,
             heard=lambda device, placement: self.heard.append((device, placement)),
             random=lambda: self.random,
+            latencies=self.latencies,
         )
 
     def delivery(self, key: str, body: str = "", properties: bytes = b"\0\0", exchange: str = "devices") -> Delivery:
@@ -359,6 +362,31 @@ class ReactorClock(Clock):
 
     def callLater(self, delay: float, *arguments: Any, **options: Any) -> Any:
         return super().callLater(max(delay, TICK), *arguments, **options)
+
+
+class LatencyTests(PipelineTestCase):
+    SENT = encode_properties(timestamp=1_799_999_998)
+
+    def sampled(self) -> int:
+        return sum(sum(histogram.counts) for histogram in self.latencies.publishing.values())
+
+    def test_the_first_of_each_batch_and_some_behind_it(self) -> None:
+        self.receive(self.delivery("dev1.up.x", properties=self.SENT))
+        self.assertEqual((self.sampled(), self.latencies.publishing["default"].total), (1, 2.0))
+        self.receive(*[self.delivery("dev1.up.x", properties=self.SENT) for _ in range(2 * SAMPLED + 1)])
+        self.assertEqual(self.sampled(), 4)
+
+    def test_who_had_to_be_asked_about_counts_once_known(self) -> None:
+        self.receive(self.delivery("dev9.up.x", properties=self.SENT), self.delivery("dev9.up.x", properties=self.SENT))
+        self.assertEqual(self.sampled(), 0)
+        self.authenticator.known["dev9"] = answer_of()
+        self.authenticator.asked[0].callback(answer_of())
+        self.assertEqual(self.sampled(), 2)
+
+    def test_who_is_refused_does_not(self) -> None:
+        self.receive(self.delivery("dev9.up.x", properties=self.SENT))
+        self.authenticator.asked[0].callback(answer_of(False, "bad-secret"))
+        self.assertEqual((self.sampled(), len(self.quarantine.rejected)), (0, 1))
 
 
 class SliceTests(PipelineTestCase):

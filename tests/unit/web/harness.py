@@ -19,6 +19,7 @@ from amqprouter.events.hub import Hub
 from amqprouter.events.subscriber import Subscriber
 from amqprouter.identity import Identity
 from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.latency import Latencies
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.channel import GuardedChannel
 from amqprouter.web.metrics import Gauge
@@ -176,7 +177,9 @@ class World:
         self.events = events or EventsSettings()
         self.hub = Hub(self.events, self.counters, self.clock)
         depth = Gauge("depth", "How deep.", lambda: 3)
-        self.report = StatusReport(self.counters, (depth, *hub_gauges(self.hub)), readiness, self.clock)
+        self.latencies = Latencies(self.clock.seconds)
+        gauges = (depth, *hub_gauges(self.hub))
+        self.report = StatusReport(self.counters, gauges, readiness, self.clock, self.latencies)
         self.site = make_site(
             http=http or HttpSettings(),
             events=self.events,
@@ -192,6 +195,7 @@ class World:
             random=random,
             version=self.version,
             siblings=siblings,
+            latencies=self.latencies,
         )
         self.site.startFactory()
 

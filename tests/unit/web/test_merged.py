@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from twisted.trial.unittest import SynchronousTestCase
 
-from amqprouter.web.merged import MOST_DEVICES, as_json, merged_devices, merged_metrics, merged_parts, merged_status
+from amqprouter.web.merged import (
+    MOST_DEVICES,
+    as_json,
+    merged_devices,
+    merged_latency,
+    merged_metrics,
+    merged_parts,
+    merged_status,
+)
 
 
 def device(name: str, rate: float, **fields: Any) -> dict[str, Any]:
@@ -61,6 +69,14 @@ class StatusTests(SynchronousTestCase):
         many = [device(f"d{number}", number) for number in range(2 * MOST_DEVICES)]
         self.assertEqual(len(merged_devices([many])), MOST_DEVICES)
 
+    def test_of_latencies_the_slowest_counts(self) -> None:
+        row = {"step": "confirmed", "target": "store:x", "class": "a", "samples": 2, "p50": 1.0, "p99": 5.0}
+        first = [{**row, "longest": 6.0}]
+        second = [{**row, "p50": 2.0, "p99": 3.0, "longest": 3.0}, {**row, "class": "b", "longest": 5.0}]
+        told = merged_latency([first, second])
+        self.assertEqual(told[0], {**row, "samples": 4, "p50": 2.0, "longest": 6.0})
+        self.assertEqual(told[1:], [{**row, "class": "b", "longest": 5.0}])
+
 
 class MetricTests(SynchronousTestCase):
     def families(self, settled: int, oldest: float, seconds: float) -> list[list[Any]]:
@@ -74,6 +90,16 @@ class MetricTests(SynchronousTestCase):
                 CounterMetricFamily("process_cpu_seconds", "CPU.", seconds),
             ]
         )
+
+    def test_histograms_are_added_up(self) -> None:
+        family = HistogramMetricFamily("amqprouter_x_latency_seconds", "How long.", labels=["class"])
+        family.add_metric(["a"], [("1.0", 2), ("+Inf", 3)], 4.5)
+        ready = GaugeMetricFamily("amqprouter_part_ready", "Ready.", 1.0)
+        away = GaugeMetricFamily("amqprouter_part_ready", "Ready.", 0.0)
+        told = merged_metrics({"1": as_json([family, ready]), "2": as_json([family, away])})
+        merged = {one.name: [sample.value for sample in one.samples] for one in told}
+        self.assertEqual(merged["amqprouter_x_latency_seconds"], [4, 6, 6, 9])
+        self.assertEqual(merged["amqprouter_part_ready"], [0.0])
 
     def test_sums_and_single_figures(self) -> None:
         merged = list(merged_metrics({"1": self.families(3, 2.0, 0.5), "2": self.families(4, 1.0, 0.25)}))

@@ -14,8 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from amqprouter import __version__, build_kind
+from amqprouter.amqp.ack_ledger import AckLedger
+from amqprouter.amqp.properties import Properties, encode_properties
 from amqprouter.counters import Counters
+from amqprouter.identity import Verdict
 from amqprouter.interfaces import IReadiness
+from amqprouter.pipeline.message import Message
+from amqprouter.pipeline.settlement import Settlement
 from amqprouter.settings import EventsSettings, HttpSettings
 from amqprouter.web.metrics import HELP
 from amqprouter.web.site import hub_gauges
@@ -183,6 +188,43 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(samples["amqprouter_depth",], 3)
         self.assertIn(("process_resident_memory_bytes",), samples)
 
+    def test_parts(self) -> None:
+        body = World(readiness=(Part("broker", "not connected"), Part("store"))).get("/metrics").body.decode()
+        self.assertIn('amqprouter_part_ready{part="broker"} 0.0', body)
+        self.assertIn('amqprouter_part_ready{part="store"} 1.0', body)
+
+    def test_histograms(self) -> None:
+        world = World()
+        world.clock.advance(1000)
+        message = Message("dev1", "up", b"", Properties(encode_properties(timestamp=996)), received_at=998.0)
+        message.verdict = Verdict(True, "", "", None)
+        world.latencies.received([message])
+        settlement = Settlement(message, 1, AckLedger(), lambda settlement: None)
+        world.latencies.target('store:a"b').answered([settlement] * 3)
+        families = {
+            family.name: (
+                family,
+                {
+                    (*(sample.labels.get(name) for name in ("target", "class", "le")),): sample.value
+                    for sample in family.samples
+                },
+            )
+            for family in text_string_to_metric_families(world.get("/metrics").body.decode())
+        }
+        published, values = families["amqprouter_publish_latency_seconds"]
+        self.assertEqual(
+            (published.type, [values[None, "default", le] for le in ("1.0", "2.5", "+Inf")]), ("histogram", [0, 1, 1])
+        )
+        family, values = families["amqprouter_target_latency_seconds"]
+        self.assertEqual([values['store:a"b', "default", le] for le in ("1.0", "2.5")], [0, 3])
+        sums = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
+        self.assertEqual((sums["sum"], sums["count"]), (6, 3))
+        self.assertEqual(families["amqprouter_subscriber_latency_seconds"][1][None, None, "+Inf"], 0)
+        manual = (Path(__file__).parents[3] / "docs" / "operations.rst").read_text()
+        for name in families:
+            if name.endswith("latency_seconds"):
+                self.assertIn(f"``{name}", manual)
+
     def test_two_sites_do_not_share_a_registry(self) -> None:
         one, other = World(), World()
         one.counters.received = 1
@@ -197,6 +239,7 @@ class StatusTests(SynchronousTestCase):
         world = World(readiness=(Part("broker", "not connected"),))
         world.counters.rejected["acl"] = 2
         world.clock.advance(90)
+        world.latencies.written(88.0)
         status = world.get("/status", ALICE).json()
         self.assertEqual((status["version"], status["build"]), (__version__, build_kind()))
         self.assertEqual(status["user"], "alice")
@@ -204,6 +247,9 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(status["counters"]["rejected"], {"acl": 2})
         self.assertEqual(status["gauges"]["subscribers"], 0)
         self.assertEqual(status["gauges"]["depth"], 3)
+        self.assertEqual(
+            status["latency"], [{"step": "written", "samples": 1, "p50": 1.75, "p99": 2.0, "longest": 2.0}]
+        )
         self.assertEqual(status["parts"], {"broker": "not connected"})
         self.assertEqual(status["devices"], [{"device": "of-alice", "rate": 1.5}])
 
