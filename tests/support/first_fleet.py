@@ -37,7 +37,8 @@ def commands(heading: str) -> Iterator[list[str]]:
                 continue
             text = text.partition("\nEND\n")[2]
         for line in text.splitlines():
-            words = shlex.split(line, comments=True)
+            # What a command writes for its user alone is made in a shell of its own.
+            words = shlex.split(re.sub(r"\(umask 077; ([^)]*)\)", r"\1", line), comments=True)
             if words:
                 yield words
 

@@ -46,15 +46,20 @@ class StatusTests(SynchronousTestCase):
             5.0,
             counters={"settled": 3, "rejected": {"bad": 1}},
             gauges={"waiting": 2, "oldest_unacked_seconds": 7.0},
+            since={"broker": 4.0, "store": 2.0},
+            backlog={"parked": 3},
         )
         second = self.report(
             6.0,
             counters={"settled": 4, "rejected": {"bad": 2, "worse": 1}, "new": 1},
             gauges={"waiting": 1, "oldest_unacked_seconds": 1.0},
+            since={"broker": 3.0},
+            backlog={"parked": 4},
         )
         status = merged_status({"1": first, "2": second})
         self.assertEqual(status["counters"], {"settled": 7, "rejected": {"bad": 3, "worse": 1}, "new": 1})
         self.assertEqual(status["gauges"], {"waiting": 3, "oldest_unacked_seconds": 7.0})
+        self.assertEqual((status["since"], status["backlog"]), ({"broker": 3.0, "store": 2.0}, {"parked": 7}))
         self.assertEqual((status["now"], status["uptime"]), (6.0, 6.0))
         self.assertEqual([(one["device"], one["rate"]) for one in status["devices"]], [("a", 11.0)])
 
