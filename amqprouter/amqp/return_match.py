@@ -72,10 +72,10 @@ class Publish(Protocol):
 P = TypeVar("P", bound=Publish)
 
 
-class Match(NamedTuple, Generic[P]):
+class Match(NamedTuple):  # which cannot be generic before Python 3.11
     """The publishes that a return may stand for, and have not been handed out before."""
 
-    publishes: list[P]
+    publishes: list[Any]
     how: str
     """``one``: it is this one, or equal to it. ``several``: it is one of them, or of some handed out before. ``late``:
     it had been given up. ``none``: it is none that is known, and these are the nearest."""
@@ -95,7 +95,7 @@ class ReturnMatch(Generic[P]):
         self._entries = 0
         self._overdue: dict[int, None] = {}  # by hash, oldest first
 
-    def match(self, returned: Returned) -> Match[P]:
+    def match(self, returned: Returned) -> Match:
         """Find what a returned message may stand for."""
         self._catch_up()
         identity = returned.exchange, returned.routing_key, returned.body

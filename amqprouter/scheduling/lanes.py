@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from amqprouter.scheduling.limit import SLACK, State
 from amqprouter.scheduling.policy import Meter, Policy
@@ -27,10 +27,10 @@ class Place:
     """Behind others, at a bucket that it shares with them."""
 
 
-class Waiting(NamedTuple, Generic[Item]):
+class Waiting(NamedTuple):  # which cannot be generic before Python 3.11
     """A message that waits."""
 
-    item: Item
+    item: Any
     size: int
     since: float
     is_paid: bool
@@ -129,7 +129,7 @@ class Lane(Generic[Item]):
     def __init__(self, name: str, device: Device[Item]) -> None:
         self.name = name
         self.device = device
-        self.items: deque[Waiting[Item]] = deque()
+        self.items: deque[Waiting] = deque()
         self.place = Place.NOWHERE
         self.due = 0.0  # while asleep
         self.holds: tuple[Meter, ...] = ()  # shared buckets that it is next to take from
@@ -177,7 +177,7 @@ class WaitingRoom(Generic[Item]):
             lane = device.lane = self.lanes[name] = Lane(name, device)
         return lane
 
-    def enqueue(self, name: str, device: Device[Item], waiting: Waiting[Item]) -> Lane[Item]:
+    def enqueue(self, name: str, device: Device[Item], waiting: Waiting) -> Lane[Item]:
         """Put a message at the end of its device's lane; one that was empty stands nowhere yet."""
         lane = device.lane or self.lane(name, device)
         lane.items.append(waiting)
@@ -218,7 +218,7 @@ class WaitingRoom(Generic[Item]):
             self.move(lane, Place.QUEUED)
             blocker.turns.push(lane)
 
-    def sleep(self, name: str, device: Device[Item], waiting: Waiting[Item], due: float, now: float) -> None:
+    def sleep(self, name: str, device: Device[Item], waiting: Waiting, due: float, now: float) -> None:
         """Have the first message of a device without a lane wait until `due`: what limits do most often."""
         lane = device.lane = self.lanes[name] = Lane(name, device)
         lane.items.append(waiting)
@@ -264,7 +264,7 @@ class WaitingRoom(Generic[Item]):
         """When to `wake` next; None when nobody sleeps."""
         return self._wheel.next()
 
-    def pop(self, lane: Lane[Item]) -> Waiting[Item]:
+    def pop(self, lane: Lane[Item]) -> Waiting:
         """Take the first message out of a lane that has had its turn."""
         waiting = lane.items.popleft()
         self.waiting -= 1

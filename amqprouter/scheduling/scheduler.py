@@ -252,7 +252,7 @@ class Scheduler(Generic[Item]):
                 self._refused.count(name)
         return decision
 
-    def _decide(self, name: str, device: Device[Item], coming: Waiting[Item], from_parking: bool) -> Decision:
+    def _decide(self, name: str, device: Device[Item], coming: Waiting, from_parking: bool) -> Decision:
         lane, policy = device.lane, device.policy
         size, now = coming.size, coming.since
         if lane is not None and lane.is_parked and not from_parking:
@@ -299,7 +299,7 @@ class Scheduler(Generic[Item]):
         """How much is under way of a device, or of all for which its publisher speaks."""
         return self._in_flight_by.get(publisher, 0) if publisher else device.in_flight
 
-    def _hold(self, name: str, device: Device[Item], coming: Waiting[Item], from_parking: bool) -> Decision:
+    def _hold(self, name: str, device: Device[Item], coming: Waiting, from_parking: bool) -> Decision:
         """Have a message wait for a limit, if there is room for that and it would not take too long."""
         lane, size, now = device.lane, coming.size, coming.since
         held = len(lane.items) if lane is not None else 0

@@ -70,7 +70,7 @@ class ReturnMatchTestCase(SynchronousTestCase):
 
     def come_back(
         self, properties: bytes, body: bytes = b"", key: bytes = b"dev1.up", exchange: bytes = b"ex"
-    ) -> Match[Sent]:
+    ) -> Match:
         """A message is returned; what it may stand for is marked."""
         match = self.matcher.match(Returned(1, 312, b"NO_ROUTE", exchange, key, properties, body))
         for publish in match.publishes:
