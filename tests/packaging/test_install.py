@@ -127,7 +127,7 @@ class InstallTests(EnvironmentTestCase):
         self.assertEqual(found["scripts"], {"amqprouter": "amqprouter.cli.main:main"})
         command, twistd = (self.folder / "bin/amqprouter",), (self.python, "-c", _TWISTD)
         self.assertIn("usage: amqprouter", _run(*command, "--help", cwd=self.folder))
-        self.assertEqual(_run(*command, "--version", cwd=self.folder), f"amqprouter {__version__}\n")
+        self.assertEqual(_run(*command, "--version", cwd=self.folder), f"amqprouter {__version__} (interpreted)\n")
         self.assertRegex(_run(*twistd, "--help", cwd=self.folder), r"(?m)^\s+amqprouter\s+Route device messages")
         self.assertIn("is good", _run(*command, "check", "-c", _SAMPLE, cwd=self.folder))
         self.assertEqual(_run(*twistd, "amqprouter", "-c", _SAMPLE, "--check", cwd=self.folder), f"{_SAMPLE}: OK\n")
