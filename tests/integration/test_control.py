@@ -178,7 +178,7 @@ class LifeTests(ControlTestCase):
             await gateway.running.kill()
             self.assertIn("the daemon that did is gone", (await self.fails("status", "--socket", self.socket)).stderr)
             await gateway.start()
-            self.assertRegex(await self.says("status", "--socket", self.socket), r"^amqprouter \S+, up \d+ s\n")
+            self.assertRegex(await self.says("status", "--socket", self.socket), r"^amqprouter \S+ \(\w+\), up \d+ s\n")
             await gateway.stop()
             self.assertFalse(os.path.exists(self.socket))
             self.assertIn("there is no socket", (await self.fails("status", "--socket", self.socket)).stderr)
