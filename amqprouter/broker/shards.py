@@ -185,8 +185,10 @@ class SharedIngress:
         self._unseated = ""  # why the broker does not let us look at the seats
         self._refused = False  # whether that is for somebody to mend, and no node that is away
         self._stopping = False
+        self._looks = 0  # at the others, over this connection
         if switch is not None:
-            rest.on_released, rest.has_rivals = self._look_now, self._has_rivals
+            for one in self._all:
+                one.on_released, one.has_rivals = self._look_now, self._has_rivals
 
     @property
     def unacked(self) -> int:
@@ -224,7 +226,7 @@ class SharedIngress:
         """
         if self._stopping:
             return
-        self._connection = connection
+        self._connection, self._looks = connection, 0
         for one in self._all:
             one.detach()
         if self._switch is None:
@@ -249,6 +251,7 @@ class SharedIngress:
             place = _ALONE
         if connection is not self._connection or self._stopping:
             return
+        self._looks += 1
         if place != self._place:
             self._place = place
             mine = [queue for number, (queue, _) in enumerate(self._shards) if place.owns(number)]
@@ -282,7 +285,8 @@ class SharedIngress:
         return sum(partition.unacked for partition in self._partitions)
 
     def _has_rivals(self) -> bool:
-        return self._place is not None and (bool(self._unseated) or self._place.others is not False)
+        """Whether others may stand by at our queues. Those that started with us are there at the second look."""
+        return self._looks < 2 or bool(self._unseated) or self._place is None or self._place.others is not False
 
     def look(self) -> None:
         """Look at the seats now rather than at the next occasion: a gateway is known to have ended."""

@@ -107,9 +107,24 @@ class ServiceTests(ProcessesTestCase):
                 requests = [treq.get(f"{gateway.url}/healthz", persistent=False) for _ in range(20)]
                 for response in await gatherResults(requests):
                     self.assertEqual((response.code, await response.json()), (200, {"status": "ok"}))
-                return len(set(re.findall(r"\[process (\d): amqprouter.web.request#", log.read_text()))) == 2
+                return len(who_answered()) == 2
 
-            await until(both_answered, what="both processes have served HTTP", timeout=30, child=gateway.running)
+            def who_answered() -> set[str]:
+                return set(re.findall(r"\[process (\d): amqprouter.web.request#", log.read_text()))
+
+            async def the_other_answered() -> bool:
+                """On an idle machine whoever is awake first takes all connections: have that one stand still."""
+                if len(who_answered()) < 2:
+                    first = (await self.pids())[int(who_answered().pop())]
+                    os.kill(first, signal.SIGSTOP)
+                    try:
+                        await treq.content(await treq.get(f"{gateway.url}/static/icon.svg", persistent=False))
+                    finally:
+                        os.kill(first, signal.SIGCONT)
+                return len(who_answered()) == 2
+
+            await both_answered()
+            await until(the_other_answered, what="both processes have served HTTP", timeout=30, child=gateway.running)
 
             async def both_work() -> bool:
                 response = await treq.get(f"{gateway.url}/metrics", persistent=False)
