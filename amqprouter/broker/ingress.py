@@ -428,6 +428,9 @@ class Ingress:
         """Take no more deliveries; what was delivered can still be acknowledged."""
         self._stopping = True
         self._delayed.stop()
+        if self.has_rivals():
+            self._leaving = True  # whoever is next has its turn when our channel ends, behind what is under way here
+            return
         for consuming in self._channels():
             try:
                 for queue in list(consuming.consumers.values()):
