@@ -188,7 +188,7 @@ class SharedIngress:
         self._looks = 0  # at the others, over this connection
         if switch is not None:
             for one in self._all:
-                one.on_released, one.has_rivals = self._look_now, self._has_rivals
+                one.on_released, one.has_rivals = self.look, self._has_rivals
 
     @property
     def unacked(self) -> int:
@@ -289,11 +289,8 @@ class SharedIngress:
         return self._looks < 2 or bool(self._unseated) or self._place is None or self._place.others is not False
 
     def look(self) -> None:
-        """Look at the seats now rather than at the next occasion: a gateway is known to have ended."""
-        self._look_now()
-
-    def _look_now(self) -> None:
-        """The sources are let go: nothing is taken from them until it is clear which way it goes."""
+        """Look at the seats now rather than at the next occasion: a gateway is known to have ended, or queues of ours
+        are let go, from which nothing is taken until it is clear whose they are."""
         if self._timer is not None and self._timer.active():
             self._timer.reset(0)
 

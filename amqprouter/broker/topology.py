@@ -167,8 +167,7 @@ class Topology:
             # The key of such a binding is the queue's weight on the hash ring.
             await _queue(declarer, shard, work, names.by_id, key="1", remedy=_INGRESS_REMEDY)
         if self.has_partitions:
-            for partition in names.partitions:
-                await declarer.queue(partition, work, remedy=_INGRESS_REMEDY)
+            await self._partitions(declarer)
         await declarer.exchange(names.rejected, "fanout")
         await _queue(declarer, names.rejected, durable, names.rejected)
         await declarer.exchange(names.dead_letter, "fanout")
@@ -190,12 +189,15 @@ class Topology:
         """
         declarer = Declarer(connection, _REMEDY)
         try:
-            for partition in self.names.partitions:
-                await declarer.queue(partition, self._work, remedy=_INGRESS_REMEDY)
+            await self._partitions(declarer)
         except BrokerRefused as error:
             raise self._with_needs(error) from None
         await declarer.shut()
         self.has_partitions = True
+
+    async def _partitions(self, declarer: Declarer) -> None:
+        for partition in self.names.partitions:
+            await declarer.queue(partition, self._work, remedy=_INGRESS_REMEDY)
 
     async def declare_events(self, connection: Connection) -> None:
         """Declare the event stream. It is apart from the rest so that trouble with it leaves the rest working.

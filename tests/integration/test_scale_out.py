@@ -245,16 +245,9 @@ class ScaleOutTests(TestCase):
             moves.append(time.monotonic())
             await self.shared(broker, plant, 2, 2, 2)
             plant.stop()
-            await fleet.all_confirmed()
-
-            async def all_there() -> bool:
-                return len(arrivals.ids()) >= fleet.sent
-
-            await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+            await self.all_arrived(gateways, fleet, broker, arrivals)
             self.check_once_and_in_order(arrivals, fleet, killed)
             self.check_rate(arrivals, moves)
-            waiting = await broker.list_queues()
-            self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
 
         return self.run_with(test)
 
@@ -283,16 +276,9 @@ class ScaleOutTests(TestCase):
             moves.append(time.monotonic())
             await self.shared(broker, plant, 2, 2, 2, word=".partition.")
             plant.stop()
-            await fleet.all_confirmed()
-
-            async def all_there() -> bool:
-                return len(arrivals.ids()) >= fleet.sent
-
-            await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+            await self.all_arrived(gateways, fleet, broker, arrivals)
             self.check_once_and_in_order(arrivals, fleet, killed)
             self.check_rate(arrivals, moves)
-            waiting = await broker.list_queues()
-            self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
 
         return self.run_with(test, by_id=False)
 
@@ -327,6 +313,19 @@ class ScaleOutTests(TestCase):
             self.assertEqual(set(arrivals.ids()), set(fleet.ledger.confirmed))
 
         return self.run_with(test, by_id=False, ways=("auto", "no", "auto"))
+
+    async def all_arrived(
+        self, gateways: list[Gateway], fleet: Fleet, broker: PrivateRabbitMQ, arrivals: Arrivals
+    ) -> None:
+        """Wait for all that was sent; nothing of it is in quarantine."""
+        await fleet.all_confirmed()
+
+        async def all_there() -> bool:
+            return len(arrivals.ids()) >= fleet.sent
+
+        await until(all_there, what="all has arrived", timeout=30, child=gateways[0].running)
+        waiting = await broker.list_queues()
+        self.assertEqual(waiting["amqprouter.rejected"] + waiting["amqprouter.dead-letters"], 0)
 
     def check_once_and_in_order(self, arrivals: Arrivals, fleet: Fleet, killed: float) -> None:
         """What was lost, doubled or overtaken? Only a kill may double anything; hand-overs may not."""
